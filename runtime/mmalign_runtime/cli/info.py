@@ -1,0 +1,98 @@
+"""`mmalign info`: what a bundle is, and what this machine chooses to run it with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from mmalign_runtime.cli.options import BundleArgument, JsonOption, PrecisionOption, ProviderOption, ThreadsOption
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from mmalign_runtime.info import RuntimeInfo
+    from mmalign_runtime.spec import BundleSpec
+
+
+def info(
+    bundle: BundleArgument,
+    provider: ProviderOption = "auto",
+    precision: PrecisionOption = "fp32",
+    threads: ThreadsOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show what a bundle is, and what would run it here."""
+    import msgspec
+
+    from mmalign_runtime.cli.options import as_precision, as_provider
+    from mmalign_runtime.embedder import Embedder
+
+    embedder = Embedder.load(
+        bundle, provider=as_provider(provider), precision=as_precision(precision), num_threads=threads
+    )
+    spec, runtime = embedder.bundle.spec, embedder.info()
+    if json:
+        typer.echo(msgspec.json.encode({"bundle": spec, "runtime": runtime}))
+    else:
+        print_info(spec, runtime, size_bytes=sum((bundle / name).stat().st_size for name in spec.files))
+
+
+def print_info(spec: BundleSpec, runtime: RuntimeInfo, *, size_bytes: int) -> None:
+    """Print the bundle's facts, its measured parity and the runtime's choices as tables."""
+    from rich.console import Console
+
+    console = Console()
+    console.print(_facts("bundle", bundle_facts(spec, size_bytes)))
+    console.print(_parity(spec))
+    console.print(_facts("on this machine", runtime_facts(runtime)))
+
+
+def bundle_facts(spec: BundleSpec, size_bytes: int) -> dict[str, str]:
+    """Return what a reader asks of a bundle first, as words."""
+    image, text, made = spec.image.spec, spec.text.spec, spec.provenance
+    return {
+        "space": spec.space_id,
+        "embed_dim": str(spec.embed_dim),
+        "logit_scale": f"{spec.logit_scale:.4g}",
+        "precisions": ", ".join(spec.precisions()),
+        "image tower": f"{spec.image.architecture}, {image.size} pixels, {image.resize}, {image.interpolation}",
+        "text tower": f"{spec.text.architecture}, {text.context_length} tokens, padding {text.padding}",
+        "size": f"{size_bytes / 1e6:.1f} MB in {len(spec.files)} files",
+        "made": f"{made.created} from {made.run} ({', '.join(made.data)}), opset {made.opset_version}",
+        "licence": made.weights_licence,
+    }
+
+
+def runtime_facts(runtime: RuntimeInfo) -> dict[str, str]:
+    """Return what was chosen here, as words."""
+    towers = {f"{tower.name} nodes": _placement(tower.nodes_by_provider) for tower in runtime.towers}
+    return {
+        "provider": f"{runtime.provider} (asked: {runtime.provider_asked})",
+        "variant": runtime.variant_id,
+        "threads": str(runtime.num_threads),
+        **towers,
+    }
+
+
+def _placement(nodes_by_provider: dict[str, int]) -> str:
+    return ", ".join(f"{count} on {name}" for name, count in nodes_by_provider.items())
+
+
+def _facts(title: str, facts: dict[str, str]) -> Table:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", show_header=False)
+    for name, value in facts.items():
+        table.add_row(name, escape(value))
+    return table
+
+
+def _parity(spec: BundleSpec) -> Table:
+    from rich.table import Table
+
+    table = Table("artifact", "cases", "min cosine", "max abs", title="parity with PyTorch", title_justify="left")
+    for row in spec.parity:
+        table.add_row(row.artifact, str(row.num_cases), f"{row.min_cosine:.7f}", f"{row.max_abs_difference:.1e}")
+    return table

@@ -1,0 +1,51 @@
+"""Options shared by the verbs, and their words turned into the names the runtime knows, or a clear refusal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeAlias, cast, get_args
+
+import typer
+
+from mmalign_runtime.errors import InputError
+from mmalign_runtime.providers import Provider
+from mmalign_runtime.spec import Modality, Precision
+
+if TYPE_CHECKING:
+    from mmalign_runtime.embedder import OnError
+
+BundleArgument: TypeAlias = Annotated[
+    Path, typer.Argument(metavar="BUNDLE", help="The bundle's folder.", show_default=False)
+]
+ProviderOption: TypeAlias = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+PrecisionOption: TypeAlias = Annotated[str, typer.Option(help="fp32, fp16 or int8, as the bundle offers.")]
+ThreadsOption: TypeAlias = Annotated[
+    int | None, typer.Option(min=1, help="Threads; default: what the container allows.", show_default=False)
+]
+JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def as_provider(word: str) -> Provider:
+    """Return the provider of that name. Raises InputError naming the choices."""
+    return cast("Provider", _one_of(word, get_args(Provider), "--provider"))
+
+
+def as_precision(word: str) -> Precision:
+    """Return the precision of that name. Raises InputError naming the choices."""
+    return cast("Precision", _one_of(word, get_args(Precision), "--precision"))
+
+
+def as_modality(word: str) -> Modality:
+    """Return the modality of that name. Raises InputError naming the choices."""
+    return cast("Modality", _one_of(word, get_args(Modality), "--kind"))
+
+
+def as_on_error(word: str) -> OnError:
+    """Return the way to meet a bad item of that name. Raises InputError naming the choices."""
+    return cast("OnError", _one_of(word, ("raise", "skip"), "--on-error"))
+
+
+def _one_of(word: str, choices: tuple[str, ...], option: str) -> str:
+    if word not in choices:
+        raise InputError(f"{option} {word!r} is not known; choose one of {', '.join(choices)}.")
+    return word

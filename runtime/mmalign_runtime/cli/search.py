@@ -1,0 +1,67 @@
+"""`mmalign search`: the saved vectors nearest to a text or an image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mmalign_runtime.cli.options import BundleArgument, JsonOption, PrecisionOption, ProviderOption, ThreadsOption
+
+if TYPE_CHECKING:
+    from mmalign_runtime.ranking import Hit
+
+
+def search(
+    bundle: BundleArgument,
+    vectors: Annotated[Path, typer.Argument(metavar="VECTORS", help="What embed wrote.", show_default=False)],
+    queries: Annotated[list[str], typer.Argument(metavar="QUERY", help="Texts, or image files with --image.")],
+    image: Annotated[bool, typer.Option("--image", help="The queries are paths of images.")] = False,
+    top_k: Annotated[int, typer.Option(min=1, help="How many to show for each query.")] = 10,
+    provider: ProviderOption = "auto",
+    precision: PrecisionOption = "fp32",
+    threads: ThreadsOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Search saved vectors with texts or images, exactly."""
+    import msgspec
+
+    from mmalign_runtime.cli.options import as_precision, as_provider
+    from mmalign_runtime.embedder import Embedder
+    from mmalign_runtime.ranking import search
+    from mmalign_runtime.saved import load_vectors
+
+    saved = load_vectors(vectors)
+    embedder = Embedder.load(
+        bundle,
+        provider=as_provider(provider),
+        precision=as_precision(precision),
+        num_threads=threads,
+        towers=("image",) if image else ("text",),
+    )
+    query = embedder.encode_image(queries) if image else embedder.encode_text(queries)  # (Q, D)
+    found = search(query, saved, top_k=top_k, space_id=embedder.space_id)
+    if json:
+        rows = [{"query": query, "hits": hits} for query, hits in zip(queries, found, strict=True)]
+        typer.echo(msgspec.json.encode(rows))
+    else:
+        print_hits(queries, found)
+
+
+def print_hits(queries: Sequence[str], found: Sequence[Sequence[Hit]]) -> None:
+    """Print a table of hits for each query."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console()
+    for query, hits in zip(queries, found, strict=True):
+        table = Table(title=escape(query), title_justify="left")
+        table.add_column("rank", justify="right")
+        table.add_column("score", justify="right")
+        table.add_column("id", overflow="fold")
+        for hit in hits:
+            table.add_row(str(hit.rank), f"{hit.score:.4f}", escape(hit.id))
+        console.print(table)

@@ -1,0 +1,72 @@
+"""Every error the runtime raises on purpose.
+
+MmalignError
+├── BundleError                 the bundle cannot be used
+│   ├── BundleFormatError       bundle.json is not what this version reads
+│   └── BundleIntegrityError    a file is missing, changed, or outside the folder
+├── ItemError                   one image or text cannot be embedded
+├── InputError                  a command's input (folder, table, column) is not usable
+├── ProviderError               the execution provider asked for is not there
+├── MissingDependencyError      an optional package is not installed
+└── SpaceMismatchError          vectors of two spaces were about to be compared
+
+Each message says what was seen, what was expected and what to do.
+"""
+
+from __future__ import annotations
+
+
+class MmalignError(Exception):
+    """Root of every error that mmalign raises on purpose."""
+
+
+class BundleError(MmalignError):
+    """A bundle cannot be used."""
+
+
+class BundleFormatError(BundleError):
+    """bundle.json does not follow the format this version reads."""
+
+
+class BundleIntegrityError(BundleError):
+    """A file of the bundle is missing, was changed, or leaves the bundle's folder."""
+
+
+class ItemError(MmalignError):
+    """One image or text cannot be embedded.
+
+    `index` is its position among the items given, `source` names it (a path, or its type), `stage` is one of
+    "open", "decode", "preprocess", "tokenize", and `reason` says what was seen, what was expected and what to do.
+    """
+
+    def __init__(self, index: int, source: str, stage: str, reason: str) -> None:
+        super().__init__(f"item {index} ({source}), {stage}: {reason}")
+        self.index = index
+        self.source = source
+        self.stage = stage
+        self.reason = reason
+
+    def at(self, index: int) -> ItemError:
+        """Return the same error for another position."""
+        return ItemError(index, self.source, self.stage, self.reason)
+
+
+class InputError(MmalignError):
+    """A command's input (a folder, a table, a column, an output path) is not usable."""
+
+
+class ProviderError(MmalignError):
+    """The execution provider that was asked for is not available, or did not take the model."""
+
+
+class MissingDependencyError(MmalignError):
+    """An optional package is needed and not installed."""
+
+
+class SpaceMismatchError(MmalignError):
+    """Vectors of two embedding spaces were about to be compared."""
+
+    def __init__(self, left: str, right: str, fix: str) -> None:
+        super().__init__(f"these vectors live in two spaces, {left} and {right}, and cannot be compared: {fix}")
+        self.left = left
+        self.right = right

@@ -1,0 +1,80 @@
+"""Golden cases: real files and texts that travel in the bundle, with what the PyTorch reference made of each."""
+
+from __future__ import annotations
+
+import hashlib
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from mmalign_runtime.bundle import Bundle
+from mmalign_runtime.errors import BundleFormatError
+from mmalign_runtime.image import Pixels
+
+# Side of the grid of samples kept of decoded pixels and of pixel_values: enough to say where two machines part and by
+# how much, at a few hundred numbers a case instead of 150,528.
+_GRID = 12
+
+
+class ImageCase(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One image file of the bundle and the reference's answer at each stage."""
+
+    name: str
+    file: str
+    height: int
+    width: int
+    pixels_sha256: str
+    pixels_sample: tuple[int, ...]
+    pixel_values_sample: tuple[float, ...]
+    embedding: tuple[float, ...]
+
+
+class TextCase(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One text and the reference's answer at each stage."""
+
+    name: str
+    text: str
+    input_ids: tuple[int, ...]
+    embedding: tuple[float, ...]
+
+
+class Golden(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All golden cases of a bundle."""
+
+    images: tuple[ImageCase, ...]
+    texts: tuple[TextCase, ...]
+
+
+def load_golden(bundle: Bundle) -> Golden:
+    """Read the bundle's golden cases. Raises BundleFormatError, naming the field, when they break the format."""
+    path = bundle.file(bundle.spec.golden)
+    try:
+        golden = msgspec.json.decode(path.read_bytes(), type=Golden)
+    except msgspec.DecodeError as error:
+        raise BundleFormatError(f"{path}: {error}. Export the bundle again.") from error
+    if not golden.images or not golden.texts:
+        raise BundleFormatError(f"{path} holds no image or no text case, so nothing could be proven. Export again.")
+    return golden
+
+
+def sample_pixels(pixels: Pixels) -> NDArray[np.uint8]:
+    """Return a grid of samples of (H, W, 3) pixels, flattened."""
+    rows, columns = _grid_lines(pixels.shape[0]), _grid_lines(pixels.shape[1])
+    return pixels[np.ix_(rows, columns)].ravel()
+
+
+def sample_pixel_values(pixel_values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return a grid of samples of one image's (1, 3, S, S), flattened."""
+    lines = _grid_lines(pixel_values.shape[-1])
+    samples: NDArray[np.float32] = pixel_values[0][:, lines][:, :, lines].ravel()
+    return samples
+
+
+def pixels_sha256(pixels: Pixels) -> str:
+    """Return the sha256 of decoded pixels, (H, W, 3) uint8 in C order."""
+    return hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
+
+
+def _grid_lines(length: int) -> NDArray[np.int64]:
+    return np.unique(np.linspace(0, length - 1, _GRID).round().astype(np.int64))

@@ -1,0 +1,48 @@
+"""Parquet through pyarrow, which is an optional extra: open a file and find a column, or say what is missing."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmalign_runtime.errors import InputError, MissingDependencyError
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
+
+
+def require_pyarrow() -> None:
+    """Raise MissingDependencyError naming the extra when pyarrow is not installed."""
+    try:
+        import pyarrow.parquet  # noqa: F401
+    except ImportError as error:
+        raise MissingDependencyError(
+            "Parquet needs pyarrow, which is not installed. Run `pip install 'mmalign-runtime[parquet]'`."
+        ) from error
+
+
+def open_parquet(path: Path) -> pq.ParquetFile:
+    """Open a Parquet file, reading its footer alone. Raises MissingDependencyError, InputError for a damaged file."""
+    require_pyarrow()
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.ParquetFile(path)
+    except (pa.ArrowException, OSError) as error:
+        raise damaged(path, error) from error
+
+
+def check_column(file: pq.ParquetFile, name: str, path: Path) -> None:
+    """Raise InputError, naming the columns there are and the nearest one, unless the file has a column `name`."""
+    names = file.schema_arrow.names
+    if name not in names:
+        nearest = get_close_matches(name, names, n=1)
+        hint = f"Did you mean {nearest[0]!r}?" if nearest else "Name one of these."
+        raise InputError(f"{path} has no column {name!r}; it has {', '.join(map(repr, names))}. {hint}")
+
+
+def damaged(path: Path, error: Exception) -> InputError:
+    """Return the error for a file that Parquet's reader gave up on."""
+    return InputError(f"{path} cannot be read as Parquet ({error}). It is damaged or incomplete: write it again.")

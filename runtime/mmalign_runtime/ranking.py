@@ -1,0 +1,57 @@
+"""Exact nearest neighbours among saved vectors, by one matrix product. An index for millions is not ours to build."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from mmalign_runtime.errors import InputError, SpaceMismatchError
+from mmalign_runtime.saved import SavedVectors
+
+# Queries scored at once: bounds the (Q, N) scores held in memory, at 256 MB a million saved vectors.
+_QUERY_BLOCK = 64
+
+
+class Hit(msgspec.Struct, frozen=True):
+    """One saved vector found: its `score` is the cosine with the query, its `rank` counts from 1."""
+
+    id: str
+    score: float
+    rank: int
+
+
+def search(
+    query: NDArray[np.float32], saved: SavedVectors, *, top_k: int, space_id: str
+) -> tuple[tuple[Hit, ...], ...]:
+    """Return, for each query (Q, D), its `top_k` nearest saved vectors, best first; equal scores in saved order.
+
+    Fewer than `top_k` when fewer are saved. Raises SpaceMismatchError when `space_id`, the query's, is not the saved
+    vectors' own, and InputError when the lengths D differ.
+    """
+    if space_id != saved.space_id:
+        fix = "run `mmalign embed` again, with the bundle that embeds the query."
+        raise SpaceMismatchError(space_id, saved.space_id, fix)
+    if top_k < 1:
+        raise ValueError(f"top_k is {top_k}, expected at least 1.")
+    if query.ndim != 2 or query.shape[1] != saved.vectors.shape[1]:
+        raise InputError(f"query has shape {query.shape}, expected (Q, {saved.vectors.shape[1]}). Embed it again.")
+    hits: list[tuple[Hit, ...]] = []
+    for start in range(0, len(query), _QUERY_BLOCK):
+        scores = query[start : start + _QUERY_BLOCK] @ saved.vectors.T  # (Q, N)
+        hits += [_hits(row, saved.ids, top_k) for row in scores]
+    return tuple(hits)
+
+
+def _hits(scores: NDArray[np.float32], ids: tuple[str, ...], top_k: int) -> tuple[Hit, ...]:
+    positions = _top(scores, top_k)
+    return tuple(Hit(ids[i], float(scores[i]), rank) for rank, i in enumerate(positions, start=1))
+
+
+def _top(scores: NDArray[np.float32], top_k: int) -> NDArray[np.int64]:
+    candidates = np.arange(len(scores))  # (N,)
+    if top_k < len(scores):
+        # A partition picks any of the scores that tie for the last place: keep them all, then cut.
+        last = np.partition(scores, -top_k)[-top_k]
+        candidates = np.flatnonzero(scores >= last)
+    return candidates[np.argsort(-scores[candidates], kind="stable")[:top_k]]

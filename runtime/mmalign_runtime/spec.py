@@ -1,0 +1,190 @@
+"""What a bundle is: the typed contents of bundle.json, and how they are read and written.
+
+Everything that decides what a vector is stands here: which pixels reach the image tower, which token ids reach the text
+tower, which file is which precision. Nothing here opens an ONNX file or knows a provider.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Annotated, Literal
+
+import msgspec
+
+from mmalign_runtime.errors import BundleFormatError
+
+FORMAT_MAJOR = 1
+FORMAT_VERSION = "1.0"
+SPEC_NAME = "bundle.json"
+
+Precision = Literal["fp32", "fp16", "int8"]
+Modality = Literal["image", "text"]
+Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+Rgb = tuple[float, float, float]
+
+# ImageNet statistics (Deng et al. 2009, as published with torchvision's ResNet-50 weights), of values in 0..1.
+IMAGENET_MEAN: Rgb = (0.485, 0.456, 0.406)
+IMAGENET_STD: Rgb = (0.229, 0.224, 0.225)
+
+
+class ImageSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The way from a file's pixels to `pixel_values` (B, 3, size, size) float32.
+
+    `resize` is "squash" (both sides to `size`) or "shortest_edge" (the shorter side to `shortest_edge`, then a centred
+    crop of `size`). `mean` and `std` are of values in 0..1. Alpha is composited on `background` (R, G, B) in 0..255
+    before any resize. `max_pixels` is checked from the header, before anything is decoded.
+    """
+
+    size: Annotated[int, msgspec.Meta(ge=1)] = 224
+    resize: Literal["squash", "shortest_edge"] = "squash"
+    shortest_edge: Annotated[int, msgspec.Meta(ge=1)] = 256
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    mean: Rgb = IMAGENET_MEAN
+    std: Rgb = IMAGENET_STD
+    background: tuple[int, int, int] = (255, 255, 255)
+    max_pixels: int = 100_000_000
+
+
+class TextSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The way from a text to `input_ids` and `attention_mask` (B, L) int64.
+
+    Truncated to `context_length` tokens, the closing token kept; padded with `pad_token_id` to the longest of the
+    batch, or always to `context_length` when `padding` is "fixed".
+    """
+
+    context_length: Annotated[int, msgspec.Meta(ge=2)] = 128
+    padding: Literal["longest", "fixed"] = "longest"
+    pad_token_id: int = 0
+    pad_token: str = "[PAD]"
+
+
+class ImageTowerFiles(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The image side of a bundle: its spec, its preprocessing graph and one model file a precision.
+
+    `aoti` is an AOTInductor package for callers who have torch, built for the machine that exported; the runtime never
+    loads it.
+    """
+
+    spec: ImageSpec
+    preprocess: str
+    models: dict[Precision, str]
+    architecture: str
+    aoti: str | None = None
+    input_name: str = "pixel_values"
+    output_name: str = "image_embeds"
+
+
+class TextTowerFiles(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The text side of a bundle: its spec, its tokenizer and one model file a precision."""
+
+    spec: TextSpec
+    tokenizer: str
+    models: dict[Precision, str]
+    architecture: str
+    aoti: str | None = None
+    input_names: tuple[str, str] = ("input_ids", "attention_mask")
+    output_name: str = "text_embeds"
+
+
+class Parity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How far one artifact's vectors were from eager PyTorch's when the bundle was made, over all golden cases.
+
+    `min_cosine` and `max_abs_difference` were measured; the two bounds are what `verify` holds them to.
+    """
+
+    artifact: str
+    num_cases: int
+    min_cosine: float
+    max_abs_difference: float
+    cosine_bound: float
+    abs_bound: float
+
+
+class Provenance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where a bundle comes from: versions, the run's name and data, the opset, and when it was made (ISO 8601, UTC)."""
+
+    created: str
+    run: str
+    data: tuple[str, ...]
+    opset_version: int
+    versions: dict[str, str]
+    weights_licence: str = "unknown"
+
+
+class BundleSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The contents of bundle.json. `files` maps every other file (path from the bundle's folder) to its sha256."""
+
+    format_version: str
+    space_id: str
+    embed_dim: int
+    logit_scale: float
+    image: ImageTowerFiles
+    text: TextTowerFiles
+    parity: tuple[Parity, ...]
+    golden: str
+    provenance: Provenance
+    files: dict[str, Sha256]
+    seal: str = ""
+
+    def variant_id(self, precision: Precision) -> str:
+        """Return the id of one precision's files: vectors of two variants share a space, not their last digits."""
+        names = sorted({tower.models[precision] for tower in (self.image, self.text) if precision in tower.models})
+        digest = hashlib.sha256("".join(self.files[name] for name in names).encode()).hexdigest()
+        return f"{precision}-{digest[:12]}"
+
+    def precisions(self) -> tuple[Precision, ...]:
+        """Return the precisions that both towers offer, most exact first."""
+        order: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+        return tuple(p for p in order if p in self.image.models and p in self.text.models)
+
+
+class _FormatOnly(msgspec.Struct, frozen=True):
+    format_version: str
+
+
+def seal_of(contents: dict[str, object]) -> str:
+    """Return the sha256 of bundle.json's contents without its `seal`: it guards bundle.json, which hashes the rest.
+
+    Taken over what the file says, not over the struct, so that a later 1.x with more fields still fits older bundles.
+    """
+    rest = {key: value for key, value in contents.items() if key != "seal"}
+    return hashlib.sha256(msgspec.json.encode(rest, order="sorted")).hexdigest()
+
+
+def encode_spec(spec: BundleSpec) -> bytes:
+    """Return the bytes of bundle.json, sealed."""
+    contents: dict[str, object] = msgspec.to_builtins(spec)
+    contents["seal"] = seal_of(contents)
+    return msgspec.json.format(msgspec.json.encode(contents, order="sorted"), indent=2) + b"\n"
+
+
+def decode_spec(raw: bytes) -> BundleSpec:
+    """Read the bytes of bundle.json.
+
+    Raises BundleFormatError, naming the field, when the bytes are no JSON, the major version is not ours, a field is
+    missing, unknown or of a wrong type, or the seal does not fit the contents.
+    """
+    try:
+        found = msgspec.json.decode(raw, type=_FormatOnly).format_version
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BundleFormatError(f"{SPEC_NAME} cannot be read: {error}. Export the bundle again.") from error
+    _check_version(found)
+    try:
+        spec = msgspec.json.decode(raw, type=BundleSpec)
+    except msgspec.ValidationError as error:
+        raise BundleFormatError(f"{SPEC_NAME}: {error}. Export the bundle again with this version.") from error
+    if spec.seal != seal_of(msgspec.json.decode(raw, type=dict[str, object])):
+        raise BundleFormatError(
+            f"{SPEC_NAME} was edited: its seal does not fit its contents. Restore it, or export the bundle again."
+        )
+    return spec
+
+
+def _check_version(found: str) -> None:
+    match = re.fullmatch(r"(\d+)\.(\d+)", found)
+    if match is None or int(match[1]) != FORMAT_MAJOR:
+        raise BundleFormatError(
+            f"{SPEC_NAME}: format_version is {found!r}, this version reads {FORMAT_MAJOR}.x. "
+            "Install the mmalign-runtime that made it, or export the bundle again."
+        )

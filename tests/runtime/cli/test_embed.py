@@ -1,0 +1,103 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmalign_runtime import Embedder, load_vectors
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    (folder / "deep").mkdir(parents=True)
+    for number, name in enumerate(("a.png", "b.png", "deep/c.png")):
+        pixels = np.random.default_rng(number).integers(0, 256, (20, 30 + number, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / name)
+    return folder
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "vectors.npz"
+
+
+def test_a_folder_of_images_becomes_a_file_of_vectors(
+    cli, embedder: Embedder, tiny_bundle: Path, photos: Path, out: Path
+) -> None:
+    result = cli("embed", tiny_bundle, photos, "--out", out, "--batch-size", 2, "--threads", 2)
+    assert (result.code, "3/3" in result.err, "items/s" in result.err) == (0, True, True)
+    saved = load_vectors(out)
+    assert saved.ids == ("a.png", "b.png", "deep/c.png")
+    assert (saved.space_id, saved.variant_id) == (embedder.space_id, embedder.info().variant_id)
+    expected = embedder.encode_image([photos / name for name in saved.ids], batch_size=2)
+    np.testing.assert_array_equal(saved.vectors, expected)
+
+
+def test_a_list_of_texts_becomes_a_file_of_vectors(
+    cli, embedder: Embedder, tiny_bundle: Path, tmp_path: Path, out: Path
+) -> None:
+    (tmp_path / "texts.txt").write_text("a dog\n\na cat\n")
+    assert cli("embed", tiny_bundle, tmp_path / "texts.txt", "--out", out, "--kind", "text", "--threads", 2).code == 0
+    np.testing.assert_array_equal(load_vectors(out).vectors, embedder.encode_text(["a dog", "", "a cat"]))
+
+
+def test_a_parquet_table_is_read_and_written(cli, tiny_bundle: Path, tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow", reason="Parquet needs pyarrow, the extra mmalign-runtime[parquet]")
+    import pyarrow.parquet as pq
+
+    source, out = tmp_path / "texts.parquet", tmp_path / "vectors.parquet"
+    pq.write_table(pa.table({"key": ["x", "y"], "caption": ["a dog", "a cat"]}), source)
+    words = ("embed", tiny_bundle, source, "--out", out, "--kind", "text", "--column", "caption", "--id-column", "key")
+    assert cli(*words).code == 0
+    assert load_vectors(out).ids == ("x", "y")
+
+
+def test_a_bad_item_stops_the_run_and_nothing_is_written(cli, tiny_bundle: Path, photos: Path, out: Path) -> None:
+    (photos / "bad.jpg").write_text("no image")
+    result = cli("embed", tiny_bundle, photos, "--out", out)
+    assert (result.code, out.exists()) == (2, False)
+    assert "bad.jpg), open: the bytes are no image" in result.err
+
+
+def test_skipped_items_are_listed_with_their_reasons(cli, tiny_bundle: Path, photos: Path, out: Path) -> None:
+    (photos / "bad.jpg").write_text("no image")
+    (photos / "empty.jpg").touch()
+    result = cli("embed", tiny_bundle, photos, "--out", out, "--on-error", "skip")
+    assert result.code == 0
+    assert load_vectors(out).ids == ("a.png", "b.png", "deep/c.png")
+    assert "skipped bad.jpg" in result.err
+    assert "open: the file is empty" in result.err
+    assert "2 items skipped" in result.err
+
+
+def test_nothing_but_bad_items_is_an_error(cli, tiny_bundle: Path, tmp_path: Path, out: Path) -> None:
+    (tmp_path / "images.txt").write_text("missing.jpg\n")
+    result = cli("embed", tiny_bundle, tmp_path / "images.txt", "--out", out, "--on-error", "skip")
+    assert (result.code, out.exists()) == (2, False)
+    assert "none of the 1 items" in result.err
+
+
+def test_a_file_is_replaced_only_by_force(cli, tiny_bundle: Path, photos: Path, out: Path) -> None:
+    out.write_text("precious")
+    refused = cli("embed", tiny_bundle, photos, "--out", out)
+    assert (refused.code, out.read_text()) == (2, "precious")
+    assert "is there already. Add --force" in refused.err
+    assert cli("embed", tiny_bundle, photos, "--out", out, "--force").code == 0
+    assert len(load_vectors(out).ids) == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("--kind", "sound"), "--kind 'sound' is not known; choose one of image, text"),
+        (("--on-error", "ignore"), "--on-error 'ignore' is not known; choose one of raise, skip"),
+        (("--column", "image"), "it has no columns"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(
+    cli, tiny_bundle: Path, photos: Path, out: Path, words: tuple[str, ...], reason: str
+) -> None:
+    result = cli("embed", tiny_bundle, photos, "--out", out, *words)
+    assert result.code == 2
+    assert reason in result.err

@@ -1,0 +1,64 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from mmalign_runtime.cli import app, main
+
+VERBS = ("info", "verify", "embed", "search", "bench")
+
+
+def test_help_lists_every_verb_present_or_not(cli) -> None:
+    result = cli("--help")
+    assert result.code == 0
+    assert all(verb in result.out for verb in (*VERBS, "train", "evaluate", "export"))
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_a_help_page(verb: str) -> None:
+    result = CliRunner().invoke(app, [verb, "--help"])
+    assert result.exit_code == 0
+    assert f"mmalign {verb}" in result.output
+
+
+def test_the_version_is_printed(cli) -> None:
+    assert cli("--version").out.startswith("mmalign 0.")
+
+
+def test_an_error_is_one_line_on_stderr_and_exit_code_2(cli, tmp_path: Path) -> None:
+    result = cli("info", tmp_path)
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith(f"error: {tmp_path} is no bundle")
+    assert result.err.count("\n") == 1
+
+
+def test_an_interrupt_exits_as_shells_expect(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(app: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mmalign_runtime.cli.load_verbs", interrupt)
+    with pytest.raises(SystemExit, match="130"):
+        main([])
+
+
+@pytest.mark.parametrize(
+    ("words", "code"), [(["--help"], 0), (["info", "missing"], 2), (["info"], 2), (["no-such-verb"], 2)]
+)
+def test_exit_codes_of_a_process(words: list[str], code: int, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "from mmalign_runtime.cli import main; main()", *words]
+    assert subprocess.run(command, cwd=tmp_path, capture_output=True).returncode == code
+
+
+def test_help_loads_neither_onnxruntime_nor_torch(tmp_path: Path) -> None:
+    code = """
+import sys
+from mmalign_runtime.cli import main
+try:
+    main(["--help"])
+except SystemExit:
+    print("loaded:", *{"onnxruntime", "torch", "transformers"} & set(sys.modules))
+"""
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert result.stdout.strip().endswith("loaded:")

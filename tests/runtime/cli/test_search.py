@@ -1,0 +1,58 @@
+import json
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from mmalign_runtime import Embedder, SavedVectors, load_vectors
+from mmalign_runtime.bench import golden_images
+from mmalign_runtime.saved import save_vectors
+
+TEXTS = ("a dog", "a red house", "the big old tree")  # lengths differ: no vocabulary makes two of them one
+
+
+@pytest.fixture
+def vectors(embedder: Embedder, tmp_path: Path) -> Path:
+    path = tmp_path / "vectors.npz"
+    saved = SavedVectors(TEXTS, embedder.encode_text(TEXTS), embedder.space_id, embedder.info().variant_id)
+    save_vectors(path, saved)
+    return path
+
+
+def test_a_text_finds_itself_first(cli, tiny_bundle: Path, vectors: Path) -> None:
+    result = cli("search", tiny_bundle, vectors, *TEXTS, "--top-k", 2, "--json")
+    found = json.loads(result.out)
+    assert [row["query"] for row in found] == list(TEXTS)
+    for row in found:
+        assert [hit["rank"] for hit in row["hits"]] == [1, 2]
+        assert row["hits"][0]["id"] == row["query"]
+        assert row["hits"][0]["score"] == pytest.approx(1, abs=1e-5)
+
+
+def test_an_image_is_searched_by_its_vector(cli, embedder: Embedder, tiny_bundle: Path, vectors: Path) -> None:
+    image = golden_images(embedder.bundle)[0]
+    (row,) = json.loads(cli("search", tiny_bundle, vectors, image, "--image", "--json").out)
+    scores = embedder.encode_image([image])[0] @ load_vectors(vectors).vectors.T
+    assert [hit["id"] for hit in row["hits"]] == [TEXTS[i] for i in np.argsort(-scores)]
+
+
+def test_a_table_is_printed_for_each_query(cli, tiny_bundle: Path, vectors: Path) -> None:
+    result = cli("search", tiny_bundle, vectors, "a dog", "[red]")
+    assert result.code == 0
+    assert result.out.count("rank") == 2
+    assert "[red]" in result.out
+
+
+def test_vectors_of_another_space_are_refused(cli, tiny_bundle: Path, vectors: Path) -> None:
+    save_vectors(vectors, msgspec.structs.replace(load_vectors(vectors), space_id="elsewhere"))
+    result = cli("search", tiny_bundle, vectors, "a dog")
+    assert result.code == 2
+    assert "elsewhere, and cannot be compared: run `mmalign embed` again" in result.err
+
+
+def test_a_damaged_file_of_vectors_is_one_line_of_error(cli, tiny_bundle: Path, vectors: Path) -> None:
+    vectors.write_bytes(vectors.read_bytes()[:50])
+    result = cli("search", tiny_bundle, vectors, "a dog")
+    assert (result.code, result.err.count("\n")) == (2, 1)
+    assert "damaged" in result.err
