@@ -1,0 +1,1 @@
+"""Train image-text dual encoders by contrastive learning."""

@@ -1,0 +1,78 @@
+"""Training-time augmentation of images (torchvision v2) and of captions.
+
+Never used for evaluation or serving: their pixels come from the preprocessing graph.
+Shapes: S image side.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, cast
+
+import msgspec
+import torch
+from torch import Tensor
+from torchvision.transforms import InterpolationMode, v2
+
+from mmalign_runtime.image import Pixels
+from mmalign_runtime.spec import ImageSpec
+
+_INTERPOLATION = {"bilinear": InterpolationMode.BILINEAR, "bicubic": InterpolationMode.BICUBIC}
+# Blur strength of SimCLR (Chen et al. 2020, appendix A), its kernel a tenth of the side.
+_BLUR_SIGMA = (0.1, 2.0)
+
+Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+
+class AugmentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How training images are varied, and how a caption is drawn.
+
+    `crop_scale` is the least share of the area a random resized crop keeps (1.0 switches it off). Flips are off by
+    default: captions say left and right. `first_caption` is the probability of a pair's first caption; otherwise one
+    of the others is drawn evenly.
+    """
+
+    crop_scale: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.6
+    horizontal_flip: Probability = 0.0
+    color_jitter: Probability = 0.2
+    grayscale: Probability = 0.05
+    blur: Probability = 0.1
+    first_caption: Probability = 0.5
+
+
+class ImageAugment:
+    """Augments one decoded image to pixel_values, the same for the same seed."""
+
+    def __init__(self, config: AugmentConfig, spec: ImageSpec) -> None:
+        steps = _crop(config, spec)
+        if config.horizontal_flip > 0:
+            steps.append(v2.RandomHorizontalFlip(config.horizontal_flip))
+        if config.color_jitter > 0:
+            jitter = config.color_jitter
+            steps.append(v2.ColorJitter(brightness=jitter, contrast=jitter, saturation=jitter))
+        if config.grayscale > 0:
+            steps.append(v2.RandomGrayscale(config.grayscale))
+        if config.blur > 0:
+            kernel = max(3, spec.size // 10 | 1)
+            steps.append(v2.RandomApply([v2.GaussianBlur(kernel, _BLUR_SIGMA)], config.blur))
+        steps += [v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(spec.mean), list(spec.std))]
+        self._transform = v2.Compose(steps)
+
+    def __call__(self, pixels: Pixels, seed: int) -> Tensor:
+        """Return (3, S, S) float32 for (H, W, 3) uint8 RGB.
+
+        torchvision draws from torch's global state on the CPU, which is left as it was found.
+        """
+        image = torch.from_numpy(pixels).permute(2, 0, 1)  # (3, H, W)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)  # not torch.manual_seed: that would seed CUDA's generators too
+            return cast("Tensor", self._transform(image))
+
+
+def _crop(config: AugmentConfig, spec: ImageSpec) -> list[torch.nn.Module]:
+    interpolation = _INTERPOLATION[spec.interpolation]
+    if config.crop_scale < 1.0:
+        scale = (config.crop_scale, 1.0)
+        return [v2.RandomResizedCrop(spec.size, scale, interpolation=interpolation, antialias=True)]
+    if spec.resize == "squash":
+        return [v2.Resize((spec.size, spec.size), interpolation, antialias=True)]
+    return [v2.Resize(spec.shortest_edge, interpolation, antialias=True), v2.CenterCrop(spec.size)]

@@ -1,0 +1,198 @@
+"""The training configuration: one TOML file into typed structs, each defined beside what it configures.
+
+Unknown keys are refused with the nearest known one, since a misspelt key that is ignored costs a training run.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import msgspec
+import tomli_w
+
+from mmalign.augment import AugmentConfig
+from mmalign.data import DataSource, SplitConfig
+from mmalign.errors import ConfigError
+from mmalign.model import ModelConfig
+from mmalign.optim import OptimConfig
+from mmalign.preprocess import check_image_spec
+from mmalign.text import TextTowerConfig
+from mmalign.vision import ImageTowerConfig
+from mmalign_runtime.spec import ImageSpec, TextSpec
+
+Natural = Annotated[int, msgspec.Meta(ge=0)]
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class DataConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which pairs to learn from, which to keep for evaluation alone, and how concepts are split.
+
+    Of `held_out` sources nothing is trained on; their test concepts are those of the other sources. With `on_error`
+    "skip" rows that cannot be read are left out and counted, and images are decoded once before anything else to find
+    those that are damaged.
+    """
+
+    sources: Annotated[tuple[DataSource, ...], msgspec.Meta(min_length=1)]
+    held_out: tuple[DataSource, ...] = ()
+    split: SplitConfig = SplitConfig()
+    on_error: Literal["raise", "skip"] = "raise"
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a source that is trained on and held out."""
+        both = {source.path for source in self.sources} & {source.path for source in self.held_out}
+        if both:
+            raise ValueError(f"{sorted(both)[0]!r} is in sources and in held_out; remove it from one")
+
+
+class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How long, how large, on what, and where features of frozen towers are kept.
+
+    `num_views` augmented views (beside the clean one) of each image are cached for a frozen image tower. Validation
+    comes every `validate_every` epochs. A checkpoint comes at each validation, at the end of each epoch and every
+    `checkpoint_every` steps: so much, at most, a kill can cost.
+    """
+
+    epochs: Positive = 10
+    batch_size: Annotated[int, msgspec.Meta(ge=2)] = 256
+    seed: Natural = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    autocast: Literal["off", "bf16", "fp16"] = "off"
+    compile: bool = False
+    cache_dir: str = ".cache/mmalign"
+    num_views: Natural = 0
+    num_workers: Natural = 0
+    validate_every: Positive = 1
+    checkpoint_every: Positive = 100
+
+
+class EvaluateConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What counts as a caption, and how classes are put into words.
+
+    `captions` is "first" (each pair's first caption) or "all". Each of `templates` holds `{}`, for the class's name.
+    """
+
+    captions: Literal["first", "all"] = "all"
+    templates: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)] = ("{}", "a picture of {}", "an image showing {}")
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a template that gives every class the same words."""
+        for template in self.templates:
+            if "{}" not in template:
+                raise ValueError(f"template {template!r} has no {{}} for the name of the class; add it")
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything that decides a training run."""
+
+    data: DataConfig
+    image: ImageSpec = ImageSpec()
+    text: TextSpec = TextSpec()
+    image_tower: ImageTowerConfig = ImageTowerConfig()
+    text_tower: TextTowerConfig = TextTowerConfig()
+    model: ModelConfig = ModelConfig()
+    augment: AugmentConfig = AugmentConfig()
+    optim: OptimConfig = OptimConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for an image spec that no graph can follow."""
+        check_image_spec(self.image)
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a TOML file and apply overrides such as "train.epochs=5".
+
+    Paths of data stay as written: relative to the folder the command runs in. Raises ConfigError for a missing file,
+    bad TOML, an unknown key (naming the nearest) or a value that is not possible (naming the field).
+    """
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"the configuration {path} cannot be read: {error.strerror}. Give a TOML file.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is no TOML: {error}.") from error
+    for override in overrides:
+        _apply(settings, override)
+    return parse_config(settings, str(path))
+
+
+def parse_config(settings: dict[str, Any], origin: str) -> Config:
+    """Turn TOML's tables into a Config. Raises ConfigError, naming `origin` and the field."""
+    _reject_unknown(Config, settings, origin, "")
+    try:
+        return msgspec.convert(settings, Config)
+    except msgspec.ValidationError as error:
+        # "Expected `int`, got `str` - at `$.train.epochs`": the field is said as it is spelled in TOML and in --set.
+        raise ConfigError(f"{origin}: {str(error).replace('`$.', '`')}.") from error
+
+
+def dump_config(config: Config) -> str:
+    """Return the configuration as TOML, every default written out."""
+    return tomli_w.dumps(_without_none(msgspec.to_builtins(config)))
+
+
+def differing_keys(left: Config, right: Config) -> list[str]:
+    """Return the keys, such as train.epochs, whose values differ between two configurations."""
+    first, second = _flat(msgspec.to_builtins(left)), _flat(msgspec.to_builtins(right))
+    return sorted(key for key in first | second if first.get(key) != second.get(key))
+
+
+def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for key, value in table.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _apply(settings: dict[str, Any], override: str) -> None:
+    key, sign, text = override.partition("=")
+    if not sign:
+        raise ConfigError(f"--set {override!r}: expected KEY=VALUE, such as train.epochs=5.")
+    *tables, last = key.strip().split(".")
+    table = settings
+    for name in tables:
+        table = table.setdefault(name, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"--set {override!r}: {name!r} is a value, not a table; lists are set whole.")
+    table[last] = _parse_value(text.strip())
+
+
+def _parse_value(text: str) -> object:
+    """Read a value as TOML, and as plain text where it is none: `optim.name=adamw` needs no quotes."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _reject_unknown(struct: type[msgspec.Struct], settings: dict[str, Any], origin: str, prefix: str) -> None:
+    fields = {field.name: field.type for field in msgspec.structs.fields(struct)}
+    for key, value in settings.items():
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, n=1, cutoff=0.5)
+            hint = f"did you mean {prefix}{near[0]}?" if near else f"known here: {', '.join(fields)}."
+            raise ConfigError(f"{origin}: unknown key {prefix}{key}; {hint}")
+        inner = _struct_of(fields[key])
+        for table in value if isinstance(value, list) else [value]:
+            if inner is not None and isinstance(table, dict):
+                _reject_unknown(inner, table, origin, f"{prefix}{key}.")
+
+
+def _struct_of(annotation: Any) -> type[msgspec.Struct] | None:  # noqa: ANN401 - any type form
+    if isinstance(annotation, type) and get_origin(annotation) is None:
+        return annotation if issubclass(annotation, msgspec.Struct) else None
+    for argument in get_args(annotation):
+        if (found := _struct_of(argument)) is not None:
+            return found
+    return None
+
+
+def _without_none(value: Any) -> Any:  # noqa: ANN401 - TOML has no null: what is absent is left out
+    if isinstance(value, dict):
+        return {key: _without_none(inner) for key, inner in value.items() if inner is not None}
+    return [_without_none(inner) for inner in value] if isinstance(value, list | tuple) else value

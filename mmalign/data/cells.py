@@ -1,0 +1,116 @@
+"""From the untyped cells of one row to a pair: the rules that all formats share.
+
+Formats differ in where the cells lie. What a cell may hold, and what is said of one that holds something
+else, is decided here.
+"""
+
+import hashlib
+import os
+import reprlib
+from pathlib import Path
+
+import msgspec
+
+from mmalign.data.pair import Origin, Pair, RejectedRow
+from mmalign.data.source import SourceFiles
+
+SHOWN_CHARACTERS = 80  # of a cell that an error quotes: enough to search for, short enough for one line
+CONCEPT_HASH_BYTES = 16  # 128 bits: no collision among 1e9 images to one part in 1e20
+
+_quote = reprlib.Repr()
+_quote.maxstring = _quote.maxother = SHOWN_CHARACTERS
+
+
+class Cells(msgspec.Struct, frozen=True):
+    """The cells of one row, as the file holds them.
+
+    `image`: path text, encoded bytes, or the {bytes, path} of Hugging Face datasets. `captions`: one cell a
+    caption column, each a text or a list of texts. `concept`, `group`: text or a whole number.
+    """
+
+    origin: Origin
+    image: object
+    captions: tuple[object, ...]
+    concept: object = None
+    group: object = None
+
+
+class _BadCellError(Exception):
+    """Why a row is rejected; never leaves this module."""
+
+
+def to_pair(cells: Cells, files: SourceFiles) -> Pair | RejectedRow:
+    """Build the pair of a row, or say why there is none."""
+    try:
+        return _build_pair(cells, files)
+    except _BadCellError as bad:
+        return RejectedRow(cells.origin, str(bad))
+
+
+def _build_pair(cells: Cells, files: SourceFiles) -> Pair:
+    source = files.source
+    image_dir = Path(source.image_root) if source.image_root is not None else cells.origin.source_path.parent
+    image = _image(cells.image, image_dir)
+    if source.check_images and isinstance(image, Path):
+        _check_image_file(image, image_dir)
+    captions = tuple(caption for cell in cells.captions for caption in _captions(cell))
+    if not captions:
+        raise _BadCellError("no caption: every caption is null or blank; expected one or more texts")
+    concept = _label(cells.concept, "concept")
+    if concept is None:
+        if source.concept_column is not None:
+            raise _BadCellError(
+                f"no concept: {source.concept_column!r} is null or blank; expected text or a whole number"
+            )
+        concept = _image_concept(image, files)
+    return Pair(image, captions, concept, cells.origin, _label(cells.group, "group"))
+
+
+def _image(cell: object, image_dir: Path) -> Path | bytes:
+    if isinstance(cell, dict):
+        cell = cell.get("bytes") or cell.get("path")
+    if cell is None or cell == "" or cell == b"":
+        raise _BadCellError("no image: the image cell is null or empty; expected a path or encoded bytes")
+    if isinstance(cell, bytes):
+        return cell
+    if isinstance(cell, str):
+        return image_dir / cell
+    raise _BadCellError(f"image is {_shown(cell)}; expected a path, encoded bytes, or a struct of both")
+
+
+def _check_image_file(image: Path, image_dir: Path) -> None:
+    # Path.is_file would raise for a text too long to be a path, such as a caption in the wrong column.
+    if not os.path.isfile(image):  # noqa: PTH113
+        raise _BadCellError(
+            f"no image file at {_quote.repr(str(image))}; expected a path relative to {image_dir}. "
+            "Set image_root if the images lie elsewhere"
+        )
+
+
+def _captions(cell: object) -> list[str]:
+    """Return the texts of a cell. Null and blank ones add nothing: a row may fill some columns only."""
+    texts = []
+    for item in cell if isinstance(cell, list | tuple) else [cell]:
+        if not isinstance(item, str | None):
+            raise _BadCellError(f"caption is {_shown(item)}; expected a text or a list of texts")
+        if item is not None and item.strip():
+            texts.append(item.strip())
+    return texts
+
+
+def _label(cell: object, name: str) -> str | None:
+    if isinstance(cell, bool) or not isinstance(cell, str | int | None):
+        raise _BadCellError(f"{name} is {_shown(cell)}; expected text or a whole number")
+    return None if cell is None else str(cell).strip() or None
+
+
+def _image_concept(image: Path | bytes, files: SourceFiles) -> str:
+    """Name an image by its bytes, or by its path from the source: moving the data set changes no name."""
+    if isinstance(image, bytes):
+        return hashlib.blake2b(image, digest_size=CONCEPT_HASH_BYTES).hexdigest()
+    root = files.source.image_root if files.source.image_root is not None else files.base_dir
+    return Path(os.path.relpath(image, root)).as_posix()
+
+
+def _shown(cell: object) -> str:
+    return f"{_quote.repr(cell)} ({type(cell).__name__})"

@@ -1,0 +1,100 @@
+"""Read the pairs of a source: `iter_pairs` one at a time, `read_pairs` all of them.
+
+A reader turns one file into rows of cells; this module joins the files and decides what a rejected row costs.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Literal
+
+from mmalign.data.cells import Cells, to_pair
+from mmalign.data.coco import read_coco
+from mmalign.data.delimited import read_csv, read_tsv
+from mmalign.data.errors import DataConfigError, EmptySourceError, RowError, SourceError
+from mmalign.data.folder import read_folder
+from mmalign.data.jsonl import read_jsonl
+from mmalign.data.pair import Pair, PairSet, RejectedRow
+from mmalign.data.parquet import read_parquet
+from mmalign.data.source import DataSource, Format, SourceFiles, find_files
+from mmalign.data.webdataset import read_webdataset
+
+logger = logging.getLogger(__name__)
+
+Reader = Callable[[Path, DataSource], Iterator[Cells | RejectedRow]]
+
+READERS: dict[Format, Reader] = {
+    "csv": read_csv,
+    "tsv": read_tsv,
+    "jsonl": read_jsonl,
+    "parquet": read_parquet,
+    "coco": read_coco,
+    "folder": read_folder,
+    "webdataset": read_webdataset,
+}
+
+
+def iter_pairs(source: DataSource) -> Iterator[Pair | RejectedRow]:
+    """Yield the pairs of `source` and the rows that could not become one, in reading order.
+
+    Little is held in memory, except for COCO, where it is one file. Raises `SourceError` or
+    `DataConfigError`, at once if no file is found and while iterating if one of them cannot be read.
+    """
+    return _rows(find_files(source))
+
+
+def _rows(files: SourceFiles) -> Iterator[Pair | RejectedRow]:
+    is_empty = True
+    for path in files.paths:
+        try:
+            for row in READERS[files.format](path, files.source):
+                is_empty = False
+                yield to_pair(row, files) if isinstance(row, Cells) else row
+        except OSError as error:
+            advice = "Expected a readable file or folder; check its permissions and its disk"
+            raise SourceError(f"{path} cannot be read ({error}). {advice}") from error
+    if is_empty:
+        raise EmptySourceError(
+            f"{files.source.path}, read as {files.format}, holds nothing; expected one or more pairs. "
+            "Check path, set format if it is something else, or give a pattern for files in nested folders"
+        )
+
+
+def read_pairs(source: DataSource, *, on_error: Literal["raise", "skip"] = "raise") -> PairSet:
+    """Read all pairs of `source`.
+
+    A row that cannot be read raises `RowError`; with `on_error = "skip"` it is listed in `rejected` instead.
+    Raises `SourceError` or `DataConfigError` whatever `on_error` says. All pairs are held in memory, and with
+    them the images that lie in the source itself (Parquet bytes, shards); `iter_pairs` does without.
+    """
+    if on_error not in ("raise", "skip"):
+        raise DataConfigError(f'on_error = {on_error!r} is unknown; expected "raise" or "skip"')
+    pairs: list[Pair] = []
+    rejected: list[RejectedRow] = []
+    for row in iter_pairs(source):
+        if isinstance(row, Pair):
+            pairs.append(row)
+        elif on_error == "raise":
+            raise RowError(_advise(row))
+        else:
+            rejected.append(row)
+    _report(source, len(pairs), rejected)
+    return PairSet(tuple(pairs), tuple(rejected))
+
+
+def _advise(row: RejectedRow) -> str:
+    advice = 'Repair it, or set on_error = "skip" to leave such rows out and count them'
+    return f"{row.origin}: {row.reason}. {advice}"
+
+
+def _report(source: DataSource, num_pairs: int, rejected: list[RejectedRow]) -> None:
+    if not rejected:
+        return
+    first = f"the first is {rejected[0].origin}: {rejected[0].reason}"
+    if num_pairs == 0:
+        raise EmptySourceError(
+            f"{source.path}: all {len(rejected)} rows were rejected; {first}. "
+            "Expected one or more pairs; check the columns and image_root"
+        )
+    num_rows = num_pairs + len(rejected)
+    logger.warning("%s: skipped %d of %d rows; %s", source.path, len(rejected), num_rows, first)

@@ -1,0 +1,161 @@
+"""Where pairs come from: the `[data]` settings, and the files that they name.
+
+Only names and suffixes are looked at here; opening the files is the readers' part.
+"""
+
+import glob
+import logging
+from pathlib import Path
+from typing import Literal, get_args
+
+import msgspec
+
+from mmalign.data.errors import DataConfigError, SourceFormatError, SourceNotFoundError
+
+logger = logging.getLogger(__name__)
+
+Format = Literal["csv", "tsv", "jsonl", "parquet", "coco", "folder", "webdataset"]
+
+FORMAT_OF_SUFFIX: dict[str, Format] = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".json": "coco",
+    ".tar": "webdataset",
+}
+
+# An option that a format has no use for is refused: it would look obeyed and change nothing.
+UNUSED_OPTIONS: dict[Format, tuple[str, ...]] = {
+    "coco": ("image_column", "caption_columns", "concept_column", "group_column"),
+    "folder": ("image_column", "caption_columns", "concept_column", "group_column", "image_root"),
+    "webdataset": ("image_column", "image_root"),
+}
+
+
+class DataSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which files hold the pairs, and which columns hold what.
+
+    `path` is a file, a folder or a glob pattern; with `format = "auto"` the suffix decides. Each of
+    `caption_columns` holds a text or a list of texts, all captions of the row. `concept_column` groups the
+    rows that show the same thing, by default those with one image; `group_column` is a class name. Relative
+    image paths start at `image_root`, by default the folder of the file that names them; `path` and
+    `image_root` themselves start at the working directory. `check_images = false` leaves out the look whether
+    each image file exists. In shards the columns are the fields of the `.json` members.
+    """
+
+    path: str
+    format: Literal["auto"] | Format = "auto"
+    image_column: str = "image"
+    caption_columns: tuple[str, ...] = ("caption",)
+    concept_column: str | None = None
+    group_column: str | None = None
+    image_root: str | None = None
+    check_images: bool = True
+
+    def __post_init__(self) -> None:
+        """Raise `DataConfigError` for a value that no source can have."""
+        known = ("auto", *get_args(Format))
+        if self.format not in known:
+            raise DataConfigError(f"format = {self.format!r} is unknown; expected one of {', '.join(known)}")
+        if isinstance(self.caption_columns, str) or not self.caption_columns:
+            raise DataConfigError(
+                f"caption_columns = {self.caption_columns!r}; expected a list of one or more column names, "
+                'such as ["caption"]'
+            )
+
+
+class SourceFiles(msgspec.Struct, frozen=True):
+    """The files of a source in reading order, all of one format.
+
+    `base_dir` is the deepest folder that `path` fixes; concepts made from image paths are relative to it.
+    """
+
+    source: DataSource
+    format: Format
+    paths: tuple[Path, ...]
+    base_dir: Path
+
+
+def find_files(source: DataSource) -> SourceFiles:
+    """List the files of `source` and settle their format.
+
+    Raises `SourceNotFoundError`, `SourceFormatError`, or `DataConfigError` for an option the format ignores.
+    """
+    path = Path(source.path)
+    if path.is_file():
+        files = SourceFiles(source, _single_format(source, [path]), (path,), path.parent)
+    elif path.is_dir():
+        files = _files_of_folder(source, path)
+    else:
+        files = _files_of_pattern(source)
+    _check_options(source, files.format)
+    logger.info("%s: reading %d path(s) as %s", source.path, len(files.paths), files.format)
+    return files
+
+
+def _files_of_folder(source: DataSource, folder: Path) -> SourceFiles:
+    """Take the tables or shards right inside the folder; with none of them it is a folder of images."""
+    visible = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    paths = [path for path in visible if _is_wanted(path, source.format)]
+    if paths:
+        return SourceFiles(source, _single_format(source, paths), tuple(paths), folder)
+    if source.format not in ("auto", "folder"):
+        raise SourceNotFoundError(
+            f"the folder {folder} holds no {source.format} file; expected one right inside it. "
+            'For nested files give a pattern, such as "data/**/*.parquet"'
+        )
+    return SourceFiles(source, "folder", (folder,), folder)
+
+
+def _is_wanted(path: Path, wanted: str) -> bool:
+    found = FORMAT_OF_SUFFIX.get(path.suffix.lower())
+    # A .json beside images is more often a sidecar than a COCO file: no folder is taken for COCO unasked.
+    return found == wanted if wanted != "auto" else found not in (None, "coco")
+
+
+def _files_of_pattern(source: DataSource) -> SourceFiles:
+    # Path.glob takes no absolute pattern and matches hidden files.
+    matches = sorted(Path(match) for match in glob.glob(source.path, recursive=True))  # noqa: PTH207
+    is_wanted = Path.is_dir if source.format == "folder" else Path.is_file
+    paths = [path for path in matches if is_wanted(path)]
+    if not paths:
+        raise SourceNotFoundError(
+            f"path = {source.path!r} names no file or folder and matches none as a pattern (seen from "
+            f"{Path.cwd()}). Expected a file, a folder, or a pattern of * ? [] **; braces are not expanded"
+        )
+    return SourceFiles(source, _single_format(source, paths), tuple(paths), _fixed_dir(source.path))
+
+
+def _fixed_dir(pattern: str) -> Path:
+    parts = Path(pattern).parts
+    num_fixed = next(at for at, part in enumerate(parts) if glob.has_magic(part))
+    return Path(*parts[:num_fixed])
+
+
+def _single_format(source: DataSource, paths: list[Path]) -> Format:
+    if source.format == "folder" and not paths[0].is_dir():
+        raise SourceFormatError(f'{paths[0]} is a file; format = "folder" expects a folder of images')
+    if source.format != "auto":
+        return source.format
+    suffixes = sorted({path.suffix.lower() for path in paths})
+    formats = {FORMAT_OF_SUFFIX.get(suffix) for suffix in suffixes}
+    found = formats.pop() if len(formats) == 1 else None
+    if found is None:
+        raise SourceFormatError(
+            f"{source.path} has files ending in {', '.join(map(repr, suffixes))}; expected one format, "
+            f'known by {", ".join(FORMAT_OF_SUFFIX)}. Set format, such as format = "csv", or narrow the path'
+        )
+    return found
+
+
+def _check_options(source: DataSource, found: Format) -> None:
+    defaults = DataSource(source.path)
+    for option in UNUSED_OPTIONS.get(found, ()):
+        value = getattr(source, option)
+        if value != getattr(defaults, option):
+            raise DataConfigError(
+                f"{option} = {value!r} has no meaning for {source.path}, which is read as {found}. "
+                "Remove it, or set another format"
+            )

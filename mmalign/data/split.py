@@ -1,0 +1,66 @@
+"""Splits into train, validation and test by concept, not by row.
+
+Rows that show the same thing (two captions of an image, two drawings of an emoji) are on one side, so that a
+score on the test part says something about things never seen. The side depends on the concept and the seed
+alone: adding rows, reordering them or another machine moves none. Python's `hash` would, in every process.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from typing import Literal
+
+import msgspec
+
+from mmalign.data.errors import DataConfigError
+from mmalign.data.pair import Pair
+
+Split = Literal["train", "val", "test"]
+
+HASH_BYTES = 6  # 48 bits, which a float holds exactly
+
+
+class SplitConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The fractions of concepts, in [0, 1), that go to `val` and `test`; the rest is `train`."""
+
+    val: float = 0.1
+    test: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raise `DataConfigError` for fractions that leave nothing to train on."""
+        # Written so that NaN, for which every comparison is false, fails too.
+        if not (self.val >= 0 and self.test >= 0 and self.val + self.test < 1):
+            raise DataConfigError(
+                f"val = {self.val} and test = {self.test}; expected fractions of 0 or more, sum below 1. "
+                "The usual ones are 0.1 and 0.1"
+            )
+
+
+class Splits(msgspec.Struct, frozen=True):
+    """The pairs of each side, in the order they came in."""
+
+    train: tuple[Pair, ...]
+    val: tuple[Pair, ...]
+    test: tuple[Pair, ...]
+
+
+def split_of(concept: str, config: SplitConfig) -> Split:
+    """Return the side of a concept.
+
+    Test takes the low end of the hash and val the high end, so changing a fraction never moves a concept
+    between those two.
+    """
+    key = f"{config.seed}:{concept}".encode("utf-8", "surrogatepass")  # paths may hold undecodable bytes
+    digest = hashlib.blake2b(key, digest_size=HASH_BYTES).digest()
+    position = int.from_bytes(digest, "big") / 2 ** (8 * HASH_BYTES)  # in [0, 1)
+    if position < config.test:
+        return "test"
+    return "val" if position >= 1 - config.val else "train"
+
+
+def split_pairs(pairs: Iterable[Pair], config: SplitConfig) -> Splits:
+    """Put each pair on the side of its concept."""
+    sides: dict[Split, list[Pair]] = {"train": [], "val": [], "test": []}
+    for pair in pairs:
+        sides[split_of(pair.concept, config)].append(pair)
+    return Splits(tuple(sides["train"]), tuple(sides["val"]), tuple(sides["test"]))

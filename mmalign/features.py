@@ -1,0 +1,154 @@
+"""Features of towers: computed in batches, and for frozen towers kept on disk so that they are computed once.
+
+Pixels go through the preprocessing graph and texts through the runtime's tokenizer: the same code that serves.
+Shapes: N items, V views, F features.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from mmalign.augment import ImageAugment
+from mmalign.data import Pair
+from mmalign.fingerprint import digest_state, digest_texts
+from mmalign.progress import track
+from mmalign.text import TextTower
+from mmalign.vision import ImageTower
+from mmalign_runtime.atomic import replacing
+from mmalign_runtime.image import Pixels, decode_image
+from mmalign_runtime.preprocess import Preprocessor
+from mmalign_runtime.spec import ImageSpec
+from mmalign_runtime.tokenizer import TextTokenizer
+
+# On a CPU small batches win: activations of 64 images are mapped anew by the allocator at each call. Measured on 2 cores,
+# EfficientNet-Lite0: 29 ms an image at 64, 10 ms at 8 with channels last.
+_IMAGE_BATCH = {"cpu": 8, "cuda": 128}
+_TEXT_BATCH = 128
+
+
+class FeatureCache:
+    """Arrays on disk by the digest of all that made them. A changed tower, spec or item is another file."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def get(self, key: Sequence[str | bytes], compute: Callable[[], NDArray[np.float32]]) -> Tensor:
+        """Return the array of `key`, computing and keeping it when it is not there."""
+        path = self.folder / f"{digest_texts(key)[:32]}.npy"
+        if not path.is_file():
+            features = compute()
+            with replacing(path) as temporary, temporary.open("wb") as file:
+                np.save(file, features)
+        return torch.from_numpy(np.load(path))
+
+
+class ImageFeatures:
+    """Runs an image tower over pairs, eval mode, clean pixels or augmented views."""
+
+    def __init__(self, tower: ImageTower, preprocess: Preprocessor, spec: ImageSpec, device: torch.device) -> None:
+        self._tower = tower
+        self._preprocess = preprocess
+        self._spec = spec
+        self._device = device
+
+    def compute(self, pairs: Sequence[Pair], description: str) -> Tensor:
+        """Return the features (N, F) of the pairs' images, preprocessed as they will be served. Raises ItemError."""
+        return self._run(pairs, description, lambda pixels, _: torch.from_numpy(self._preprocess(pixels)))
+
+    def compute_view(self, pairs: Sequence[Pair], augment: ImageAugment, view: int, description: str) -> Tensor:
+        """Return the features (N, F) of one augmented view of each image. Raises ItemError."""
+        return self._run(pairs, description, lambda pixels, i: augment(pixels, seed_of(view, i)).unsqueeze(0))
+
+    def key(self, pairs: Sequence[Pair], *variant: str) -> list[str]:
+        """Return what decides these features: the tower, the image spec, the images, and `variant`."""
+        spec = msgspec.json.encode(self._spec, order="sorted").decode()
+        return ["image", digest_state(self._tower.state_dict()), spec, *variant, _digest_images(pairs)]
+
+    def _run(self, pairs: Sequence[Pair], description: str, prepare: Callable[[Pixels, int], Tensor]) -> Tensor:
+        batches = _batches(len(pairs), _IMAGE_BATCH[self._device.type])
+        pixel_values = (
+            torch.cat([prepare(decode_pair(pairs[i], self._spec, i), i) for i in rows])  # (B, 3, S, S)
+            for rows in batches
+        )
+        run = _evaluating(self._tower, self._device)
+        parts = [
+            run(batch.contiguous(memory_format=torch.channels_last))
+            for batch in track(pixel_values, description, len(batches))
+        ]
+        return torch.cat(parts)  # (N, F)
+
+
+class TextFeatures:
+    """Runs a text tower over texts, eval mode."""
+
+    def __init__(self, tower: TextTower, tokenizer: TextTokenizer, device: torch.device) -> None:
+        self._tower = tower
+        self._tokenizer = tokenizer
+        self._device = device
+
+    def compute(self, texts: Sequence[str], description: str) -> Tensor:
+        """Return the features (N, F) of texts, in their order; run sorted by length so that little is padding."""
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        batches = _batches(len(texts), _TEXT_BATCH)
+        run = _evaluating(self._tower, self._device)
+        parts = []
+        for rows in track(batches, description, len(batches)):
+            tokens = self._tokenizer.encode([texts[order[i]] for i in rows])
+            parts.append(run(torch.from_numpy(tokens.input_ids), torch.from_numpy(tokens.attention_mask)))
+        features = torch.cat(parts)  # (N, F), by length
+        return features[torch.argsort(torch.tensor(order))]  # (N, F), as given
+
+    def key(self, texts: Sequence[str], tokenizer_json: str) -> list[str]:
+        """Return what decides these features."""
+        spec = msgspec.json.encode(self._tokenizer.spec, order="sorted").decode()
+        state = digest_state(self._tower.state_dict())
+        return ["text", state, self._tower.pooling, spec, tokenizer_json, digest_texts(texts)]
+
+
+def decode_pair(pair: Pair, spec: ImageSpec, index: int) -> Pixels:
+    """Decode a pair's image as the runtime does. Raises ItemError."""
+    return decode_image(pair.image, spec, index=index)
+
+
+def seed_of(*numbers: int) -> int:
+    """Return one seed for several numbers, the same on every machine and every run."""
+    raw = ",".join(map(str, numbers)).encode()
+    return int.from_bytes(hashlib.blake2b(raw, digest_size=4).digest(), "big")
+
+
+def _evaluating(tower: nn.Module, device: torch.device) -> Callable[..., Tensor]:
+    tower.to(device)
+
+    def run(*inputs: Tensor) -> Tensor:
+        was_training = tower.training
+        tower.eval()
+        with torch.inference_mode():
+            features: Tensor = tower(*(tensor.to(device) for tensor in inputs))
+        tower.train(was_training)
+        return features.float().cpu()
+
+    return run
+
+
+def _batches(num_items: int, batch_size: int) -> list[range]:
+    return [range(start, min(start + batch_size, num_items)) for start in range(0, num_items, batch_size)]
+
+
+def _digest_images(pairs: Sequence[Pair]) -> str:
+    """Digest bytes by value; files by path, size and time, since reading every file again would cost what the cache saves."""
+
+    def identity(pair: Pair) -> str | bytes:
+        if isinstance(pair.image, bytes):
+            return pair.image
+        status = pair.image.stat()
+        return f"{pair.image.resolve()}:{status.st_size}:{status.st_mtime_ns}"
+
+    return digest_texts(identity(pair) for pair in pairs)

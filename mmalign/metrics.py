@@ -1,0 +1,97 @@
+"""The log of a run: metrics.csv always, TensorBoard when it is installed."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from mmalign_runtime.atomic import replacing
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+
+class Validation(msgspec.Struct, frozen=True):
+    """Recall on the validation pairs, both directions; `score` is the mean of all six."""
+
+    image_to_text_at_1: float
+    text_to_image_at_1: float
+    score: float
+
+
+class MetricsRow(msgspec.Struct, frozen=True):
+    """One step: its loss, the scale of cosines, the largest learning rate; the norm of the gradient where this step ended
+    an update (before clipping), and validation where there was one.
+    """
+
+    step: int
+    epoch: int
+    loss: float
+    logit_scale: float
+    learning_rate: float
+    gradient_norm: float | None = None
+    val: Validation | None = None
+
+    def cells(self) -> dict[str, str]:
+        """Return the row's cells by column; floats with every digit, so that two runs can be compared exactly."""
+        flat = {name: getattr(self, name) for name in _STEP_COLUMNS}
+        if self.val is not None:
+            flat |= {f"val_{name}": getattr(self.val, name) for name in Validation.__struct_fields__}
+        return {name: repr(value) for name, value in flat.items() if value is not None}
+
+
+_STEP_COLUMNS = tuple(name for name in MetricsRow.__struct_fields__ if name != "val")
+COLUMNS = (*_STEP_COLUMNS, *(f"val_{name}" for name in Validation.__struct_fields__))
+
+
+class MetricsLog:
+    """Appends rows to metrics.csv, each flushed at once. On resume, rows after `keep_steps` are dropped first."""
+
+    def __init__(self, folder: Path, keep_steps: int) -> None:
+        path = folder / "metrics.csv"
+        kept = [row for row in read_metrics(path) if int(row["step"]) <= keep_steps] if path.exists() else []
+        with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(kept)
+        self._file = path.open("a", newline="", encoding="utf-8")
+        self._writer = csv.DictWriter(self._file, COLUMNS)
+        self._tensorboard = _tensorboard_writer(folder / "tensorboard", keep_steps)
+
+    def write(self, row: MetricsRow) -> None:
+        """Add one row."""
+        cells = row.cells()
+        self._writer.writerow(cells)
+        self._file.flush()
+        if self._tensorboard is not None:
+            for name, value in cells.items():
+                self._tensorboard.add_scalar(name, float(value), row.step)
+
+    def __enter__(self) -> MetricsLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+
+
+def read_metrics(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a metrics.csv by column; a last line cut off by a kill is left out."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return list(csv.DictReader(line for line in lines if line.endswith("\n")))
+
+
+def _tensorboard_writer(folder: Path, keep_steps: int) -> SummaryWriter | None:
+    if importlib.util.find_spec("tensorboard") is None:
+        return None
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder), purge_step=keep_steps + 1)

@@ -1,0 +1,108 @@
+"""From the configuration's sources to pairs on their sides, each still knowing its source.
+
+Held-out sources lend nothing to training; of them only the validation and test concepts are evaluated.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import msgspec
+
+from mmalign.config import DataConfig
+from mmalign.data import DataSource, EmptySourceError, Pair, Splits, read_pairs, split_pairs
+from mmalign.errors import TrainingError
+from mmalign.fingerprint import digest_texts
+from mmalign.progress import track
+from mmalign_runtime.errors import ItemError
+from mmalign_runtime.image import Pixels, decode_image
+from mmalign_runtime.spec import ImageSpec
+from mmalign_runtime.threads import available_threads
+
+logger = logging.getLogger(__name__)
+
+_LEAST_PAIRS = 2  # below two there is nothing to contrast
+_DEFAULT_SPEC = ImageSpec()
+
+
+class SourcePairs(msgspec.Struct, frozen=True):
+    """The pairs of one source on their sides; `name` is the file's stem, or its path where stems are alike."""
+
+    name: str
+    is_held_out: bool
+    splits: Splits
+
+
+def load_sources(config: DataConfig, image: ImageSpec = _DEFAULT_SPEC) -> tuple[SourcePairs, ...]:
+    """Read every source, held-out ones last. Raises DataError naming source and line.
+
+    With `on_error` "skip" images are decoded too, as `image` says, and those that are damaged left out.
+    """
+    listed = [(source, False) for source in config.sources] + [(source, True) for source in config.held_out]
+    stems = Counter(Path(source.path).stem for source, _ in listed)
+    loaded = []
+    for source, is_held_out in listed:
+        stem = Path(source.path).stem
+        splits = split_pairs(_read(source, config, image), config.split)
+        loaded.append(SourcePairs(stem if stems[stem] == 1 else source.path, is_held_out, splits))
+    return tuple(loaded)
+
+
+def load_splits(config: DataConfig, image: ImageSpec = _DEFAULT_SPEC) -> Splits:
+    """Return the pairs of all sources that are not held out. Raises TrainingError when there are too few to train."""
+    trained = [source.splits for source in load_sources(config, image) if not source.is_held_out]
+    splits = Splits(
+        train=tuple(pair for side in trained for pair in side.train),
+        val=tuple(pair for side in trained for pair in side.val),
+        test=tuple(pair for side in trained for pair in side.test),
+    )
+    for name, pairs in (("train", splits.train), ("val", splits.val)):
+        if len(pairs) < _LEAST_PAIRS:
+            raise TrainingError(
+                f"the {name} split has {len(pairs)} pairs, expected at least {_LEAST_PAIRS}. Add pairs, or change "
+                "data.split; concepts are split whole, so one concept with many pairs is on one side."
+            )
+    return splits
+
+
+def identify_pairs(splits: Splits) -> str:
+    """Return an id of the pairs that training depends on: which they are and what is said of them, in their order."""
+    sides = ((pair for pair in side) for side in (splits.train, splits.val))
+    return digest_texts(
+        text for side in sides for pair in side for text in ("pair", str(pair.origin), pair.concept, *pair.captions)
+    )
+
+
+def decode_pair(pair: Pair, spec: ImageSpec, index: int) -> Pixels:
+    """Decode a pair's image as the runtime does. Raises ItemError that names the pair's origin."""
+    try:
+        return decode_image(pair.image, spec, index=index)
+    except ItemError as error:
+        raise ItemError(index, f"{pair.origin}: {error.source}", error.stage, error.reason) from error
+
+
+def _read(source: DataSource, config: DataConfig, image: ImageSpec) -> Sequence[Pair]:
+    pairs = read_pairs(source, on_error=config.on_error).pairs
+    return pairs if config.on_error == "raise" else _without_damaged(source, pairs, image)
+
+
+def _without_damaged(source: DataSource, pairs: Sequence[Pair], spec: ImageSpec) -> Sequence[Pair]:
+    def damage(numbered: tuple[int, Pair]) -> ItemError | None:
+        try:
+            decode_pair(numbered[1], spec, numbered[0])
+        except ItemError as error:
+            return error
+        return None
+
+    with ThreadPoolExecutor(available_threads()) as pool:  # Pillow decodes without holding the interpreter's lock
+        found = list(track(pool.map(damage, enumerate(pairs)), f"{source.path}: decoding", len(pairs)))
+    errors = [error for error in found if error is not None]
+    if len(errors) == len(pairs):
+        raise EmptySourceError(f"{source.path}: no image of {len(pairs)} can be decoded; the first: {errors[0]}")
+    if errors:
+        logger.warning("%s: skipped %d of %d images; the first: %s", source.path, len(errors), len(pairs), errors[0])
+    return [pair for pair, error in zip(pairs, found, strict=True) if error is None]

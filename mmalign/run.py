@@ -1,0 +1,175 @@
+"""A run's folder: all that training needs to go on, and that evaluation and export need to start, with no hub.
+
+run/config.toml            the configuration, every default written out
+run/tokenizer.json         run/text_encoder.json (its architecture)      run/image_preprocess.onnx
+run/frozen.safetensors     weights that do not learn, written once
+run/last.safetensors       weights that learn, optimizer, step           run/best.safetensors   weights that learn
+run/metrics.csv            one line a step
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import torch
+import transformers
+from tokenizers import Tokenizer
+
+from mmalign.config import Config, dump_config, load_config
+from mmalign.errors import CheckpointError
+from mmalign.model import DualEncoder, freeze
+from mmalign.preprocess import write_preprocess
+from mmalign.state import copy_state, frozen_state, learned_state
+from mmalign.tensors import read_tensors, write_tensors
+from mmalign.text import TextTower, check_text_spec, create_text_tower, load_text_tower, load_tokenizer
+from mmalign.vision import check_image_tower, create_image_tower, load_image_tower
+from mmalign_runtime.atomic import replacing
+from mmalign_runtime.preprocess import Preprocessor
+from mmalign_runtime.threads import available_threads
+from mmalign_runtime.tokenizer import TextTokenizer
+
+Checkpoint = Literal["best", "last"]
+
+# What an earlier start in the same folder may have left: gone before the new run's first file is written.
+_OF_ONE_START = ("config.toml", "best.safetensors", "metrics.csv", "evaluation.json", "bad_batch.txt")
+# What says where an architecture came from, a folder of this machine perhaps, and not what it is.
+_ORIGIN_KEYS = ("_name_or_path", "transformers_version")
+
+
+class RunFolder(msgspec.Struct, frozen=True):
+    """The paths of a run."""
+
+    path: Path
+
+    def file(self, name: str) -> Path:
+        """Return the path of one of the run's files."""
+        return self.path / name
+
+    def existing(self, name: str) -> Path:
+        """Return the path of one of the run's files. Raises CheckpointError when it is not there."""
+        path = self.file(name)
+        if not path.is_file():
+            raise CheckpointError(f"{path} is missing: {self.path} is no run, or was copied in part. Copy it whole.")
+        return path
+
+
+class Run(msgspec.Struct, frozen=True):
+    """A run in memory: its folder, its configuration, its model, and what feeds the model."""
+
+    folder: RunFolder
+    config: Config
+    model: DualEncoder
+    tokenizer: Tokenizer
+
+    def text_tokenizer(self) -> TextTokenizer:
+        """Return the tokenizer bound to the run's text spec, a copy of its own."""
+        return TextTokenizer(Tokenizer.from_str(self.tokenizer.to_str()), self.config.text)
+
+    def preprocessor(self) -> Preprocessor:
+        """Return the run's preprocessing graph, loaded."""
+        return Preprocessor(self.folder.existing("image_preprocess.onnx"), available_threads())
+
+
+def initial_model(config: Config) -> DualEncoder:
+    """Return the model as training starts it: seeded, with the weights asked for, frozen where asked for.
+
+    Raises WeightsError when pretrained weights are not here.
+    """
+    torch.manual_seed(config.train.seed)
+    model = DualEncoder(load_image_tower(config.image_tower), load_text_tower(config.text_tower), config.model)
+    return _freeze_as_configured(model, config)
+
+
+def check_free(path: Path) -> None:
+    """Raise CheckpointError when there is a run at `path` already."""
+    if (path / "last.safetensors").exists():
+        raise CheckpointError(f"{path} holds a run already. Add --resume to go on with it, or choose another --out.")
+
+
+def create_run(config: Config, path: Path) -> Run:
+    """Make a run's folder and its first model.
+
+    Raises CheckpointError when there is a run at `path` already, WeightsError, or ConfigError when towers, tokenizer
+    and specs do not go together; nothing is written then.
+    """
+    check_free(path)
+    model = initial_model(config)
+    tokenizer = load_tokenizer(config.text_tower)
+    check_text_spec(config.text, tokenizer, model.text_tower)
+    check_image_tower(model.image_tower, config.image.size)
+    folder = RunFolder(path)
+    path.mkdir(parents=True, exist_ok=True)
+    for name in _OF_ONE_START:
+        folder.file(name).unlink(missing_ok=True)
+    tokenizer.save(str(folder.file("tokenizer.json")))
+    folder.file("text_encoder.json").write_text(_describe_encoder(model.text_tower), encoding="utf-8")
+    write_preprocess(config.image, folder.file("image_preprocess.onnx"))
+    write_tensors(folder.file("frozen.safetensors"), frozen_state(model), {})
+    with replacing(folder.file("config.toml")) as temporary:  # last: a folder with a configuration is whole
+        temporary.write_text(dump_config(config), encoding="utf-8")
+    return Run(folder, config, model, tokenizer)
+
+
+def load_run(path: Path, checkpoint: Checkpoint | None = "best") -> Run:
+    """Read a run, with the weights of a checkpoint; None leaves what learns at random.
+
+    Raises CheckpointError when a file is missing or does not fit the configuration.
+    """
+    folder = RunFolder(path)
+    if not folder.file("config.toml").is_file():
+        raise CheckpointError(
+            f"{path} is no run: it has no config.toml. Train one with `mmalign train CONFIG --out {path}`."
+        )
+    config = load_config(folder.file("config.toml"))
+    text_tower = _read_text_tower(folder.existing("text_encoder.json"), config)
+    model = DualEncoder(create_image_tower(config.image_tower.name), text_tower, config.model)
+    _freeze_as_configured(model, config)
+    frozen_path = folder.existing("frozen.safetensors")
+    copy_state(read_tensors(frozen_path), frozen_state(model), frozen_path)
+    if checkpoint is not None:
+        checkpoint_path = _checkpoint_path(folder, checkpoint)
+        copy_state(read_tensors(checkpoint_path), learned_state(model), checkpoint_path)
+    model.eval()
+    return Run(folder, config, model, _read_tokenizer(folder.existing("tokenizer.json")))
+
+
+def _freeze_as_configured(model: DualEncoder, config: Config) -> DualEncoder:
+    if config.image_tower.frozen:
+        freeze(model.image_tower)
+    if config.text_tower.frozen:
+        freeze(model.text_tower)
+    return model
+
+
+def _checkpoint_path(folder: RunFolder, checkpoint: Checkpoint) -> Path:
+    path = folder.file(f"{checkpoint}.safetensors")
+    if path.is_file():
+        return path
+    fix = f"Go on with `mmalign train {folder.file('config.toml')} --out {folder.path} --resume`"
+    if checkpoint == "best" and folder.file("last.safetensors").is_file():
+        fix += ", or take --checkpoint last"
+    raise CheckpointError(f"{path} is missing: the run has not come to its first {checkpoint} checkpoint. {fix}.")
+
+
+def _describe_encoder(tower: TextTower) -> str:
+    config = tower.encoder.config
+    kept = {key: value for key, value in config.to_dict().items() if key not in _ORIGIN_KEYS}
+    return json.dumps(kept | {"model_type": config.model_type}, indent=2, sort_keys=True) + "\n"
+
+
+def _read_text_tower(path: Path, config: Config) -> TextTower:
+    try:
+        architecture = transformers.AutoConfig.for_model(**json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{path} describes no text encoder: {error}. Restore it, or train again.") from error
+    return create_text_tower(architecture, config.text_tower.pooling)
+
+
+def _read_tokenizer(path: Path) -> Tokenizer:
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # `tokenizers` raises a bare Exception for every fault in the file
+        raise CheckpointError(f"{path} is no tokenizer.json: {error}. Restore it, or train again.") from error

