@@ -1,0 +1,86 @@
+"""What the emoji are called: names, keywords and groups, in English and Chinese, from emojibase.
+
+Decides what counts as a concept. Flags are left out because their captions are place names, skin tones and
+bare hair because they are parts of emoji, and letters that only build flags because they have no group.
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from benchmarks.emoji.keys import concept_key
+from benchmarks.emoji.sources import Archive
+
+GROUPS_LEFT_OUT = frozenset({"components", "flags"})
+
+
+class Concept(msgspec.Struct, frozen=True):
+    """One emoji and its captions; `emoji_version` is the Emoji release that introduced it."""
+
+    key: str
+    emoji: str
+    label: str
+    keywords: Sequence[str]
+    label_zh: str
+    keywords_zh: Sequence[str]
+    group: str
+    subgroup: str
+    emoji_version: float
+
+
+class _Emoji(msgspec.Struct, frozen=True):
+    hexcode: str
+    emoji: str
+    label: str
+    version: float
+    tags: list[str] = []
+    group: int | None = None
+    subgroup: int | None = None
+
+
+class _Message(msgspec.Struct, frozen=True):
+    order: int
+    message: str
+
+
+class _Messages(msgspec.Struct, frozen=True):
+    groups: list[_Message]
+    subgroups: list[_Message]
+
+
+def read_concepts(emojibase: Archive) -> list[Concept]:
+    """Return every concept that is captioned in both languages, sorted by key."""
+    english = _read_emoji(emojibase, "en")
+    chinese = _read_emoji(emojibase, "zh")
+    messages = msgspec.json.decode(emojibase.read("package/en/messages.json"), type=_Messages)
+    groups = {group.order: group.message for group in messages.groups}
+    subgroups = {subgroup.order: subgroup.message for subgroup in messages.subgroups}
+
+    concepts = []
+    for key in sorted(english.keys() & chinese.keys()):
+        en, zh = english[key], chinese[key]
+        if en.group is None or en.subgroup is None or groups[en.group] in GROUPS_LEFT_OUT:
+            continue
+        if not (en.label and en.tags and zh.label and zh.tags):
+            continue
+        concepts.append(
+            Concept(
+                key=key,
+                emoji=en.emoji,
+                label=en.label,
+                keywords=en.tags,
+                label_zh=zh.label,
+                keywords_zh=zh.tags,
+                group=groups[en.group],
+                subgroup=subgroups[en.subgroup],
+                emoji_version=en.version,
+            )
+        )
+    return concepts
+
+
+def _read_emoji(emojibase: Archive, language: str) -> dict[str, _Emoji]:
+    rows = msgspec.json.decode(emojibase.read(f"package/{language}/data.json"), type=list[_Emoji])
+    by_key = {concept_key(row.hexcode): row for row in rows}
+    assert len(by_key) == len(rows), f"two emoji of emojibase's {language} list share a concept key"
+    return by_key
