@@ -1,0 +1,105 @@
+"""The model card: README.md of a bundle, for a person who meets it without us."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mmalign.evaluate import Evaluation
+from mmalign_runtime.bench import StageTiming
+from mmalign_runtime.spec import BundleSpec, Parity
+
+
+def model_card(
+    spec: BundleSpec, evaluation: Evaluation | None, timings: Sequence[StageTiming], cpu: str, num_threads: int
+) -> str:
+    """Return the card's Markdown: what it is, how to use it, parity, recall, latency, licence of the weights."""
+    sections = [_intro(spec), _usage(), _parity(spec.parity), _recall(evaluation)]
+    sections += [_latency(timings, cpu, num_threads), _origin(spec)]
+    return "\n\n".join(sections) + "\n"
+
+
+def _intro(spec: BundleSpec) -> str:
+    image, text = spec.image, spec.text
+    resize = f"squashed to {image.spec.size} x {image.spec.size}"
+    if image.spec.resize == "shortest_edge":
+        resize = f"shortest edge to {image.spec.shortest_edge}, centre crop of {image.spec.size} x {image.spec.size}"
+    return f"""# Image-text dual encoder, {spec.embed_dim} dimensions
+
+An mmalign bundle: images and texts to unit vectors of one space, `{spec.space_id}`.
+
+| | image tower | text tower |
+|---|---|---|
+| architecture | {image.architecture} | {text.architecture} |
+| input | pixels, {resize}, {image.spec.interpolation}, antialiased | up to {text.spec.context_length} tokens |
+| file | `{image.models["fp32"]}` | `{text.models["fp32"]}` |"""
+
+
+def _usage() -> str:
+    return """## Use
+
+```bash
+pip install 'mmalign-runtime[cpu]'
+mmalign verify .        # proves this bundle on this machine before it serves
+```
+
+```python
+from mmalign_runtime import Embedder
+
+embedder = Embedder.load(".")
+image_embeds = embedder.encode_image(["dog.jpg"])   # (1, D) float32, unit length
+text_embeds = embedder.encode_text(["a dog"])
+similarity = image_embeds @ text_embeds.T
+```"""
+
+
+def _parity(parity: Sequence[Parity]) -> str:
+    rows = [
+        f"| {p.artifact} | {p.num_cases} | {p.min_cosine:.8f} | {p.max_abs_difference:.1e} "
+        f"| {p.cosine_bound} and {p.abs_bound:g} |"
+        for p in parity
+    ]
+    head = "| artifact | golden cases | lowest cosine | largest difference | bounds |\n|---|---|---|---|---|"
+    return "\n".join(["## Parity with eager PyTorch, from file bytes to vector", "", head, *rows])
+
+
+def _recall(evaluation: Evaluation | None) -> str:
+    title = "## Recall"
+    if evaluation is None:
+        return f"{title}\n\nNot measured: run `mmalign evaluate RUN` before exporting."
+    rows = []
+    for source in evaluation.sources:
+        name = f"{source.source}{' (held out)' if source.is_held_out else ''}"
+        for method, scored in (
+            ("this model", source.model),
+            ("linear map", source.linear_map),
+            ("chance", source.chance),
+        ):
+            to_text, to_image = scored.image_to_text, scored.text_to_image
+            cells = (to_text.at_1, to_text.at_10, to_image.at_1, to_image.at_10)
+            rows.append(f"| {name} | {method} | " + " | ".join(f"{cell:.3f}" for cell in cells) + " |")
+            name = ""
+    head = "| source | method | image to text @1 | @10 | text to image @1 | @10 |\n|---|---|---|---|---|---|"
+    note = f"On concepts of the {evaluation.split} split, none of them trained on."
+    return "\n".join([title, "", note, "", head, *rows])
+
+
+def _latency(timings: Sequence[StageTiming], cpu: str, num_threads: int) -> str:
+    rows = [
+        f"| {t.kind} | {t.batch_size} | {t.stage} | {t.p50_ms:.1f} | {t.p90_ms:.1f} | {t.items_per_s:.1f} |"
+        for t in timings
+    ]
+    head = "| input | batch | stage | p50 ms | p90 ms | items/s |\n|---|---|---|---|---|---|"
+    note = f"Golden images and texts, CPU provider, {num_threads} threads, {cpu}. `mmalign bench .` measures yours."
+    return "\n".join(["## Latency where it was exported", "", note, "", head, *rows])
+
+
+def _origin(spec: BundleSpec) -> str:
+    provenance = spec.provenance
+    versions = ", ".join(f"{name} {found}" for name, found in sorted(provenance.versions.items()))
+    return f"""## Origin
+
+Made {provenance.created} from run `{provenance.run}`, trained on {", ".join(provenance.data)}; ONNX opset \
+{provenance.opset_version}; {versions}.
+
+Licence of the pretrained weights: {provenance.weights_licence}. The golden photograph of Grace Hopper is a work of the
+United States Navy, in the public domain."""

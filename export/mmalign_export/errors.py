@@ -1,0 +1,18 @@
+"""Every error that exporting raises on purpose.
+
+MmalignError (mmalign_runtime)
+└── ExportError       a bundle could not be made
+    └── ParityError   an artifact's vectors are not those of eager PyTorch
+"""
+
+from __future__ import annotations
+
+from mmalign_runtime.errors import MmalignError
+
+
+class ExportError(MmalignError):
+    """A bundle could not be made; nothing half-written is left."""
+
+
+class ParityError(ExportError):
+    """An artifact's vectors differ from eager PyTorch's by more than the bound."""

@@ -1,0 +1,148 @@
+"""From a run to a bundle: trace, write, prove, seal. A bundle that is not equal to eager PyTorch is never written."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from mmalign.data import Pair
+from mmalign.evaluate import Evaluation
+from mmalign.pairs import load_sources
+from mmalign.preprocess import write_preprocess
+from mmalign.run import Checkpoint, Run, load_run
+from mmalign_export.artifacts import onnx_artifact, torch_artifact
+from mmalign_export.bundle import (
+    CARD,
+    PREPROCESS,
+    TEXT_AOTI,
+    TEXT_MODEL,
+    VISION_AOTI,
+    VISION_MODEL,
+    staged,
+    write_golden,
+    write_side_files,
+    write_spec,
+)
+from mmalign_export.card import model_card
+from mmalign_export.golden import golden_files, golden_texts, make_golden
+from mmalign_export.parity import Artifact, check_parity
+from mmalign_export.to_compiled import compile_tower, load_aoti, package_aoti
+from mmalign_export.to_onnx import OPSET_VERSION, export_onnx
+from mmalign_export.towers import TracedTower, image_tower, text_tower
+from mmalign_runtime.bench import cpu_model, golden_images, run_bench
+from mmalign_runtime.bench import golden_texts as bench_texts
+from mmalign_runtime.embedder import Embedder
+from mmalign_runtime.golden import Golden
+from mmalign_runtime.spec import BundleSpec, Parity
+
+logger = logging.getLogger(__name__)
+
+Format = Literal["onnx", "aoti", "compile"]
+
+# A card's latency is a first impression, not a benchmark: few rounds, and the two batch sizes people ask about.
+_CARD_ROUNDS = 5
+_CARD_BATCH_SIZES = (1, 8)
+
+
+def export_run(
+    run_dir: Path,
+    out: Path,
+    *,
+    formats: Sequence[Format] = ("onnx",),
+    checkpoint: Checkpoint = "best",
+    opset_version: int = OPSET_VERSION,
+    force: bool = False,
+) -> BundleSpec:
+    """Export a run to a bundle at `out` and return its spec.
+
+    "onnx" is always written; "aoti" adds AOTInductor packages, "compile" checks torch.compile in this process. Raises
+    ParityError, with figures, when any of them differs from eager PyTorch, and then leaves nothing behind.
+    """
+    run = load_run(run_dir, checkpoint)
+    return export_model(run, _own_pairs(run), out, formats=formats, opset_version=opset_version, force=force)
+
+
+def export_model(
+    run: Run,
+    own_pairs: Sequence[Pair],
+    out: Path,
+    *,
+    formats: Sequence[Format] = ("onnx",),
+    opset_version: int = OPSET_VERSION,
+    force: bool = False,
+) -> BundleSpec:
+    """Export a run in memory; a few of `own_pairs` join the golden cases. Errors as `export_run`."""
+    towers = (image_tower(run.model, run.config.image), text_tower(run.model, run.config.text))
+    with staged(out, force=force) as folder:
+        (folder / "onnx").mkdir()
+        write_preprocess(run.config.image, folder / PREPROCESS)
+        for tower, name in zip(towers, (VISION_MODEL, TEXT_MODEL), strict=True):
+            logger.info("export: %s", name)
+            export_onnx(tower, folder / name, opset_version)
+        if "aoti" in formats:
+            for tower, name in zip(towers, (VISION_AOTI, TEXT_AOTI), strict=True):
+                logger.info("export: %s (compiling)", name)
+                package_aoti(tower, folder / name)
+        write_side_files(run, folder)
+        texts = golden_texts(own_pairs, run.config.text.context_length)
+        golden = make_golden(run, golden_files(own_pairs), texts, folder)
+        write_golden(golden, folder)
+        write_spec(run, folder, (), opset_version)  # unproven yet: the runtime reads it to be proven
+        parity = _prove(run, golden, towers, formats, folder)
+        return _finish(run, folder, parity, opset_version)
+
+
+def _prove(
+    run: Run, golden: Golden, towers: tuple[TracedTower, TracedTower], formats: Sequence[Format], folder: Path
+) -> tuple[Parity, ...]:
+    artifacts: list[Artifact] = [onnx_artifact(folder)]
+    if "aoti" in formats:
+        artifacts.append(
+            torch_artifact("aoti-fp32", run, load_aoti(folder / VISION_AOTI), load_aoti(folder / TEXT_AOTI))
+        )
+    if "compile" in formats:
+        image, text = (compile_tower(tower) for tower in towers)
+        artifacts.append(torch_artifact("compile-fp32", run, image, text))
+    parity = []
+    for artifact in artifacts:
+        parity.append(check_parity(artifact, golden, folder))
+        logger.info(
+            "parity: %s over %d golden cases, lowest cosine %.8f, largest difference %.1e",
+            artifact.name,
+            parity[-1].num_cases,
+            parity[-1].min_cosine,
+            parity[-1].max_abs_difference,
+        )
+    return tuple(parity)
+
+
+def _finish(run: Run, folder: Path, parity: tuple[Parity, ...], opset_version: int) -> BundleSpec:
+    """Write the card, whose figures need the proven bundle, then the spec that seals it too."""
+    spec = write_spec(run, folder, parity, opset_version)
+    embedder = Embedder.load(folder, provider="cpu", check_hashes=False)
+    bundle = embedder.bundle
+    report = run_bench(
+        embedder,
+        golden_images(bundle),
+        bench_texts(bundle),
+        batch_sizes=_CARD_BATCH_SIZES,
+        num_rounds=_CARD_ROUNDS,
+    )
+    card = model_card(spec, _evaluation(run), report.timings, cpu_model(), embedder.info().num_threads)
+    (folder / CARD).write_text(card, encoding="utf-8")
+    return write_spec(run, folder, parity, opset_version)
+
+
+def _evaluation(run: Run) -> Evaluation | None:
+    path = run.folder.file("evaluation.json")
+    return msgspec.json.decode(path.read_bytes(), type=Evaluation) if path.is_file() else None
+
+
+def _own_pairs(run: Run) -> tuple[Pair, ...]:
+    """Return test pairs of the first source: real inputs of this model that it was not trained on."""
+    splits = load_sources(run.config.data)[0].splits
+    return splits.test or splits.val or splits.train

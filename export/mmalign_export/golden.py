@@ -1,0 +1,165 @@
+"""Makes the golden cases: real files in every shape and colour mode a service meets, texts likewise, and eager PyTorch's
+answer to each, stage by stage.
+
+The format matrix is cut from one photograph that ships with this package; the run's own pairs are added as they are.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from importlib.resources import files
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from mmalign.data import Pair
+from mmalign.run import Run
+from mmalign_runtime.golden import Golden, ImageCase, TextCase, pixels_sha256, sample_pixel_values, sample_pixels
+from mmalign_runtime.image import decode_image
+
+_PHOTO = "photo/grace_hopper.jpg"
+_EXIF_ORIENTATION = 0x0112
+_LARGE = (4000, 3000)  # 12 megapixels, a phone's photograph
+_NUM_OWN = 4
+
+_SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif"}
+
+
+class GoldenFile(msgspec.Struct, frozen=True):
+    """One image file of the golden set."""
+
+    name: str
+    suffix: str
+    data: bytes
+
+
+def golden_files(pairs: Sequence[Pair]) -> tuple[GoldenFile, ...]:
+    """Return the format matrix and a few of the run's own images, as they are."""
+    return (*_format_matrix(), *_own_files(pairs))
+
+
+def golden_texts(pairs: Sequence[Pair], context_length: int) -> tuple[tuple[str, str], ...]:
+    """Return (name, text) of the golden texts: the edges, several scripts, and a few of the run's own captions."""
+    own = [(f"own caption {number}", pair.captions[0]) for number, pair in enumerate(pairs[:_NUM_OWN], start=1)]
+    return (
+        ("empty", ""),
+        ("one word", "dog"),
+        ("caption", "a photo of a dog running on the beach"),
+        ("longer than the context", "the quick brown fox jumps over the lazy dog " * context_length),
+        ("accents", "Café déjà-vu, naïve façade, Ærøskøbing, Zürich"),
+        ("Chinese", "一只在雨中奔跑的狗"),
+        ("emoji", "🐶❤️ 👨‍👩‍👧 🇸🇪 good dog!"),
+        ("whitespace", "  two\tspaces \n and a line break  "),
+        ("punctuation", "#1 best-seller: 50% off (today only!) — $9.99"),
+        ("capitals and digits", "HTTP 404 NOT FOUND 2026-11-23"),
+        ("Arabic", "كلب يجري على الشاطئ"),
+        *own,
+    )
+
+
+def make_golden(run: Run, image_files: Sequence[GoldenFile], texts: Sequence[tuple[str, str]], folder: Path) -> Golden:
+    """Write the image files under folder/golden and return all cases with eager PyTorch's answers."""
+    (folder / "golden").mkdir(parents=True, exist_ok=True)
+    preprocess, tokenizer = run.preprocessor(), run.text_tokenizer()
+    images = []
+    for file in image_files:
+        name = f"golden/{file.name.replace(' ', '_')}{file.suffix}"
+        (folder / name).write_bytes(file.data)
+        pixels = decode_image(file.data, run.config.image)
+        pixel_values = preprocess(pixels)
+        with torch.inference_mode():
+            embedding = run.model.encode_image(torch.from_numpy(pixel_values))[0]  # (D,)
+        images.append(
+            ImageCase(
+                name=file.name,
+                file=name,
+                height=pixels.shape[0],
+                width=pixels.shape[1],
+                pixels_sha256=pixels_sha256(pixels),
+                pixels_sample=tuple(sample_pixels(pixels).tolist()),
+                pixel_values_sample=_shortest(sample_pixel_values(pixel_values)),
+                embedding=_shortest(embedding.numpy()),
+            )
+        )
+    cases = []
+    for name, text in texts:
+        tokens = tokenizer.encode([text])
+        ids, mask = torch.from_numpy(tokens.input_ids), torch.from_numpy(tokens.attention_mask)
+        with torch.inference_mode():
+            embedding = run.model.encode_text(ids, mask)[0]  # (D,)
+        kept = tuple(ids[0][mask[0] == 1].tolist())
+        cases.append(TextCase(name=name, text=text, input_ids=kept, embedding=_shortest(embedding.numpy())))
+    return Golden(images=tuple(images), texts=tuple(cases))
+
+
+def _shortest(values: NDArray[np.float32]) -> tuple[float, ...]:
+    """Return the numbers with the fewest digits that read back as the same float32; all digits would double the file."""
+    return tuple(float(str(value)) for value in values)
+
+
+def _format_matrix() -> list[GoldenFile]:
+    photo = Image.open(io.BytesIO(files(__package__).joinpath(_PHOTO).read_bytes())).convert("RGB")  # 512 x 606
+    landscape, portrait = photo.crop((0, 40, 480, 360)), photo.crop((120, 20, 390, 500))
+    small = landscape.resize((240, 160))  # for what is stored without loss
+    levels = np.asarray(small.convert("L"), np.uint16)
+    animation = {"save_all": True, "append_images": [portrait.resize((120, 80))], "duration": 100}
+    images: list[tuple[str, Image.Image, str, dict[str, object]]] = [
+        ("landscape 3:2", landscape, "JPEG", {}),
+        ("portrait 9:16", portrait, "JPEG", {}),
+        ("odd size", photo.resize((301, 199)), "JPEG", {"subsampling": 0}),
+        ("very large", photo.resize(_LARGE), "JPEG", {"quality": 60}),
+        ("tiny", photo.resize((3, 2)), "PNG", {}),
+        ("one pixel", photo.resize((1, 1)), "PNG", {}),
+        ("target size", photo.resize((224, 224)), "PNG", {}),
+        ("grey", landscape.convert("L"), "JPEG", {}),
+        ("one bit", small.convert("1"), "PNG", {}),
+        ("RGBA", _with_alpha(small), "PNG", {}),
+        ("LA", _with_alpha(small).convert("LA"), "PNG", {}),
+        ("palette", small.quantize(64), "PNG", {}),
+        ("palette with transparency", small.quantize(64), "PNG", {"transparency": 7}),
+        ("16-bit", Image.fromarray(levels * 257 + 128), "PNG", {}),
+        ("CMYK", landscape.convert("CMYK"), "JPEG", {}),
+        ("progressive", landscape, "JPEG", {"progressive": True}),
+        ("WebP", portrait, "WEBP", {"quality": 80}),
+        ("WebP with alpha", _with_alpha(small.rotate(90, expand=True)), "WEBP", {"lossless": True}),
+        ("animated GIF", landscape.resize((120, 80)), "GIF", animation),
+    ]
+    images += [(f"EXIF orientation {value}", small, "JPEG", {"exif": _exif(value)}) for value in range(2, 9)]
+    return [_encode(name.replace(":", "x"), image, kind, options) for name, image, kind, options in images]
+
+
+def _own_files(pairs: Sequence[Pair]) -> list[GoldenFile]:
+    found = []
+    for number, pair in enumerate(pairs[:_NUM_OWN], start=1):
+        data = pair.image if isinstance(pair.image, bytes) else pair.image.read_bytes()
+        with Image.open(io.BytesIO(data)) as image:
+            suffix = _SUFFIXES.get(image.format or "", f".{(image.format or 'bin').lower()}")
+        found.append(GoldenFile(f"own image {number}", suffix, data))
+    return found
+
+
+def _encode(name: str, image: Image.Image, kind: str, options: dict[str, object]) -> GoldenFile:
+    buffer = io.BytesIO()
+    save: Callable[..., None] = image.save
+    save(buffer, kind, **options)
+    return GoldenFile(name, _SUFFIXES[kind], buffer.getvalue())
+
+
+def _with_alpha(image: Image.Image) -> Image.Image:
+    """Give an image an alpha channel that rises from left to right, so that compositing matters everywhere."""
+    width, height = image.size
+    alpha = np.tile(np.linspace(0, 255, width).astype(np.uint8), (height, 1))
+    with_alpha = image.convert("RGBA")
+    with_alpha.putalpha(Image.fromarray(alpha))
+    return with_alpha
+
+
+def _exif(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[_EXIF_ORIENTATION] = orientation
+    return exif

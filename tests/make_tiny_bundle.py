@@ -1,0 +1,78 @@
+"""Makes tests/runtime/fixtures/tiny_bundle with the real exporter: tiny random towers, every golden case.
+
+The runtime's tests run where there is no torch, so their bundle is committed. Make it again when the bundle format or a
+golden case changes: python tests/make_tiny_bundle.py
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import transformers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+
+from mmalign.config import parse_config
+from mmalign.model import DualEncoder
+from mmalign.preprocess import write_preprocess
+from mmalign.run import Run, RunFolder
+from mmalign.text import create_text_tower
+from mmalign.vision import create_image_tower
+from mmalign_export import export_model
+
+OUT = Path(__file__).parent / "runtime" / "fixtures" / "tiny_bundle"
+_CORPUS = [
+    "a photo of a dog running on the beach",
+    "the quick brown fox jumps over the lazy dog",
+    "good dog best seller",
+]
+
+
+def tiny_tokenizer() -> Tokenizer:
+    """Return a WordPiece tokenizer of a few hundred tokens, with BERT's template."""
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=300, special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]"], show_progress=False
+    )
+    tokenizer.train_from_iterator(_CORPUS, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    return tokenizer
+
+
+def tiny_run(folder: Path) -> Run:
+    """Return a run of tiny, seeded random towers; only its preprocessing graph is written to `folder`."""
+    settings = {
+        "data": {"sources": [{"path": "none.csv"}]},
+        "image": {"size": 64},
+        "text": {"context_length": 16},
+        "model": {"embed_dim": 16},
+        "image_tower": {"name": "timm:test_resnet", "weights": "random"},
+        "text_tower": {"weights": "random", "pooling": "mean"},
+    }
+    config = parse_config(settings, "tiny")
+    tokenizer = tiny_tokenizer()
+    architecture = transformers.BertConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+    )
+    torch.manual_seed(0)
+    model = DualEncoder(
+        create_image_tower("timm:test_resnet"), create_text_tower(architecture, "mean"), config.model
+    ).eval()
+    folder.mkdir(parents=True, exist_ok=True)
+    write_preprocess(config.image, folder / "image_preprocess.onnx")
+    return Run(RunFolder(folder), config, model, tokenizer)
+
+
+if __name__ == "__main__":
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        export_model(tiny_run(Path(folder)), (), OUT, force=True)
