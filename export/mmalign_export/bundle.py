@@ -167,7 +167,7 @@ def _write_json(path: Path, contents: dict[str, object]) -> None:
 
 
 def _replace(stage: Path, out: Path) -> None:
-    """Put the stage in place; an old bundle is moved aside first and removed last, so that one of the two is always whole."""
+    """Put the stage in place; an old bundle is moved aside first and removed last: one of the two is always whole."""
     if not out.exists():
         stage.rename(out)
         return

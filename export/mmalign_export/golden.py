@@ -1,5 +1,5 @@
-"""Makes the golden cases: real files in every shape and colour mode a service meets, texts likewise, and eager PyTorch's
-answer to each, stage by stage.
+"""Makes the golden cases: real files in every shape and colour mode a service meets, texts likewise, and what eager
+PyTorch answers to each, stage by stage.
 
 The format matrix is cut from one photograph that ships with this package; the run's own pairs are added as they are.
 """
@@ -98,7 +98,7 @@ def make_golden(run: Run, image_files: Sequence[GoldenFile], texts: Sequence[tup
 
 
 def _shortest(values: NDArray[np.float32]) -> tuple[float, ...]:
-    """Return the numbers with the fewest digits that read back as the same float32; all digits would double the file."""
+    """Return the numbers with the fewest digits that read back as the same float32: half the file's size."""
     return tuple(float(str(value)) for value in values)
 
 

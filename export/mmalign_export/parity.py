@@ -1,7 +1,7 @@
 """Holds every artifact to eager PyTorch, from file bytes to vector, over all golden cases.
 
-Batches of 1, 3 and 17: one that was not traced, and more than there are of some cases, so that short and full texts, and
-images of every size, meet in one batch. A difference beyond the bound is an error, never a warning.
+Batches of 1, 3 and 17: sizes that are no special case of each other, in which short and full texts, and images of every
+size, meet. A difference beyond the bound is an error, never a warning.
 """
 
 from __future__ import annotations
@@ -64,9 +64,9 @@ def check_parity(artifact: Artifact, golden: Golden, folder: Path) -> Parity:
     if failed:
         worst = min(failed, key=lambda difference: difference.cosine)
         raise ParityError(
-            f"{artifact.name} differs from eager PyTorch in {len(failed)} of {len(differences)} comparisons; the worst is "
-            f"{worst.kind} case {worst.case!r} in a batch of {worst.batch_size}: cosine {worst.cosine:.7f} (at least "
-            f"{COSINE_BOUND}), max abs {worst.max_abs:.2e} (at most {ABS_BOUND:g}). No bundle was written."
+            f"{artifact.name} differs from eager PyTorch in {len(failed)} of {len(differences)} comparisons; the worst "
+            f"is {worst.kind} case {worst.case!r} in a batch of {worst.batch_size}: cosine {worst.cosine:.7f} "
+            f"(at least {COSINE_BOUND}), max abs {worst.max_abs:.2e} (at most {ABS_BOUND:g}). No bundle was written."
         )
     return Parity(
         artifact=artifact.name,
@@ -108,8 +108,8 @@ def _compare(
     if vectors.shape != reference.shape or not np.isfinite(vectors).all():
         cases = ", ".join(name for name, _ in expected[:3])
         raise ParityError(
-            f"{kind} cases {cases}...: seen vectors of shape {vectors.shape}, finite: {bool(np.isfinite(vectors).all())}; "
-            f"expected {reference.shape}, all finite."
+            f"{kind} cases {cases}...: seen vectors of shape {vectors.shape}, "
+            f"finite: {bool(np.isfinite(vectors).all())}; expected {reference.shape}, all finite."
         )
     found = vectors.astype(np.float64)
     cosines = (found * reference).sum(axis=1) / np.linalg.norm(found, axis=1) / np.linalg.norm(reference, axis=1)

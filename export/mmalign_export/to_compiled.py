@@ -29,7 +29,7 @@ def compile_tower(tower: TracedTower) -> TowerFunction:
 
 
 def package_aoti(tower: TracedTower, path: Path) -> None:
-    """Compile the tower ahead of time and write a .pt2 package, batch and length dynamic. It fits this kind of machine."""
+    """Compile the tower ahead of time to a .pt2 package, batch and length dynamic. It fits this kind of machine."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with torch.no_grad():
         program = torch.export.export(tower.module, tower.examples, dynamic_shapes=tower.dynamic_shapes)

@@ -143,12 +143,13 @@ def _bounds(parity: Sequence[Parity], precision: Precision) -> Parity:
 
 
 def _difference(vectors: NDArray[np.float32], expected: Sequence[Sequence[float]]) -> _Difference:
-    reference = np.array(expected, dtype=np.float32)
+    reference = np.array(expected, dtype=np.float64)
     if vectors.shape != reference.shape or not np.isfinite(vectors).all():
         return _Difference(-1.0, float("inf"))
-    norms = np.linalg.norm(vectors, axis=1) * np.linalg.norm(reference, axis=1)
-    cosines = (vectors.astype(np.float64) * reference).sum(axis=1) / norms
-    return _Difference(float(cosines.min()), float(np.abs(vectors - reference).max()))
+    found = vectors.astype(np.float64)
+    norms = np.linalg.norm(found, axis=1) * np.linalg.norm(reference, axis=1)
+    cosines = (found * reference).sum(axis=1) / norms
+    return _Difference(float(cosines.min()), float(np.abs(found - reference).max()))
 
 
 def _compare_decoded(case: ImageCase, pixels: Pixels) -> str:

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import io
+
+import pytest
+from PIL import Image
+
+from mmalign_export.golden import GoldenFile, golden_files, golden_texts
+from mmalign_runtime.image import decode_image
+from mmalign_runtime.spec import ImageSpec
+
+
+def test_the_format_matrix_covers_the_design() -> None:
+    opened = {file.name: Image.open(io.BytesIO(file.data)) for file in golden_files(())}
+    assert opened["landscape 3x2"].width * 2 == opened["landscape 3x2"].height * 3
+    assert opened["portrait 9x16"].width * 16 == opened["portrait 9x16"].height * 9
+    assert opened["very large"].size == (4000, 3000)
+    modes = {name: image.mode for name, image in opened.items()}
+    assert (modes["grey"], modes["RGBA"], modes["LA"], modes["CMYK"]) == ("L", "RGBA", "LA", "CMYK")
+    assert (modes["palette"], modes["16-bit"], modes["one bit"]) == ("P", "I;16", "1")
+    assert opened["progressive"].info["progressive"]
+    assert opened["WebP"].format == "WEBP"
+    assert [opened[f"EXIF orientation {value}"].getexif()[0x0112] for value in range(2, 9)] == list(range(2, 9))
+
+
+@pytest.mark.parametrize("file", golden_files(()), ids=lambda file: file.name)
+def test_every_golden_file_decodes(file: GoldenFile) -> None:
+    pixels = decode_image(file.data, ImageSpec())
+    assert pixels.ndim == 3
+    assert pixels.shape[2] == 3
+
+
+def test_golden_files_are_the_same_bytes_each_time() -> None:
+    assert golden_files(()) == golden_files(())
+
+
+def test_texts_cover_the_design() -> None:
+    texts = dict(golden_texts((), context_length=16))
+    assert texts["empty"] == ""
+    assert len(texts["longer than the context"].split()) > 16
+    assert {"accents", "Chinese", "emoji", "one word"} <= texts.keys()

@@ -1,0 +1,53 @@
+"""The compiled towers, held to the same parity as the ONNX files. They need a C++ compiler."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mmalign.run import Run
+from mmalign_export import export_model
+from mmalign_export.artifacts import torch_artifact
+from mmalign_export.errors import ParityError
+from mmalign_export.parity import check_parity
+from mmalign_export.to_compiled import load_aoti
+from mmalign_export.towers import image_tower, text_tower
+from mmalign_runtime.bundle import open_bundle
+from mmalign_runtime.golden import load_golden
+
+pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++, which inductor compiles with")
+
+
+@pytest.fixture(scope="module")
+def compiled_dir(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("compiled") / "bundle"
+    export_model(run, (), out, formats=("onnx", "aoti", "compile"))
+    return out
+
+
+def test_all_three_formats_are_held_to_parity(compiled_dir: Path) -> None:
+    spec = open_bundle(compiled_dir).spec
+    assert [parity.artifact for parity in spec.parity] == ["onnx-fp32", "aoti-fp32", "compile-fp32"]
+    assert spec.image.aoti in spec.files
+    assert spec.text.aoti in spec.files
+
+
+def test_canary_packages_of_another_model_fail(compiled_dir: Path, run: Run) -> None:
+    bundle = open_bundle(compiled_dir)
+    golden = load_golden(bundle)
+    image = load_aoti(compiled_dir / "aoti/vision_model.pt2")
+    text = text_tower(run.model, run.config.text).module
+    honest = torch_artifact("aoti-fp32", run, image, lambda *inputs: text(*inputs).detach())
+    check_parity(honest, golden, compiled_dir)
+    moved = torch_artifact("aoti-fp32", run, lambda pixels: image(pixels.flip(1)), lambda *inputs: text(*inputs).detach())
+    with pytest.raises(ParityError, match="image case"):
+        check_parity(moved, golden, compiled_dir)
+
+
+def test_packages_have_the_modules_signature(compiled_dir: Path, run: Run) -> None:
+    tower = image_tower(run.model, run.config.image)
+    (pixel_values,) = tower.examples
+    package = load_aoti(compiled_dir / "aoti/vision_model.pt2")
+    assert package(pixel_values[:1]).shape == tower.module(pixel_values[:1]).shape
