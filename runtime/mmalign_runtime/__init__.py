@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mmalign_runtime.bundle import Bundle, open_bundle
-    from mmalign_runtime.embedder import Embedder, PartialBatch, StreamedItem
+    from mmalign_runtime.embedder import Embedder
     from mmalign_runtime.errors import (
         BundleError,
         InputError,
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     )
     from mmalign_runtime.ranking import search
     from mmalign_runtime.saved import SavedVectors, load_vectors
+    from mmalign_runtime.streaming import PartialBatch, StreamedItem
 
 _HOMES = {
     "Bundle": "bundle",
@@ -29,11 +30,11 @@ _HOMES = {
     "InputError": "errors",
     "ItemError": "errors",
     "MmalignError": "errors",
-    "PartialBatch": "embedder",
+    "PartialBatch": "streaming",
     "ProviderError": "errors",
     "SavedVectors": "saved",
     "SpaceMismatchError": "errors",
-    "StreamedItem": "embedder",
+    "StreamedItem": "streaming",
     "load_vectors": "saved",
     "open_bundle": "bundle",
     "search": "ranking",

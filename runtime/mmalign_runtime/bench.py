@@ -19,7 +19,8 @@ import msgspec
 import numpy as np
 
 from mmalign_runtime.bundle import Bundle
-from mmalign_runtime.embedder import Embedder, ImageEncoder, TextEncoder
+from mmalign_runtime.embedder import Embedder
+from mmalign_runtime.encoders import ImageEncoder, TextEncoder
 from mmalign_runtime.errors import InputError
 from mmalign_runtime.golden import load_golden
 from mmalign_runtime.image import ImageItem, decode_image

@@ -13,7 +13,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from mmalign_runtime.embedder import Embedder, ImageEncoder, TextEncoder
+from mmalign_runtime.embedder import Embedder
+from mmalign_runtime.encoders import ImageEncoder, TextEncoder
 from mmalign_runtime.errors import BundleFormatError, ItemError
 from mmalign_runtime.golden import (
     Golden,

@@ -13,10 +13,11 @@ from mmalign_runtime.cli.options import BundleArgument, PrecisionOption, Provide
 from mmalign_runtime.errors import InputError, ItemError
 
 if TYPE_CHECKING:
-    from mmalign_runtime.embedder import Embedder, OnError, StreamedItem
+    from mmalign_runtime.embedder import Embedder
     from mmalign_runtime.saved import SavedVectors
     from mmalign_runtime.sources import Source
     from mmalign_runtime.spec import Modality
+    from mmalign_runtime.streaming import OnError, StreamedItem
 
 
 class Skipped(msgspec.Struct, frozen=True):

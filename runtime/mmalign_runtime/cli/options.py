@@ -12,7 +12,7 @@ from mmalign_runtime.providers import Provider
 from mmalign_runtime.spec import Modality, Precision
 
 if TYPE_CHECKING:
-    from mmalign_runtime.embedder import OnError
+    from mmalign_runtime.streaming import OnError
 
 BundleArgument: TypeAlias = Annotated[
     Path, typer.Argument(metavar="BUNDLE", help="The bundle's folder.", show_default=False)

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
+
+from mmalign_runtime.cli.options import (
+    BundleArgument,
+    JsonOption,
+    PrecisionOption,
+    ProviderOption,
+    ThreadsOption,
+    as_precision,
+    as_provider,
+)
 
 if TYPE_CHECKING:
     from mmalign_runtime.verify import CaseResult, VerifyReport
@@ -14,16 +23,15 @@ EXIT_DIFFERS = 1
 
 
 def verify(
-    bundle: Annotated[Path, typer.Argument(help="The bundle's folder.", show_default=False)],
-    provider: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    precision: Annotated[str, typer.Option(help="fp32, fp16 or int8, as the bundle offers.")] = "fp32",
-    threads: Annotated[int | None, typer.Option(help="Threads; default: what the container allows.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    bundle: BundleArgument,
+    provider: ProviderOption = "auto",
+    precision: PrecisionOption = "fp32",
+    threads: ThreadsOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Run the bundle's golden cases here and compare each stage with the PyTorch reference."""
     import msgspec
 
-    from mmalign_runtime.cli.options import as_precision, as_provider
     from mmalign_runtime.verify import verify_bundle
 
     report = verify_bundle(

@@ -1,0 +1,108 @@
+"""What goes wrong every day, through the command line: one line on stderr that names the item and says what to do, exit
+code 2, and nothing half-written."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mmalign_runtime.cli import main
+
+FIXTURE = Path(__file__).parent / "runtime/fixtures/tiny_bundle"
+PHOTO = FIXTURE / "golden/landscape_3x2.jpg"
+CANNOT_RUN = 2
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    shutil.copy(PHOTO, folder / "good.jpg")
+    return folder
+
+
+def error_of(capsys: pytest.CaptureFixture[str], *args: str | Path) -> str:
+    with pytest.raises(SystemExit) as stop:
+        main([str(arg) for arg in args])
+    assert stop.value.code == CANNOT_RUN
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    return error[error.index("error: ") :]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "seen", "fix"),
+    [
+        ("cut.jpg", PHOTO.read_bytes()[:9000], "truncated", "replace it"),
+        ("text.jpg", b"this is no image", "no image in a format", "convert it"),
+        ("empty.jpg", b"", "the file is empty", "Replace it"),
+    ],
+)
+def test_a_bad_image_is_named_and_nothing_is_written(
+    photos: Path, capsys: pytest.CaptureFixture[str], name: str, content: bytes, seen: str, fix: str
+) -> None:
+    (photos / name).write_bytes(content)
+    out = photos.parent / "vectors.npz"
+    error = error_of(capsys, "embed", FIXTURE, photos, "--out", out)
+    assert name in error
+    assert seen in error
+    assert fix in error
+    assert sorted(path.name for path in photos.parent.iterdir()) == ["photos"]
+
+
+def write_config(folder: Path, table: str, **tower: str) -> Path:
+    (folder / "pairs.csv").write_text(table)
+    shutil.copy(PHOTO, folder / "good.jpg")
+    settings = "".join(f'{key} = "{value}"\n' for key, value in tower.items())
+    (folder / "config.toml").write_text(f"[[data.sources]]\npath = '{folder / 'pairs.csv'}'\n[text_tower]\n{settings}")
+    return folder / "config.toml"
+
+
+@pytest.mark.parametrize(
+    ("table", "seen", "fix"),
+    [
+        ("image,caption\ngood.jpg,a photo\ngood.jpg,   \n", "pairs.csv, line 3", 'on_error = "skip"'),
+        ("image,text\ngood.jpg,a photo\n", "caption", "text"),
+        ("image,caption\nmissing.jpg,a photo\n", "missing.jpg", "pairs.csv, line 2"),
+    ],
+    ids=["empty caption", "wrong column", "missing image"],
+)
+def test_a_bad_row_or_column_is_named_before_training_begins(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], table: str, seen: str, fix: str
+) -> None:
+    config = write_config(tmp_path, table)
+    error = error_of(capsys, "train", config, "--out", tmp_path / "run")
+    assert seen in error
+    assert fix in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_weights_say_how_to_get_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    rows = "".join(f"good.jpg,photo {number},{number}\n" for number in range(40))
+    config = write_config(tmp_path, f"image,caption,concept\n{rows}", name="no-such/encoder")
+    settings = ["--set", "image_tower.weights=random", "--set", "data.split.val=0.4"]
+    settings += ["--set", f"data.sources=[{{path='{tmp_path / 'pairs.csv'}', concept_column='concept'}}]"]
+    error = error_of(capsys, "train", config, "--out", tmp_path / "run", *settings)
+    assert "no-such/encoder" in error
+    assert 'text_tower.weights = "random"' in error
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["onnx/text_model.onnx", "tokenizer.json", "golden/cases.json", "README.md"])
+def test_an_edited_bundle_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(FIXTURE, bundle)
+    with (bundle / name).open("r+b") as file:
+        file.seek(100)
+        byte = file.read(1)
+        file.seek(100)
+        file.write(bytes([byte[0] ^ 1]))
+    error = error_of(capsys, "verify", bundle)
+    assert name in error
+    assert "was changed" in error
+    assert "Copy the bundle again" in error
