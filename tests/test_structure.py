@@ -1,4 +1,4 @@
-"""The structure that the design fixes, held: one version, one import direction, public names, no torch in the runtime."""
+"""The structure that the design fixes: one version, one import direction, public names, no torch in the runtime."""
 
 from __future__ import annotations
 

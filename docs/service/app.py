@@ -1,7 +1,7 @@
 """A service over one bundle: POST an image or texts, get unit vectors and the id of the space they live in.
 
 uvicorn app:create_app --factory --host 0.0.0.0 --port 8000      MMALIGN_BUNDLE=/bundle
-It refuses to start on a bundle that does not verify on this machine, and one bad image is a 422, never a stopped service.
+It refuses to start on a bundle that does not verify on this machine; one bad image is a 422, never a stopped service.
 """
 
 from __future__ import annotations

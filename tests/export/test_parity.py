@@ -42,7 +42,9 @@ def test_recorded_parity_counts_every_case(bundle_dir: Path, golden: Golden) -> 
 
 
 @pytest.mark.parametrize("model", ["onnx/vision_model.onnx", "onnx/text_model.onnx"])
-def test_canary_one_weight_moved_fails_parity_and_verify(bundle_dir: Path, golden: Golden, tmp_path: Path, model: str) -> None:
+def test_canary_one_weight_moved_fails_parity_and_verify(
+    bundle_dir: Path, golden: Golden, tmp_path: Path, model: str
+) -> None:
     canary = tmp_path / "canary"
     shutil.copytree(bundle_dir, canary)
     move_one_weight(canary / model)
@@ -109,7 +111,7 @@ def move_one_weight(path: Path) -> None:
 
 
 def reseal(folder: Path) -> None:
-    """Give a changed bundle the hashes of its changed files, so that only a comparison of vectors can find the change."""
+    """Give a changed bundle the hashes of its changed files: only a comparison of vectors can find the change."""
     spec = open_bundle(folder, check_hashes=False).spec
     files = {name: sha256_of(folder / name) for name in spec.files}
     (folder / SPEC_NAME).write_bytes(encode_spec(msgspec.structs.replace(spec, files=files)))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import cast
 
 import pytest
+import torch
 
 from mmalign.run import Run
 from mmalign_export import export_model
@@ -39,9 +41,14 @@ def test_canary_packages_of_another_model_fail(compiled_dir: Path, run: Run) -> 
     golden = load_golden(bundle)
     image = load_aoti(compiled_dir / "aoti/vision_model.pt2")
     text = text_tower(run.model, run.config.text).module
-    honest = torch_artifact("aoti-fp32", run, image, lambda *inputs: text(*inputs).detach())
+
+    def eager_text(*inputs: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode():
+            return cast("torch.Tensor", text(*inputs))
+
+    honest = torch_artifact("aoti-fp32", run, image, eager_text)
     check_parity(honest, golden, compiled_dir)
-    moved = torch_artifact("aoti-fp32", run, lambda pixels: image(pixels.flip(1)), lambda *inputs: text(*inputs).detach())
+    moved = torch_artifact("aoti-fp32", run, lambda pixels: image(pixels.flip(1)), eager_text)
     with pytest.raises(ParityError, match="image case"):
         check_parity(moved, golden, compiled_dir)
 
