@@ -43,6 +43,7 @@ class ImageAugment:
     """Augments one decoded image to pixel_values, the same for the same seed."""
 
     def __init__(self, config: AugmentConfig, spec: ImageSpec) -> None:
+        self.config = config
         steps = _crop(config, spec)
         if config.horizontal_flip > 0:
             steps.append(v2.RandomHorizontalFlip(config.horizontal_flip))

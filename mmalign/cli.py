@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
+from mmalign_runtime.errors import InputError
+
 if TYPE_CHECKING:
-    from mmalign.evaluate import Evaluation, Scored
+    from rich.table import Table
+
+    from mmalign.evaluate import Evaluation, SourceScores
 
 
 def register(app: typer.Typer) -> None:
@@ -40,53 +44,62 @@ def evaluate(
     json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Recall both ways and zero-shot classes, beside chance and a closed-form linear map."""
+    split_name = cast('Literal["val", "test"]', _one_of(split, ("test", "val"), "--split"))
+    checkpoint_name = cast('Literal["best", "last"]', _one_of(checkpoint, ("best", "last"), "--checkpoint"))
     from mmalign.evaluate import evaluate as run_evaluation
 
     _log_to_stderr()
-    evaluation = run_evaluation(
-        run,
-        split=cast('Literal["val", "test"]', _one_of(split, ("test", "val"), "--split")),
-        checkpoint=cast('Literal["best", "last"]', _one_of(checkpoint, ("best", "last"), "--checkpoint")),
-    )
+    evaluation = run_evaluation(run, split=split_name, checkpoint=checkpoint_name)
     if json:
-        print((run / "evaluation.json").read_text())
+        print((run / "evaluation.json").read_text(encoding="utf-8"))
     else:
         print_evaluation(evaluation)
 
 
 def print_evaluation(evaluation: Evaluation) -> None:
-    """Print a table a source."""
+    """Print a table a source: methods side by side, so that it fits 80 columns and shows at once who is ahead."""
     from rich.console import Console
     from rich.table import Table
 
     console = Console()
     for scores in evaluation.sources:
-        seen = "style held out of training" if scores.is_held_out else "style seen in training"
-        table = Table(
-            title=f"{scores.source} ({seen}), {evaluation.split}: {scores.num_images} images of unseen concepts, "
-            f"{scores.num_captions} captions",
-            title_justify="left",
-        )
-        for column in ("", "image to text @1", "@5", "@10", "median", "text to image @1", "@5", "@10", "median", "classes"):
-            table.add_column(column, justify="left" if not column else "right")
-        for name, scored in (("trained", scores.model), ("linear map", scores.linear_map), ("chance", scores.chance)):
-            table.add_row(name, *_cells(scored))
+        table = Table(title=_title(scores, evaluation.split), title_justify="left", title_style="bold")
+        for column in ("", ""):
+            table.add_column(column)
+        for column in ("trained", "linear map", "chance"):
+            table.add_column(column, justify="right")
+        _add_rows(table, scores)
         console.print(table)
 
 
-def _cells(scored: Scored) -> list[str]:
-    cells = []
-    for found in (scored.image_to_text, scored.text_to_image):
-        cells += [f"{share:.3f}" for share in (found.at_1, found.at_5, found.at_10)] + [f"{found.median_rank:.0f}"]
-    return [*cells, "" if scored.zero_shot_accuracy is None else f"{scored.zero_shot_accuracy:.3f}"]
+def _title(scores: SourceScores, split: str) -> str:
+    seen = "unseen concepts of a held-out source" if scores.is_held_out else "unseen concepts"
+    return f"{scores.source}, {split}: {scores.num_images} images, {scores.num_captions} captions ({seen})"
+
+
+def _add_rows(table: Table, scores: SourceScores) -> None:
+    methods = (scores.model, scores.linear_map, scores.chance)
+    for direction, found in (
+        ("image to text", [method.image_to_text for method in methods]),
+        ("text to image", [method.text_to_image for method in methods]),
+    ):
+        table.add_row(direction, "recall@1", *(f"{recall.at_1:.3f}" for recall in found))
+        table.add_row("", "recall@5", *(f"{recall.at_5:.3f}" for recall in found))
+        table.add_row("", "recall@10", *(f"{recall.at_10:.3f}" for recall in found))
+        table.add_row("", "median rank", *(f"{recall.median_rank:.0f}" for recall in found), end_section=True)
+    if scores.num_classes:
+        shares = [method.zero_shot_accuracy or 0.0 for method in methods]
+        table.add_row(f"{scores.num_classes} classes", "accuracy", *(f"{share:.3f}" for share in shares))
 
 
 def _one_of(word: str, choices: tuple[str, ...], option: str) -> str:
     if word not in choices:
-        raise typer.BadParameter(f"{word!r} is not known; choose one of {', '.join(choices)}.", param_hint=option)
+        raise InputError(f"{option} {word!r} is not known; choose one of {', '.join(choices)}.")
     return word
 
 
 def _log_to_stderr() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    from mmalign.progress import ConsoleHandler
+
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[ConsoleHandler()])
+    logging.getLogger("mmalign").setLevel(logging.INFO)

@@ -1,12 +1,11 @@
-"""Evaluation of a run on concepts it never saw: retrieval both ways and zero-shot classes, each beside chance and beside
-a closed-form linear map from the same pretrained towers, the bar that training must clear.
+"""Evaluation of a run on concepts it never saw: retrieval both ways and zero-shot classes.
 
-Shapes: N images, M captions, C classes, D embedding.
+Beside each stand chance and a closed-form linear map from the pretrained towers, the bar that training must clear.
+Shapes: N images, M captions, P prompts, F image features, G text features.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -14,23 +13,19 @@ from typing import Literal
 import msgspec
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from mmalign.data import Pair
-from mmalign.errors import TrainingError
-from mmalign.features import FeatureCache, ImageFeatures, TextFeatures
+from mmalign.device import evaluation_device
+from mmalign.errors import ConfigError
 from mmalign.linear_map import LinearMap, fit_linear_map
 from mmalign.pairs import SourcePairs, load_sources
 from mmalign.pool import Captions, Pool, build_pool
 from mmalign.retrieval import Recall, chance_recall, recall
 from mmalign.run import Checkpoint, Run, initial_model, load_run
-from mmalign.train import choose_device
+from mmalign.towers import Towers
+from mmalign.zero_shot import class_prompts, class_vectors, zero_shot_accuracy
 from mmalign_runtime.atomic import replacing
 
-logger = logging.getLogger(__name__)
-
 SplitName = Literal["val", "test"]
-Scores = Callable[[Tensor, Tensor], Tensor]
 
 
 class Scored(msgspec.Struct, frozen=True):
@@ -64,68 +59,66 @@ class Evaluation(msgspec.Struct, frozen=True):
     sources: tuple[SourceScores, ...]
 
 
-class _Embedded(msgspec.Struct, frozen=True):
-    """The features that one side's towers gave for a pool and its class prompts: (N, F), (M, G), (C x templates, G)."""
+class _Task(msgspec.Struct, frozen=True):
+    """What is asked of one source: to search its pool both ways, and to tell its classes apart."""
+
+    source: SourcePairs
+    pool: Pool
+    classes: tuple[str, ...]
+    prompts: tuple[str, ...]
+
+
+class _Features(msgspec.Struct, frozen=True):
+    """What towers gave for a task: (N, F), (M, G), (P, G)."""
 
     images: Tensor
     texts: Tensor
     prompts: Tensor
 
 
+Embed = Callable[[Tensor], Tensor]
+
+
 def evaluate(run_dir: Path, *, split: SplitName = "test", checkpoint: Checkpoint = "best") -> Evaluation:
-    """Evaluate a run and write evaluation.json beside it. Raises CheckpointError, DataError or WeightsError."""
+    """Evaluate a run and write evaluation.json beside it.
+
+    Raises CheckpointError, DataError, ConfigError for a source with nothing in the split, or WeightsError when towers
+    learned and the pretrained ones, which the linear map starts from, are not here.
+    """
     run = load_run(run_dir, checkpoint)
-    sources = load_sources(run.config.data)
-    extractor = _Extractor(run)
-    linear_map = _fit_map(run, sources, extractor)
-    scores = [_score_source(source, split, run, extractor, linear_map) for source in sources]
-    evaluation = Evaluation(split, checkpoint, run.config.evaluate.captions, linear_map.strength, tuple(scores))
+    config = run.config
+    sources = load_sources(config.data, config.image)
+    tasks = [_task(source, split, run) for source in sources]
+    device = evaluation_device(config.train)
+    trained = start = Towers(run, device, is_training=False)
+    if not (config.image_tower.frozen and config.text_tower.frozen):
+        start = Towers(msgspec.structs.replace(run, model=initial_model(config).eval()), device, is_training=False)
+    linear_map = _fit_map(sources, start, config.evaluate.captions)
+    scores = tuple(_score(task, run, trained, start, linear_map) for task in tasks)
+    evaluation = Evaluation(split, checkpoint, config.evaluate.captions, linear_map.strength, scores)
     with replacing(run.folder.file("evaluation.json")) as temporary:
         temporary.write_bytes(msgspec.json.format(msgspec.json.encode(evaluation), indent=2))
     return evaluation
 
 
-class _Extractor:
-    """Features of the run's towers and of the pretrained ones it started from; the same when both are frozen."""
-
-    def __init__(self, run: Run) -> None:
-        self._run = run
-        self._cache = FeatureCache(Path(run.config.train.cache_dir))
-        device = choose_device(run.config.train)
-        learns = not (run.config.image_tower.frozen and run.config.text_tower.frozen)
-        start = initial_model(run.config).eval() if learns else run.model
-        preprocess, tokenizer = run.preprocessor(), run.text_tokenizer()
-        self._images = {
-            is_start: ImageFeatures(model.image_tower, preprocess, run.config.image, device)
-            for is_start, model in ((False, run.model), (True, start))
-        }
-        self._texts = {
-            is_start: TextFeatures(model.text_tower, tokenizer, device)
-            for is_start, model in ((False, run.model), (True, start))
-        }
-
-    def images(self, pairs: Sequence[Pair], name: str, *, start: bool) -> Tensor:
-        """Return image features (N, F) of the trained towers, or of those that training started from."""
-        features = self._images[start]
-        key = features.key(pairs, "clean")
-        return self._cache.get(key, lambda: features.compute(pairs, f"image features, {name}").numpy())
-
-    def texts(self, texts: Sequence[str], name: str, *, start: bool) -> Tensor:
-        """Return text features (M, G), likewise."""
-        features = self._texts[start]
-        key = features.key(texts, self._run.tokenizer.to_str())
-        return self._cache.get(key, lambda: features.compute(texts, f"text features, {name}").numpy())
+def _task(source: SourcePairs, split: SplitName, run: Run) -> _Task:
+    pairs = source.splits.test if split == "test" else source.splits.val
+    if not pairs:
+        raise ConfigError(f"source {source.name} has no pairs in the {split} split. Raise data.split.{split}.")
+    classes = tuple(sorted({pair.group for pair in pairs if pair.group is not None}))
+    prompts = class_prompts(classes, run.config.evaluate.templates)
+    return _Task(source, build_pool(pairs, run.config.evaluate.captions), classes, tuple(prompts))
 
 
-def _fit_map(run: Run, sources: Sequence[SourcePairs], extractor: _Extractor) -> LinearMap:
+def _fit_map(sources: Sequence[SourcePairs], towers: Towers, captions: Captions) -> LinearMap:
     """Fit on the training pairs and their first captions; pick the regularisation on the validation pairs."""
-    trained = [source.splits for source in sources if not source.is_held_out]
-    pairs = [pair for side in trained for pair in side.train]
-    val = build_pool([pair for side in trained for pair in side.val], run.config.evaluate.captions)
-    images = extractor.images(pairs, "training pairs", start=True)
-    texts = extractor.texts([pair.captions[0] for pair in pairs], "training captions", start=True)
-    val_images = extractor.images(val.pairs, "validation", start=True)
-    val_texts = extractor.texts(val.texts, "validation captions", start=True)
+    sides = [source.splits for source in sources if not source.is_held_out]
+    pairs = [pair for side in sides for pair in side.train]
+    val = build_pool([pair for side in sides for pair in side.val], captions)
+    images = towers.image_features(pairs, "training")
+    texts = towers.text_features([pair.captions[0] for pair in pairs], "first captions of training")
+    val_images = towers.image_features(val.pairs, "validation")
+    val_texts = towers.text_features(val.texts, "validation")
 
     def score(linear_map: LinearMap) -> float:
         similarity = linear_map.embed_image(val_images) @ linear_map.embed_text(val_texts).T
@@ -134,72 +127,39 @@ def _fit_map(run: Run, sources: Sequence[SourcePairs], extractor: _Extractor) ->
     return fit_linear_map(images, texts, score)
 
 
-def _score_source(
-    source: SourcePairs, split: SplitName, run: Run, extractor: _Extractor, linear_map: LinearMap
-) -> SourceScores:
-    pairs = source.splits.test if split == "test" else source.splits.val
-    if not pairs:
-        raise TrainingError(f"source {source.name} has no pairs in the {split} split. Raise data.split.{split}.")
-    pool = build_pool(pairs, run.config.evaluate.captions)
-    classes = tuple(sorted({pair.group for pair in pairs if pair.group is not None}))
-    templates = run.config.evaluate.templates
-    prompts = [template.format(name) for name in classes for template in templates]
-
-    def embed(*, start: bool) -> _Embedded:
-        return _Embedded(
-            extractor.images(pool.pairs, source.name, start=start),
-            extractor.texts(pool.texts, f"{source.name} captions", start=start),
-            extractor.texts(prompts, f"{source.name} classes", start=start) if prompts else torch.empty(0),
-        )
-
-    trained, pretrained = embed(start=False), embed(start=True)
+def _score(task: _Task, run: Run, trained: Towers, start: Towers, linear_map: LinearMap) -> SourceScores:
+    model, pool = run.model, task.pool
     with torch.inference_mode():
-        model = run.model.cpu()
-        model_scored = _score(trained, pool, classes, model.project_image, model.project_text)
-        map_scored = _score(pretrained, pool, classes, linear_map.embed_image, linear_map.embed_text)
+        by_model = _score_method(task, _features(task, trained), model.project_image, model.project_text)
+        by_map = _score_method(task, _features(task, start), linear_map.embed_image, linear_map.embed_text)
+    guess = 1 / len(task.classes) if task.classes else None
     return SourceScores(
-        source=source.name,
-        is_held_out=source.is_held_out,
+        source=task.source.name,
+        is_held_out=task.source.is_held_out,
         num_images=len(pool.pairs),
         num_captions=len(pool.texts),
-        num_classes=len(classes),
-        model=model_scored,
-        linear_map=map_scored,
-        chance=Scored(
-            chance_recall(pool.relevant),
-            chance_recall(pool.relevant.T),
-            1 / len(classes) if classes else None,
-        ),
+        num_classes=len(task.classes),
+        model=by_model,
+        linear_map=by_map,
+        chance=Scored(chance_recall(pool.relevant), chance_recall(pool.relevant.T), guess),
     )
 
 
-def _score(
-    embedded: _Embedded,
-    pool: Pool,
-    classes: tuple[str, ...],
-    embed_image: Callable[[Tensor], Tensor],
-    embed_text: Callable[[Tensor], Tensor],
-) -> Scored:
-    images = embed_image(embedded.images)  # (N, D)
-    similarity = images @ embed_text(embedded.texts).T  # (N, M)
+def _features(task: _Task, towers: Towers) -> _Features:
+    name = task.source.name
+    return _Features(
+        images=towers.image_features(task.pool.pairs, name),
+        texts=towers.text_features(task.pool.texts, f"{name} captions"),
+        prompts=towers.text_features(task.prompts, f"{name} classes") if task.prompts else torch.empty(0),
+    )
+
+
+def _score_method(task: _Task, features: _Features, embed_image: Embed, embed_text: Embed) -> Scored:
+    images = embed_image(features.images)  # (N, D)
+    similarity = images @ embed_text(features.texts).T  # (N, M)
     accuracy = None
-    if classes:
-        weights = class_vectors(embed_text(embedded.prompts), len(classes))  # (C, D)
-        accuracy = zero_shot_accuracy(images, weights, [pair.group for pair in pool.pairs], classes)
-    return Scored(recall(similarity, pool.relevant), recall(similarity.T, pool.relevant.T), accuracy)
-
-
-def class_vectors(prompt_embeds: Tensor, num_classes: int) -> Tensor:
-    """Return one unit vector a class, (C, D), from its prompts', (C x templates, D): their mean (CLIP, section 3.1.4)."""
-    means = prompt_embeds.reshape(num_classes, -1, prompt_embeds.shape[-1]).mean(dim=1)  # (C, D)
-    return functional.normalize(means, dim=-1)
-
-
-def zero_shot_accuracy(
-    images: Tensor, weights: Tensor, groups: Sequence[str | None], classes: Sequence[str]
-) -> float:
-    """Return the share of labelled images, 0..1, whose nearest class vector is their own."""
-    rows = [row for row, group in enumerate(groups) if group is not None]
-    labels = torch.tensor([classes.index(group) for group in groups if group is not None])
-    nearest = (images[rows] @ weights.T).argmax(dim=1)
-    return float((nearest == labels).double().mean())
+    if task.classes:
+        weights = class_vectors(embed_text(features.prompts), len(task.classes))  # (C, D)
+        accuracy = zero_shot_accuracy(images, weights, [pair.group for pair in task.pool.pairs], task.classes)
+    relevant = task.pool.relevant
+    return Scored(recall(similarity, relevant), recall(similarity.T, relevant.T), accuracy)

@@ -6,52 +6,58 @@ Shapes: N items, V views, F features.
 
 from __future__ import annotations
 
-import hashlib
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mmalign.augment import ImageAugment
 from mmalign.data import Pair
 from mmalign.fingerprint import digest_state, digest_texts
+from mmalign.pairs import decode_pair
+from mmalign.preprocess import build_preprocess
 from mmalign.progress import track
+from mmalign.seeds import seed_of
 from mmalign.text import TextTower
 from mmalign.vision import ImageTower
 from mmalign_runtime.atomic import replacing
-from mmalign_runtime.image import Pixels, decode_image
+from mmalign_runtime.image import Pixels
 from mmalign_runtime.preprocess import Preprocessor
 from mmalign_runtime.spec import ImageSpec
 from mmalign_runtime.tokenizer import TextTokenizer
 
-# On a CPU small batches win: activations of 64 images are mapped anew by the allocator at each call. Measured on 2 cores,
-# EfficientNet-Lite0: 29 ms an image at 64, 10 ms at 8 with channels last.
+# On a CPU small batches win: activations of 64 images are mapped anew by the allocator at each call. Measured on 2
+# cores, EfficientNet-Lite0: 29 ms an image at 64, 10 ms at 8 with channels last.
 _IMAGE_BATCH = {"cpu": 8, "cuda": 128}
 _TEXT_BATCH = 128
+_NAME_LENGTH = 32  # hexadecimal digits: 128 bits, so that two keys never meet
 
 
 class FeatureCache:
-    """Arrays on disk by the digest of all that made them. A changed tower, spec or item is another file."""
+    """Features on disk by the digest of all that made them. A changed tower, spec or item is another file."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def get(self, key: Sequence[str | bytes], compute: Callable[[], NDArray[np.float32]]) -> Tensor:
-        """Return the array of `key`, computing and keeping it when it is not there."""
-        path = self.folder / f"{digest_texts(key)[:32]}.npy"
+    def get(self, key: Sequence[str | bytes], compute: Callable[[], Tensor]) -> Tensor:
+        """Return the features of `key`, (N, F) float32, computing and keeping them when they are not there."""
+        path = self.folder / f"{digest_texts(key)[:_NAME_LENGTH]}.npy"
         if not path.is_file():
-            features = compute()
+            features = compute().numpy()
             with replacing(path) as temporary, temporary.open("wb") as file:
                 np.save(file, features)
         return torch.from_numpy(np.load(path))
 
 
 class ImageFeatures:
-    """Runs an image tower over pairs, eval mode, clean pixels or augmented views."""
+    """Runs an image tower over pairs, eval mode, clean pixels or augmented views.
+
+    Its keys are for towers that do not change: the weights are read once, since hashing a large tower takes a second.
+    """
 
     def __init__(self, tower: ImageTower, preprocess: Preprocessor, spec: ImageSpec, device: torch.device) -> None:
         self._tower = tower
@@ -67,10 +73,15 @@ class ImageFeatures:
         """Return the features (N, F) of one augmented view of each image. Raises ItemError."""
         return self._run(pairs, description, lambda pixels, i: augment(pixels, seed_of(view, i)).unsqueeze(0))
 
-    def key(self, pairs: Sequence[Pair], *variant: str) -> list[str]:
-        """Return what decides these features: the tower, the image spec, the images, and `variant`."""
-        spec = msgspec.json.encode(self._spec, order="sorted").decode()
-        return ["image", digest_state(self._tower.state_dict()), spec, *variant, _digest_images(pairs)]
+    def key(self, pairs: Sequence[Pair], *variant: str | bytes) -> list[str | bytes]:
+        """Return what decides these features: the tower, the image spec and its graph, the images, and `variant`."""
+        spec = msgspec.json.encode(self._spec, order="sorted")
+        graph = build_preprocess(self._spec).SerializeToString(deterministic=True)
+        return ["image", self._state_digest, spec, graph, *variant, _digest_images(pairs)]
+
+    @functools.cached_property
+    def _state_digest(self) -> str:
+        return digest_state(self._tower.state_dict())
 
     def _run(self, pairs: Sequence[Pair], description: str, prepare: Callable[[Pixels, int], Tensor]) -> Tensor:
         batches = _batches(len(pairs), _IMAGE_BATCH[self._device.type])
@@ -87,7 +98,7 @@ class ImageFeatures:
 
 
 class TextFeatures:
-    """Runs a text tower over texts, eval mode."""
+    """Runs a text tower over texts, eval mode. Its keys are for towers that do not change."""
 
     def __init__(self, tower: TextTower, tokenizer: TextTokenizer, device: torch.device) -> None:
         self._tower = tower
@@ -106,22 +117,14 @@ class TextFeatures:
         features = torch.cat(parts)  # (N, F), by length
         return features[torch.argsort(torch.tensor(order))]  # (N, F), as given
 
-    def key(self, texts: Sequence[str], tokenizer_json: str) -> list[str]:
-        """Return what decides these features."""
-        spec = msgspec.json.encode(self._tokenizer.spec, order="sorted").decode()
-        state = digest_state(self._tower.state_dict())
-        return ["text", state, self._tower.pooling, spec, tokenizer_json, digest_texts(texts)]
+    def key(self, texts: Sequence[str], tokenizer_json: str) -> list[str | bytes]:
+        """Return what decides these features: the tower with its pooling, the text spec, the tokenizer, the texts."""
+        spec = msgspec.json.encode(self._tokenizer.spec, order="sorted")
+        return ["text", self._state_digest, self._tower.pooling, spec, tokenizer_json, digest_texts(texts)]
 
-
-def decode_pair(pair: Pair, spec: ImageSpec, index: int) -> Pixels:
-    """Decode a pair's image as the runtime does. Raises ItemError."""
-    return decode_image(pair.image, spec, index=index)
-
-
-def seed_of(*numbers: int) -> int:
-    """Return one seed for several numbers, the same on every machine and every run."""
-    raw = ",".join(map(str, numbers)).encode()
-    return int.from_bytes(hashlib.blake2b(raw, digest_size=4).digest(), "big")
+    @functools.cached_property
+    def _state_digest(self) -> str:
+        return digest_state(self._tower.state_dict())
 
 
 def _evaluating(tower: nn.Module, device: torch.device) -> Callable[..., Tensor]:
@@ -143,7 +146,7 @@ def _batches(num_items: int, batch_size: int) -> list[range]:
 
 
 def _digest_images(pairs: Sequence[Pair]) -> str:
-    """Digest bytes by value; files by path, size and time, since reading every file again would cost what the cache saves."""
+    """Digest bytes by value; files by path, size and time: to read them all again would cost what the cache saves."""
 
     def identity(pair: Pair) -> str | bytes:
         if isinstance(pair.image, bytes):

@@ -1,12 +1,14 @@
-"""What the towers are fed at each step: cached features of frozen towers, or freshly augmented images and sampled captions.
+"""What the towers are fed at each step: cached features of frozen towers, or augmented images and drawn captions.
 
-Everything random about step n is drawn from seed_of(seed, n), so a resumed run sees what an uninterrupted one saw.
+Everything random about a step is drawn from its plan's seed, so a resumed run sees what an uninterrupted one saw.
 Shapes: B batch, N pairs, V views, M captions, F features, L text tokens, S image side.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import multiprocessing
+from collections.abc import Iterable, Iterator, Sequence
+from multiprocessing.context import BaseContext
 from typing import Protocol
 
 import msgspec
@@ -16,17 +18,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from mmalign.augment import ImageAugment
 from mmalign.data import Pair
-from mmalign.features import decode_pair, seed_of
+from mmalign.pairs import decode_pair
+from mmalign.schedule import StepPlan
+from mmalign.seeds import Stream, seed_of
+from mmalign_runtime.errors import ItemError
 from mmalign_runtime.spec import ImageSpec
 from mmalign_runtime.tokenizer import TextTokenizer
-
-
-class StepPlan(msgspec.Struct, frozen=True):
-    """Which pairs make a step, and the seed of all that is random about it."""
-
-    step: int
-    rows: tuple[int, ...]
-    seed: int
 
 
 class StepInputs(msgspec.Struct, frozen=True):
@@ -36,6 +33,17 @@ class StepInputs(msgspec.Struct, frozen=True):
     image: Tensor
     text: tuple[Tensor, ...]
     concept_ids: Tensor
+
+
+class FailedStep(msgspec.Struct, frozen=True):
+    """An ItemError's fields. A worker process gives it back in the step's place: raised there, it would come out as a
+    traceback in a text, and the error itself cannot be pickled.
+    """
+
+    index: int
+    source: str
+    stage: str
+    reason: str
 
 
 class ImageInputs(Protocol):
@@ -62,7 +70,7 @@ class CachedImages:
 
     def gather(self, plan: StepPlan) -> Tensor:
         """Return (B, F)."""
-        generator = torch.Generator().manual_seed(seed_of(plan.seed, 1))
+        generator = torch.Generator().manual_seed(seed_of(plan.seed, Stream.VIEW))
         views = torch.randint(self._features.shape[0], (len(plan.rows),), generator=generator)  # (B,)
         return self._features[views, torch.tensor(plan.rows)]  # (B, F)
 
@@ -78,7 +86,8 @@ class LiveImages:
     def gather(self, plan: StepPlan) -> Tensor:
         """Return pixel_values, (B, 3, S, S). Raises ItemError for an image that does not decode."""
         decoded = (decode_pair(self._pairs[row], self._spec, row) for row in plan.rows)
-        return torch.stack([self._augment(pixels, seed_of(plan.seed, 2, i)) for i, pixels in enumerate(decoded)])
+        seeds = [seed_of(plan.seed, Stream.AUGMENT, i) for i in range(len(plan.rows))]
+        return torch.stack([self._augment(pixels, seed) for pixels, seed in zip(decoded, seeds, strict=True)])
 
 
 class CachedTexts:
@@ -108,8 +117,8 @@ class LiveTexts:
         return torch.from_numpy(tokens.input_ids), torch.from_numpy(tokens.attention_mask)
 
 
-class Steps(Dataset[StepInputs]):
-    """The steps of training by their plans; one item is a whole batch."""
+class Steps(Dataset["StepInputs | FailedStep"]):
+    """The steps of training by their plans; one item is a whole batch, or what failed in it."""
 
     def __init__(self, pairs: Sequence[Pair], images: ImageInputs, texts: TextInputs, first_caption: float) -> None:
         self._images = images
@@ -119,14 +128,17 @@ class Steps(Dataset[StepInputs]):
         ids: dict[str, int] = {}
         self._concept_ids = torch.tensor([ids.setdefault(pair.concept, len(ids)) for pair in pairs])  # (N,)
 
-    def __getitem__(self, plan: StepPlan) -> StepInputs:
+    def __getitem__(self, plan: StepPlan) -> StepInputs | FailedStep:
         """Return the inputs of one step."""
         captions = self._draw_captions(plan)
         concept_ids = self._concept_ids[torch.tensor(plan.rows)]  # (B,)
-        return StepInputs(plan, self._images.gather(plan), self._texts.gather(plan, captions), concept_ids)
+        try:
+            return StepInputs(plan, self._images.gather(plan), self._texts.gather(plan, captions), concept_ids)
+        except ItemError as error:
+            return FailedStep(error.index, error.source, error.stage, error.reason)
 
     def _draw_captions(self, plan: StepPlan) -> list[int]:
-        generator = torch.Generator().manual_seed(seed_of(plan.seed, 3))
+        generator = torch.Generator().manual_seed(seed_of(plan.seed, Stream.CAPTION))
         draws = torch.rand(len(plan.rows), 2, generator=generator, dtype=torch.float64).tolist()
         captions = []
         for row, (coin, position) in zip(plan.rows, draws, strict=True):
@@ -136,27 +148,26 @@ class Steps(Dataset[StepInputs]):
         return captions
 
 
-def plan_steps(num_pairs: int, batch_size: int, seed: int, first_step: int, num_steps: int) -> Iterator[StepPlan]:
-    """Yield the plans from `first_step` on: each epoch a new permutation, the incomplete last batch left out."""
-    steps_per_epoch = num_pairs // batch_size
-    order: list[int] = []
-    for step in range(first_step, num_steps):
-        epoch, position = divmod(step, steps_per_epoch)
-        if position == 0 or not order:
-            generator = torch.Generator().manual_seed(seed_of(seed, epoch))
-            order = torch.randperm(num_pairs, generator=generator).tolist()
-        rows = order[position * batch_size : (position + 1) * batch_size]
-        yield StepPlan(step, tuple(rows), seed_of(seed, epoch, step))
-
-
-def load_steps(steps: Steps, plans: Sequence[StepPlan], num_workers: int) -> Iterator[StepInputs]:
-    """Yield the inputs of each plan, prepared ahead by worker processes when there are any."""
-    # Typed loosely: torch's sampler type wants integers, a plan serves as well.
-    loader: DataLoader[StepInputs] = DataLoader(
-        steps, sampler=plans, batch_size=None, num_workers=num_workers, collate_fn=_as_is
+def load_steps(steps: Steps, plans: Iterable[StepPlan], num_workers: int) -> Iterator[StepInputs]:
+    """Yield the inputs of each plan, prepared ahead by worker processes when there are any. Raises ItemError."""
+    loader: DataLoader[StepInputs | FailedStep] = DataLoader(
+        steps,
+        sampler=plans,
+        batch_size=None,
+        num_workers=num_workers,
+        multiprocessing_context=_worker_context() if num_workers else None,
     )
-    return iter(loader)
+    for inputs in loader:
+        if isinstance(inputs, FailedStep):
+            raise ItemError(inputs.index, inputs.source, inputs.stage, inputs.reason)
+        yield inputs
 
 
-def _as_is(inputs: StepInputs) -> StepInputs:
-    return inputs
+def _worker_context() -> BaseContext:
+    """Return a context whose workers start from a fresh process that has imported what they need, once for all.
+
+    Forked from this one they would inherit the locks of the tokenizer's and onnxruntime's threads.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context

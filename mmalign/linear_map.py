@@ -16,6 +16,8 @@ from torch.nn import functional
 # Relative to the mean eigenvalue of the features' covariance, so that the same list suits any tower.
 _STRENGTHS = tuple(10.0**exponent for exponent in range(-4, 4))
 
+_LEAST_EIGENVALUE = torch.finfo(torch.float64).tiny
+
 
 class LinearMap(msgspec.Struct, frozen=True):
     """image -> text: centre, multiply, add; and the strength (relative to the mean eigenvalue) that was picked."""
@@ -44,7 +46,8 @@ def fit_linear_map(image_features: Tensor, text_features: Tensor, score: Callabl
     projected = basis.T @ (centred.T @ target)  # (F, G)
     maps = []
     for strength in _STRENGTHS:
-        damped = eigenvalues.clamp(min=0) + strength * eigenvalues.mean()
+        # The floor keeps features without any variance, a tower that says nothing, from giving 0 / 0.
+        damped = (eigenvalues.clamp(min=0) + strength * eigenvalues.mean()).clamp(min=_LEAST_EIGENVALUE)
         weight = basis @ (projected / damped[:, None])  # (F, G)
         maps.append(LinearMap(weight.float(), image_mean.float(), text_mean.float(), strength))
     return max(maps, key=score)

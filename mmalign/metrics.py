@@ -25,8 +25,9 @@ class Validation(msgspec.Struct, frozen=True):
 
 
 class MetricsRow(msgspec.Struct, frozen=True):
-    """One step: its loss, the scale of cosines, the largest learning rate; the norm of the gradient where this step ended
-    an update (before clipping), and validation where there was one.
+    """One step: its loss, the scale of cosines, the largest learning rate.
+
+    The gradient's norm, before clipping, is there when the step ended an update; validation, when there was one.
     """
 
     step: int
@@ -56,11 +57,11 @@ class MetricsLog:
         path = folder / "metrics.csv"
         kept = [row for row in read_metrics(path) if int(row["step"]) <= keep_steps] if path.exists() else []
         with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS)
+            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
             writer.writeheader()
             writer.writerows(kept)
         self._file = path.open("a", newline="", encoding="utf-8")
-        self._writer = csv.DictWriter(self._file, COLUMNS)
+        self._writer = csv.DictWriter(self._file, COLUMNS, lineterminator="\n")
         self._tensorboard = _tensorboard_writer(folder / "tensorboard", keep_steps)
 
     def write(self, row: MetricsRow) -> None:

@@ -91,7 +91,7 @@ class DualEncoder(nn.Module):
             self.logit_scale.clamp_(max=math.log(self.config.max_logit_scale))
 
 
-def _projection(feature_dim: int, config: ModelConfig, dropout: float) -> nn.Module:
+def _projection(feature_dim: int, config: ModelConfig, dropout: float) -> nn.Sequential:
     layers: list[nn.Module] = []
     if config.standardize_features:
         layers.append(nn.BatchNorm1d(feature_dim, affine=False))

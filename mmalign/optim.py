@@ -58,12 +58,6 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, num_steps: in
     return factor
 
 
-def accumulation_window(step: int, num_steps: int, accumulate: int) -> range:
-    """Return the steps whose gradients make one update together with this one's; the last window may be shorter."""
-    start = step - step % accumulate
-    return range(start, min(start + accumulate, num_steps))
-
-
 def _group(parameters: list[torch.Tensor], learning_rate: float, weight_decay: float) -> dict[str, object]:
     return {
         "params": parameters,

@@ -71,9 +71,11 @@ def load_splits(config: DataConfig, image: ImageSpec = _DEFAULT_SPEC) -> Splits:
 
 def identify_pairs(splits: Splits) -> str:
     """Return an id of the pairs that training depends on: which they are and what is said of them, in their order."""
-    sides = ((pair for pair in side) for side in (splits.train, splits.val))
     return digest_texts(
-        text for side in sides for pair in side for text in ("pair", str(pair.origin), pair.concept, *pair.captions)
+        text
+        for name, side in (("train", splits.train), ("val", splits.val))
+        for pair in side
+        for text in (name, str(pair.origin), pair.concept, *pair.captions)
     )
 
 

@@ -1,8 +1,9 @@
 """Builds the preprocessing graph: the one definition of resize, crop and normalisation, for trainer and runtime alike.
 
 Why a graph: Pillow 12 and 13, torchvision and JavaScript each resize a little differently. The graph runs the same
-everywhere onnxruntime does. It follows Pillow 12 to one level of 255: antialiased, half-pixel, weights renormalised at
-the borders (`exclude_outside`, in linear mode too), cubic coefficient -0.5, resized as uint8.
+everywhere onnxruntime does. It follows Pillow 12: antialiased, half-pixel, weights renormalised at the borders
+(`exclude_outside`, in linear mode too), cubic coefficient -0.5, resized as uint8. They differ by a level of 255 on few
+values, those that tie between two levels; tests/tolerances.py says how many.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def _squash() -> list[NodeProto]:
 
 
 def _shortest_edge() -> list[NodeProto]:
-    """The shorter side becomes the edge; the longer keeps the ratio, its fraction of a pixel dropped as in torchvision."""
+    """The shorter side becomes the edge; the longer keeps the ratio, rounded down to a pixel as in torchvision."""
     return [
         helper.make_node("Shape", ["nchw"], ["sides"], start=2, end=4),  # (H, W)
         helper.make_node("ReduceMin", ["sides"], ["short_side"], keepdims=1),

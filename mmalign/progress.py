@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
@@ -15,13 +15,27 @@ logger = logging.getLogger(__name__)
 Item = TypeVar("Item")
 
 
+@functools.cache
+def stderr_console() -> Console:
+    """Return the console that bars and log lines share, so that a line goes above a bar and not through it."""
+    return Console(stderr=True)
+
+
+class ConsoleHandler(logging.Handler):
+    """Prints log lines on that console, as they are."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one record."""
+        stderr_console().print(self.format(record), soft_wrap=True, markup=False, highlight=False)
+
+
 def track(items: Iterable[Item], description: str, total: int) -> Iterator[Item]:
     """Yield the items and show how many of `total` are done."""
     started = time.perf_counter()
-    if sys.stderr.isatty():
+    if stderr_console().is_terminal:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        with Progress(*columns, console=stderr_console(), transient=True) as progress:
             yield from progress.track(items, total=total, description=description)
     else:
         yield from items
-    logger.info("%s: %d in %.1f s", description, total, time.perf_counter() - started)
+    logger.info("%s: done in %.1f s", description, time.perf_counter() - started)

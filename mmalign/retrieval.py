@@ -24,9 +24,13 @@ class Recall(msgspec.Struct, frozen=True):
     at_10: float
     median_rank: float
 
+    def shares(self) -> tuple[float, float, float]:
+        """Return the three recalls."""
+        return self.at_1, self.at_5, self.at_10
+
     def mean(self) -> float:
         """Return the mean of the three recalls."""
-        return (self.at_1 + self.at_5 + self.at_10) / len(RECALL_AT)
+        return sum(self.shares()) / len(RECALL_AT)
 
 
 def recall(similarity: Tensor, relevant: Tensor) -> Recall:
@@ -49,13 +53,12 @@ def recall(similarity: Tensor, relevant: Tensor) -> Recall:
 def chance_recall(relevant: Tensor) -> Recall:
     """Return what random ranking is expected to give: hypergeometric, averaged over queries; the rank is its median."""
     num_candidates = relevant.shape[1]
-    counts = relevant.sum(dim=1)  # (Q,)
-    distinct, places = counts.unique(return_inverse=True)  # many queries have as many right answers
-    by_count = [_chance_by_rank(num_candidates, count) for count in distinct.tolist()]
-    at_k = [[found[min(k, num_candidates) - 1] for k in RECALL_AT] for found in by_count]
-    medians = [bisect.bisect_left(found, _HALF) + 1 for found in by_count]
-    shares = torch.tensor(at_k, dtype=torch.float64)[places].mean(dim=0)  # (3,)
-    return _from_shares(shares.tolist(), _median(torch.tensor(medians, dtype=torch.float64)[places]))
+    counts: list[int] = relevant.sum(dim=1).tolist()  # (Q,)
+    by_count = {count: _chance_by_rank(num_candidates, count) for count in set(counts)}
+    at_k = [[by_count[count][min(k, num_candidates) - 1] for k in RECALL_AT] for count in counts]
+    medians = [bisect.bisect_left(by_count[count], _HALF) + 1 for count in counts]
+    shares = torch.tensor(at_k, dtype=torch.float64).mean(dim=0)  # (3,)
+    return _from_shares(shares.tolist(), _median(torch.tensor(medians, dtype=torch.float64)))
 
 
 def _chance_by_rank(num_candidates: int, num_right: int) -> list[float]:

@@ -13,6 +13,9 @@ from safetensors.torch import save_file
 from mmalign.errors import CheckpointError
 from mmalign_runtime.atomic import replacing
 
+# What other tools look for. Without any metadata a file of no tensors could not be read again (safetensors 0.8).
+_FORMAT = {"format": "pt"}
+
 
 class TensorFile(msgspec.Struct, frozen=True):
     """What a file held."""
@@ -24,7 +27,7 @@ class TensorFile(msgspec.Struct, frozen=True):
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, str]) -> None:
     """Write tensors; a reader sees the old file or the new one, never a part."""
     with replacing(path) as temporary:
-        save_file(_apart(tensors), temporary, metadata=metadata)
+        save_file(_apart(tensors), temporary, metadata=_FORMAT | metadata)
 
 
 def read_tensors(path: Path) -> TensorFile:

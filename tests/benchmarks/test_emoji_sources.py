@@ -114,9 +114,7 @@ def test_svg_and_png_become_72_px_rgba() -> None:
     pytest.importorskip("resvg_py", reason="resvg-py is not installed: pip install resvg-py==0.5.0")
     from benchmarks.emoji.render import encode_webp, render
 
-    svg = (
-        b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 64 64"><circle cx="32" cy="32" r="30"/></svg>'
-    )
+    svg = b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 64 64"><circle cx="32" cy="32" r="30"/></svg>'
     png = io.BytesIO()
     Image.new("RGBA", (64, 64), (255, 0, 0, 128)).save(png, "PNG")
     for drawing in (svg, png.getvalue()):

@@ -1,0 +1,146 @@
+"""Everything the report shows, typed, and how it is read from what the commands wrote."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from benchmarks.demo.drawings import Attribution, Drawing
+from benchmarks.demo.queries import TextQuery
+from benchmarks.demo.steps import Step
+from mmalign.evaluate import Evaluation
+from mmalign.metrics import read_metrics
+from mmalign_runtime.bench import BenchReport
+from mmalign_runtime.golden import ImageCase
+from mmalign_runtime.ranking import Hit
+from mmalign_runtime.spec import Provenance
+from mmalign_runtime.verify import VerifyReport
+
+
+class CurvePoint(msgspec.Struct, frozen=True):
+    """One step of training; recalls at 1 on the validation concepts (0..1) and the score where it was validated."""
+
+    step: int
+    loss: float
+    image_to_text: float | None = None
+    text_to_image: float | None = None
+    score: float | None = None
+
+
+class FoundDrawing(msgspec.Struct, frozen=True):
+    """A drawing that a search found, its cosine, and whether it is a right answer."""
+
+    drawing: Drawing
+    score: float
+    is_right: bool
+
+
+class TextSearch(msgspec.Struct, frozen=True):
+    """What a text found, best first."""
+
+    text: str
+    found: tuple[FoundDrawing, ...]
+
+
+class FoundLabel(msgspec.Struct, frozen=True):
+    """A name that a search found for a drawing, its cosine, and whether it is the drawing's own."""
+
+    label: str
+    score: float
+    is_right: bool
+
+
+class ImageSearch(msgspec.Struct, frozen=True):
+    """What a drawing found: the nearest names, and the nearest drawings other than itself."""
+
+    query: Drawing
+    labels: tuple[FoundLabel, ...]
+    found: tuple[FoundDrawing, ...]
+
+
+class GoldenImage(msgspec.Struct, frozen=True):
+    """One image case of the bundle: its file, and its size in pixels."""
+
+    name: str
+    path: Path
+    width: int
+    height: int
+
+
+class DemoResults(msgspec.Struct, frozen=True, kw_only=True):
+    """All that the report is made of."""
+
+    steps: tuple[Step, ...]
+    curve: tuple[CurvePoint, ...]
+    evaluation: Evaluation
+    text_searches: tuple[TextSearch, ...]
+    image_searches: tuple[ImageSearch, ...]
+    num_drawings: int
+    verification: VerifyReport
+    golden: tuple[GoldenImage, ...]
+    bench: BenchReport
+    provenance: Provenance
+    attributions: tuple[Attribution, ...]
+
+
+class Found(msgspec.Struct, frozen=True):
+    """A line of `mmalign search --json`."""
+
+    query: str
+    hits: tuple[Hit, ...]
+
+
+def read_curve(path: Path) -> tuple[CurvePoint, ...]:
+    """Read a run's metrics.csv."""
+    return tuple(_point(row) for row in read_metrics(path))
+
+
+def read_evaluation(path: Path) -> Evaluation:
+    """Read what `mmalign evaluate` wrote."""
+    return msgspec.json.decode(path.read_bytes(), type=Evaluation)
+
+
+def read_found(path: Path) -> tuple[Found, ...]:
+    """Read what `mmalign search --json` printed."""
+    return msgspec.json.decode(path.read_bytes(), type=tuple[Found, ...])
+
+
+def read_verification(path: Path) -> VerifyReport:
+    """Read what `mmalign verify --json` printed."""
+    return msgspec.json.decode(path.read_bytes(), type=VerifyReport)
+
+
+def read_bench(path: Path) -> BenchReport:
+    """Read what `mmalign bench --json` wrote."""
+    return msgspec.json.decode(path.read_bytes(), type=BenchReport)
+
+
+def golden_images(cases: Sequence[ImageCase], bundle_dir: Path) -> tuple[GoldenImage, ...]:
+    """Return the bundle's image cases with the paths of their files."""
+    return tuple(GoldenImage(case.name, bundle_dir / case.file, case.width, case.height) for case in cases)
+
+
+def text_search(query: TextQuery, found: Found, drawings: Mapping[str, Drawing]) -> TextSearch:
+    """Join a query's hits with the drawings they name, and mark the right ones."""
+    return TextSearch(query.text, _drawings(found.hits, drawings, query.labels))
+
+
+def image_search(
+    query: Drawing, named: Found, found: Found, labels: Sequence[str], drawings: Mapping[str, Drawing]
+) -> ImageSearch:
+    """Join a drawing's hits with the names and drawings they stand for; the drawing itself is left out."""
+    names = tuple(FoundLabel(labels[int(hit.id)], hit.score, labels[int(hit.id)] == query.label) for hit in named.hits)
+    others = [hit for hit in found.hits if hit.id != query.name]
+    return ImageSearch(query, names, _drawings(others, drawings, (query.label,)))
+
+
+def _drawings(hits: Sequence[Hit], drawings: Mapping[str, Drawing], labels: Sequence[str]) -> tuple[FoundDrawing, ...]:
+    return tuple(FoundDrawing(drawings[hit.id], hit.score, drawings[hit.id].label in labels) for hit in hits)
+
+
+def _point(row: Mapping[str, str]) -> CurvePoint:
+    step, loss = int(row["step"]), float(row["loss"])
+    if not row["val_score"]:
+        return CurvePoint(step, loss)
+    recalls = float(row["val_image_to_text_at_1"]), float(row["val_text_to_image_at_1"])
+    return CurvePoint(step, loss, *recalls, float(row["val_score"]))

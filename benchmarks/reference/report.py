@@ -1,0 +1,107 @@
+"""The report: what every engine took on every batch, and how much faster than the baseline it was."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.reference.environment import Environment
+from benchmarks.reference.interleave import Laps
+from mmalign_runtime.spec import Modality
+
+
+class EngineTiming(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One engine on one batch: milliseconds a batch, items a second, and speed relative to the baseline.
+
+    `speedup` is the median over turns of baseline time by engine time, `speedup_p10` and `speedup_p90` say how far the
+    turns agreed. `max_abs_difference` is from eager PyTorch's vectors.
+    """
+
+    tower: Modality
+    batch_size: int
+    input_shape: tuple[int, ...]
+    engine: str
+    num_calls: int
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    items_per_s: float
+    speedup: float
+    speedup_p10: float
+    speedup_p90: float
+    max_abs_difference: float
+
+
+class ReferenceReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One interleaved run."""
+
+    environment: Environment
+    baseline: str
+    num_rounds: int
+    timings: tuple[EngineTiming, ...]
+
+
+def engine_timings(laps: Sequence[Laps], baseline: str) -> tuple[EngineTiming, ...]:
+    """Return a timing for each batch and engine, in the order they were given in."""
+    return tuple(_timing(lap, engine, baseline) for lap in laps for engine in lap.seconds)
+
+
+def paired_speedups(baseline_s: Sequence[float], engine_s: Sequence[float]) -> NDArray[np.float64]:
+    """Return baseline time by engine time, turn by turn.
+
+    Paired, since what slows a machine down for a second slows both calls of one turn; two medians taken apart keep it.
+    Raises ValueError when the turns do not match.
+    """
+    if len(baseline_s) != len(engine_s) or not baseline_s:
+        raise ValueError(f"seen {len(baseline_s)} and {len(engine_s)} turns, expected as many of both, at least one.")
+    return np.array(baseline_s, np.float64) / np.array(engine_s, np.float64)
+
+
+def write_report(report: ReferenceReport, path: Path) -> None:
+    """Write a report as JSON for people and programs."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+
+
+def read_report(path: Path) -> ReferenceReport:
+    """Read a report. Raises msgspec.ValidationError when the file is another thing."""
+    return msgspec.json.decode(path.read_bytes(), type=ReferenceReport)
+
+
+def cpu_slug(cpu: str) -> str:
+    """Return a processor's name as a file name: `Intel(R) Xeon(R) Processor` -> `intel-xeon-processor`."""
+    without_marks = re.sub(r"\((?:r|tm)\)", " ", cpu.lower())
+    return re.sub(r"[^a-z0-9.]+", "-", without_marks).strip("-.") or "unknown-cpu"
+
+
+def _timing(lap: Laps, engine: str, baseline: str) -> EngineTiming:
+    seconds = np.array(lap.seconds[engine])
+    p50, p90, p99 = np.percentile(seconds * 1000, (50, 90, 99))
+    speedup_p10, speedup, speedup_p90 = np.percentile(
+        paired_speedups(lap.seconds[baseline], lap.seconds[engine]), (10, 50, 90)
+    )
+    return EngineTiming(
+        tower=lap.batch.tower,
+        batch_size=lap.batch.size,
+        input_shape=lap.batch.input_shape,
+        engine=engine,
+        num_calls=len(seconds),
+        p50_ms=_rounded(p50),
+        p90_ms=_rounded(p90),
+        p99_ms=_rounded(p99),
+        items_per_s=_rounded(lap.batch.size * len(seconds) / seconds.sum()),
+        speedup=_rounded(speedup),
+        speedup_p10=_rounded(speedup_p10),
+        speedup_p90=_rounded(speedup_p90),
+        max_abs_difference=lap.max_abs_differences[engine],
+    )
+
+
+def _rounded(value: float) -> float:
+    """Keep what was measured: no clock and no machine repeats itself to more than three digits after the point."""
+    return round(float(value), 3)

@@ -1,0 +1,62 @@
+"""Both towers of a run as sources of features: from disk where a tower stands still, computed anew where it learns.
+
+Shapes: N images, M texts, F image features, G text features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import torch
+from torch import Tensor
+
+from mmalign.augment import ImageAugment
+from mmalign.data import Pair
+from mmalign.features import FeatureCache, ImageFeatures, TextFeatures
+from mmalign.model import is_frozen
+from mmalign.run import Run
+
+
+class Towers:
+    """The towers of a run's model, its preprocessing and tokenizer, and the cache.
+
+    With `is_training` the towers that are not frozen change between two calls, and nothing of theirs is kept.
+    """
+
+    def __init__(self, run: Run, device: torch.device, *, is_training: bool) -> None:
+        model, train = run.model, run.config.train
+        self.keeps_images = not is_training or is_frozen(model.image_tower)
+        self.keeps_texts = not is_training or is_frozen(model.text_tower)
+        self._cache = FeatureCache(Path(train.cache_dir))
+        self._images = ImageFeatures(model.image_tower, run.preprocessor(), run.config.image, device)
+        self._texts = TextFeatures(model.text_tower, run.text_tokenizer(), device)
+        self._tokenizer_json = run.tokenizer.to_str()
+
+    def image_features(self, pairs: Sequence[Pair], name: str) -> Tensor:
+        """Return features (N, F) of the pairs' images, preprocessed as they will be served. Raises ItemError."""
+        description = f"image features, {name}"
+        if not self.keeps_images:
+            return self._images.compute(pairs, description)
+        return self._cache.get(self._images.key(pairs, "clean"), lambda: self._images.compute(pairs, description))
+
+    def view_features(self, pairs: Sequence[Pair], augment: ImageAugment, view: int) -> Tensor:
+        """Return features (N, F) of the pairs' images, augmented; the same for the same `view`. Raises ItemError.
+
+        From disk, always: a tower that learns has no use for views of one moment.
+        """
+        settings = msgspec.json.encode(augment.config, order="sorted")
+        description = f"image features, augmented view {view}"
+        return self._cache.get(
+            self._images.key(pairs, f"view {view}", settings),
+            lambda: self._images.compute_view(pairs, augment, view, description),
+        )
+
+    def text_features(self, texts: Sequence[str], name: str) -> Tensor:
+        """Return features (M, G) of texts."""
+        description = f"text features, {name}"
+        if not self.keeps_texts:
+            return self._texts.compute(texts, description)
+        key = self._texts.key(texts, self._tokenizer_json)
+        return self._cache.get(key, lambda: self._texts.compute(texts, description))

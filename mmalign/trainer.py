@@ -1,0 +1,139 @@
+"""One step of training: embed a batch, take its loss, and update what learns when its turn has come.
+
+Everything random about step n is seeded from the plan of step n, so that a step is the same whether or not the process
+was killed before it. Shapes: B batch, D embedding.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+import msgspec
+import torch
+from torch import Tensor
+
+from mmalign.checkpoint import Progress, restore, save_last
+from mmalign.config import Config
+from mmalign.errors import TrainingError
+from mmalign.inputs import StepInputs
+from mmalign.loss import contrastive_loss
+from mmalign.metrics import MetricsRow
+from mmalign.model import DualEncoder, is_frozen
+from mmalign.optim import build_optimizer, set_learning_rate
+from mmalign.schedule import Schedule
+from mmalign.seeds import Stream, seed_of
+
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class NonFiniteError(TrainingError):
+    """A loss, a gradient or the weights after it are not finite. `rows` are the pairs it came from, as far as known."""
+
+    def __init__(self, what: str, step: int, rows: Sequence[int]) -> None:
+        super().__init__(f"{what} at step {step} is not finite")
+        self.rows = tuple(rows)
+
+
+class Trainer:
+    """A model with its optimizer."""
+
+    def __init__(self, model: DualEncoder, config: Config, schedule: Schedule) -> None:
+        self.model = model
+        self.config = config
+        self.schedule = schedule
+        self.device = model.logit_scale.device
+        self.optimizer = build_optimizer(model, config.optim)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.train.autocast == "fp16")
+        self._frozen = [tower for tower in (model.image_tower, model.text_tower) if is_frozen(tower)]
+        self._rows_of_update: list[int] = []
+        if config.train.compile:
+            for tower in (model.image_tower, model.text_tower):
+                if tower not in self._frozen:
+                    tower.compile()
+
+    def step(self, inputs: StepInputs) -> MetricsRow:
+        """Take one step. After a NonFiniteError the trainer is of no more use; what it saved before is whole."""
+        plan = inputs.plan
+        torch.manual_seed(seed_of(plan.seed, Stream.DROPOUT))
+        self._set_modes()
+        set_learning_rate(self.optimizer, plan.step, self.schedule.num_steps, self.config.optim)
+        with self._autocast():
+            image_embeds, text_embeds = self._embed_image(inputs.image), self._embed_text(inputs.text)  # (B, D)
+            scale = self.model.scale()
+            loss = contrastive_loss(image_embeds, text_embeds, scale, inputs.concept_ids.to(self.device))
+        if not math.isfinite(loss.item()):
+            raise NonFiniteError(
+                "the loss", plan.step + 1, _not_finite(plan.rows, image_embeds, text_embeds) or plan.rows
+            )
+        self._rows_of_update += plan.rows
+        torch.autograd.backward(self.scaler.scale(loss / len(self.schedule.update_window(plan.step))))
+        return MetricsRow(
+            step=plan.step + 1,
+            epoch=self.schedule.epoch_of(plan.step) + 1,
+            loss=loss.item(),
+            logit_scale=scale.item(),
+            learning_rate=max(group["lr"] for group in self.optimizer.param_groups),
+            gradient_norm=self._update(plan.step) if self.schedule.ends_update(plan.step) else None,
+        )
+
+    def save(self, path: Path, progress: Progress) -> None:
+        """Write a checkpoint to go on from; valid between two updates."""
+        scaler = self.scaler.state_dict()  # empty when it is not enabled
+        progress = msgspec.structs.replace(
+            progress, gradient_scale=scaler.get("scale", 0.0), gradient_growth=scaler.get("_growth_tracker", 0)
+        )
+        save_last(path, self.model, self.optimizer, progress)
+
+    def resume(self, path: Path) -> Progress:
+        """Load a checkpoint. Raises CheckpointError."""
+        progress = restore(path, self.model, self.optimizer)
+        if self.scaler.is_enabled():
+            state = {"scale": progress.gradient_scale, "_growth_tracker": progress.gradient_growth}
+            self.scaler.load_state_dict(self.scaler.state_dict() | state)
+        return progress
+
+    def _embed_image(self, image: Tensor) -> Tensor:
+        image = image.to(self.device)
+        has_features = image.ndim == 2  # (B, F) of a frozen tower, else pixel_values
+        return self.model.project_image(image) if has_features else self.model.encode_image(image)  # (B, D)
+
+    def _embed_text(self, text: tuple[Tensor, ...]) -> Tensor:
+        on_device = [tensor.to(self.device) for tensor in text]
+        has_features = len(text) == 1  # (B, F) of a frozen tower, else ids and mask
+        return self.model.project_text(*on_device) if has_features else self.model.encode_text(*on_device)  # (B, D)
+
+    def _update(self, step: int) -> float:
+        """Change the weights by the gradients gathered, and return the norm of these before clipping."""
+        rows, self._rows_of_update = self._rows_of_update, []
+        self.scaler.unscale_(self.optimizer)
+        learning = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        norm = torch.nn.utils.clip_grad_norm_(learning, self.config.optim.clip_norm or math.inf)
+        # fp16 overflows now and then: its scaler leaves such an update out, and scales the next ones down.
+        if not self.scaler.is_enabled() and not math.isfinite(norm.item()):
+            raise NonFiniteError("the gradient", step + 1, rows)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if not math.isfinite(torch.nn.utils.get_total_norm(learning).item()):
+            raise NonFiniteError("the norm of the weights after the update", step + 1, rows)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.model.bound_scale()
+        return norm.item()
+
+    def _set_modes(self) -> None:
+        self.model.train()
+        for tower in self._frozen:
+            tower.eval()
+
+    def _autocast(self) -> torch.autocast | nullcontext[None]:
+        if self.config.train.autocast == "off":
+            return nullcontext()
+        return torch.autocast(self.device.type, _AUTOCAST[self.config.train.autocast])
+
+
+def _not_finite(rows: Sequence[int], *embeds: Tensor) -> list[int]:
+    """Return the rows that have a vector (B, D) that is not finite."""
+    is_finite = torch.stack([vectors.isfinite().all(dim=1) for vectors in embeds]).all(dim=0)  # (B,)
+    return [row for row, finite in zip(rows, is_finite.tolist(), strict=True) if not finite]

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from mmalign.augment import AugmentConfig, ImageAugment
+from mmalign_runtime.spec import ImageSpec
+
+SPEC = ImageSpec(size=16)
+NONE = AugmentConfig(crop_scale=1.0, color_jitter=0.0, grayscale=0.0, blur=0.0)
+PIXELS: NDArray[np.uint8] = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+
+
+def test_the_same_seed_gives_the_same_pixels_whatever_was_drawn_before() -> None:
+    augment = ImageAugment(AugmentConfig(), SPEC)
+    first = augment(PIXELS, seed=7)
+    torch.rand(13)
+    assert torch.equal(augment(PIXELS, seed=7), first)
+    assert not torch.equal(augment(PIXELS, seed=8), first)
+
+
+def test_leaves_the_global_generator_as_it_was() -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    ImageAugment(AugmentConfig(), SPEC)(PIXELS, seed=7)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_gives_normalised_float32_of_the_spec_s_size() -> None:
+    result = ImageAugment(NONE, SPEC)(np.full((5, 9, 3), 255, np.uint8), seed=0)
+    assert result.shape == (3, 16, 16)
+    assert result.dtype == torch.float32
+    white = (1 - np.array(SPEC.mean)) / np.array(SPEC.std)
+    assert np.allclose(result[:, 3, 3], white, atol=1e-6)
+
+
+def test_flips_are_off_unless_asked_for() -> None:
+    plain, flipping = ImageAugment(NONE, SPEC), ImageAugment(AugmentConfig(**FLIP), SPEC)
+    upright = plain(PIXELS, seed=0)
+    assert all(torch.equal(plain(PIXELS, seed), upright) for seed in range(20))
+    assert torch.equal(flipping(PIXELS, seed=0), upright.flip(-1))
+
+
+FLIP = {"crop_scale": 1.0, "horizontal_flip": 1.0, "color_jitter": 0.0, "grayscale": 0.0, "blur": 0.0}
+
+
+def test_without_random_crop_the_crop_is_the_one_that_serves() -> None:
+    spec = ImageSpec(size=16, resize="shortest_edge", shortest_edge=16)
+    left_red = np.zeros((16, 64, 3), np.uint8)
+    left_red[:, :24, 0] = 255  # outside of the centred crop, which spans columns 24 to 40
+    result = ImageAugment(NONE, spec)(left_red, seed=0)
+    assert (result == result[:, :1, :1]).all()
+
+
+@pytest.mark.parametrize("name", ["crop_scale", "color_jitter", "grayscale", "blur"])
+def test_each_augmentation_varies_the_image(name: str) -> None:
+    strengths = {"crop_scale": 0.5, "color_jitter": 0.5, "grayscale": 0.5, "blur": 0.5}
+    settings = {"crop_scale": 1.0, "color_jitter": 0.0, "grayscale": 0.0, "blur": 0.0, name: strengths[name]}
+    augment = ImageAugment(AugmentConfig(**settings), SPEC)
+    assert len({augment(PIXELS, seed).numpy().tobytes() for seed in range(8)}) > 1

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from mmalign.config import Config, differing_keys, dump_config, load_config, parse_config
+from mmalign.errors import ConfigError
+
+MINIMAL = '[[data.sources]]\npath = "pairs.csv"\n'
+
+
+@pytest.fixture
+def toml(tmp_path: Path) -> Path:
+    path = tmp_path / "config.toml"
+    path.write_text(MINIMAL)
+    return path
+
+
+def test_everything_but_the_data_has_a_default(toml: Path) -> None:
+    config = load_config(toml)
+    assert config.data.sources[0].path == "pairs.csv"
+    assert (config.image_tower.name, config.text_tower.name) == ("resnet50", "bert-base-uncased")
+    assert (config.model.embed_dim, config.image.size, config.text.context_length) == (256, 224, 128)
+
+
+def test_settings_override_the_file(toml: Path) -> None:
+    settings = ["train.epochs=5", "train.device=cpu", "optim.warmup = 0.5", 'evaluate.templates=["a {}"]']
+    config = load_config(toml, [*settings, "image_tower.frozen=true"])
+    assert (config.train.epochs, config.train.device, config.optim.warmup) == (5, "cpu", 0.5)
+    assert config.evaluate.templates == ("a {}",)
+    assert config.image_tower.frozen
+
+
+def test_what_is_dumped_loads_as_the_same(toml: Path, tmp_path: Path) -> None:
+    config = load_config(toml, ["train.epochs=3", "image.std=[0.1, 0.2, 1e-5]", "data.split.seed=4"])
+    (tmp_path / "dumped.toml").write_text(dump_config(config))
+    assert load_config(tmp_path / "dumped.toml") == config
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[train]\nepoch = 5", r"unknown key train\.epoch; did you mean train\.epochs\?"),
+        ("[optim]\nlr = 1.0", r"unknown key optim\.lr; .*projection_lr"),
+        ("[trian]", r"unknown key trian; did you mean train\?"),
+        ("[zzz]", r"unknown key zzz; known here: data, image, text"),
+        ('[data.split]\nvalid = 0.1', r"unknown key data\.split\.valid; did you mean data\.split\.val\?"),
+    ],
+)  # fmt: skip
+def test_unknown_key_names_the_nearest(toml: Path, text: str, message: str) -> None:
+    toml.write_text(MINIMAL + text)
+    with pytest.raises(ConfigError, match=message):
+        load_config(toml)
+
+
+def test_unknown_key_in_a_source_names_the_nearest(toml: Path) -> None:
+    toml.write_text(MINIMAL + 'image_colum = "file"\n')
+    with pytest.raises(ConfigError, match=r"data\.sources\.image_colum; did you mean data\.sources\.image_column\?"):
+        load_config(toml)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("train.epochs=many", r"Expected `int`, got `str` - at `train\.epochs`"),
+        ("train.epochs=0", r">= 1 - at `train\.epochs`"),
+        ("train.batch_size=1", r">= 2 - at `train\.batch_size`"),
+        ("train.validate_every=0", r"at `train\.validate_every`"),
+        ("train.autocast=fp8", r"'fp8' - at `train\.autocast`"),
+        ("augment.blur=1.5", r"<= 1.0 - at `augment\.blur`"),
+        ("optim.clip_norm=-1", r"at `optim\.clip_norm`"),
+        ("model.temperature=0.001", r"scale of 1000, above max_logit_scale 100.*at `model`"),
+        ("model.projection=deep", r"at `model\.projection`"),
+        ('evaluate.templates=["a picture"]', r"template 'a picture' has no \{\}.*at `evaluate`"),
+        ("image.shortest_edge=100", None),
+        ("image.resize=shortest_edge", None),
+        ("data.split.val=2", r"val = 2.0.*at `data\.split`"),
+        ("data.sources=[]", r"at `data\.sources`"),
+        ("train=5", r"Expected `object`, got `int` - at `train`"),
+    ],
+)
+def test_impossible_value_names_its_field(toml: Path, setting: str, message: str | None) -> None:
+    if message is None:
+        load_config(toml, [setting])
+        return
+    with pytest.raises(ConfigError, match=message):
+        load_config(toml, [setting])
+
+
+def test_values_that_do_not_go_together_are_refused(toml: Path) -> None:
+    with pytest.raises(ConfigError, match=r"shortest_edge 100 is less than size 224"):
+        load_config(toml, ["image.shortest_edge=100", "image.resize=shortest_edge"])
+    with pytest.raises(ConfigError, match=r"'pairs.csv' is in sources and in held_out"):
+        load_config(toml, ['data.held_out=[{path="pairs.csv"}]'])
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("train.epochs", "expected KEY=VALUE"),
+        ("data.sources.path=a", "'sources' is a value, not a table"),
+    ],
+)
+def test_malformed_setting_is_refused(toml: Path, setting: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config(toml, [setting])
+
+
+def test_missing_file_folder_and_bad_toml_are_told_apart(tmp_path: Path, toml: Path) -> None:
+    toml.write_text("[train\n")
+    with pytest.raises(ConfigError, match=r"config\.toml is no TOML"):
+        load_config(toml)
+    with pytest.raises(ConfigError, match=r"nowhere\.toml cannot be read: No such file"):
+        load_config(tmp_path / "nowhere.toml")
+    with pytest.raises(ConfigError, match=r"cannot be read: Is a directory"):
+        load_config(tmp_path)
+
+
+def test_a_configuration_without_data_is_refused() -> None:
+    with pytest.raises(ConfigError, match="missing required field `data`"):
+        parse_config({}, "empty")
+
+
+def test_differing_keys_are_named(toml: Path) -> None:
+    first, second = load_config(toml), load_config(toml, ["train.epochs=3", "data.split.seed=1"])
+    assert differing_keys(first, first) == []
+    assert differing_keys(first, second) == ["data.split.seed", "train.epochs"]
+
+
+def test_dump_spells_out_every_default(toml: Path) -> None:
+    config: Config = load_config(toml)
+    tables = tomllib.loads(dump_config(config))
+    assert set(tables) == set(Config.__struct_fields__)
+    assert tables["model"]["max_logit_scale"] == 100.0

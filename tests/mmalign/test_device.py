@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mmalign.config import TrainConfig
+from mmalign.device import evaluation_device, training_device
+from mmalign.errors import ConfigError
+
+
+@pytest.fixture(params=[False, True], ids=["without CUDA", "with CUDA"])
+def has_cuda(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: request.param)
+    return bool(request.param)
+
+
+def test_auto_takes_cuda_where_there_is_one(has_cuda: bool) -> None:
+    assert training_device(TrainConfig()).type == ("cuda" if has_cuda else "cpu")
+    assert training_device(TrainConfig(device="cpu")).type == "cpu"
+
+
+def test_cuda_that_is_asked_for_and_absent_is_an_error(has_cuda: bool) -> None:
+    if has_cuda:
+        assert training_device(TrainConfig(device="cuda", autocast="bf16")).type == "cuda"
+        return
+    with pytest.raises(ConfigError, match=r"train\.device is 'cuda', and torch sees no CUDA device"):
+        training_device(TrainConfig(device="cuda"))
+
+
+def test_autocast_needs_cuda(has_cuda: bool) -> None:
+    with pytest.raises(ConfigError, match=r"train\.autocast is 'bf16', which needs CUDA"):
+        training_device(TrainConfig(device="cpu", autocast="bf16"))
+
+
+def test_a_run_trained_on_cuda_is_evaluated_anywhere(has_cuda: bool) -> None:
+    config = TrainConfig(device="cuda", autocast="fp16")
+    assert evaluation_device(config).type == ("cuda" if has_cuda else "cpu")

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from mmalign.augment import AugmentConfig, ImageAugment
+from mmalign.data import Origin, Pair
+from mmalign.features import FeatureCache, ImageFeatures, TextFeatures
+from mmalign.model import DualEncoder
+from mmalign.preprocess import write_preprocess
+from mmalign.vision import ImageTower
+from mmalign_runtime.preprocess import Preprocessor
+from mmalign_runtime.spec import ImageSpec, TextSpec
+from mmalign_runtime.tokenizer import TextTokenizer
+from tests.tolerances import ONE_LEVEL, PADDING_INVARIANCE
+
+SPEC = ImageSpec(size=8)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def pairs(pairs_csv: Path) -> list[Pair]:
+    paths = sorted(pairs_csv.parent.glob("*.png"))
+    return [Pair(path, (path.stem,), path.stem, Origin(pairs_csv)) for path in paths]
+
+
+@pytest.fixture
+def make_images(tmp_path: Path) -> Callable[[float], ImageFeatures]:
+    """Return a function that makes features of a tower that is the mean of each channel, times a factor."""
+    write_preprocess(SPEC, tmp_path / "preprocess.onnx")
+
+    def make(factor: float) -> ImageFeatures:
+        layer = nn.Linear(3, 3, bias=False)
+        nn.init.eye_(layer.weight).data.mul_(factor)
+        tower = ImageTower(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.5), layer), 3)
+        return ImageFeatures(tower.train(), Preprocessor(tmp_path / "preprocess.onnx", 2), SPEC, CPU)
+
+    return make
+
+
+@pytest.fixture
+def make_texts(make_model: Callable[..., DualEncoder], text_encoder_dir: Path) -> Callable[[int], TextFeatures]:
+    """Return a function that makes features of a tiny tower with the weights of a seed."""
+
+    def make(seed: int) -> TextFeatures:
+        tokenizer = Tokenizer.from_file(str(text_encoder_dir / "tokenizer.json"))
+        return TextFeatures(make_model(seed=seed).text_tower, TextTokenizer(tokenizer, TextSpec(context_length=8)), CPU)
+
+    return make
+
+
+class Counting:
+    """Computes features and counts how often."""
+
+    def __init__(self) -> None:
+        self.num_calls = 0
+
+    def __call__(self) -> Tensor:
+        self.num_calls += 1
+        return torch.full((2, 3), float(self.num_calls))
+
+
+def test_features_are_computed_once_for_a_key(tmp_path: Path) -> None:
+    cache, compute = FeatureCache(tmp_path / "cache"), Counting()
+    first = cache.get(["image", b"x"], compute)
+    again = FeatureCache(tmp_path / "cache").get(["image", b"x"], compute)
+    assert compute.num_calls == 1
+    assert torch.equal(first, again)
+    assert torch.equal(cache.get(["imagex", b""], compute), torch.full((2, 3), 2.0))
+
+
+def test_features_that_fail_leave_nothing_behind(tmp_path: Path) -> None:
+    def fail() -> Tensor:
+        raise RuntimeError("no features")
+
+    with pytest.raises(RuntimeError, match="no features"):
+        FeatureCache(tmp_path / "cache").get(["a"], fail)
+    assert not list(tmp_path.rglob("*.npy"))
+
+
+def test_image_features_follow_the_order_of_pairs_and_evaluate(
+    make_images: Callable[[float], ImageFeatures], pairs: list[Pair]
+) -> None:
+    images = make_images(1.0)
+    features = images.compute(pairs, "test")
+    assert features.shape == (24, 3)
+    assert torch.equal(images.compute(pairs[::-1], "test"), features.flip(0))
+    assert torch.equal(images.compute(pairs, "test"), features)  # no dropout
+    pixels = np.asarray(Image.open(str(pairs[0].image)).resize((8, 8), Image.Resampling.BILINEAR)) / 255
+    expected = ((pixels - np.array(SPEC.mean)) / np.array(SPEC.std)).mean(axis=(0, 1))
+    assert np.allclose(features[0], expected, atol=ONE_LEVEL.bound)
+
+
+def test_views_differ_and_come_back_by_their_number(
+    make_images: Callable[[float], ImageFeatures], pairs: list[Pair]
+) -> None:
+    images, augment = make_images(1.0), ImageAugment(AugmentConfig(), SPEC)
+    first, again, second = (images.compute_view(pairs, augment, view, "test") for view in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, second)
+
+
+def test_key_of_images_follows_tower_and_images(
+    make_images: Callable[[float], ImageFeatures], pairs: list[Pair], tmp_path: Path
+) -> None:
+    (tmp_path / "a.png").write_bytes(b"one")
+    in_file, in_memory = (Pair(image, ("a",), "a", pairs[0].origin) for image in (tmp_path / "a.png", b"one"))
+    keys = [make_images(1.0).key([in_file], "clean")]
+    keys += [make_images(1.0).key([in_file], "view 1"), make_images(2.0).key([in_file], "clean")]
+    keys += [make_images(1.0).key([in_memory], "clean"), make_images(1.0).key([in_file, in_file], "clean")]
+    assert make_images(1.0).key([in_file], "clean") == keys[0]
+    (tmp_path / "a.png").write_bytes(b"other")
+    keys.append(make_images(1.0).key([in_file], "clean"))
+    assert len({tuple(key) for key in keys}) == len(keys)
+
+
+def test_text_features_do_not_depend_on_order_or_company(make_texts: Callable[[int], TextFeatures]) -> None:
+    texts = ["a", "the picture of a", "the", "a picture", "the picture of the picture of a picture"]
+    features = make_texts(0).compute(texts, "test")
+    assert features.shape == (5, 6)
+    for text, expected in zip(texts, features, strict=True):
+        alone = make_texts(0).compute([text], "test")[0]
+        assert (alone - expected).abs().max() <= PADDING_INVARIANCE.bound
+
+
+def test_key_of_texts_follows_tower_tokenizer_and_texts(make_texts: Callable[[int], TextFeatures]) -> None:
+    keys = [make_texts(0).key(["a", "b"], "{}"), make_texts(1).key(["a", "b"], "{}")]
+    keys += [make_texts(0).key(["ab"], "{}"), make_texts(0).key(["a", "b"], "[]")]
+    assert make_texts(0).key(["a", "b"], "{}") == keys[0]
+    assert len({tuple(key) for key in keys}) == len(keys)

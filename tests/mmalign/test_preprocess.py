@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torchvision.transforms import InterpolationMode, v2
+
+from mmalign.preprocess import build_preprocess, write_preprocess
+from mmalign_runtime.preprocess import Preprocessor
+from mmalign_runtime.spec import ImageSpec
+from tests.tolerances import (
+    PIXEL_LEVELS_BICUBIC,
+    PIXEL_LEVELS_BILINEAR,
+    PIXEL_ROUNDING,
+    PIXEL_SHARE_BICUBIC,
+    PIXEL_SHARE_BILINEAR,
+)
+
+# (height, width): landscape, portrait, square, odd, thin, smaller than the target, equal to it, a single pixel.
+LARGE = ((480, 640), (640, 480), (1080, 1920), (1920, 1080), (512, 512), (333, 499), (499, 333), (227, 225), (225, 227))
+THIN = ((1001, 223), (223, 1001), (2048, 31), (1, 9))
+SMALL = ((100, 100), (50, 75), (75, 50), (7, 5), (224, 224), (224, 300), (1, 1))
+SIZES = LARGE + THIN + SMALL
+LEVELS = {"bilinear": PIXEL_LEVELS_BILINEAR, "bicubic": PIXEL_LEVELS_BICUBIC}
+SHARES = {"bilinear": PIXEL_SHARE_BILINEAR, "bicubic": PIXEL_SHARE_BICUBIC}
+RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+MODES = {"bilinear": InterpolationMode.BILINEAR, "bicubic": InterpolationMode.BICUBIC}
+# Normalisation that leaves levels as they are: x / 255, minus 0, by 1 / 255.
+IDENTITY = {"mean": (0.0, 0.0, 0.0), "std": (1 / 255, 1 / 255, 1 / 255)}
+
+
+def picture(height: int, width: int) -> NDArray[np.uint8]:
+    """Draw smooth waves under noise: something for every frequency, and borders that are not flat."""
+    rng = np.random.default_rng([height, width])
+    y, x = np.mgrid[:height, :width]
+    waves = [127 + 90 * np.sin(x / (5 + 9 * c) + y / (3 + 7 * c)) for c in range(3)]
+    noisy = np.stack(waves, axis=-1) + rng.normal(0, 25, (height, width, 3))
+    return noisy.clip(0, 255).astype(np.uint8)
+
+
+def preprocessor(tmp_path: Path, **settings: object) -> Preprocessor:
+    spec = msgspec.convert({**IDENTITY, **settings}, ImageSpec)
+    write_preprocess(spec, tmp_path / "preprocess.onnx")
+    return Preprocessor(tmp_path / "preprocess.onnx", num_threads=2)
+
+
+def assert_like_pillow(found: NDArray[np.float32], expected: NDArray[np.generic], interpolation: str) -> None:
+    difference = np.abs(found[0].transpose(1, 2, 0) - expected.astype(np.float32))
+    assert difference.max() <= LEVELS[interpolation].bound
+    assert (difference > 0.5).mean() <= SHARES[interpolation].bound
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_squash_is_pillow(tmp_path: Path, interpolation: str) -> None:
+    run = preprocessor(tmp_path, interpolation=interpolation)
+    for height, width in SIZES:
+        pixels = picture(height, width)
+        expected = np.asarray(Image.fromarray(pixels).resize((224, 224), RESAMPLING[interpolation]))
+        assert_like_pillow(run(pixels), expected, interpolation)
+
+
+def test_squash_is_the_exact_resize_but_for_its_rounding(tmp_path: Path) -> None:
+    run = preprocessor(tmp_path, interpolation="bilinear")
+    for height, width in SIZES:
+        pixels = picture(height, width)
+        channels = [Image.fromarray(pixels[..., c].astype(np.float32)) for c in range(3)]
+        exact = np.stack([np.asarray(channel.resize((224, 224), RESAMPLING["bilinear"])) for channel in channels])
+        assert np.abs(run(pixels)[0] - exact).max() <= PIXEL_ROUNDING.bound
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_shortest_edge_and_crop_are_as_documented(tmp_path: Path, interpolation: str) -> None:
+    run = preprocessor(tmp_path, resize="shortest_edge", shortest_edge=256, interpolation=interpolation)
+    for height, width in SIZES:
+        pixels, short = picture(height, width), min(height, width)
+        new_height, new_width = 256 * height // short, 256 * width // short
+        resized = Image.fromarray(pixels).resize((new_width, new_height), RESAMPLING[interpolation])
+        top, left = round((new_height - 224) / 2), round((new_width - 224) / 2)  # half to even
+        expected = np.asarray(resized)[top : top + 224, left : left + 224]
+        assert_like_pillow(run(pixels), expected, interpolation)
+
+
+@pytest.mark.parametrize(("height", "width"), [(480, 640), (640, 480), (512, 512), (333, 499), (1001, 223), (50, 75)])
+def test_shortest_edge_is_torchvision_on_pillow_images(tmp_path: Path, height: int, width: int) -> None:
+    run = preprocessor(tmp_path, resize="shortest_edge", shortest_edge=256)
+    pixels = picture(height, width)
+    transform = v2.Compose([v2.Resize(256, MODES["bilinear"], antialias=True), v2.CenterCrop(224)])
+    assert_like_pillow(run(pixels), np.asarray(transform(Image.fromarray(pixels))), "bilinear")
+
+
+def test_normalises_as_torchvision_does(tmp_path: Path) -> None:
+    spec = ImageSpec()
+    run = preprocessor(tmp_path, mean=spec.mean, std=spec.std)
+    pixels = picture(224, 224)
+    image = torch.from_numpy(pixels).permute(2, 0, 1)
+    expected = v2.functional.normalize(image.float() / 255, list(spec.mean), list(spec.std))
+    assert np.allclose(run(pixels)[0], expected.numpy(), atol=1e-6)
+
+
+def test_the_same_spec_gives_the_same_bytes() -> None:
+    first, second = (build_preprocess(ImageSpec()).SerializeToString(deterministic=True) for _ in range(2))
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (ImageSpec(resize="shortest_edge", shortest_edge=200), "shortest_edge 200 is less than size 224"),
+        (ImageSpec(std=(0.2, 0.0, 0.2)), r"divides by a number that is not positive"),
+    ],
+)
+def test_spec_that_no_graph_can_follow_is_refused(spec: ImageSpec, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build_preprocess(spec)

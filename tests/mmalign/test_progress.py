@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import io
+import logging
+
+import pytest
+from rich.console import Console
+
+from mmalign import progress
+from mmalign.progress import ConsoleHandler, track
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """Stand in for a terminal 80 columns wide."""
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=80, color_system=None)
+    monkeypatch.setattr(progress, "stderr_console", lambda: console)
+    return screen
+
+
+def test_without_a_terminal_one_line_says_what_was_done(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = io.StringIO()
+    monkeypatch.setattr(progress, "stderr_console", lambda: Console(file=file))
+    with caplog.at_level(logging.INFO):
+        assert list(track(iter("abc"), "letters", 3)) == ["a", "b", "c"]
+    assert caplog.messages[0].startswith("letters: done in")
+    assert file.getvalue() == ""
+
+
+def test_in_a_terminal_a_bar_is_shown(terminal: io.StringIO) -> None:
+    assert list(track(iter("abc"), "letters", 3)) == ["a", "b", "c"]
+    assert "letters" in terminal.getvalue()
+
+
+def test_log_lines_are_printed_as_they_are(terminal: io.StringIO) -> None:
+    record = logging.LogRecord("mmalign", logging.INFO, "", 0, "[red] %s", ("x" * 100,), None)
+    ConsoleHandler().emit(record)
+    assert terminal.getvalue() == f"[red] {'x' * 100}\n"

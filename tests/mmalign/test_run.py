@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer
+
+from mmalign.checkpoint import Progress, save_best
+from mmalign.config import Config
+from mmalign.errors import CheckpointError, ConfigError
+from mmalign.fingerprint import space_id
+from mmalign.run import Run, create_run, initial_model, load_run
+
+MakeConfig = Callable[..., Config]
+FROZEN = {"image_tower.frozen": True, "text_tower.frozen": True}
+FILES = {"config.toml", "frozen.safetensors", "image_preprocess.onnx", "text_encoder.json", "tokenizer.json"}
+
+
+def finished(config: Config, folder: Path) -> Run:
+    """Make a run with a best checkpoint that differs from the start."""
+    run = create_run(config, folder)
+    with torch.no_grad():
+        for parameter in run.model.image_projection.parameters():
+            parameter.mul_(2)
+    save_best(folder / "best.safetensors", run.model, Progress())
+    return run
+
+
+@pytest.mark.parametrize("settings", [{}, FROZEN, {"image_tower.frozen": True}])
+def test_run_comes_back_as_the_same_space(make_config: MakeConfig, tmp_path: Path, settings: dict[str, object]) -> None:
+    run = finished(make_config(settings), tmp_path / "run")
+    loaded = load_run(tmp_path / "run")
+    assert loaded.config == run.config
+    assert not loaded.model.training
+    first, second = (
+        space_id(each.model, each.config.image, each.config.text, each.tokenizer) for each in (run, loaded)
+    )
+    assert first == second
+
+
+def test_initial_model_is_the_same_for_the_same_seed(make_config: MakeConfig) -> None:
+    first, same = (initial_model(make_config()).state_dict() for _ in range(2))
+    other = initial_model(make_config({"train.seed": 1})).state_dict()
+    assert all(torch.equal(first[name], same[name]) for name in first)
+    assert not torch.equal(first["image_projection.0.weight"], other["image_projection.0.weight"])
+
+
+def test_folder_holds_all_that_is_needed_and_no_place_of_this_machine(make_config: MakeConfig, tmp_path: Path) -> None:
+    create_run(make_config(), tmp_path / "run")
+    assert {path.name for path in (tmp_path / "run").iterdir()} == FILES
+    encoder = json.loads((tmp_path / "run" / "text_encoder.json").read_text())
+    assert encoder["model_type"] == "bert"
+    assert not any(str(tmp_path.parent) in str(value) for value in encoder.values())
+
+
+def test_a_run_is_not_overwritten(make_config: MakeConfig, tmp_path: Path) -> None:
+    (tmp_path / "last.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"holds a run already\. Add --resume"):
+        create_run(make_config(), tmp_path)
+
+
+def test_what_a_killed_start_left_is_cleared(make_config: MakeConfig, tmp_path: Path) -> None:
+    finished(make_config(), tmp_path)
+    (tmp_path / "metrics.csv").write_text("step\n1\n")
+    create_run(make_config({"model.embed_dim": 8}), tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == FILES
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"text.context_length": 99}, "context_length is 99"),
+        ({"text.pad_token": "<pad>"}, "pad_token '<pad>'"),
+        ({"image_tower.name": "timm:vit_tiny_patch16_224"}, "does not take images of side 32"),
+    ],
+)
+def test_parts_that_do_not_go_together_are_refused_before_anything_is_written(
+    make_config: MakeConfig, tmp_path: Path, settings: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        create_run(make_config(settings), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_missing_file_is_named(make_config: MakeConfig, tmp_path: Path, name: str) -> None:
+    finished(make_config(), tmp_path)
+    (tmp_path / name).unlink()
+    with pytest.raises(CheckpointError, match=name.replace(".", r"\.")):
+        load_run(tmp_path).preprocessor()
+
+
+@pytest.mark.parametrize("name", ["text_encoder.json", "tokenizer.json", "frozen.safetensors", "best.safetensors"])
+def test_damaged_file_is_named(make_config: MakeConfig, tmp_path: Path, name: str) -> None:
+    finished(make_config(), tmp_path)
+    (tmp_path / name).write_text("{")
+    with pytest.raises(CheckpointError, match=name.replace(".", r"\.")):
+        load_run(tmp_path)
+
+
+def test_folder_that_is_no_run_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"is no run: .*mmalign train CONFIG --out"):
+        load_run(tmp_path)
+
+
+def test_run_without_its_best_checkpoint_says_what_to_do(make_config: MakeConfig, tmp_path: Path) -> None:
+    create_run(make_config(), tmp_path)
+    with pytest.raises(CheckpointError, match=r"best\.safetensors is missing: .*--resume`\."):
+        load_run(tmp_path)
+    (tmp_path / "last.safetensors").touch()
+    with pytest.raises(CheckpointError, match=r"best\.safetensors is missing: .*or take --checkpoint last"):
+        load_run(tmp_path)
+
+
+def test_binding_the_tokenizer_leaves_the_run_s_own_as_it_was(make_config: MakeConfig, tmp_path: Path) -> None:
+    run = create_run(make_config(), tmp_path)
+    before = run.tokenizer.to_str()
+    assert run.text_tokenizer().encode(["a red square"]).input_ids.shape == (1, 5)
+    assert run.tokenizer.to_str() == before == Tokenizer.from_file(str(tmp_path / "tokenizer.json")).to_str()

