@@ -60,21 +60,22 @@ def print_evaluation(evaluation: Evaluation) -> None:
     """Print a table a source: methods side by side, so that it fits 80 columns and shows at once who is ahead."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     console = Console()
     for scores in evaluation.sources:
-        table = Table(title=_title(scores, evaluation.split), title_justify="left", title_style="bold")
-        for column in ("", ""):
-            table.add_column(column)
-        for column in ("trained", "linear map", "chance"):
-            table.add_column(column, justify="right")
+        source = Text.assemble((scores.source, "bold"), ", held out of training" if scores.is_held_out else "")
+        console.print(source, soft_wrap=True)
+        console.print(
+            f"{evaluation.split}: {scores.num_images} images of unseen concepts, {scores.num_captions} captions",
+            soft_wrap=True,
+            highlight=False,
+        )
+        table = Table("", "")
+        for method in ("trained", "linear map", "chance"):
+            table.add_column(method, justify="right")
         _add_rows(table, scores)
         console.print(table)
-
-
-def _title(scores: SourceScores, split: str) -> str:
-    seen = "unseen concepts of a held-out source" if scores.is_held_out else "unseen concepts"
-    return f"{scores.source}, {split}: {scores.num_images} images, {scores.num_captions} captions ({seen})"
 
 
 def _add_rows(table: Table, scores: SourceScores) -> None:

@@ -52,8 +52,8 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """How long, how large, on what, and where features of frozen towers are kept.
 
     `num_views` augmented views (beside the clean one) of each image are cached for a frozen image tower. Validation
-    comes every `validate_every` epochs. A checkpoint comes at each validation, at the end of each epoch and every
-    `checkpoint_every` steps: so much, at most, a kill can cost.
+    and a checkpoint come every `validate_every` epochs; more checkpoints come so that a kill costs at most about
+    `checkpoint_minutes` of work.
     """
 
     epochs: Positive = 10
@@ -66,6 +66,7 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     num_views: Natural = 0
     num_workers: Natural = 0
     validate_every: Positive = 1
+    checkpoint_minutes: Annotated[float, msgspec.Meta(ge=0)] = 2.0
     checkpoint_every: Positive = 100
 
 

@@ -1,19 +1,22 @@
 """Every error that training raises on purpose; the readers' own stand in mmalign.data.errors.
 
 MmalignError (mmalign_runtime)
-├── ConfigError       a configuration has an unknown key or a value of the wrong type
-├── WeightsError      pretrained weights are not here and could not be fetched, or are not the ones recorded
-├── CheckpointError   a run's files are missing, or belong to another model
-└── TrainingError     training cannot go on (a loss that is not finite, too few pairs)
+├── ConfigError         a configuration has an unknown key, an impossible value, or parts that do not go together
+├── WeightsError        pretrained weights are not here and could not be fetched, or are not the ones recorded
+├── CheckpointError     a run's files are missing, damaged, or belong to another model
+└── TrainingError       training cannot go on (too few pairs, a model that is not finite)
+    └── NonFiniteError  a loss, a gradient or the weights after it are not finite
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from mmalign_runtime.errors import MmalignError
 
 
 class ConfigError(MmalignError):
-    """A configuration has an unknown key, or a value of the wrong type."""
+    """A configuration has an unknown key, an impossible value, or parts that do not go together."""
 
 
 class WeightsError(MmalignError):
@@ -26,3 +29,11 @@ class CheckpointError(MmalignError):
 
 class TrainingError(MmalignError):
     """Training cannot go on."""
+
+
+class NonFiniteError(TrainingError):
+    """A loss, a gradient or the weights after it are not finite. `rows` are the pairs it came from, as far as known."""
+
+    def __init__(self, what: str, step: int, rows: Sequence[int]) -> None:
+        super().__init__(f"{what} at step {step} is not finite")
+        self.rows = tuple(rows)

@@ -24,7 +24,14 @@ from mmalign.model import DualEncoder, freeze
 from mmalign.preprocess import write_preprocess
 from mmalign.state import copy_state, frozen_state, learned_state
 from mmalign.tensors import read_tensors, write_tensors
-from mmalign.text import TextTower, check_text_spec, create_text_tower, load_text_tower, load_tokenizer
+from mmalign.text import (
+    TextTower,
+    check_text_spec,
+    check_text_tower,
+    create_text_tower,
+    load_text_tower,
+    load_tokenizer,
+)
 from mmalign.vision import check_image_tower, create_image_tower, load_image_tower
 from mmalign_runtime.atomic import replacing
 from mmalign_runtime.preprocess import Preprocessor
@@ -98,6 +105,7 @@ def create_run(config: Config, path: Path) -> Run:
     check_free(path)
     model = initial_model(config)
     tokenizer = load_tokenizer(config.text_tower)
+    check_text_tower(model.text_tower)
     check_text_spec(config.text, tokenizer, model.text_tower)
     check_image_tower(model.image_tower, config.image.size)
     folder = RunFolder(path)

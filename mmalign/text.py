@@ -49,7 +49,7 @@ class TextTower(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.pooling = pooling
-        self.feature_dim = int(encoder.config.hidden_size)
+        self.feature_dim = _hidden_size(encoder.config)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Return the features of a batch of texts; padding does not change them."""
@@ -87,6 +87,22 @@ def load_tokenizer(config: TextTowerConfig) -> Tokenizer:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
+
+
+def check_text_tower(tower: TextTower) -> None:
+    """Run two tokens through a tower. Raises ConfigError when it is no encoder of texts."""
+    tokens = torch.ones(1, 2, dtype=torch.int64)
+    was_training = tower.training
+    try:
+        with torch.inference_mode():
+            tower.eval()(tokens, tokens)
+    except (TypeError, ValueError, AttributeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError(
+            f"the text tower cannot embed a text ({reason}). Choose an encoder, as BERT is one."
+        ) from error
+    finally:
+        tower.train(was_training)
 
 
 def check_text_spec(spec: TextSpec, tokenizer: Tokenizer, tower: TextTower) -> None:
@@ -141,6 +157,15 @@ def _fetch_tokenizer(name: str) -> Tokenizer:
     if backend is None:
         raise WeightsError(f"{name} has no fast tokenizer, so no tokenizer.json can travel with it. Choose another.")
     return cast("Tokenizer", backend)
+
+
+def _hidden_size(config: transformers.PretrainedConfig) -> int:
+    size = getattr(config, "hidden_size", None)
+    if size is None:
+        raise ConfigError(
+            f"{config.model_type!r} has no hidden_size, so it is no text encoder. Choose one, as BERT is."
+        )
+    return int(size)
 
 
 def _resolve(name: str) -> str:

@@ -7,6 +7,7 @@ and rows of metrics.csv after the checkpoint are taken anew.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from mmalign.checkpoint import Progress, save_best
 from mmalign.config import Config, differing_keys, load_config
 from mmalign.data import Pair
 from mmalign.device import training_device
-from mmalign.errors import CheckpointError, TrainingError
+from mmalign.errors import CheckpointError, NonFiniteError, TrainingError
 from mmalign.feed import feed_steps
 from mmalign.inputs import StepInputs, Steps, load_steps
 from mmalign.metrics import MetricsLog, MetricsRow
@@ -25,7 +26,7 @@ from mmalign.progress import track
 from mmalign.run import Run, RunFolder, check_free, create_run, load_run
 from mmalign.schedule import Schedule, plan_steps
 from mmalign.towers import Towers
-from mmalign.trainer import NonFiniteError, Trainer
+from mmalign.trainer import Trainer
 from mmalign.validate import Validator
 from mmalign_runtime.atomic import replacing
 
@@ -106,6 +107,7 @@ class _Loop:
         self._schedule = trainer.schedule
         self._validator = validator
         self._saved_step = 0
+        self._saved_at_s = time.monotonic()
         self._is_save_due = False
 
     def run(self, steps: Steps, progress: Progress) -> Progress:
@@ -120,6 +122,7 @@ class _Loop:
                     row = msgspec.structs.replace(row, val=self._validator.validate())
                     progress = self._keep_best(row, progress)
                 log.write(row)
+                self._is_save_due |= row.val is not None
                 self._save_when_due(inputs.plan.step, progress)
         return progress
 
@@ -143,12 +146,14 @@ class _Loop:
         return progress
 
     def _save_when_due(self, step: int, progress: Progress) -> None:
-        """Save at the end of an epoch and every so many steps; within an update, at its end."""
-        is_old = progress.step - self._saved_step >= self._config.checkpoint_every
-        self._is_save_due |= is_old or self._schedule.ends_epoch(step)
+        """Save after a validation and when the last time is long ago; within an update, at its end.
+
+        The clock decides when a checkpoint is written, never what is in it: all of them lead to the same numbers.
+        """
+        self._is_save_due |= time.monotonic() - self._saved_at_s >= 60 * self._config.checkpoint_minutes
         if self._is_save_due and self._schedule.ends_update(step):
             self._trainer.save(self._folder.file("last.safetensors"), progress)
-            self._saved_step, self._is_save_due = progress.step, False
+            self._saved_step, self._saved_at_s, self._is_save_due = progress.step, time.monotonic(), False
 
     def _describe(self, error: NonFiniteError) -> str:
         origins = [str(self._pairs[row].origin) for row in error.rows]
@@ -157,7 +162,7 @@ class _Loop:
             temporary.write_text("\n".join(origins) + "\n", encoding="utf-8")
         named = "; ".join(origins[:_NUM_NAMED]) + ("; ..." if len(origins) > _NUM_NAMED else "")
         return (
-            f"{error}, in a batch where {len(origins)} pairs may be the cause: {named} (all in {path}). Repair their "
-            f"images and captions and go on with --resume, from step {self._saved_step}; or lower the learning rates "
-            "in optim and start anew."
+            f"{error}. Pairs that may be the cause: {named} (all {len(origins)} in {path}). Repair their images and "
+            f"captions and go on with --resume, from step {self._saved_step}; or lower the learning rates in optim and "
+            "start anew."
         )

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mmalign.checkpoint import Progress, restore, save_last
 from mmalign.config import Config
-from mmalign.errors import TrainingError
+from mmalign.errors import NonFiniteError
 from mmalign.inputs import StepInputs
 from mmalign.loss import contrastive_loss
 from mmalign.metrics import MetricsRow
@@ -27,14 +27,6 @@ from mmalign.schedule import Schedule
 from mmalign.seeds import Stream, seed_of
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-class NonFiniteError(TrainingError):
-    """A loss, a gradient or the weights after it are not finite. `rows` are the pairs it came from, as far as known."""
-
-    def __init__(self, what: str, step: int, rows: Sequence[int]) -> None:
-        super().__init__(f"{what} at step {step} is not finite")
-        self.rows = tuple(rows)
 
 
 class Trainer:

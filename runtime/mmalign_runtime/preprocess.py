@@ -17,8 +17,9 @@ class Preprocessor:
     """Runs image_preprocess.onnx on the CPU: (H, W, 3) uint8 RGB -> (1, 3, S, S) float32."""
 
     def __init__(self, path: Path, num_threads: int) -> None:
-        # Every image has another shape, so a memory plan made for the last one is no use for the next.
-        options = SessionOptions(provider="cpu", num_threads=num_threads, reuse_memory_plan=False)
+        # Every image has another shape, so a memory plan made for the last one is no use for the next. The tower runs
+        # right after, on threads of its own: threads spinning here would take its cores.
+        options = SessionOptions("cpu", num_threads, reuse_memory_plan=False, allow_spinning=False)
         self.session = OnnxSession(path, options)
 
     def __call__(self, pixels: Pixels) -> NDArray[np.float32]:

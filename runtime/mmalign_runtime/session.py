@@ -28,11 +28,16 @@ _SESSION_CONFIG = {
 
 
 class SessionOptions(msgspec.Struct, frozen=True):
-    """How a graph is run. `reuse_memory_plan` suits inputs whose shape stays the same from call to call."""
+    """How a graph is run.
+
+    `reuse_memory_plan` suits inputs whose shape stays the same from call to call. `allow_spinning` lets the session's
+    threads wait busily for its next run: quick when runs follow each other, and a core lost to whoever runs in between.
+    """
 
     provider: ResolvedProvider
     num_threads: int
     reuse_memory_plan: bool = True
+    allow_spinning: bool = True
 
 
 class OnnxSession:
@@ -73,6 +78,7 @@ def _create(path: Path, options: SessionOptions) -> InferenceSession:
     session_options.intra_op_num_threads = options.num_threads
     session_options.enable_mem_pattern = options.reuse_memory_plan
     session_options.log_severity_level = _ERRORS_ONLY
+    session_options.add_session_config_entry("session.intra_op.allow_spinning", str(int(options.allow_spinning)))
     for key, value in _SESSION_CONFIG.items():
         session_options.add_session_config_entry(key, value)
     providers = provider_options(options.provider)

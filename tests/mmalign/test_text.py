@@ -14,7 +14,14 @@ from tokenizers import Tokenizer
 from transformers.utils import logging as transformers_logging
 
 from mmalign.errors import ConfigError, WeightsError
-from mmalign.text import TextTower, TextTowerConfig, check_text_spec, load_text_tower, load_tokenizer
+from mmalign.text import (
+    TextTower,
+    TextTowerConfig,
+    check_text_spec,
+    check_text_tower,
+    load_text_tower,
+    load_tokenizer,
+)
 from mmalign_runtime.spec import TextSpec
 from tests.tolerances import PADDING_INVARIANCE
 
@@ -145,6 +152,22 @@ def test_tokenizer_with_tokens_that_the_tower_does_not_know_is_refused(text_enco
     tokenizer.add_tokens(["unheard"])
     with pytest.raises(ConfigError, match=r"tokenizer has \d+ tokens, and the text tower knows"):
         check_text_spec(TextSpec(context_length=8), tokenizer, tower_of(text_encoder_dir, "cls"))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"model_type": "clip"}, "'clip' has no hidden_size, so it is no text encoder"),
+        (
+            {"model_type": "t5", "d_model": 16, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2},
+            "cannot embed a text",
+        ),
+    ],
+)
+def test_model_that_is_no_text_encoder_is_refused(tmp_path: Path, sizes: dict[str, object], message: str) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(sizes))
+    with pytest.raises(ConfigError, match=message):
+        check_text_tower(load_text_tower(TextTowerConfig(name=str(tmp_path), weights="random")))
 
 
 def test_packaged_minilm_knows_what_is_alike() -> None:

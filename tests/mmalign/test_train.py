@@ -28,7 +28,7 @@ SETUPS: dict[str, dict[str, object]] = {
     "both towers learn": {"train.epochs": 3},
     "both frozen, with views": {**FROZEN, "train.num_views": 2, "train.epochs": 3},
     "one frozen, dropout": {"text_tower.frozen": True, "model.image_dropout": 0.2, "train.epochs": 3},
-    "accumulation across epochs": {**FROZEN, "optim.accumulate": 2, "train.epochs": 5, "train.checkpoint_every": 1},
+    "accumulation across epochs": {**FROZEN, "optim.accumulate": 2, "train.epochs": 5, "train.checkpoint_minutes": 0},
     "rare validation": {**FROZEN, "train.epochs": 5, "train.validate_every": 2, "model.projection": "mlp"},
     "batch statistics": {**FROZEN, "model.standardize_features": True, "model.learn_temperature": False},
 }
@@ -73,7 +73,7 @@ def test_interrupted_at_any_step_it_goes_on_to_the_same_numbers(
 
 
 def test_killed_at_any_moment_it_goes_on_to_the_same_numbers(make_config: MakeConfig, tmp_path: Path) -> None:
-    settings = {"train.epochs": 12, "optim.accumulate": 2, "train.checkpoint_every": 1, "model.text_dropout": 0.1}
+    settings = {"train.epochs": 12, "optim.accumulate": 2, "train.checkpoint_minutes": 0, "model.text_dropout": 0.1}
     config, run_dir = make_config(settings), tmp_path / "run"
     (tmp_path / "config.toml").write_text(dump_config(config))
     command = [*COMMAND, "train", str(tmp_path / "config.toml"), "--out", str(run_dir), "--resume"]
@@ -133,9 +133,7 @@ def test_pair_that_poisons_the_loss_is_named(make_config: MakeConfig, tmp_path: 
     features = np.load(features_path)
     features[5, 0] = np.nan
     np.save(features_path, features)
-    with pytest.raises(
-        TrainingError, match=r"loss at step [123] is not finite, .* 1 pairs .*pairs\.csv, line \d+ \(all"
-    ):
+    with pytest.raises(TrainingError, match=r"loss at step [123] is not finite\. .*pairs\.csv, line \d+ \(all 1 in"):
         train(make_config(FROZEN), tmp_path / "second")
     assert (tmp_path / "second" / "bad_batch.txt").read_text().count("pairs.csv, line") == 1
     assert not list((tmp_path / "second").glob("*.tmp"))
@@ -151,7 +149,7 @@ def test_weights_that_run_away_stop_training_and_the_checkpoint_is_whole(
 
     monkeypatch.setattr("mmalign.trainer.set_learning_rate", raise_rates)
     with pytest.raises(TrainingError, match=r"at step 5 is not finite.*--resume, from step 4; or lower the learning"):
-        train(make_config({**FROZEN, "train.checkpoint_every": 1}), tmp_path)
+        train(make_config({**FROZEN, "train.checkpoint_minutes": 0}), tmp_path)
     tensors = read_tensors(tmp_path / "last.safetensors").tensors
     assert all(tensor.isfinite().all() for tensor in tensors.values())
 

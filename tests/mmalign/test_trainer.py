@@ -10,11 +10,12 @@ from torch.nn import functional
 
 from mmalign.checkpoint import Progress
 from mmalign.config import Config
+from mmalign.errors import NonFiniteError
 from mmalign.inputs import StepInputs
 from mmalign.loss import contrastive_loss
 from mmalign.model import DualEncoder, freeze
 from mmalign.schedule import Schedule, plan_steps
-from mmalign.trainer import NonFiniteError, Trainer
+from mmalign.trainer import Trainer
 
 MakeModel = Callable[..., DualEncoder]
 MakeConfig = Callable[..., Config]
