@@ -67,7 +67,6 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     num_workers: Natural = 0
     validate_every: Positive = 1
     checkpoint_minutes: Annotated[float, msgspec.Meta(ge=0)] = 2.0
-    checkpoint_every: Positive = 100
 
 
 class EvaluateConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

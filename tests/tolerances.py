@@ -35,3 +35,4 @@ CAPTION_DRAW = Tolerance(
     0.03, "share of 3,200 draws: three standard errors; the draws are seeded, so it never flickers"
 )
 ONE_LEVEL = Tolerance(0.02, "one level of 255 after division by the least standard deviation of ImageNet, 0.224")
+FEATURES = Tolerance(1e-5, "one tower on the same items in batches of other sizes: float32 sums in another order")

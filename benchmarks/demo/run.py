@@ -155,7 +155,7 @@ def _print_end(console: Console, report: Path, results: DemoResults, seconds: fl
     console.print()
     console.rule(f"[bold]All done in {seconds:.0f} s[/]", align="left", style="green")
     for figure in headline_figures(results):
-        console.print(f"  [bold]{figure.value:>9}[/]  {figure.caption}", highlight=False)
+        console.print(f"  [bold]{figure.value:>9}[/]  {figure.caption}", highlight=False, soft_wrap=True)
     console.print(f"\nOpen [bold]{report}[/]", soft_wrap=True, highlight=False)
 
 

@@ -54,3 +54,26 @@ def test_a_start_anew_keeps_nothing(tmp_path: Path) -> None:
     write(tmp_path, [row(1)])
     write(tmp_path, [], keep_steps=0)
     assert read_metrics(tmp_path / "metrics.csv") == []
+
+
+class Scalars:
+    """Stands in for TensorBoard's writer."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, float, int]] = []
+        self.is_closed = False
+
+    def add_scalar(self, name: str, value: float, step: int) -> None:
+        self.seen.append((name, value, step))
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def test_tensorboard_gets_the_same_numbers_when_it_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scalars = Scalars()
+    monkeypatch.setattr("mmalign.metrics._tensorboard_writer", lambda folder, keep_steps: scalars)
+    write(tmp_path, [row(1, VAL)])
+    assert ("loss", 1.1, 1) in scalars.seen
+    assert ("val_score", 1 / 3, 1) in scalars.seen
+    assert scalars.is_closed
