@@ -12,6 +12,7 @@ from typing import Literal, cast
 import msgspec
 import torch
 import transformers
+from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
@@ -83,7 +84,7 @@ def load_tokenizer(config: TextTowerConfig) -> Tokenizer:
     """
     source = _resolve(config.tokenizer or config.name)
     local = Path(source) / "tokenizer.json"
-    tokenizer = Tokenizer.from_file(str(local)) if local.is_file() else _fetch_tokenizer(source)
+    tokenizer = _read_tokenizer(local) if local.is_file() else _fetch_tokenizer(source)
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
@@ -138,6 +139,9 @@ def _load_encoder(name: str) -> transformers.PreTrainedModel:
             )
     except (OSError, ValueError) as error:
         raise WeightsError(_how_to_fetch(name, "weights", error)) from error
+    except (SafetensorError, RuntimeError) as error:
+        reason = f"the weights of text tower {name!r} are damaged, or not those of its configuration: {error}"
+        raise WeightsError(f"{reason}. Fetch the folder again.") from error
     missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))
     if missing or info["mismatched_keys"]:
         raise WeightsError(
@@ -145,6 +149,13 @@ def _load_encoder(name: str) -> transformers.PreTrainedModel:
             f"({', '.join(missing[:3])}), which would stay random. Choose a checkpoint of an encoder."
         )
     return cast("transformers.PreTrainedModel", encoder)
+
+
+def _read_tokenizer(path: Path) -> Tokenizer:
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # `tokenizers` raises a bare Exception for every fault in the file
+        raise WeightsError(f"{path} is no tokenizer.json: {error}. Fetch it again.") from error
 
 
 def _fetch_tokenizer(name: str) -> Tokenizer:

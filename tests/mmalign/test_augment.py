@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from mmalign.augment import AugmentConfig, ImageAugment
 from mmalign_runtime.spec import ImageSpec
+from tests.tolerances import NORMALIZED
 
 SPEC = ImageSpec(size=16)
 NONE = AugmentConfig(crop_scale=1.0, color_jitter=0.0, grayscale=0.0, blur=0.0)
@@ -34,7 +35,7 @@ def test_gives_normalised_float32_of_the_spec_s_size() -> None:
     assert result.shape == (3, 16, 16)
     assert result.dtype == torch.float32
     white = (1 - np.array(SPEC.mean)) / np.array(SPEC.std)
-    assert np.allclose(result[:, 3, 3], white, atol=1e-6)
+    assert np.allclose(result[:, 3, 3], white, atol=NORMALIZED.bound)
 
 
 def test_flips_are_off_unless_asked_for() -> None:

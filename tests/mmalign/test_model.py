@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from mmalign.model import DualEncoder, ModelConfig, freeze, is_frozen
-from tests.tolerances import UNIT_LENGTH
+from tests.tolerances import STANDARDIZED, UNIT_LENGTH
 
 MakeModel = Callable[..., DualEncoder]
 
@@ -47,7 +47,7 @@ def test_standardized_features_lose_their_common_offset(make_model: MakeModel) -
     model = make_model(ModelConfig(standardize_features=True)).train()
     features = torch.rand(64, 5)
     near, far = model.project_image(features), model.project_image(features + 100)
-    assert torch.allclose(near, far, atol=1e-3)
+    assert torch.allclose(near, far, atol=STANDARDIZED.bound)
 
 
 def test_scale_starts_at_the_inverse_temperature_and_learns(make_model: MakeModel) -> None:

@@ -109,6 +109,16 @@ def test_weights_that_lack_tensors_are_refused(saved_encoder: Path) -> None:
         load_text_tower(TextTowerConfig(name=str(saved_encoder)))
 
 
+def test_damaged_files_are_named(saved_encoder: Path) -> None:
+    path = saved_encoder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(WeightsError, match=r"are damaged, or not those of its configuration"):
+        load_text_tower(TextTowerConfig(name=str(saved_encoder)))
+    (saved_encoder / "tokenizer.json").write_text("{")
+    with pytest.raises(WeightsError, match=r"tokenizer\.json is no tokenizer\.json"):
+        load_tokenizer(TextTowerConfig(name=str(saved_encoder)))
+
+
 def test_loading_says_nothing_and_leaves_settings_as_they_were(
     saved_encoder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

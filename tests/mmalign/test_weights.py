@@ -21,7 +21,8 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "__init__.py").write_text("raise RuntimeError('its code was run')")
     (folder / "model" / "model.safetensors").write_bytes(b"weights")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(PACKAGED, NAME, msgspec.structs.replace(PACKAGED[NAME], import_name="tiny_weights"))
+    entry = msgspec.structs.replace(PACKAGED[NAME], import_name="tiny_weights", beside={})
+    monkeypatch.setitem(PACKAGED, NAME, entry)
     return folder
 
 
@@ -35,6 +36,15 @@ def test_recorded_file_is_found_without_running_the_package(package: Path, monke
 
 def test_file_that_is_not_the_recorded_one_is_refused(package: Path) -> None:
     with pytest.raises(WeightsError, match=r"not the file that was recorded: sha256 .*expected 53aa51172d14"):
+        packaged_file(NAME)
+
+
+def test_changed_tokenizer_beside_the_weights_is_refused(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (package / "model" / "tokenizer.json").write_text("{}")
+    sha256 = sha256_of(package / "model" / "model.safetensors")
+    entry = msgspec.structs.replace(PACKAGED[NAME], sha256=sha256, beside={"model/tokenizer.json": "be50" * 16})
+    monkeypatch.setitem(PACKAGED, NAME, entry)
+    with pytest.raises(WeightsError, match=r"tokenizer\.json is not the file that was recorded"):
         packaged_file(NAME)
 
 
