@@ -103,7 +103,7 @@ def _demo_latency(bench: BenchReport) -> str:
     ]
     card = f"{bench.environment.cpu}, {bench.environment.runtime.num_threads} threads, {bench.environment.date[:10]}"
     head = ("demo bundle", "batch", "stage", "p50 ms", "p90 ms", "items/s")
-    return f"## Latency\n\n{card}, golden images of every size, `mmalign bench`:\n\n{_table(head, rows)}"
+    return f"## Latency\n\n{card}, golden images of every size and texts up to the context length, `mmalign bench`:\n\n{_table(head, rows)}"
 
 
 def _reference(report: ReferenceReport) -> str:
@@ -120,7 +120,9 @@ def _reference(report: ReferenceReport) -> str:
         for (tower, size), found in groups.items()
     ]
     head = ("p50 ms (times eager)", "batch", *(_ENGINES[name] for name in engines))
-    note = "The reference architecture, random weights, all engines taking turns in one run (`make bench`):"
+    others = report.environment.others_cpu_share
+    share = "" if others is None else f"; other processes took {others:.0%} of the CPU meanwhile"
+    note = f"The reference architecture, random weights, all engines taking turns in one run (`make bench`{share}):"
     return f"{note}\n\n{_table(head, rows)}"
 
 
