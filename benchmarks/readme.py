@@ -103,7 +103,8 @@ def _demo_latency(bench: BenchReport) -> str:
     ]
     card = f"{bench.environment.cpu}, {bench.environment.runtime.num_threads} threads, {bench.environment.date[:10]}"
     head = ("demo bundle", "batch", "stage", "p50 ms", "p90 ms", "items/s")
-    return f"## Latency\n\n{card}, golden images of every size and texts up to the context length, `mmalign bench`:\n\n{_table(head, rows)}"
+    items = "golden images of every size and texts up to the context length"
+    return f"## Latency\n\n{card}, {items}, `mmalign bench`:\n\n{_table(head, rows)}"
 
 
 def _reference(report: ReferenceReport) -> str:

@@ -22,8 +22,8 @@ first place. The cards with the most right answers come first."""
 def image_searches(results: DemoResults) -> str:
     """Return the searches by drawings, a row each."""
     words = """One drawing of each style, of things that training never saw; the last is in the style it never saw
-either. They were picked after a first try with four OpenMoji drawings, none of which got its name: the figures below count
-them all. Beside each stand the nearest of all the names and the nearest other drawings. A mark says: the same thing."""
+either. They were picked after a first try with four OpenMoji drawings, none of which got its name; the figures below
+count them all. Beside each stand the nearest names and the nearest other drawings. A mark says: the same thing."""
     rows = "".join(_drawing_row(search) for search in results.image_searches)
     return section("drawings", "Drawings find names, and each other", words, f'<div class="drawings">{rows}</div>')
 
