@@ -6,8 +6,9 @@ are `mmalign.train.train` and `mmalign.evaluate.evaluate`: their modules bear th
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from mmalign_runtime.lazy import lazy_names
 
 if TYPE_CHECKING:
     from mmalign.config import Config, load_config
@@ -48,12 +49,4 @@ __all__ = [
     "space_id",
 ]
 
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

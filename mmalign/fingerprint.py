@@ -14,6 +14,7 @@ from mmalign.model import DualEncoder
 from mmalign_runtime.spec import ImageSpec, TextSpec
 
 _ID_LENGTH = 32
+_LIMITS = frozenset({"limits", "max_characters"})
 
 
 def digest_state(state: Mapping[str, Tensor]) -> str:
@@ -39,10 +40,14 @@ def digest_texts(parts: Iterable[str | bytes]) -> str:
 def space_id(model: DualEncoder, image: ImageSpec, text: TextSpec, tokenizer: Tokenizer) -> str:
     """Return the id of the space that a model's vectors live in: weights, projections, pixels, tokens, all of them.
 
-    `max_pixels` is left out: a limit refuses an image, it moves no vector. The scale is left out for the same reason.
+    The specs' limits are left out: they refuse an item, they move no vector. The scale is left out for the same reason.
     """
     state = {name: tensor for name, tensor in model.state_dict().items() if name != "logit_scale"}
-    pixels = msgspec.json.encode(msgspec.structs.replace(image, max_pixels=0), order="sorted")
-    tokens = msgspec.json.encode(text, order="sorted")
+    pixels, tokens = (msgspec.json.encode(_without_limits(spec), order="sorted") for spec in (image, text))
     parts = (digest_state(state), pixels, tokens, tokenizer.to_str(), model.text_tower.pooling)
     return "mma-" + digest_texts(parts)[:_ID_LENGTH]
+
+
+def _without_limits(spec: ImageSpec | TextSpec) -> dict[str, object]:
+    fields: dict[str, object] = msgspec.to_builtins(spec)
+    return {name: value for name, value in fields.items() if name not in _LIMITS}

@@ -34,6 +34,7 @@ from mmalign.text import (
 )
 from mmalign.vision import check_image_tower, create_image_tower, load_image_tower
 from mmalign_runtime.atomic import replacing
+from mmalign_runtime.pool import thread_pool
 from mmalign_runtime.preprocess import Preprocessor
 from mmalign_runtime.threads import available_threads
 from mmalign_runtime.tokenizer import TextTokenizer
@@ -77,7 +78,7 @@ class Run(msgspec.Struct, frozen=True):
 
     def preprocessor(self) -> Preprocessor:
         """Return the run's preprocessing graph, loaded."""
-        return Preprocessor(self.folder.existing("image_preprocess.onnx"), available_threads())
+        return Preprocessor(self.folder.existing("image_preprocess.onnx"), thread_pool(available_threads()))
 
 
 def initial_model(config: Config) -> DualEncoder:

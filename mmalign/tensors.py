@@ -25,9 +25,18 @@ class TensorFile(msgspec.Struct, frozen=True):
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, str]) -> None:
-    """Write tensors; a reader sees the old file or the new one, never a part."""
-    with replacing(path) as temporary:
-        save_file(_apart(tensors), temporary, metadata=_FORMAT | metadata)
+    """Write tensors; a reader sees the old file or the new one, never a part.
+
+    Raises CheckpointError when the place cannot be written to, a full disk above all.
+    """
+    try:
+        with replacing(path) as temporary:
+            save_file(_apart(tensors), temporary, metadata=_FORMAT | metadata)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path} cannot be written: {error}. What was there is as it was. Make room on the disk, then go on with "
+            "`mmalign train ... --resume`."
+        ) from error
 
 
 def read_tensors(path: Path) -> TensorFile:

@@ -28,7 +28,7 @@ from mmalign.schedule import Schedule, plan_steps
 from mmalign.towers import Towers
 from mmalign.trainer import Trainer
 from mmalign.validate import Validator
-from mmalign_runtime.atomic import replacing
+from mmalign_runtime.atomic import remove_leftovers, replacing
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +52,7 @@ def train(config: Config, run_dir: Path, *, resume: bool = False) -> TrainResult
     """
     device = training_device(config.train)
     _check_folder(config, run_dir, resume=resume)
+    remove_leftovers(run_dir)  # of a run that was killed while it wrote a checkpoint
     splits = load_splits(config.data, config.image)
     run = _open_run(config, run_dir, resume=resume)
     num_pairs, batch_size = len(splits.train), min(config.train.batch_size, len(splits.train))

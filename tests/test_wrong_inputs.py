@@ -45,7 +45,7 @@ def test_a_bad_image_is_named_and_nothing_is_written(
 ) -> None:
     (photos / name).write_bytes(content)
     out = photos.parent / "vectors.npz"
-    error = error_of(capsys, "embed", FIXTURE, photos, "--out", out)
+    error = error_of(capsys, "embed", FIXTURE, photos, "--out", out, "--on-error", "raise")
     assert name in error
     assert seen in error
     assert fix in error

@@ -12,17 +12,18 @@ from benchmarks.demo.results import DemoResults, GoldenImage
 from mmalign_runtime.bench import StageTiming
 from mmalign_runtime.image import decode_image
 from mmalign_runtime.spec import ImageSpec
-from mmalign_runtime.verify import CaseResult
+from mmalign_runtime.verify import CaseResult, CheckResult
 
 _THUMBNAIL_SIDE = 92  # pixels: twice the side it is shown at, for dense screens
-_LETTERS = {"text": "T", "image": "all"}  # where there is no picture: a text, or all images in one batch
+_LETTER = "T"  # in a picture's place, for a text
 _STAGE_COLOURS = {"decode": "--second", "tokenize": "--second", "preprocess": "--map", "tower": "--model"}
 
 
 def parity(results: DemoResults) -> str:
     """Return every golden case with its difference from PyTorch."""
     words = """The bundle carries real files and texts, and the vectors that PyTorch gave for them. Before it serves, it
-is held to them on the machine at hand, from the bytes of the file to the vector, alone and in a batch."""
+is held to them on the machine at hand, from the bytes of the file to the vector, and its vectors to themselves,
+whatever else is going on."""
     report = results.verification
     files = {image.name: image for image in results.golden}
     cases = report.cases
@@ -39,6 +40,7 @@ is held to them on the machine at hand, from the bytes of the file to the vector
     body = f"""<figure>{dots}<figcaption>{verdict} Each dot is a case: the largest difference in any number of its
 vector, on a logarithmic axis. To the right of the red line a bundle is refused, and so it is when a cosine falls below
 {report.bounds.cosine_bound}.</figcaption></figure>
+{table(["-check", "-what", "moved by", "at most", "-verdict"], [_check_row(check) for check in report.checks])}
 <ul class="golden">{items}</ul>"""
     return section("parity", "The same vectors, with proof", words, body)
 
@@ -47,7 +49,7 @@ def latency(results: DemoResults) -> str:
     """Return the time of each stage, as bars an item and as a table a batch."""
     timings, card = results.bench.timings, results.bench.environment
     words = f"""Median time of one item, by stage, on {card.runtime.num_threads} threads of {escape(card.cpu)}. The
-images are the bundle's golden ones: mostly photographs, one of them of 12 megapixels."""
+images are the bundle's golden ones: mostly photographs, one of them of 20 megapixels."""
     stages = "".join(_stage_bar(total, timings) for total in timings if total.stage == "total")
     keys = (("--second", "decode or tokenize"), ("--map", "preprocess"), ("--model", "tower"))
     legend = "".join(legend_key(*key) for key in keys)
@@ -57,8 +59,15 @@ images are the bundle's golden ones: mostly photographs, one of them of 12 megap
     return section("latency", "Where the time goes", words, body)
 
 
+def _check_row(check: CheckResult) -> str:
+    figures = [f"{check.max_abs_difference:.1e}", f"{check.bound:.0e}"] if check.name != "placement" else ["", ""]
+    words = [f'<td class="word">{escape(word)}</td>' for word in (check.name, check.detail)]
+    verdict = f'<td class="word">{"holds" if check.passed else "fails"}</td>'
+    return f"<tr>{''.join(words)}{''.join(f'<td>{figure}</td>' for figure in figures)}{verdict}</tr>"
+
+
 def _golden_item(case: CaseResult, image: GoldenImage | None) -> str:
-    thumb = f'<img src="{_thumbnail(image)}" alt="">' if image else _LETTERS[case.kind]
+    thumb = f'<img src="{_thumbnail(image)}" alt="">' if image else _LETTER
     note = f"{image.width:,} × {image.height:,}" if image else case.kind
     if not case.passed:
         note += f", {case.stage}: {escape(case.detail)}"

@@ -18,6 +18,7 @@ from benchmarks.reference.workload import eager_function
 from mmalign_export.to_compiled import compile_tower, load_aoti, package_aoti
 from mmalign_export.to_onnx import OPSET_VERSION, export_onnx
 from mmalign_export.towers import TowerFunction, TracedTower
+from mmalign_runtime.pool import thread_pool
 from mmalign_runtime.session import Feeds, OnnxSession, SessionOptions
 from mmalign_runtime.spec import Modality
 
@@ -53,7 +54,7 @@ def build_onnx_engine(
     """Return onnxruntime on one tower exported with one opset."""
     path = work_dir / f"{modality}-{opset_version}.onnx"
     export_onnx(tower, path, opset_version)
-    return Engine(name, modality, OnnxSession(path, SessionOptions(provider="cpu", num_threads=num_threads)).run)
+    return Engine(name, modality, OnnxSession(path, path.name, SessionOptions("cpu", thread_pool(num_threads))).run)
 
 
 def _on_arrays(function: TowerFunction, input_names: Sequence[str]) -> EngineFunction:

@@ -24,6 +24,7 @@ from mmalign.text import TextTowerConfig, load_text_tower, load_tokenizer
 from mmalign.vision import ImageTowerConfig, load_image_tower
 from mmalign_export.towers import IMAGE_INPUTS, TEXT_INPUTS, TowerFunction, TracedTower, image_tower, text_tower
 from mmalign_runtime.image import Pixels, decode_image
+from mmalign_runtime.pool import thread_pool
 from mmalign_runtime.preprocess import Preprocessor
 from mmalign_runtime.session import Feeds
 from mmalign_runtime.spec import ImageSpec, Modality, TextSpec
@@ -99,7 +100,7 @@ def _batch(modality: Modality, towers: dict[Modality, TracedTower], feeds: Feeds
 def _image_feeds(num_images: int, work_dir: Path, num_threads: int) -> Feeds:
     graph = work_dir / "image_preprocess.onnx"
     write_preprocess(ImageSpec(), graph)
-    preprocess = Preprocessor(graph, num_threads)
+    preprocess = Preprocessor(graph, thread_pool(num_threads))
     photo = decode_image(_PHOTO.read_bytes(), ImageSpec())  # (H, W, 3)
     rng = np.random.default_rng(SEED)
     return {IMAGE_INPUTS[0]: np.concatenate([preprocess(_crop(photo, rng)) for _ in range(num_images)])}

@@ -5,8 +5,9 @@ Names are loaded when first used: the command line lists its verbs without impor
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from mmalign_runtime.lazy import lazy_names
 
 if TYPE_CHECKING:
     from mmalign_export.errors import ExportError, ParityError
@@ -46,12 +47,4 @@ __all__ = [
     "text_tower",
 ]
 
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -1,12 +1,8 @@
-"""Writes a bundle: the files other tools read, the spec with every file's hash, and the folder in one rename."""
+"""Writes a bundle: the files other tools read, and the spec with every file's hash."""
 
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -16,9 +12,8 @@ import msgspec
 from mmalign.fingerprint import space_id
 from mmalign.run import Run
 from mmalign.weights import PACKAGED, PYPI_PREFIX
-from mmalign_export.errors import ExportError
-from mmalign_runtime.bundle import sha256_of
 from mmalign_runtime.golden import Golden
+from mmalign_runtime.hashes import sha256_of_file
 from mmalign_runtime.spec import (
     FORMAT_VERSION,
     SPEC_NAME,
@@ -52,24 +47,6 @@ _RECORDED = (
 )
 # transformers' numbers for Pillow's filters
 _RESAMPLE = {"bilinear": 2, "bicubic": 3}
-
-
-@contextmanager
-def staged(out: Path, *, force: bool) -> Iterator[Path]:
-    """Give a folder beside `out` that takes its place when the block ends well, and is removed when it does not.
-
-    Raises ExportError when `out` is there already and `force` is not set.
-    """
-    if out.exists() and not force:
-        raise ExportError(f"{out} exists already. Add --force to replace it, or choose another --out.")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    stage = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-    try:
-        stage.chmod(0o755)
-        yield stage
-        _replace(stage, out)
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
 
 
 def write_side_files(run: Run, folder: Path) -> None:
@@ -140,7 +117,7 @@ def _provenance(run: Run, opset_version: int) -> Provenance:
 
 def _hashes(folder: Path) -> dict[str, str]:
     listed = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != SPEC_NAME)
-    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in listed}
+    return {path.relative_to(folder).as_posix(): sha256_of_file(path) for path in listed}
 
 
 def _preprocessor_config(run: Run) -> dict[str, object]:
@@ -164,14 +141,3 @@ def _preprocessor_config(run: Run) -> dict[str, object]:
 
 def _write_json(path: Path, contents: dict[str, object]) -> None:
     path.write_text(json.dumps(contents, indent=2, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def _replace(stage: Path, out: Path) -> None:
-    """Put the stage in place; an old bundle is moved aside first and removed last: one of the two is always whole."""
-    if not out.exists():
-        stage.rename(out)
-        return
-    aside = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.old."))
-    out.rename(aside / out.name)
-    stage.rename(out)
-    shutil.rmtree(aside)

@@ -22,14 +22,14 @@ from mmalign_export.bundle import (
     TEXT_MODEL,
     VISION_AOTI,
     VISION_MODEL,
-    staged,
     write_golden,
     write_side_files,
     write_spec,
 )
 from mmalign_export.card import model_card
-from mmalign_export.golden import golden_files, golden_texts, make_golden
+from mmalign_export.golden import GoldenFile, golden_files, golden_texts, make_golden
 from mmalign_export.parity import Artifact, check_parity
+from mmalign_export.staging import staged
 from mmalign_export.to_compiled import compile_tower, load_aoti, package_aoti
 from mmalign_export.to_onnx import OPSET_VERSION, export_onnx
 from mmalign_export.towers import TracedTower, image_tower, text_tower
@@ -74,8 +74,12 @@ def export_model(
     formats: Sequence[Format] = ("onnx",),
     opset_version: int = OPSET_VERSION,
     force: bool = False,
+    image_files: Sequence[GoldenFile] | None = None,
 ) -> BundleSpec:
-    """Export a run in memory; a few of `own_pairs` join the golden cases. Errors as `export_run`."""
+    """Export a run in memory; a few of `own_pairs` join the golden cases. Errors as `export_run`.
+
+    `image_files` take the place of the golden images that are usually made.
+    """
     towers = (image_tower(run.model, run.config.image), text_tower(run.model, run.config.text))
     with staged(out, force=force) as folder:
         (folder / "onnx").mkdir()
@@ -89,7 +93,8 @@ def export_model(
                 package_aoti(tower, folder / name)
         write_side_files(run, folder)
         texts = golden_texts(own_pairs, run.config.text.context_length)
-        golden = make_golden(run, golden_files(own_pairs), texts, folder)
+        files = golden_files(own_pairs) if image_files is None else image_files
+        golden = make_golden(run, files, texts, folder)
         write_golden(golden, folder)
         write_spec(run, folder, (), opset_version)  # unproven yet: the runtime reads it to be proven
         parity = _prove(run, golden, towers, formats, folder)
@@ -123,7 +128,7 @@ def _prove(
 def _finish(run: Run, folder: Path, parity: tuple[Parity, ...], opset_version: int) -> BundleSpec:
     """Write the card, whose figures need the proven bundle, then the spec that seals it too."""
     spec = write_spec(run, folder, parity, opset_version)
-    embedder = Embedder.load(folder, provider="cpu", check_hashes=False)
+    embedder = Embedder.load(folder, provider="cpu", verify=None)
     bundle = embedder.bundle
     report = run_bench(
         embedder,

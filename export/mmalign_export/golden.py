@@ -19,15 +19,18 @@ from PIL import Image
 
 from mmalign.data import Pair
 from mmalign.run import Run
+from mmalign_export.profile import display_p3_profile
 from mmalign_runtime.golden import Golden, ImageCase, TextCase, pixels_sha256, sample_pixel_values, sample_pixels
 from mmalign_runtime.image import decode_image
 
 _PHOTO = "photo/grace_hopper.jpg"
 _EXIF_ORIENTATION = 0x0112
-_LARGE = (4000, 3000)  # 12 megapixels, a phone's photograph
+_LARGE = (5496, 3672)  # 20 megapixels, a camera's photograph
 _NUM_OWN = 4
 
-_SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif"}
+VERY_LARGE = "very large"
+
+_SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif", "TIFF": ".tif"}
 
 
 class GoldenFile(msgspec.Struct, frozen=True):
@@ -112,7 +115,7 @@ def _format_matrix() -> list[GoldenFile]:
         ("landscape 3:2", landscape, "JPEG", {}),
         ("portrait 9:16", portrait, "JPEG", {}),
         ("odd size", photo.resize((301, 199)), "JPEG", {"subsampling": 0}),
-        ("very large", photo.resize(_LARGE), "JPEG", {"quality": 60}),
+        (VERY_LARGE, photo.resize(_LARGE), "JPEG", {"quality": 60}),
         ("tiny", photo.resize((3, 2)), "PNG", {}),
         ("one pixel", photo.resize((1, 1)), "PNG", {}),
         ("target size", photo.resize((224, 224)), "PNG", {}),
@@ -123,13 +126,16 @@ def _format_matrix() -> list[GoldenFile]:
         ("palette", small.quantize(64), "PNG", {}),
         ("palette with transparency", small.quantize(64), "PNG", {"transparency": 7}),
         ("16-bit", Image.fromarray(levels * 257 + 128), "PNG", {}),
+        ("float TIFF", Image.fromarray(levels.astype(np.float32) / 255), "TIFF", {}),
+        ("wide gamut", small, "PNG", {"icc_profile": display_p3_profile()}),
         ("CMYK", landscape.convert("CMYK"), "JPEG", {}),
         ("progressive", landscape, "JPEG", {"progressive": True}),
         ("WebP", portrait, "WEBP", {"quality": 80}),
         ("WebP with alpha", _with_alpha(small.rotate(90, expand=True)), "WEBP", {"lossless": True}),
         ("animated GIF", landscape.resize((120, 80)), "GIF", animation),
+        ("animated WebP", landscape.resize((120, 80)), "WEBP", animation | {"lossless": True}),
     ]
-    images += [(f"EXIF orientation {value}", small, "JPEG", {"exif": _exif(value)}) for value in range(2, 9)]
+    images += [(f"EXIF orientation {value}", small, "JPEG", {"exif": _exif(value)}) for value in range(1, 9)]
     return [_encode(name.replace(":", "x"), image, kind, options) for name, image, kind, options in images]
 
 

@@ -5,8 +5,9 @@ Names are loaded when first used, so that `import mmalign_runtime` costs next to
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from mmalign_runtime.lazy import lazy_names
 
 if TYPE_CHECKING:
     from mmalign_runtime.bundle import Bundle, open_bundle
@@ -21,12 +22,16 @@ if TYPE_CHECKING:
     )
     from mmalign_runtime.ranking import search
     from mmalign_runtime.saved import SavedVectors, load_vectors
+    from mmalign_runtime.spaces import compat, similarity
+    from mmalign_runtime.spec import ImageLimits
     from mmalign_runtime.streaming import PartialBatch, StreamedItem
+    from mmalign_runtime.verify import verify_bundle
 
 _HOMES = {
     "Bundle": "bundle",
     "BundleError": "errors",
     "Embedder": "embedder",
+    "ImageLimits": "spec",
     "InputError": "errors",
     "ItemError": "errors",
     "MmalignError": "errors",
@@ -35,15 +40,19 @@ _HOMES = {
     "SavedVectors": "saved",
     "SpaceMismatchError": "errors",
     "StreamedItem": "streaming",
+    "compat": "spaces",
     "load_vectors": "saved",
     "open_bundle": "bundle",
     "search": "ranking",
+    "similarity": "spaces",
+    "verify_bundle": "verify",
 }
 
 __all__ = [
     "Bundle",
     "BundleError",
     "Embedder",
+    "ImageLimits",
     "InputError",
     "ItemError",
     "MmalignError",
@@ -52,17 +61,12 @@ __all__ = [
     "SavedVectors",
     "SpaceMismatchError",
     "StreamedItem",
+    "compat",
     "load_vectors",
     "open_bundle",
     "search",
+    "similarity",
+    "verify_bundle",
 ]
 
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

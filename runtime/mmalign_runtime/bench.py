@@ -19,6 +19,7 @@ import msgspec
 import numpy as np
 
 from mmalign_runtime.bundle import Bundle
+from mmalign_runtime.contents import FileSource
 from mmalign_runtime.embedder import Embedder
 from mmalign_runtime.encoders import ImageEncoder, TextEncoder
 from mmalign_runtime.errors import InputError
@@ -101,9 +102,9 @@ def run_bench(
     )
 
 
-def golden_images(bundle: Bundle) -> list[Path]:
+def golden_images(bundle: Bundle) -> list[FileSource]:
     """Return the images that travel with a bundle: real ones, at hand on every machine."""
-    return [bundle.path / case.file for case in load_golden(bundle).images]
+    return [bundle.source(case.file) for case in load_golden(bundle).images]
 
 
 def golden_texts(bundle: Bundle) -> list[str]:

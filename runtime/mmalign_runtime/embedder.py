@@ -2,34 +2,68 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal, TypeVar, get_args, overload
+from types import TracebackType
+from typing import Literal, get_args, overload
+
+import numpy as np
+from numpy.typing import NDArray
 
 from mmalign_runtime.bundle import Bundle, open_bundle
 from mmalign_runtime.encoders import ImageEncoder, TextEncoder
-from mmalign_runtime.errors import BundleError
+from mmalign_runtime.errors import BundleError, EmbedderStateError
 from mmalign_runtime.image import ImageItem
 from mmalign_runtime.info import RuntimeInfo, TowerInfo
-from mmalign_runtime.providers import Provider, resolve_provider
-from mmalign_runtime.session import SessionOptions
-from mmalign_runtime.spec import Modality, Precision
+from mmalign_runtime.pool import thread_pool
+from mmalign_runtime.providers import Provider, provider_choices, resolve_provider
+from mmalign_runtime.session import OnnxSession, SessionOptions
+from mmalign_runtime.spec import ImageLimits, Modality, Precision
 from mmalign_runtime.streaming import OnError, PartialBatch, StreamedItem, Vectors, gather, stream_batches
 from mmalign_runtime.threads import available_threads
 
 DEFAULT_BATCH_SIZE = 32
 
-Encoder = TypeVar("Encoder")
+Verification = Literal["hash", "golden"]
 
 
 class Embedder:
-    """Turns images and texts into unit vectors of one space. Safe to call from many threads at once."""
+    """Turns images and texts into unit vectors of one space.
 
-    def __init__(self, bundle: Bundle, image: ImageEncoder | None, text: TextEncoder | None, info: RuntimeInfo) -> None:
+    Safe to call from many threads at once; on the CPU their runs take turns, since each uses all threads. Not across a
+    fork: load it in the child. Close it, or use it as a context manager, to give its memory back at once.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        provider: Provider = "auto",
+        precision: Precision = "fp32",
+        num_threads: int | None = None,
+        towers: Sequence[Modality] = ("image", "text"),
+        image_limits: ImageLimits | None = None,
+        allow_spinning: bool = False,
+    ) -> None:
+        """Take an opened bundle; towers are loaded when first used. `load` is the usual way in."""
+        if unknown := set(towers) - set(get_args(Modality)):
+            raise ValueError(f"towers {sorted(unknown)} are not known; choose among {', '.join(get_args(Modality))}.")
+        if num_threads is not None and num_threads < 1:
+            raise ValueError(f"num_threads is {num_threads}, expected at least 1, or None for what is available.")
+        for tower in towers:
+            bundle.model(tower, precision)
         self.bundle = bundle
-        self._image = image
-        self._text = text
-        self._info = info
+        self.precision: Precision = precision
+        self.towers = tuple(towers)
+        self._provider_asked = provider
+        pool = thread_pool(num_threads or available_threads())
+        self.options = SessionOptions(resolve_provider(provider), pool, allow_spinning)
+        self._image_limits = image_limits
+        self._image: ImageEncoder | None = None
+        self._text: TextEncoder | None = None
+        self._is_closed = False
+        self._loading = threading.Lock()
 
     @classmethod
     def load(
@@ -40,33 +74,61 @@ class Embedder:
         precision: Precision = "fp32",
         num_threads: int | None = None,
         towers: Sequence[Modality] = ("image", "text"),
-        check_hashes: bool = True,
+        verify: Verification | None = "hash",
+        lazy: bool = False,
+        image_limits: ImageLimits | None = None,
+        allow_spinning: bool = False,
     ) -> Embedder:
-        """Open a bundle and load the towers asked for.
+        """Open a bundle, a folder or a .mmalign file, and load the towers asked for.
 
-        `num_threads` defaults to what the affinity mask and the container's quota allow. Raises BundleError (and its
-        children) when the bundle cannot be used, ProviderError when the provider is not there.
+        `num_threads` defaults to what the affinity mask and the container's quota allow. `verify="hash"` holds every
+        file to its hash (files untouched since an earlier check are not read again), `"golden"` runs the golden cases
+        too, as `mmalign verify` does, None does neither. With `lazy`, a tower is loaded when it is first used.
+        `image_limits` take the place of the bundle's. `allow_spinning` lets threads wait busily between runs: for a
+        machine that does nothing else.
+
+        Raises BundleError (and its children) when the bundle cannot be used, ProviderError when the provider is not
+        there, ValueError for arguments that make no sense.
         """
-        if unknown := set(towers) - set(get_args(Modality)):
-            raise ValueError(f"towers {sorted(unknown)} are not known; choose among {', '.join(get_args(Modality))}.")
-        bundle = open_bundle(path, check_hashes=check_hashes)
-        options = SessionOptions(resolve_provider(provider), num_threads or available_threads())
-        image = ImageEncoder(bundle, precision, options) if "image" in towers else None
-        text = TextEncoder(bundle, precision, options) if "text" in towers else None
-        sessions = [("image", image.session)] if image else []
-        sessions += [("text", text.session)] if text else []
-        info = RuntimeInfo(
-            bundle=str(bundle.path),
-            space_id=bundle.spec.space_id,
-            variant_id=bundle.spec.variant_id(precision),
-            embed_dim=bundle.spec.embed_dim,
+        if verify not in (None, *get_args(Verification)):
+            raise ValueError(f"verify is {verify!r}, expected 'hash', 'golden' or None.")
+        embedder = cls(
+            open_bundle(path, check_hashes=verify is not None),
+            provider=provider,
             precision=precision,
-            provider_asked=provider,
-            provider=options.provider,
-            num_threads=options.num_threads,
-            towers=tuple(TowerInfo(name, session.path.name, session.placement()) for name, session in sessions),
+            num_threads=num_threads,
+            towers=towers,
+            image_limits=image_limits,
+            allow_spinning=allow_spinning,
         )
-        return cls(bundle, image, text, info)
+        if not lazy:
+            embedder.load_towers()
+        if verify == "golden":
+            from mmalign_runtime.verify import require_golden  # it embeds, so it stands above this module
+
+            require_golden(embedder)
+        return embedder
+
+    def load_towers(self) -> None:
+        """Load every tower that was asked for and is not loaded yet."""
+        for tower in self.towers:
+            _ = self.image if tower == "image" else self.text
+
+    def close(self) -> None:
+        """Give back the memory of both towers; using the embedder afterwards raises EmbedderStateError."""
+        with self._loading:
+            self._is_closed = True
+            for encoder in (self._image, self._text):
+                if encoder is not None:
+                    encoder.close()
+
+    def __enter__(self) -> Embedder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
 
     @property
     def space_id(self) -> str:
@@ -84,18 +146,44 @@ class Embedder:
         return self.bundle.spec.logit_scale
 
     @property
+    def variant_id(self) -> str:
+        """The id of the files of this precision, which made the vectors' last digits."""
+        return self.bundle.spec.variant_id(self.precision)
+
+    @property
     def image(self) -> ImageEncoder:
-        """The image side. Raises BundleError when it was not loaded."""
-        return _loaded(self._image, "image")
+        """The image side. Raises BundleError when it is not among the towers asked for."""
+        with self._loading:
+            self._check_usable("image")
+            if self._image is None:
+                self._image = ImageEncoder(self.bundle, self.precision, self.options, self._image_limits)
+            return self._image
 
     @property
     def text(self) -> TextEncoder:
-        """The text side. Raises BundleError when it was not loaded."""
-        return _loaded(self._text, "text")
+        """The text side. Raises BundleError when it is not among the towers asked for."""
+        with self._loading:
+            self._check_usable("text")
+            if self._text is None:
+                self._text = TextEncoder(self.bundle, self.precision, self.options)
+            return self._text
 
     def info(self) -> RuntimeInfo:
-        """Say what was chosen: provider, precision, threads, and where the nodes went."""
-        return self._info
+        """Say what was chosen: provider and its options, precision, threads, and where the nodes went."""
+        loaded = [("image", self._image), ("text", self._text)]
+        return RuntimeInfo(
+            bundle=str(self.bundle.path),
+            space_id=self.space_id,
+            variant_id=self.variant_id,
+            embed_dim=self.embed_dim,
+            precision=self.precision,
+            provider_asked=self._provider_asked,
+            provider=self.options.provider,
+            num_threads=self.options.pool.num_threads,
+            num_runs=self.options.pool.num_runs,
+            allow_spinning=self.options.allow_spinning,
+            towers=tuple(_tower_info(name, encoder.session) for name, encoder in loaded if encoder is not None),
+        )
 
     @overload
     def encode_image(
@@ -146,11 +234,22 @@ class Embedder:
         """Embed any number of texts, one batch in memory at a time, yielding them in order."""
         return stream_batches(texts, self.text.checked, self.text.vectors, batch_size, on_error)
 
+    def truncated(self, texts: Sequence[str]) -> NDArray[np.bool_]:
+        """Return (N,) which texts are longer than the bundle's context length, and lose their end before the tower."""
+        _reject_single(texts, "texts")
+        return self.text.tokenizer.encode(texts).truncated
 
-def _loaded(encoder: Encoder | None, tower: Modality) -> Encoder:
-    if encoder is None:
-        raise BundleError(f"the {tower} tower was not loaded: add {tower!r} to `towers` of Embedder.load.")
-    return encoder
+    def _check_usable(self, tower: Modality) -> None:
+        if self._is_closed:
+            raise EmbedderStateError("this embedder was closed. Load it again.")
+        if tower not in self.towers:
+            raise BundleError(f"the {tower} tower was not loaded: add {tower!r} to `towers` of Embedder.load.")
+
+
+def _tower_info(name: str, session: OnnxSession) -> TowerInfo:
+    options = session.options
+    choices = provider_choices(options.provider, options.pool.num_threads)
+    return TowerInfo(name, Path(session.name).name, choices, session.placement())
 
 
 def _reject_single(items: object, name: str) -> None:

@@ -3,10 +3,13 @@
 MmalignError
 ├── BundleError                 the bundle cannot be used
 │   ├── BundleFormatError       bundle.json is not what this version reads
-│   └── BundleIntegrityError    a file is missing, changed, or outside the folder
+│   ├── BundleIntegrityError    a file is missing, changed, or outside the bundle
+│   └── VerificationError       the golden cases give other vectors here
 ├── ItemError                   one image or text cannot be embedded
 ├── InputError                  a command's input (folder, table, column) is not usable
 ├── ProviderError               the execution provider asked for is not there
+├── EngineError                 onnxruntime failed inside a run
+├── EmbedderStateError          an embedder is used after close(), or in a forked child
 ├── MissingDependencyError      an optional package is not installed
 └── SpaceMismatchError          vectors of two spaces were about to be compared
 
@@ -29,7 +32,11 @@ class BundleFormatError(BundleError):
 
 
 class BundleIntegrityError(BundleError):
-    """A file of the bundle is missing, was changed, or leaves the bundle's folder."""
+    """A file of the bundle is missing, was changed, or leaves the bundle."""
+
+
+class VerificationError(BundleError):
+    """The bundle's golden cases give other vectors on this machine than the reference gave."""
 
 
 class ItemError(MmalignError):
@@ -57,6 +64,14 @@ class InputError(MmalignError):
 
 class ProviderError(MmalignError):
     """The execution provider that was asked for is not available, or did not take the model."""
+
+
+class EngineError(MmalignError):
+    """onnxruntime failed while it ran a graph: memory ran out, or the device was lost."""
+
+
+class EmbedderStateError(MmalignError):
+    """An embedder cannot be used any more: it was closed, or this process was forked from the one that loaded it."""
 
 
 class MissingDependencyError(MmalignError):

@@ -48,9 +48,9 @@ class Golden(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 def load_golden(bundle: Bundle) -> Golden:
     """Read the bundle's golden cases. Raises BundleFormatError, naming the field, when they break the format."""
-    path = bundle.file(bundle.spec.golden)
+    path = bundle.path / bundle.spec.golden
     try:
-        golden = msgspec.json.decode(path.read_bytes(), type=Golden)
+        golden = msgspec.json.decode(bundle.read(bundle.spec.golden), type=Golden)
     except msgspec.DecodeError as error:
         raise BundleFormatError(f"{path}: {error}. Export the bundle again.") from error
     if not golden.images or not golden.texts:

@@ -1,129 +1,120 @@
 """From an item (path, bytes, file, PIL image, array) to its pixels: (H, W, 3) uint8 RGB.
 
-This is all that happens outside the preprocessing graph: open, check the header against the limit, decode, turn as EXIF
-says, and bring every colour mode to RGB. Resize, crop and normalisation are the graph's.
+This is all that happens outside the preprocessing graph: open, check the header against the limits, decode, bring every
+colour mode to RGB, and turn as EXIF says. Resize, crop and normalisation are the graph's.
 """
 
 from __future__ import annotations
 
-import io
+import logging
+import struct
 from pathlib import Path
-from typing import IO, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image
 
+from mmalign_runtime.arrays import Pixels, check_array
+from mmalign_runtime.colour import to_rgb
 from mmalign_runtime.errors import ItemError
+from mmalign_runtime.limits import check_size
+from mmalign_runtime.opening import ImageItem, open_image
+from mmalign_runtime.refusal import Refusal
 from mmalign_runtime.spec import ImageSpec
 
-ImageItem: TypeAlias = str | Path | bytes | IO[bytes] | Image.Image | NDArray[np.uint8]
-Pixels: TypeAlias = NDArray[np.uint8]
+__all__ = ["ImageItem", "Pixels", "decode_image", "describe"]
 
-_SIXTEEN_BIT_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N", "I"})
-_ALPHA_MODES = frozenset({"RGBA", "LA", "PA", "La", "RGBa"})
-# 65535 = 255 * 257: dividing by 257 maps the 16-bit range onto the 8-bit one exactly at both ends.
-_SIXTEEN_TO_EIGHT = 257
-# What Pillow's plugins raise on damaged bytes, found by corrupting files of eleven formats (RuntimeError is AVIF's).
-_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, RuntimeError)
+logger = logging.getLogger(__name__)
+
+# What Pillow's plugins raise on damaged bytes, found by corrupting files of eleven formats (RuntimeError is AVIF's);
+# MemoryError is a damaged length.
+_DAMAGED = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+    MemoryError,
+    struct.error,
+)
+_NAME_LENGTH = 200
+# How the camera was held, and what sets the picture upright (TIFF 6.0, tag 274).
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def decode_image(item: ImageItem, spec: ImageSpec, *, index: int = 0) -> Pixels:
     """Decode one item to (H, W, 3) uint8 RGB, C-contiguous.
 
-    EXIF orientation is honoured; alpha is composited on `spec.background`; palette, grey, 16-bit, CMYK and 1-bit images
-    become RGB; of an animation the first frame counts. Arrays must be (H, W, 3) uint8 RGB already.
+    EXIF orientation is honoured; alpha is composited on `spec.background`; palette, grey, 16-bit, float, CMYK and 1-bit
+    images become RGB; of an animated file the first frame counts, a PIL image is taken at its current frame. A file
+    object is read from its start. Arrays must be (H, W, 3) uint8 already, and RGB: BGR cannot be told by looking.
 
     Raises ItemError carrying `index`, the item's name and the stage: "open" when there is no such file or it is no
-    image, "decode" when it is truncated, too large, or its mode is not known.
+    image, "decode" when it is truncated, outside `spec.limits`, or its pixels have no agreed meaning.
     """
     source = describe(item)
-    if isinstance(item, np.ndarray):
-        pixels = _check_array(item, source, index)
-        _check_size((pixels.shape[1], pixels.shape[0]), spec, source, index)
-        return pixels
     try:
-        with _open(item) as image:
-            _check_size(image.size, spec, source, index)
-            _check_mode(image.mode, source, index)
-            return _to_rgb(image, spec)
-    except ItemError:
-        raise
+        return _decode(item, spec, source)
+    except Refusal as refusal:
+        raise ItemError(index, source, refusal.stage, refusal.reason) from refusal
     except FileNotFoundError as error:
         raise ItemError(index, source, "open", "there is no such file. Check the path.") from error
-    except (IsADirectoryError, PermissionError) as error:
-        raise ItemError(index, source, "open", f"{error.strerror}; expected a readable file.") from error
-    except UnidentifiedImageError as error:
-        raise ItemError(index, source, "open", _unidentified(item)) from error
-    except Image.DecompressionBombError as error:
-        raise ItemError(index, source, "decode", f"{error} Scale the image down first.") from error
-    except _DAMAGED as error:
-        reason = f"the file cannot be decoded ({error}). It is damaged or incomplete: replace it."
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        # A GIF's frame larger than its screen, and a WebP since Pillow 13, are held against Pillow's own limit as well.
+        reason = f"{error} This limit is Pillow's own, PIL.Image.MAX_IMAGE_PIXELS: raise it, or scale the image down."
+        raise ItemError(index, source, "decode", reason) from error
+    except (*_DAMAGED, Warning) as error:  # a warning, where the process turns them into errors
+        if isinstance(error, OSError) and error.errno is not None:  # the system's, not the decoder's
+            raise ItemError(index, source, "open", f"{error.strerror}; expected a readable file.") from error
+        reason = f"the file cannot be decoded ({error}). It is damaged, incomplete or of a rare kind: replace it."
         raise ItemError(index, source, "decode", reason) from error
 
 
 def describe(item: object) -> str:
     """Name an item for an error message: its path, or its type and size."""
     if isinstance(item, str | Path):
-        return str(item)
+        name = str(item)
+        return name if 0 < len(name) <= _NAME_LENGTH and name.isprintable() else ascii(name[:_NAME_LENGTH])
     if isinstance(item, bytes):
         return f"{len(item)} bytes"
     if isinstance(item, np.ndarray):
         return f"array {item.shape} {item.dtype}"
-    return str(getattr(item, "name", None) or getattr(item, "filename", None) or type(item).__name__)
+    named = getattr(item, "name", None) or getattr(item, "filename", None)
+    return named if isinstance(named, str) else type(item).__name__
 
 
-def _open(item: ImageItem) -> Image.Image:
-    if isinstance(item, Image.Image):
-        return item.copy()  # the caller's image stays open, and as it was
-    if isinstance(item, bytes):
-        return Image.open(io.BytesIO(item))
+def _decode(item: ImageItem, spec: ImageSpec, source: str) -> Pixels:
     if isinstance(item, np.ndarray):
-        raise TypeError("arrays are not opened")
-    if isinstance(item, str | Path) or hasattr(item, "read"):
-        return Image.open(item)
-    raise TypeError(f"a {type(item).__name__} is no image: pass a path, bytes, a file, a PIL image or an array")
+        pixels = check_array(item)
+        check_size((pixels.shape[1], pixels.shape[0]), spec)
+        return pixels
+    with open_image(item, spec) as image:
+        image.load()
+        turn = _UPRIGHT.get(_orientation(image, source))
+        rgb = to_rgb(image, spec)
+        return np.array(rgb if turn is None else rgb.transpose(turn))  # (H, W, 3)
 
 
-def _unidentified(item: ImageItem) -> str:
-    if item == b"" or (isinstance(item, str | Path) and Path(item).stat().st_size == 0):
-        return "the file is empty. Replace it."
-    return "the bytes are no image in a format that Pillow reads here. Check the file, or convert it to JPEG or PNG."
+def _orientation(image: Image.Image, source: str) -> int:
+    """Return the EXIF orientation. A damaged EXIF block does not lose the picture: it is taken as it is stored.
 
-
-def _check_array(array: NDArray[np.uint8], source: str, index: int) -> Pixels:
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
-        seen = f"seen shape {array.shape} and dtype {array.dtype}"
-        reason = f"{seen}, expected (H, W, 3) uint8 RGB in 0..255. Convert it."
-        raise ItemError(index, source, "decode", reason)
-    return np.ascontiguousarray(array)
-
-
-def _check_size(size: tuple[int, int], spec: ImageSpec, source: str, index: int) -> None:
-    width, height = size
-    if width * height > spec.max_pixels:
-        reason = f"{width} x {height} is more than the {spec.max_pixels} pixels that the bundle allows. Scale it down."
-        raise ItemError(index, source, "decode", reason)
-    # Scaling by the shorter side stretches a thin strip without limit: 1 x 100,000 would become 256 x 25,600,000.
-    resized = spec.shortest_edge**2 * max(size) // max(1, min(size))
-    if spec.resize == "shortest_edge" and resized > spec.max_pixels:
-        reason = f"{width} x {height} is too thin: resized, it has {resized} pixels, over {spec.max_pixels}. Crop it."
-        raise ItemError(index, source, "decode", reason)
-
-
-def _check_mode(mode: str, source: str, index: int) -> None:
-    if mode == "F":  # no range is agreed on for floats: 0..1 would come out black without a word
-        reason = "seen float pixels (mode F), expected 8 or 16 bits a channel. Convert the image to 8 bits."
-        raise ItemError(index, source, "decode", reason)
-
-
-def _to_rgb(image: Image.Image, spec: ImageSpec) -> Pixels:
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode in _SIXTEEN_BIT_MODES:
-        levels = np.asarray(upright).astype(np.int64) // _SIXTEEN_TO_EIGHT
-        upright = Image.fromarray(np.clip(levels, 0, 255).astype(np.uint8))
-    if upright.mode in _ALPHA_MODES or "transparency" in upright.info:
-        canvas = Image.new("RGBA", upright.size, (*spec.background, 255))
-        canvas.alpha_composite(upright.convert("RGBA"))
-        upright = canvas
-    return np.array(upright.convert("RGB"))  # (H, W, 3)
+    Not so where the process turns Pillow's warnings into errors: a block read halfway would turn the picture or not by
+    the process's filters, so there it is an error of the item.
+    """
+    try:
+        found = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except _DAMAGED as error:
+        logger.warning("%s: its EXIF block cannot be read (%s); taken as it is stored", source, error)
+        return 1
+    return found if isinstance(found, int) else 1

@@ -4,17 +4,36 @@ from __future__ import annotations
 
 import msgspec
 
+from mmalign_runtime.providers import ProviderChoice
+from mmalign_runtime.session import NodeGroup
+
 
 class TowerInfo(msgspec.Struct, frozen=True):
-    """One loaded tower: its file, and how many nodes each execution provider took."""
+    """One loaded tower: its file, the providers it was offered to with their options, and which took which nodes."""
 
     name: str
     file: str
-    nodes_by_provider: dict[str, int]
+    providers: tuple[ProviderChoice, ...]
+    nodes: tuple[NodeGroup, ...]
+
+    def nodes_by_provider(self) -> dict[str, int]:
+        """Return how many nodes each execution provider took."""
+        counts: dict[str, int] = {}
+        for group in self.nodes:
+            counts[group.provider] = counts.get(group.provider, 0) + group.num_nodes
+        return counts
+
+    def elsewhere(self) -> tuple[NodeGroup, ...]:
+        """Return the nodes that another provider took than the one that was asked for."""
+        return tuple(group for group in self.nodes if group.provider != self.providers[0].name)
 
 
 class RuntimeInfo(msgspec.Struct, frozen=True):
-    """Everything that was chosen, asked for or automatically, when an embedder was loaded."""
+    """Everything that was chosen, asked for or automatically, when an embedder was loaded.
+
+    A run uses `num_threads`; `num_runs` of them go on at once on the CPU, whoever calls. `towers` are those loaded
+    by now.
+    """
 
     bundle: str
     space_id: str
@@ -24,4 +43,6 @@ class RuntimeInfo(msgspec.Struct, frozen=True):
     provider_asked: str
     provider: str
     num_threads: int
+    num_runs: int
+    allow_spinning: bool
     towers: tuple[TowerInfo, ...]

@@ -11,6 +11,8 @@ from mmalign_runtime.errors import InputError, MissingDependencyError
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
+PARQUET_SUFFIX = ".parquet"
+
 
 def require_pyarrow() -> None:
     """Raise MissingDependencyError naming the extra when pyarrow is not installed."""
@@ -22,14 +24,17 @@ def require_pyarrow() -> None:
         ) from error
 
 
-def open_parquet(path: Path) -> pq.ParquetFile:
-    """Open a Parquet file, reading its footer alone. Raises MissingDependencyError, InputError for a damaged file."""
+def open_parquet(path: Path, *, memory_map: bool = False, check_pages: bool = False) -> pq.ParquetFile:
+    """Open a Parquet file, reading its footer alone; `check_pages` compares the pages that have a checksum with it.
+
+    Raises MissingDependencyError, and InputError for a damaged file.
+    """
     require_pyarrow()
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        return pq.ParquetFile(path)
+        return pq.ParquetFile(path, memory_map=memory_map, page_checksum_verification=check_pages)
     except (pa.ArrowException, OSError) as error:
         raise damaged(path, error) from error
 

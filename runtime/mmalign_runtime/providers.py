@@ -1,20 +1,50 @@
-"""Execution providers by the names people use: what is asked for and absent is an error with its fix."""
+"""Execution providers by the names people use: what is asked for and absent is an error with its fix.
+
+Their options are set here, on purpose and visibly: `Embedder.info()` shows them.
+"""
 
 from __future__ import annotations
 
 from types import ModuleType
 from typing import Literal, TypeAlias, get_args
 
+import msgspec
+
 from mmalign_runtime.errors import MissingDependencyError, ProviderError
 
-Provider: TypeAlias = Literal["auto", "cpu", "cuda"]
-ResolvedProvider: TypeAlias = Literal["cpu", "cuda"]
+Provider: TypeAlias = Literal["auto", "cpu", "cuda", "tensorrt", "openvino"]
+ResolvedProvider: TypeAlias = Literal["cpu", "cuda", "tensorrt", "openvino"]
 
-_ORT_NAMES: dict[ResolvedProvider, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+class ProviderChoice(msgspec.Struct, frozen=True):
+    """One of onnxruntime's providers, by its own name, with the options it is given."""
+
+    name: str
+    options: dict[str, str]
+
+
+_ORT_NAMES: dict[ResolvedProvider, str] = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+}
+_GPU_INSTALL = "pip uninstall onnxruntime && pip install 'mmalign-runtime[gpu]'"
 _INSTALL: dict[ResolvedProvider, str] = {
     "cpu": "pip install 'mmalign-runtime[cpu]'",
-    "cuda": "pip uninstall onnxruntime && pip install 'mmalign-runtime[gpu]'",
+    "cuda": _GPU_INSTALL,
+    "tensorrt": f"{_GPU_INSTALL} tensorrt",
+    "openvino": "pip uninstall onnxruntime && pip install onnxruntime-openvino",
 }
+_CUDA_OPTIONS = {
+    # TF32 keeps 10 bits of mantissa: vectors would differ from every other machine's.
+    "use_tf32": "0",
+    # Batches and text lengths change from call to call. An exhaustive search would run anew for every new shape; and
+    # an arena that doubles would hold memory that no shape needs.
+    "cudnn_conv_algo_search": "HEURISTIC",
+    "arena_extend_strategy": "kSameAsRequested",
+}
+_CPU = ProviderChoice(_ORT_NAMES["cpu"], {})
 
 
 def import_onnxruntime() -> ModuleType:
@@ -48,15 +78,22 @@ def resolve_provider(asked: Provider) -> ResolvedProvider:
     return asked
 
 
-def provider_options(provider: ResolvedProvider) -> list[tuple[str, dict[str, str]]]:
-    """Return onnxruntime's provider list for one provider.
+def provider_choices(provider: ResolvedProvider, num_threads: int) -> tuple[ProviderChoice, ...]:
+    """Return onnxruntime's providers for one provider, in the order in which they are offered each node.
 
-    On CUDA, TF32 is off: it keeps 10 bits of mantissa, and vectors would differ from every other machine's. The CPU
-    stands behind CUDA for the few shape nodes it does not take; `Embedder.info()` names them.
+    The CPU stands behind the others for the few nodes they do not take; `Embedder.info()` counts them.
     """
+    cuda = ProviderChoice(_ORT_NAMES["cuda"], _CUDA_OPTIONS)
     if provider == "cuda":
-        return [(_ORT_NAMES["cuda"], {"use_tf32": "0"}), (_ORT_NAMES["cpu"], {})]
-    return [(_ORT_NAMES["cpu"], {})]
+        return (cuda, _CPU)
+    if provider == "tensorrt":
+        return (ProviderChoice(_ORT_NAMES["tensorrt"], {"trt_fp16_enable": "0", "trt_bf16_enable": "0"}), cuda, _CPU)
+    if provider == "openvino":
+        # Left to itself, OpenVINO computes in bfloat16 wherever the processor has it.
+        config = {"CPU": {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": str(num_threads)}}
+        options = {"device_type": "CPU", "load_config": msgspec.json.encode(config).decode()}
+        return (ProviderChoice(_ORT_NAMES["openvino"], options), _CPU)
+    return (_CPU,)
 
 
 def ort_name(provider: ResolvedProvider) -> str:

@@ -1,12 +1,16 @@
-"""Vectors on disk: their ids, the space they live in, and the variant that made them, as Parquet or .npz."""
+"""Vectors on disk: their ids, the space they live in, and the variant that made them, as Parquet or .npz.
+
+Parquet is one file, or a folder of the parts that a bulk embedding wrote.
+"""
 
 from __future__ import annotations
 
 import zipfile
 import zlib
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -14,13 +18,16 @@ from numpy.typing import NDArray
 
 from mmalign_runtime.atomic import replacing
 from mmalign_runtime.errors import InputError
-from mmalign_runtime.parquet import check_column, damaged, open_parquet, require_pyarrow
+from mmalign_runtime.manifest import read_manifest, unfinished_folder
+from mmalign_runtime.parquet import PARQUET_SUFFIX, require_pyarrow
+from mmalign_runtime.rows import VECTOR_COLUMNS, metadata_of, open_vectors, row_groups, vector_length, write_vectors
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 UNKNOWN_VARIANT = "unknown"
 
-_PARQUET = ".parquet"
 _NPZ = ".npz"
-_NAMES = ("id", "vector", "space_id")  # columns of the Parquet file, arrays of the .npz
 _VARIANT = "variant_id"
 
 
@@ -50,72 +57,98 @@ def save_vectors(path: str | Path, saved: SavedVectors) -> None:
     check_output(target)
     try:
         with replacing(target) as temporary, temporary.open("wb") as file:
-            (_write_parquet if target.suffix == _PARQUET else _write_npz)(file, saved)
+            (_write_parquet if target.suffix == PARQUET_SUFFIX else _write_npz)(file, saved)
     except OSError as error:
         raise InputError(f"{target} cannot be written: {error}. Nothing was changed there.") from error
 
 
 def load_vectors(path: str | Path) -> SavedVectors:
-    """Read what `save_vectors` wrote.
+    """Read what `save_vectors` or `mmalign embed` wrote: a file, or a folder of parts.
 
-    Raises InputError when there is no such file, it is damaged, a column is missing or of another type, or its rows
-    live in several spaces.
+    Raises InputError when there is no such file, it is damaged, a column is missing or of another type, its rows live
+    in several spaces, or the folder's run is not complete.
     """
     source = Path(path)
+    if source.is_dir():
+        return _read_folder(source)
     _check_suffix(source)
+    if not source.exists() and unfinished_folder(source).is_dir():
+        raise InputError(f"{source} is not complete yet. Finish it: the same `mmalign embed` command with --resume.")
     if not source.is_file():
         raise InputError(f"{source}: there is no such file. Make one with `mmalign embed BUNDLE INPUT --out {source}`.")
-    return _read_parquet(source) if source.suffix == _PARQUET else _read_npz(source)
+    return _read_parquet([source]) if source.suffix == PARQUET_SUFFIX else _read_npz(source)
 
 
 def check_output(path: Path) -> None:
     """Find out, before any work is done, whether `save_vectors` could write to `path`. Raises what it would raise."""
     _check_suffix(path)
-    if path.suffix == _PARQUET:
+    if path.suffix == PARQUET_SUFFIX:
         require_pyarrow()
     if not path.parent.is_dir():
         raise InputError(f"{path.parent} is no folder, so {path.name} cannot be written to it. Make it first.")
 
 
 def _check_suffix(path: Path) -> None:
-    if path.suffix not in (_PARQUET, _NPZ):
-        raise InputError(f"{path} ends in {path.suffix!r}, expected {_PARQUET} or {_NPZ}. Choose one of the two.")
+    if path.suffix not in (PARQUET_SUFFIX, _NPZ):
+        raise InputError(f"{path} ends in {path.suffix!r}, expected {PARQUET_SUFFIX} or {_NPZ}. Choose one of the two.")
 
 
 def _write_parquet(file: IO[bytes], saved: SavedVectors) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    flat = pa.array(saved.vectors.reshape(-1), pa.float32())  # (N * D,)
-    columns = [
-        pa.array(saved.ids, pa.string()),
-        pa.FixedSizeListArray.from_arrays(flat, saved.vectors.shape[1]),
-        pa.array([saved.space_id] * len(saved.ids), pa.string()),
-    ]
-    table = pa.Table.from_arrays(columns, names=list(_NAMES))
-    metadata = {"space_id": saved.space_id, _VARIANT: saved.variant_id}
-    pq.write_table(table.replace_schema_metadata(metadata), file)
+    write_vectors(file, saved.ids, saved.vectors, {"space_id": saved.space_id, _VARIANT: saved.variant_id})
 
 
-def _read_parquet(path: Path) -> SavedVectors:
-    file = open_parquet(path)
-    import pyarrow as pa
+def _read_folder(folder: Path) -> SavedVectors:
+    manifest = read_manifest(folder)
+    if manifest is not None and not manifest.is_complete:
+        raise InputError(f"{folder} is not complete yet. Finish it: the same `mmalign embed` command with --resume.")
+    parts = sorted(path for path in folder.glob(f"*{PARQUET_SUFFIX}") if path.name[0] not in "._")
+    if not parts:
+        raise InputError(f"{folder} holds no {PARQUET_SUFFIX} files. Make some with `mmalign embed --out {folder}`.")
+    saved = _read_parquet(parts)
+    if manifest is not None and len(saved.ids) != (expected := manifest.num_items - manifest.num_failed):
+        raise InputError(
+            f"{folder} holds {len(saved.ids)} vectors, expected {expected}. Make the lost part again: --resume."
+        )
+    return saved
+
+
+def _read_parquet(paths: Sequence[Path]) -> SavedVectors:
+    require_pyarrow()
     import pyarrow.compute as pc
 
-    for name in _NAMES:
-        check_column(file, name, path)
-    try:
-        table = file.read(list(_NAMES))
-    except (pa.ArrowException, OSError) as error:
-        raise damaged(path, error) from error
-    kind = table.schema.field("vector").type
-    if not pa.types.is_fixed_size_list(kind) or kind.value_type != pa.float32() or table.column("vector").null_count:
-        raise InputError(f"{path}: column 'vector' is {kind}, expected fixed_size_list<float>[D] without nulls.")
-    ids, spaces = (table.column(name).cast(pa.string()).to_pylist() for name in ("id", "space_id"))
-    vectors = pc.list_flatten(table.column("vector")).to_numpy().reshape(-1, kind.list_size)  # (N, D)
-    metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-    spaces += [metadata["space_id"]] if "space_id" in metadata else []
-    return _checked(path, ids, vectors, spaces, metadata.get(_VARIANT, UNKNOWN_VARIANT))
+    origin = paths[0] if len(paths) == 1 else paths[0].parent
+    num_rows, embed_dim = _shape(paths, origin)
+    vectors = np.empty((num_rows, embed_dim), np.float32)  # (N, D)
+    ids: list[str | None] = []
+    spaces: set[str | None] = set()
+    for group in chain.from_iterable(row_groups(path, VECTOR_COLUMNS) for path in paths):
+        if group.column("vector").null_count:
+            raise InputError(f"{origin}: column 'vector' has nulls, expected vectors alone. Embed again.")
+        start, flat = len(ids), pc.list_flatten(group.column("vector"))  # (n * D,)
+        ids += _strings(group, "id")
+        vectors[start : len(ids)] = flat.to_numpy().reshape(group.num_rows, embed_dim)  # (n, D)
+        spaces.update(_strings(group, "space_id"))
+    metadata = [metadata_of(path) for path in paths]
+    spaces.update(found["space_id"] for found in metadata if "space_id" in found)
+    variants = {found.get(_VARIANT, UNKNOWN_VARIANT) for found in metadata}
+    return _checked(origin, ids, vectors, list(spaces), variants.pop() if len(variants) == 1 else UNKNOWN_VARIANT)
+
+
+def _shape(paths: Sequence[Path], origin: Path) -> tuple[int, int]:
+    num_rows, sizes = 0, set()
+    for path in paths:
+        file = open_vectors(path)
+        num_rows += file.metadata.num_rows
+        sizes.add(vector_length(file))
+    if len(sizes) != 1:
+        raise InputError(f"{origin}: vectors of {sorted(sizes)} numbers, expected one length. Keep them apart.")
+    return num_rows, sizes.pop()
+
+
+def _strings(group: pa.Table, name: str) -> list[str | None]:
+    import pyarrow as pa
+
+    return group.column(name).cast(pa.string()).to_pylist()
 
 
 def _write_npz(file: IO[bytes], saved: SavedVectors) -> None:
@@ -133,7 +166,7 @@ def _read_npz(path: Path) -> SavedVectors:
         raise InputError(f"{path} is no .npz archive: it is damaged or incomplete. Embed again.")
     try:
         with np.load(path, allow_pickle=False) as archive:
-            names = (*_NAMES, _VARIANT)
+            names = (*VECTOR_COLUMNS, _VARIANT)
             missing = [name for name in names if name not in archive.files]
             if missing:
                 raise InputError(f"{path} has no array {missing[0]!r}; it has {', '.join(archive.files)}. Embed again.")

@@ -22,10 +22,24 @@ Precision = Literal["fp32", "fp16", "int8"]
 Modality = Literal["image", "text"]
 Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 Rgb = tuple[float, float, float]
+Level = Annotated[int, msgspec.Meta(ge=0, le=255)]
 
 # ImageNet statistics (Deng et al. 2009, as published with torchvision's ResNet-50 weights), of values in 0..1.
 IMAGENET_MEAN: Rgb = (0.485, 0.456, 0.406)
 IMAGENET_STD: Rgb = (0.229, 0.224, 0.225)
+
+
+class ImageLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an image may cost, checked before any pixel is decoded. Limits refuse images; they move no vector.
+
+    `max_bytes` is of the file as stored, `max_pixels` and `max_side` of the picture its header promises, and
+    `max_aspect_ratio` is the longer side over the shorter one.
+    """
+
+    max_pixels: Annotated[int, msgspec.Meta(ge=1)] = 100_000_000
+    max_bytes: Annotated[int, msgspec.Meta(ge=1)] = 268_435_456
+    max_side: Annotated[int, msgspec.Meta(ge=1)] = 65_535
+    max_aspect_ratio: Annotated[float, msgspec.Meta(ge=1)] = 200.0
 
 
 class ImageSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -33,7 +47,8 @@ class ImageSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     `resize` is "squash" (both sides to `size`) or "shortest_edge" (the shorter side to `shortest_edge`, then a centred
     crop of `size`). `mean` and `std` are of values in 0..1. Alpha is composited on `background` (R, G, B) in 0..255
-    before any resize. `max_pixels` is checked from the header, before anything is decoded.
+    before any resize. `icc_profile` "ignore" takes the stored numbers as they are, as torchvision and transformers do;
+    "to_srgb" converts pictures that carry a colour profile.
     """
 
     size: Annotated[int, msgspec.Meta(ge=1)] = 224
@@ -42,21 +57,24 @@ class ImageSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     mean: Rgb = IMAGENET_MEAN
     std: Rgb = IMAGENET_STD
-    background: tuple[int, int, int] = (255, 255, 255)
-    max_pixels: int = 100_000_000
+    background: tuple[Level, Level, Level] = (255, 255, 255)
+    icc_profile: Literal["ignore", "to_srgb"] = "ignore"
+    limits: ImageLimits = ImageLimits()
 
 
 class TextSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The way from a text to `input_ids` and `attention_mask` (B, L) int64.
 
     Truncated to `context_length` tokens, the closing token kept; padded with `pad_token_id` to the longest of the
-    batch, or always to `context_length` when `padding` is "fixed".
+    batch, or always to `context_length` when `padding` is "fixed". A text of more than `max_characters` is refused
+    before it is tokenized: the limit moves no vector.
     """
 
     context_length: Annotated[int, msgspec.Meta(ge=2)] = 128
     padding: Literal["longest", "fixed"] = "longest"
     pad_token_id: int = 0
     pad_token: str = "[PAD]"
+    max_characters: Annotated[int, msgspec.Meta(ge=1)] = 1_000_000
 
 
 class ImageTowerFiles(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -117,7 +135,7 @@ class BundleSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     format_version: str
     space_id: str
-    embed_dim: int
+    embed_dim: Annotated[int, msgspec.Meta(ge=1)]
     logit_scale: float
     image: ImageTowerFiles
     text: TextTowerFiles
@@ -178,7 +196,19 @@ def decode_spec(raw: bytes) -> BundleSpec:
         raise BundleFormatError(
             f"{SPEC_NAME} was edited: its seal does not fit its contents. Restore it, or export the bundle again."
         )
+    _check_listed(spec)
     return spec
+
+
+def _check_listed(spec: BundleSpec) -> None:
+    image, text = spec.image, spec.text
+    named = {"golden": spec.golden, "image.preprocess": image.preprocess, "text.tokenizer": text.tokenizer}
+    named |= {f"image.models.{precision}": name for precision, name in image.models.items()}
+    named |= {f"text.models.{precision}": name for precision, name in text.models.items()}
+    named |= {f"{tower}.aoti": files.aoti for tower, files in (("image", image), ("text", text)) if files.aoti}
+    for field, name in named.items():
+        if name not in spec.files:
+            raise BundleFormatError(f"{SPEC_NAME}: {field} is {name!r}, which `files` does not list. Export it again.")
 
 
 def _check_version(found: str) -> None:

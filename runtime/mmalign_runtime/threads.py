@@ -19,6 +19,14 @@ def available_threads(cgroup_root: Path = _CGROUP_ROOT) -> int:
     return affinity if quota is None else max(1, min(affinity, math.ceil(quota)))
 
 
+def limit_tokenizer_threads(num_threads: int) -> None:
+    """Keep `tokenizers` to `num_threads`, unless RAYON_NUM_THREADS says otherwise.
+
+    It would take the host's core count, whatever the quota. Its library reads the variable once, at its first batch.
+    """
+    os.environ.setdefault("RAYON_NUM_THREADS", str(num_threads))
+
+
 def cpu_quota(cgroup_root: Path = _CGROUP_ROOT) -> float | None:
     """Return the container's CPU quota in cores, or None where there is none.
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
 import msgspec
 import numpy as np
@@ -14,13 +13,23 @@ from mmalign_runtime.errors import BundleFormatError, ItemError
 from mmalign_runtime.spec import TextSpec
 
 _NAME_LENGTH = 40
+# The tokenizer keeps what it cuts off, about 160 bytes a character: long texts go in a few at a time.
+_CHARACTERS_AT_ONCE = 1_000_000
 
 
 class TokenBatch(msgspec.Struct, frozen=True):
-    """`input_ids` and `attention_mask`, both (B, L) int64; the mask is 1 on tokens and 0 on padding."""
+    """`input_ids` and `attention_mask`, both (B, L) int64, the mask 1 on tokens and 0 on padding; and `truncated` (B,)
+    bool, true where a text had more tokens than the context holds."""
 
     input_ids: NDArray[np.int64]
     attention_mask: NDArray[np.int64]
+    truncated: NDArray[np.bool_]
+
+
+class _Row(msgspec.Struct, frozen=True):
+    ids: list[int]
+    mask: list[int]
+    truncated: bool
 
 
 class TextTokenizer:
@@ -28,44 +37,80 @@ class TextTokenizer:
 
     def __init__(self, tokenizer: Tokenizer, spec: TextSpec) -> None:
         tokenizer.enable_truncation(spec.context_length)
-        length = spec.context_length if spec.padding == "fixed" else None
-        tokenizer.enable_padding(pad_id=spec.pad_token_id, pad_token=spec.pad_token, length=length)
+        tokenizer.no_padding()  # whatever tokenizer.json says: rows are padded here, across texts tokenized apart
         self._tokenizer = tokenizer
         self.spec = spec
 
     @classmethod
-    def from_file(cls, path: Path, spec: TextSpec) -> TextTokenizer:
-        """Read a tokenizer.json. Raises BundleFormatError when it is none."""
+    def from_bytes(cls, raw: bytes, name: str, spec: TextSpec) -> TextTokenizer:
+        """Read the bytes of a tokenizer.json called `name`. Raises BundleFormatError when they are none."""
         try:
             # `tokenizers` raises a bare Exception for every fault in the file.
-            return cls(Tokenizer.from_file(str(path)), spec)
+            return cls(Tokenizer.from_buffer(raw), spec)
         except Exception as error:
-            raise BundleFormatError(f"{path} is no tokenizer.json: {error}. Export the bundle again.") from error
+            raise BundleFormatError(f"{name} is no tokenizer.json: {error}. Export the bundle again.") from error
 
     def encode(self, texts: Sequence[str], *, first_index: int = 0) -> TokenBatch:
         """Tokenize texts to one batch, (B, L) int64 each, L at most `context_length`; an empty text is allowed, and
-        no texts at all give (0, 0).
+        no texts at all give (0, 0). Texts are not normalised but as tokenizer.json says.
 
-        Raises ItemError, with the text's position counted from `first_index`, for a non-string or a lone surrogate.
+        Raises ItemError, with the text's position counted from `first_index`, for a non-string, a lone surrogate or a
+        text over `max_characters`.
         """
         for offset, text in enumerate(texts):
-            check_text(text, first_index + offset)
-        if not texts:  # numpy cannot infer L from no rows
-            return TokenBatch(np.empty((0, 0), np.int64), np.empty((0, 0), np.int64))
-        encodings = self._tokenizer.encode_batch(list(texts))
-        ids = np.array([e.ids for e in encodings], dtype=np.int64).reshape(len(texts), -1)  # (B, L)
-        mask = np.array([e.attention_mask for e in encodings], dtype=np.int64).reshape(len(texts), -1)  # (B, L)
-        return TokenBatch(ids, mask)
+            check_text(text, first_index + offset, self.spec)
+        rows = [row for group in _groups(texts) for row in self._rows(group)]
+        return TokenBatch(
+            self._padded([row.ids for row in rows], self.spec.pad_token_id),  # (B, L)
+            self._padded([row.mask for row in rows], 0),  # (B, L)
+            np.array([row.truncated for row in rows], np.bool_),  # (B,)
+        )
+
+    def _rows(self, texts: list[str]) -> list[_Row]:
+        return [_Row(e.ids, e.attention_mask, bool(e.overflowing)) for e in self._tokenizer.encode_batch(texts)]
+
+    def _padded(self, rows: Sequence[Sequence[int]], value: int) -> NDArray[np.int64]:
+        longest = max(map(len, rows), default=0)
+        length = self.spec.context_length if rows and self.spec.padding == "fixed" else longest
+        padded = np.full((len(rows), length), value, np.int64)  # (B, L)
+        for row, tokens in zip(padded, rows, strict=True):
+            row[: len(tokens)] = tokens
+        return padded
 
 
-def check_text(text: object, index: int) -> None:
-    """Raise ItemError unless `text` is a string that can be written as UTF-8."""
+def check_text(text: object, index: int, spec: TextSpec) -> None:
+    """Raise ItemError unless `text` is a string that can be written as UTF-8 and is inside the spec's limit."""
     if not isinstance(text, str):
-        reason = f"seen {type(text).__name__}, expected str. Convert it."
+        reason = f"seen {type(text).__name__}, expected str. {_fix(text)}"
         raise ItemError(index, type(text).__name__, "tokenize", reason)
+    if len(text) > spec.max_characters:
+        reason = (
+            f"{len(text)} characters are more than the {spec.max_characters} that the bundle allows. Split the text."
+        )
+        raise ItemError(index, ascii(text[:_NAME_LENGTH]), "tokenize", reason)
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         where = f"a lone surrogate at character {error.start}"
         reason = f"{where}: this is no Unicode text. Decode it with errors='replace'."
-        raise ItemError(index, repr(text[:_NAME_LENGTH]), "tokenize", reason) from error
+        raise ItemError(index, ascii(text[:_NAME_LENGTH]), "tokenize", reason) from error
+
+
+def _fix(text: object) -> str:
+    if text is None:
+        return "Pass '' for an empty text, or leave the row out."
+    return "Decode it: text.decode('utf-8')." if isinstance(text, bytes | bytearray) else "Convert it."
+
+
+def _groups(texts: Sequence[str]) -> Iterator[list[str]]:
+    """Yield consecutive texts in lists of few characters, so that one long batch is not in memory at once."""
+    group: list[str] = []
+    num_characters = 0
+    for text in texts:
+        if group and num_characters + len(text) > _CHARACTERS_AT_ONCE:
+            yield group
+            group, num_characters = [], 0
+        group.append(text)
+        num_characters += len(text)
+    if group:
+        yield group

@@ -26,9 +26,11 @@ from mmalign.evaluate import Evaluation, Scored, SourceScores
 from mmalign.retrieval import Recall
 from mmalign_runtime.bench import BenchReport, Environment, StageTiming
 from mmalign_runtime.info import RuntimeInfo, TowerInfo
+from mmalign_runtime.providers import ProviderChoice
 from mmalign_runtime.ranking import Hit
+from mmalign_runtime.session import NodeGroup
 from mmalign_runtime.spec import Parity, Provenance
-from mmalign_runtime.verify import CaseResult, VerifyReport
+from mmalign_runtime.verify import CaseResult, CheckResult, VerifyReport
 
 SECTIONS = ("search", "drawings", "recall", "training", "parity", "latency", "commands", "environment", "credits")
 BANANA = Drawing("noto", "1f34c", "banana", b"one", False)
@@ -60,8 +62,9 @@ def timings() -> tuple[StageTiming, ...]:
 def results(tmp_path: Path) -> DemoResults:
     path = tmp_path / "grey.png"
     Image.new("L", (30, 20), 128).save(path)
-    towers = (TowerInfo("image", "vision_model.onnx", {"CPUExecutionProvider": 3}),)
-    runtime = RuntimeInfo("demo/bundle", "mma-1234", "fp32-5678", 256, "fp32", "auto", "cpu", 2, towers)
+    cpu = "CPUExecutionProvider"
+    towers = (TowerInfo("image", "vision_model.onnx", (ProviderChoice(cpu, {}),), (NodeGroup(cpu, "Conv", 3),)),)
+    runtime = RuntimeInfo("demo/bundle", "mma-1234", "fp32-5678", 256, "fp32", "auto", "cpu", 2, 1, False, towers)
     bounds = Parity(
         artifact="onnx-fp32",
         num_cases=2,
@@ -73,7 +76,10 @@ def results(tmp_path: Path) -> DemoResults:
     cases = (
         CaseResult(name="grey", kind="image", passed=True, cosine=1.0, max_abs_difference=2e-7),
         CaseResult(name="empty", kind="text", passed=True, cosine=1.0, max_abs_difference=0.0),
-        CaseResult(name="all images in one batch", kind="image", passed=True, cosine=1.0, max_abs_difference=3e-7),
+    )
+    checks = (
+        CheckResult(name="image batch", passed=True, max_abs_difference=3e-7, bound=1e-6, detail="2 in one batch"),
+        CheckResult(name="placement", passed=True, max_abs_difference=0.0, bound=0.0, detail="5 of 5 nodes"),
     )
     card = Environment(
         date="2026-01-02T03:04:05+00:00",
@@ -98,7 +104,7 @@ def results(tmp_path: Path) -> DemoResults:
         text_searches=(TextSearch("yellow & sweet", found),),
         image_searches=(ImageSearch(LEMON, (FoundLabel("lemon <sour>", 0.5, True),), found),),
         num_drawings=1234,
-        verification=VerifyReport(runtime=runtime, bounds=bounds, cases=cases),
+        verification=VerifyReport(runtime=runtime, bounds=bounds, cases=cases, checks=checks),
         golden=(GoldenImage("grey", path, 30, 20),),
         bench=BenchReport(environment=card, num_images=2, num_texts=2, timings=timings()),
         provenance=Provenance(
@@ -151,7 +157,7 @@ def test_right_answers_carry_a_mark(results: DemoResults) -> None:
 def test_the_headline_sets_recall_beside_the_map_and_chance(results: DemoResults) -> None:
     figures = headline_figures(results)
 
-    assert [figure.value for figure in figures] == ["31%", "31%", "3/3", "4.0 ms"]
+    assert [figure.value for figure in figures] == ["31%", "31%", "2/2", "4.0 ms"]
     assert figures[0].caption.endswith("linear map 24%, chance 0.3%")
 
 
@@ -170,7 +176,7 @@ def test_a_case_that_differs_is_shown_as_such(results: DemoResults) -> None:
 
     page = render(msgspec.structs.replace(results, verification=verification))
 
-    assert "2 of 3 cases equal" in page and 'class="differs"' in page and "decode: truncated" in page
+    assert "1 of 2 cases equal" in page and 'class="differs"' in page and "decode: truncated" in page
 
 
 def test_the_report_is_one_file(results: DemoResults, tmp_path: Path) -> None:

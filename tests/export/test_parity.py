@@ -16,8 +16,9 @@ from onnx import numpy_helper
 from mmalign_export.artifacts import onnx_artifact
 from mmalign_export.errors import ParityError
 from mmalign_export.parity import BATCH_SIZES, Artifact, check_parity, measure_parity
-from mmalign_runtime.bundle import open_bundle, sha256_of
+from mmalign_runtime.bundle import open_bundle
 from mmalign_runtime.golden import Golden, load_golden
+from mmalign_runtime.hashes import sha256_of_file
 from mmalign_runtime.spec import SPEC_NAME, encode_spec
 from mmalign_runtime.verify import verify_bundle
 
@@ -113,5 +114,5 @@ def move_one_weight(path: Path) -> None:
 def reseal(folder: Path) -> None:
     """Give a changed bundle the hashes of its changed files: only a comparison of vectors can find the change."""
     spec = open_bundle(folder, check_hashes=False).spec
-    files = {name: sha256_of(folder / name) for name in spec.files}
+    files = {name: sha256_of_file(folder / name) for name in spec.files}
     (folder / SPEC_NAME).write_bytes(encode_spec(msgspec.structs.replace(spec, files=files)))

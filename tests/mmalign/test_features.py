@@ -16,6 +16,7 @@ from mmalign.features import FeatureCache, ImageFeatures, TextFeatures
 from mmalign.model import DualEncoder
 from mmalign.preprocess import write_preprocess
 from mmalign.vision import ImageTower
+from mmalign_runtime.pool import thread_pool
 from mmalign_runtime.preprocess import Preprocessor
 from mmalign_runtime.spec import ImageSpec, TextSpec
 from mmalign_runtime.tokenizer import TextTokenizer
@@ -40,7 +41,7 @@ def make_images(tmp_path: Path) -> Callable[[float], ImageFeatures]:
         layer = nn.Linear(3, 3, bias=False)
         nn.init.eye_(layer.weight).data.mul_(factor)
         tower = ImageTower(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.5), layer), 3)
-        return ImageFeatures(tower.train(), Preprocessor(tmp_path / "preprocess.onnx", 2), SPEC, CPU)
+        return ImageFeatures(tower.train(), Preprocessor(tmp_path / "preprocess.onnx", thread_pool(2)), SPEC, CPU)
 
     return make
 

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from mmalign.fingerprint import digest_state, digest_texts, space_id
 from mmalign.model import DualEncoder
 from mmalign.tensors import read_tensors, write_tensors
-from mmalign_runtime.spec import ImageSpec, TextSpec
+from mmalign_runtime.spec import ImageLimits, ImageSpec, TextSpec
 
 MakeModel = Callable[..., DualEncoder]
 
@@ -39,6 +39,7 @@ def test_any_weight_changes_the_id(make_model: MakeModel, tokenizer: Tokenizer) 
         ({"interpolation": "bicubic"}, {}),
         ({"mean": (0.5, 0.5, 0.5)}, {}),
         ({"background": (0, 0, 0)}, {}),
+        ({"icc_profile": "to_srgb"}, {}),
         ({}, {"context_length": 64}),
     ],
 )
@@ -67,7 +68,8 @@ def test_what_moves_no_vector_keeps_the_id(make_model: MakeModel, tokenizer: Tok
         model.logit_scale += 1
     tokenizer.save(str(tmp_path / "again.json"))
     again = Tokenizer.from_file(str(tmp_path / "again.json"))
-    assert space_id(model, ImageSpec(max_pixels=10), TextSpec(), again) == plain
+    limited = ImageSpec(limits=ImageLimits(max_pixels=10))
+    assert space_id(model, limited, TextSpec(max_characters=10), again) == plain
 
 
 def test_saving_again_keeps_the_digest(make_model: MakeModel, tmp_path: Path) -> None:

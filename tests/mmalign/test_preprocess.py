@@ -6,11 +6,14 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 
 from mmalign.preprocess import build_preprocess, write_preprocess
+from mmalign_runtime.pool import thread_pool
 from mmalign_runtime.preprocess import Preprocessor
 from mmalign_runtime.spec import ImageSpec
 from tests.tolerances import (
@@ -47,7 +50,7 @@ def picture(height: int, width: int) -> NDArray[np.uint8]:
 def preprocessor(tmp_path: Path, **settings: object) -> Preprocessor:
     spec = msgspec.convert({**IDENTITY, **settings}, ImageSpec)
     write_preprocess(spec, tmp_path / "preprocess.onnx")
-    return Preprocessor(tmp_path / "preprocess.onnx", num_threads=2)
+    return Preprocessor(tmp_path / "preprocess.onnx", thread_pool(2))
 
 
 def assert_like_pillow(found: NDArray[np.float32], expected: NDArray[np.generic], interpolation: str) -> None:
@@ -118,3 +121,19 @@ def test_the_same_spec_gives_the_same_bytes() -> None:
 def test_spec_that_no_graph_can_follow_is_refused(spec: ImageSpec, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build_preprocess(spec)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    height=st.integers(1, 200),
+    width=st.integers(1, 200),
+    size=st.integers(1, 40),
+    margin=st.integers(0, 20),
+    resize=st.sampled_from(["squash", "shortest_edge"]),
+    interpolation=st.sampled_from(["bilinear", "bicubic"]),
+)
+def test_every_spec_and_size_gives_one_square(
+    tmp_path: Path, height: int, width: int, size: int, margin: int, resize: str, interpolation: str
+) -> None:
+    one = preprocessor(tmp_path, size=size, resize=resize, shortest_edge=size + margin, interpolation=interpolation)
+    assert one(picture(height, width)).shape == (1, 3, size, size)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from mmalign.errors import CheckpointError
 from mmalign.tensors import read_tensors, write_tensors
@@ -56,3 +57,13 @@ def test_damaged_file_is_a_named_error(tmp_path: Path, keep: int) -> None:
 def test_missing_file_is_a_named_error(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"b\.safetensors cannot be read"):
         read_tensors(tmp_path / "b.safetensors")
+
+
+def test_a_place_that_cannot_be_written_to_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr("mmalign.tensors.save_file", fail)
+    with pytest.raises(CheckpointError, match=r"a\.safetensors cannot be written: No space left.*--resume"):
+        write_tensors(tmp_path / "a.safetensors", TENSORS, {})
+    assert list(tmp_path.iterdir()) == []

@@ -164,6 +164,14 @@ def test_a_run_is_not_overwritten_and_a_finished_one_resumes_to_itself(make_conf
     assert (tmp_path / "last.safetensors").read_bytes() == before
 
 
+def test_what_a_kill_left_half_written_is_removed_on_resume(make_config: MakeConfig, tmp_path: Path) -> None:
+    config = make_config(FROZEN)
+    train(config, tmp_path)
+    (tmp_path / ".last.safetensors.abc.tmp").write_bytes(b"half")
+    train(config, tmp_path, resume=True)
+    assert not list(tmp_path.glob(".*.tmp"))
+
+
 def test_resume_with_another_configuration_names_what_differs(make_config: MakeConfig, tmp_path: Path) -> None:
     train(make_config(FROZEN), tmp_path)
     with pytest.raises(CheckpointError, match=r"another configuration \(optim\.clip_norm, train\.epochs differ\)"):

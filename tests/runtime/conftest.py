@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,14 @@ from mmalign_runtime.spec import SPEC_NAME, BundleSpec, decode_spec, encode_spec
 _TINY_BUNDLE = Path(__file__).parent / "fixtures" / "tiny_bundle"
 
 SpecEdit = Callable[[Callable[[BundleSpec], BundleSpec]], None]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Remember hashes in a folder of the tests' own, not in the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture

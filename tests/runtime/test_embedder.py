@@ -146,7 +146,7 @@ def test_info_says_what_was_chosen(embedder: Embedder) -> None:
     assert (info.provider_asked, info.provider, info.precision, info.num_threads) == ("cpu", "cpu", "fp32", 2)
     assert (info.space_id, info.embed_dim) == (embedder.space_id, embedder.bundle.spec.embed_dim)
     assert [tower.name for tower in info.towers] == ["image", "text"]
-    assert all(tower.nodes_by_provider["CPUExecutionProvider"] > 0 for tower in info.towers)
+    assert all(tower.nodes_by_provider()["CPUExecutionProvider"] > 0 for tower in info.towers)
     assert embedder.logit_scale == embedder.bundle.spec.logit_scale
 
 

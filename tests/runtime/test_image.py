@@ -1,18 +1,20 @@
 import io
-import struct
+import tracemalloc
 import warnings
-import zlib
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from hypothesis.extra.numpy import arrays
+from PIL import Image, ImageFile
 
 from mmalign_runtime.errors import ItemError
 from mmalign_runtime.image import decode_image
-from mmalign_runtime.spec import ImageSpec
+from mmalign_runtime.spec import ImageLimits, ImageSpec
+from tests.runtime.pictures import bmp, gif, grey_tiff, jpeg_of_size, noise, png, saved, tiff, webp
 
 SPEC = ImageSpec(background=(10, 200, 30))
 ORIENTATION = 0x0112
@@ -28,23 +30,6 @@ UPRIGHT = {
     7: lambda stored: stored[::-1, ::-1].transpose(1, 0, 2),
     8: lambda stored: np.rot90(stored, 1),
 }
-
-
-def noise(height: int, width: int, channels: int = 3) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (height, width, channels), dtype=np.uint8)
-
-
-def saved(image: Image.Image, file_format: str, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, file_format, **options)
-    return buffer.getvalue()
-
-
-def png_header(width: int, height: int) -> bytes:
-    """A PNG that promises this many pixels and holds none of them."""
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    chunks = [struct.pack(">I", len(data)) + name + data for name, data in ((b"IHDR", header), (b"IDAT", b""))]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk + struct.pack(">I", zlib.crc32(chunk[4:])) for chunk in chunks)
 
 
 @pytest.mark.parametrize("orientation", UPRIGHT)
@@ -190,23 +175,158 @@ def test_what_is_no_item_at_all_is_refused() -> None:
         decode_image(None, SPEC)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("side", "reason"), [(2_000, "2000 x 2000 is more than"), (60_000, "Scale the image down")])
-def test_an_oversized_image_is_refused_by_its_header(side: int, reason: str) -> None:
-    with pytest.raises(ItemError, match=f"decode: .*{reason}"):
-        decode_image(png_header(side, side), ImageSpec(max_pixels=1_000_000))
+# Tiny files that promise 3.6 thousand million pixels.
+BOMBS = {make.__name__: make(60_000, 60_000) for make in (png, webp, gif, bmp, tiff, jpeg_of_size)}
 
 
-def test_a_strip_that_would_grow_without_limit_is_refused_where_the_shorter_side_is_scaled() -> None:
-    strip = np.zeros((1, 20_000, 3), np.uint8)
-    with pytest.raises(ItemError, match="20000 x 1 is too thin"):
-        decode_image(strip, ImageSpec(resize="shortest_edge"))
-    assert decode_image(strip, ImageSpec(resize="squash")) is not None
+@pytest.mark.parametrize("kind", BOMBS)
+@pytest.mark.parametrize("process_limit", [None, 1, 10**12])
+def test_a_bomb_is_refused_by_the_spec_whatever_pillow_allows(
+    kind: str, process_limit: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", process_limit)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ItemError, match="decode: 60000 x 60000 is more than the 100000000 pixels"):
+            decode_image(BOMBS[kind], SPEC)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
 
 
-def test_float_pixels_have_no_agreed_range_and_are_refused() -> None:
-    raw = saved(Image.fromarray(np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4)), "TIFF")
-    with pytest.raises(ItemError, match=r"decode: seen float pixels \(mode F\)"):
+def test_the_limit_is_the_spec_s_also_where_pillow_would_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1)
+    for file_format in ("PNG", "JPEG", "GIF", "TIFF", "BMP"):
+        assert decode_image(saved(Image.fromarray(noise(5, 7)), file_format), SPEC).shape == (5, 7, 3)
+    assert Image.MAX_IMAGE_PIXELS == 1
+
+
+def test_limits_may_be_replaced(tmp_path: Path) -> None:
+    pixels = np.zeros((10, 20, 3), np.uint8)
+    strict = msgspec.structs.replace(SPEC, limits=ImageLimits(max_pixels=199, max_aspect_ratio=1))
+    with pytest.raises(ItemError, match="20 x 10 is more than the 199 pixels"):
+        decode_image(pixels, strict)
+    assert decode_image(pixels, SPEC).shape == (10, 20, 3)
+
+
+def test_a_file_over_the_limit_of_bytes_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "sparse.jpg"
+    with path.open("wb") as file:
+        file.truncate(10**9)
+    with path.open("rb") as file:
+        for item in (path, file):
+            with pytest.raises(ItemError, match=r"open: .* bytes are more than the 1000 that the bundle allows"):
+                decode_image(item, ImageSpec(limits=ImageLimits(max_bytes=1000)))
+
+
+def test_float_pixels_reach_from_zero_to_one() -> None:
+    values = np.array([[0, 0.25, 0.5, 1]], np.float32)
+    decoded = decode_image(grey_tiff(values, bits=32, sample_format=3), SPEC)
+    assert decoded[0, :, 0].tolist() == [0, 64, 128, 255]
+
+
+HALF_BROKEN_EXIF = (
+    b"Exif\0\0II*\0\x08\0\0\0\x02\0"
+    b"\x12\x01\x03\0\x01\0\0\0\x06\0\0\0"  # orientation 6, then a resolution that lies behind the end
+    b"\x1a\x01\x05\0\xff\xff\xff\0\xff\0\0\0" + bytes(4)
+)
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data", "ignore:Truncated File Read", "ignore:Tag data larger")
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP"])
+def test_a_broken_exif_block_does_not_lose_the_picture(file_format: str, caplog: pytest.LogCaptureFixture) -> None:
+    picture = Image.new("RGB", (8, 6))
+    for exif in (b"Exif\0\0II*\0\xff\xff\xff\x7f", b"Exif\0\0no tiff at all"):
+        assert decode_image(saved(picture, file_format, exif=exif), SPEC).shape == (6, 8, 3)
+    # A JPEG's block Pillow has read, and given up, when it opened the file.
+    assert file_format == "JPEG" or "its EXIF block cannot be read" in caplog.text
+    assert decode_image(saved(picture, file_format, exif=HALF_BROKEN_EXIF), SPEC).shape == (8, 6, 3)
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP"])
+def test_strict_warnings_never_turn_a_picture_the_other_way(file_format: str) -> None:
+    raw = saved(Image.new("RGB", (8, 6)), file_format, exif=HALF_BROKEN_EXIF)
+    with pytest.raises(ItemError, match="decode: the file cannot be decoded"):
         decode_image(raw, SPEC)
+
+
+def test_a_file_is_read_from_its_start_and_need_not_seek() -> None:
+    class Pipe(io.BytesIO):
+        def seekable(self) -> bool:
+            return False
+
+        def seek(self, *args: int) -> int:
+            raise io.UnsupportedOperation("seek")
+
+    raw = saved(Image.fromarray(noise(5, 7)), "PNG")
+    file = io.BytesIO(raw)
+    file.seek(20)
+    for item in (file, Pipe(raw)):
+        np.testing.assert_array_equal(decode_image(item, SPEC), noise(5, 7))
+
+
+def test_truncated_images_are_not_padded_because_another_library_asked_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    with pytest.raises(ItemError, match=r"open: PIL\.ImageFile\.LOAD_TRUNCATED_IMAGES is set.*Set it to False"):
+        decode_image(saved(Image.fromarray(noise(5, 7)), "PNG"), SPEC)
+
+
+def test_a_pil_image_is_checked_before_it_is_decoded_and_stays_as_it_was() -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    with Image.open(io.BytesIO(saved(Image.new("RGBA", (30, 20)), "PNG", exif=exif))) as image:
+        assert decode_image(image, SPEC).shape == (30, 20, 3)
+        assert (image.size, image.mode) == ((30, 20), "RGBA")
+    small = ImageSpec(limits=ImageLimits(max_pixels=10))
+    with Image.open(io.BytesIO(png(5, 5))) as image, pytest.raises(ItemError, match="more than the 10 pixels"):
+        decode_image(image, small)
+
+
+_MODES = ["1", "L", "P", "RGB", "RGBA", "LA", "CMYK", "YCbCr", "I;16"]
+
+
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(
+    mode=st.sampled_from(_MODES),
+    width=st.integers(1, 40),
+    height=st.integers(1, 40),
+    orientation=st.integers(0, 9),
+    background=st.tuples(*[st.integers(0, 255)] * 3),
+)
+def test_every_mode_and_size_becomes_upright_rgb(
+    mode: str, width: int, height: int, orientation: int, background: tuple[int, int, int]
+) -> None:
+    image = Image.new(mode, (width, height))
+    image.getexif()[ORIENTATION] = orientation
+    decoded = decode_image(image, ImageSpec(background=background))
+    assert decoded.shape == ((width, height, 3) if 5 <= orientation <= 8 else (height, width, 3))
+    assert decoded.dtype == np.uint8
+    assert decoded.flags.c_contiguous
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    pixels=arrays(np.uint8, st.tuples(st.integers(1, 20), st.integers(1, 20), st.just(3))),
+    file_format=st.sampled_from(["PNG", "BMP", "TIFF", "PPM", "WEBP"]),
+)
+def test_lossless_files_give_back_every_pixel(pixels: np.ndarray, file_format: str) -> None:
+    options = {"lossless": True, "exact": True} if file_format == "WEBP" else {}
+    raw = saved(Image.fromarray(pixels), file_format, **options)
+    np.testing.assert_array_equal(decode_image(raw, SPEC), pixels)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    alpha=st.integers(0, 255),
+    colour=st.tuples(*[st.integers(0, 255)] * 3),
+    ground=st.tuples(*[st.integers(0, 255)] * 3),
+)
+def test_alpha_mixes_colour_and_background(
+    alpha: int, colour: tuple[int, int, int], ground: tuple[int, int, int]
+) -> None:
+    decoded = decode_image(Image.new("RGBA", (1, 1), (*colour, alpha)), ImageSpec(background=ground))
+    expected = (np.array(colour) * alpha + np.array(ground) * (255 - alpha)) / 255
+    assert np.abs(decoded[0, 0] - expected).max() <= 1
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -224,7 +344,9 @@ def test_damaged_bytes_decode_or_raise_item_errors_and_nothing_else(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of what it repairs
         try:
-            pixels = decode_image(bytes(raw[: int(kept * len(raw))]), ImageSpec(max_pixels=1_000_000))
+            pixels = decode_image(
+                bytes(raw[: int(kept * len(raw))]), ImageSpec(limits=ImageLimits(max_pixels=1_000_000))
+            )
         except ItemError as error:
             assert error.stage in ("open", "decode")
         else:

@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from mmalign_runtime import Embedder
 
@@ -20,3 +22,15 @@ def test_one_colour_is_normalised_by_mean_and_std(embedder: Embedder) -> None:
     # Weights of a resize sum to 1 within rounding; nothing else may move a flat colour.
     np.testing.assert_allclose(pixel_values[0].mean(axis=(1, 2)), expected, atol=1e-4)
     assert np.ptp(pixel_values[0], axis=(1, 2)).max() < 1e-4
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(height=st.integers(1, 300), width=st.integers(1, 300), level=st.integers(0, 255))
+def test_every_size_becomes_finite_pixel_values_of_one_shape(
+    embedder: Embedder, height: int, width: int, level: int
+) -> None:
+    size = embedder.image.files.spec.size
+    pixel_values = embedder.image.preprocess(np.full((height, width, 3), level, np.uint8))
+    assert pixel_values.shape == (1, 3, size, size)
+    assert np.isfinite(pixel_values).all()
+    assert np.ptp(pixel_values, axis=(0, 2, 3)).max() == 0

@@ -1,10 +1,17 @@
+import json
 import sys
 
 import onnxruntime
 import pytest
 
 from mmalign_runtime.errors import MissingDependencyError, ProviderError
-from mmalign_runtime.providers import import_onnxruntime, ort_name, provider_options, resolve_provider
+from mmalign_runtime.providers import (
+    ResolvedProvider,
+    import_onnxruntime,
+    ort_name,
+    provider_choices,
+    resolve_provider,
+)
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
@@ -37,7 +44,20 @@ def test_without_onnxruntime_both_installs_are_named(monkeypatch: pytest.MonkeyP
         import_onnxruntime()
 
 
-def test_cuda_runs_without_tf32_and_with_the_cpu_behind_it() -> None:
-    assert provider_options("cuda") == [(CUDA, {"use_tf32": "0"}), (CPU, {})]
-    assert provider_options("cpu") == [(CPU, {})]
+def names(provider: ResolvedProvider) -> list[str]:
+    return [choice.name for choice in provider_choices(provider, 2)]
+
+
+def test_the_cpu_stands_behind_every_other_provider() -> None:
+    assert names("cpu") == [CPU]
+    assert names("cuda") == [CUDA, CPU]
+    assert names("tensorrt") == ["TensorrtExecutionProvider", CUDA, CPU]
+    assert names("openvino") == ["OpenVINOExecutionProvider", CPU]
     assert ort_name("cuda") == CUDA
+
+
+def test_no_provider_takes_a_shorter_mantissa_than_float32() -> None:
+    assert provider_choices("cuda", 2)[0].options["use_tf32"] == "0"
+    assert provider_choices("tensorrt", 2)[0].options["trt_fp16_enable"] == "0"
+    config = json.loads(provider_choices("openvino", 3)[0].options["load_config"])
+    assert config["CPU"] == {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": "3"}

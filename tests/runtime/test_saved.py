@@ -161,3 +161,34 @@ def test_another_reader_finds_plain_columns_and_metadata(tmp_path: Path) -> None
     assert table.to_pylist()[1]["id"] == "été/猫.png"
     assert str(table.schema.field("vector").type).startswith("fixed_size_list<")
     assert table.schema.metadata == {b"space_id": b"space", b"variant_id": b"fp32-0"}
+
+
+def test_a_folder_of_files_is_read_in_the_order_of_their_names(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow", reason=NO_PYARROW)
+    for name, num_vectors in (("part-2.parquet", 1), ("part-1.parquet", 3), ("_other.parquet", 2)):
+        save_vectors(tmp_path / name, saved(num_vectors))
+    loaded = load_vectors(tmp_path)
+    assert (loaded.ids, loaded.space_id) == ((*saved(3).ids, *saved(1).ids), "space")
+    np.testing.assert_array_equal(loaded.vectors, np.concatenate([saved(3).vectors, saved(1).vectors]))
+
+
+def test_a_folder_of_two_spaces_or_lengths_is_refused(tmp_path: Path) -> None:
+    parquet(tmp_path / "a.parquet")
+    parquet(tmp_path / "b.parquet", space_id=["other", "other"])
+    with pytest.raises(InputError, match="the vectors of one space, seen other, space"):
+        load_vectors(tmp_path)
+    save_vectors(tmp_path / "b.parquet", saved())
+    with pytest.raises(InputError, match=r"vectors of \[2, 4\] numbers, expected one length"):
+        load_vectors(tmp_path)
+
+
+def test_a_folder_without_vectors_says_how_to_make_some(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"holds no \.parquet files\. Make some with `mmalign embed"):
+        load_vectors(tmp_path)
+
+
+def test_a_vector_that_is_null_is_refused(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow", "26", reason="pyarrow before 26 reads no null in a column of fixed-size lists")
+    path = parquet(tmp_path / "vectors.parquet", vector=pa.array([[1, 0], None], pa.list_(pa.float32(), 2)))
+    with pytest.raises(InputError, match="column 'vector' has nulls"):
+        load_vectors(path)

@@ -3,8 +3,10 @@ from pathlib import Path
 
 import pytest
 
+from mmalign_runtime.entries import Source
 from mmalign_runtime.errors import InputError
-from mmalign_runtime.sources import Source, open_source
+from mmalign_runtime.sources import open_source
+from mmalign_runtime.spec import Modality
 
 NO_PYARROW = "Parquet needs pyarrow, the extra mmalign-runtime[parquet]"
 
@@ -122,8 +124,40 @@ def test_a_list_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_column_of_something_that_has_none_is_refused(folder: Path) -> None:
-    with pytest.raises(InputError, match=r"is no \.parquet file, so it has no columns"):
+    with pytest.raises(InputError, match=r"holds no \.parquet file, so it has no columns"):
         open_source(folder, "image", column="image")
+
+
+@pytest.mark.parametrize("start", [0, 1, 2])
+def test_a_source_can_begin_later_without_reading_what_comes_before(folder: Path, start: int) -> None:
+    listed = folder / "texts.txt"
+    listed.write_text("a\nb\nc\n")
+    for source in (open_source(folder, "image"), open_source(listed, "text")):
+        assert list(source.entries(start)) == list(source)[start:]
+
+
+def test_a_text_file_that_is_gone_is_a_problem_of_its_own(folder: Path) -> None:
+    source = open_source(folder, "text")
+    listing = iter(source)
+    next(listing)
+    (folder / "two.txt").unlink()
+    entry = next(listing)
+    assert (entry.id, entry.item, entry.problem) == (
+        "two.txt",
+        folder / "two.txt",
+        "No such file or directory; expected a readable file.",
+    )
+
+
+@pytest.mark.parametrize(("name", "kind"), [(".", "image"), ("**/*.txt", "text"), ("list.txt", "text")])
+def test_the_fingerprint_changes_with_the_items(folder: Path, name: str, kind: Modality) -> None:
+    (folder / "list.txt").write_text("a\nb")
+    before = open_source(folder / name, kind).fingerprint()
+    assert open_source(folder / name, kind).fingerprint() == before
+    (folder / "list.txt").write_text("a\nc")
+    (folder / "z.jpg").touch()
+    (folder / "z.txt").touch()
+    assert open_source(folder / name, kind).fingerprint() != before
 
 
 def parquet(folder: Path, **columns: object) -> Path:
@@ -176,3 +210,31 @@ def test_a_wrong_column_is_an_input_error(tmp_path: Path, kind: str, options: di
     path = parquet(tmp_path, a=["x"], b=["y"], size=[1])
     with pytest.raises(InputError, match=reason):
         open_source(path, kind, **options)  # type: ignore[arg-type]
+
+
+def test_a_folder_of_tables_is_one_table(tmp_path: Path) -> None:
+    for name, texts in (("b", ["c"]), ("a", ["a", "b"]), ("deep", [])):
+        parquet(tmp_path, text=texts if texts else ["d"]).rename(tmp_path / f"{name}.parquet")
+    expected = [("0", "a"), ("1", "b"), ("2", "c"), ("3", "d")]
+    assert entries(open_source(tmp_path, "text")) == expected
+    assert entries(open_source(tmp_path / "*.parquet", "text", column="text")) == expected
+
+
+@pytest.mark.parametrize("start", range(8))
+def test_rows_can_begin_later_without_reading_groups_before(tmp_path: Path, start: int) -> None:
+    for name, texts in (("a", ["a", "b", "c", "d", "e"]), ("b", ["f", "g"])):
+        parquet(tmp_path, text=texts).rename(tmp_path / f"{name}.parquet")
+    source = open_source(tmp_path, "text")
+    assert list(source.entries(start)) == list(source)[start:]
+
+
+def test_a_table_of_another_shape_is_named(tmp_path: Path) -> None:
+    parquet(tmp_path, text=["a"]).rename(tmp_path / "a.parquet")
+    parquet(tmp_path, words=["b"]).rename(tmp_path / "b.parquet")
+    with pytest.raises(InputError, match=r"b\.parquet has no column 'text'; it has 'words'"):
+        open_source(tmp_path, "text")
+
+
+def test_the_fingerprint_of_a_table_sees_its_values(tmp_path: Path) -> None:
+    prints = {open_source(parquet(tmp_path, text=texts), "text").fingerprint() for texts in (["a", "b"], ["a", "c"])}
+    assert len(prints) == 2

@@ -1,9 +1,11 @@
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mmalign_runtime import Embedder
 from mmalign_runtime.errors import BundleFormatError
-from mmalign_runtime.spec import BundleSpec, decode_spec, encode_spec
+from mmalign_runtime.spec import BundleSpec, ImageLimits, ImageSpec, TextSpec, decode_spec, encode_spec
 
 
 @pytest.fixture
@@ -49,3 +51,50 @@ def test_a_precision_of_one_tower_alone_has_a_variant_and_is_not_offered_for_bot
     assert half.precisions() == ("fp32",)
     assert half.variant_id("fp16").startswith("fp16-")
     assert half.variant_id("fp16").removeprefix("fp16") != half.variant_id("fp32").removeprefix("fp32")
+
+
+level = st.integers(0, 255)
+count = st.integers(1, 2**40)
+numbers = st.tuples(*[st.floats(allow_nan=False, allow_infinity=False)] * 3)
+limits = st.builds(ImageLimits, max_pixels=count, max_bytes=count, max_side=count, max_aspect_ratio=st.floats(1, 1e6))
+image_specs = st.builds(
+    ImageSpec,
+    size=count,
+    resize=st.sampled_from(["squash", "shortest_edge"]),
+    interpolation=st.sampled_from(["bilinear", "bicubic"]),
+    mean=numbers,
+    std=numbers,
+    background=st.tuples(level, level, level),
+    icc_profile=st.sampled_from(["ignore", "to_srgb"]),
+    limits=limits,
+)
+text_specs = st.builds(
+    TextSpec,
+    context_length=st.integers(2, 10**6),
+    padding=st.sampled_from(["longest", "fixed"]),
+    pad_token_id=st.integers(0, 10**6),
+    pad_token=st.text(),
+    max_characters=count,
+)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(spec=image_specs | text_specs)
+def test_every_image_and_text_spec_survives_json(spec: ImageSpec | TextSpec) -> None:
+    assert msgspec.json.decode(msgspec.json.encode(spec), type=type(spec)) == spec
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    name=st.sampled_from(["max_pixels", "max_bytes", "max_side", "max_aspect_ratio"]),
+    value=st.integers(-(2**40), 0) | st.text() | st.none() | st.floats(max_value=0.5, allow_nan=False),
+)
+def test_a_limit_below_one_is_refused_by_its_name(name: str, value: object) -> None:
+    with pytest.raises(msgspec.ValidationError, match=rf"Expected .* - at `\$\.limits\.{name}`"):
+        msgspec.convert({"limits": {name: value}}, ImageSpec)
+
+
+@pytest.mark.parametrize("background", [(0, 0, 256), (-1, 0, 0), (0, 0), (0.5, 0, 0)])
+def test_a_background_is_three_levels(background: tuple[float, ...]) -> None:
+    with pytest.raises(msgspec.ValidationError, match=r"at `\$\.background"):
+        msgspec.convert({"background": background}, ImageSpec)

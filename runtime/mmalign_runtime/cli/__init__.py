@@ -14,6 +14,7 @@ import typer
 from mmalign_runtime.cli.bench import bench
 from mmalign_runtime.cli.embed import embed
 from mmalign_runtime.cli.info import info
+from mmalign_runtime.cli.pack import pack, unpack
 from mmalign_runtime.cli.search import search
 from mmalign_runtime.cli.verbs import load_verbs
 from mmalign_runtime.cli.verify import verify
@@ -29,7 +30,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (info, verify, embed, search, bench):
+for verb in (info, verify, embed, search, bench, pack, unpack):
     app.command()(verb)
 
 

@@ -1,38 +1,57 @@
-"""`mmalign embed`: a folder, a list or a table of images or texts to one file of vectors."""
+"""`mmalign embed`: a folder, a list or a table of images or texts to vectors, in a run that can be killed and resumed.
+
+Exit code 0: every item was embedded; 1: done, and some items failed; 2: cannot run; 130 or 143: interrupted.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
 
 from mmalign_runtime.cli.options import BundleArgument, PrecisionOption, ProviderOption, ThreadsOption
-from mmalign_runtime.errors import InputError, ItemError
+from mmalign_runtime.errors import InputError, MmalignError
 
 if TYPE_CHECKING:
+    from mmalign_runtime.bulk import Job
+    from mmalign_runtime.cli.interrupts import Stop
     from mmalign_runtime.embedder import Embedder
-    from mmalign_runtime.saved import SavedVectors
-    from mmalign_runtime.sources import Source
-    from mmalign_runtime.spec import Modality
-    from mmalign_runtime.streaming import OnError, StreamedItem
+    from mmalign_runtime.entries import Source
+    from mmalign_runtime.manifest import Manifest
+    from mmalign_runtime.outputs import Output, Plan
+    from mmalign_runtime.parts import PartsFolder
+    from mmalign_runtime.rows import Failure
+
+EXIT_SOME_FAILED = 1
+
+_NPZ = ".npz"
+_NUM_FAILURES_SHOWN = 5
 
 
-class Skipped(msgspec.Struct, frozen=True):
-    """An item that was left out, and why."""
+class Request(msgspec.Struct, frozen=True):
+    """What was asked for on the command line; `again` is the command that goes on with it."""
 
-    id: str
-    error: ItemError
+    source: str
+    out: Path
+    column: str | None
+    id_column: str | None
+    resume: bool
+    force: bool
+    again: str
 
 
 def embed(
+    context: typer.Context,
     bundle: BundleArgument,
     source: Annotated[
         str, typer.Argument(metavar="INPUT", help="Folder, glob, .txt list or .parquet file.", show_default=False)
     ],
-    out: Annotated[Path, typer.Option(help="Where to write: .parquet or .npz.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Where to write: a folder, .parquet or .npz.", show_default=False)],
     kind: Annotated[str, typer.Option(help="image or text.")] = "image",
     column: Annotated[str | None, typer.Option(help="Parquet: the column to embed.")] = None,
     id_column: Annotated[str | None, typer.Option(help="Parquet: the column of ids; default: row numbers.")] = None,
@@ -40,76 +59,213 @@ def embed(
     precision: PrecisionOption = "fp32",
     threads: ThreadsOption = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Items that go through the tower at once.")] = None,
-    on_error: Annotated[str, typer.Option(help="raise: stop at the first bad item; skip: leave it out.")] = "raise",
-    force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
+    part_rows: Annotated[int | None, typer.Option(min=1, help="Items in a part; fewer when a minute is up.")] = None,
+    on_error: Annotated[
+        str, typer.Option(help="A bad item: record it and go on (exit code 1), skip (the same, exit code 0), or raise.")
+    ] = "record",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Start afresh and replace what is there.")] = False,
 ) -> None:
-    """Embed images or texts into one file of vectors."""
-    from mmalign_runtime.cli.options import as_modality, as_on_error, as_precision, as_provider
+    """Embed images or texts into a folder or a file of vectors."""
+    from mmalign_runtime.bulk import DEFAULT_PART_ROWS, Job
+    from mmalign_runtime.cli.options import as_modality, as_on_failure, as_precision, as_provider
     from mmalign_runtime.embedder import DEFAULT_BATCH_SIZE, Embedder
-    from mmalign_runtime.saved import check_output, save_vectors
-    from mmalign_runtime.sources import open_source
 
-    modality, errors = as_modality(kind), as_on_error(on_error)
-    check_output(out)
-    if out.exists() and not force:
-        raise InputError(f"{out} is there already. Add --force to replace it, or choose another --out.")
-    entries = open_source(source, modality, column=column, id_column=id_column)
-    embedder = Embedder.load(
-        bundle,
-        provider=as_provider(provider),
-        precision=as_precision(precision),
-        num_threads=threads,
-        towers=(modality,),
+    job = Job(
+        kind=as_modality(kind),
+        on_error=as_on_failure(on_error),
+        batch_size=batch_size or DEFAULT_BATCH_SIZE,
+        part_rows=part_rows or DEFAULT_PART_ROWS,
     )
-    size = batch_size or DEFAULT_BATCH_SIZE
-    saved, skipped = embed_source(embedder, entries, modality, batch_size=size, on_error=errors)
-    _report(skipped)
-    if not saved.ids:
-        raise InputError(f"none of the {len(entries)} items of {source} could be embedded; {out} was not written.")
-    save_vectors(out, saved)
-    num_vectors, embed_dim = saved.vectors.shape
-    typer.echo(f"{out}: {num_vectors} vectors of {embed_dim}, space {saved.space_id}, variant {saved.variant_id}")
+    if resume and force:
+        raise InputError("--resume goes on with what is there, --force removes it. Leave one of the two out.")
+
+    def load() -> Embedder:
+        names = as_provider(provider), as_precision(precision)
+        return Embedder.load(bundle, provider=names[0], precision=names[1], num_threads=threads, towers=(job.kind,))
+
+    request = Request(source, out, column, id_column, resume, force, again=resume_command(context))
+    is_npz = out.suffix == _NPZ and not out.is_dir()
+    num_failed = (embed_to_npz if is_npz else embed_to_parts)(request, job, load)
+    if num_failed and job.on_error == "record":
+        raise typer.Exit(EXIT_SOME_FAILED)
 
 
-def embed_source(
-    embedder: Embedder, entries: Source, kind: Modality, *, batch_size: int, on_error: OnError
-) -> tuple[SavedVectors, list[Skipped]]:
-    """Embed every entry under a progress bar, and return the vectors and what was left out."""
+def embed_to_parts(request: Request, job: Job, load: Callable[[], Embedder]) -> int:
+    """Embed to a folder of parts or, through one, to a .parquet file. Return how many items failed."""
+    from mmalign_runtime.cli.interrupts import stop_on_signals
+    from mmalign_runtime.outputs import Output
+    from mmalign_runtime.parts import claim
+
+    output = Output(request.out)
+    output.check(resume=request.resume, force=request.force)
+    with stop_on_signals() as stop, claim(output.parts_folder) as parts:
+        try:
+            return _run(request, job, output, parts, load, stop)
+        except KeyboardInterrupt as error:
+            _say_how_to_go_on("interrupted", parts, request)
+            raise typer.Exit(stop.exit_code) from error
+        finally:
+            parts.forget_if_empty()
+
+
+def embed_to_npz(request: Request, job: Job, load: Callable[[], Embedder]) -> int:
+    """Embed to one .npz file, held in memory until its end. Return how many items failed."""
     import numpy as np
 
-    from mmalign_runtime.cli.progress import with_progress
-    from mmalign_runtime.saved import SavedVectors
+    from mmalign_runtime.bulk import stream_entries
+    from mmalign_runtime.cli.progress import progress_bar
+    from mmalign_runtime.rows import Failure
+    from mmalign_runtime.saved import SavedVectors, check_output, save_vectors
 
-    names: list[str] = []
-    ids, vectors, skipped = [], [], []
-    stream = _stream(embedder, _named(entries, names), kind, batch_size, on_error)
-    for result in with_progress(stream, len(entries), f"{kind}s"):
-        if result.vector is not None:
-            ids.append(names[result.index])
-            vectors.append(result.vector)
-        elif result.error is not None:
-            skipped.append(Skipped(names[result.index], result.error))
-    stacked = np.stack(vectors) if vectors else np.empty((0, embedder.embed_dim), np.float32)  # (N, D)
-    return SavedVectors(tuple(ids), stacked, embedder.space_id, embedder.info().variant_id), skipped
+    if request.resume:
+        raise InputError(
+            f"{request.out} is held in memory until the end. To resume, use a folder or .parquet as --out."
+        )
+    check_output(request.out)
+    if request.out.exists() and not request.force:
+        raise InputError(f"{request.out} is there already. Add --force to replace it, or choose another --out.")
+    entries, embedder = _open(request, job), load()
+    ids, vectors, failures = [], [], []
+    with progress_bar(f"{job.kind}s", len(entries)) as advance:
+        for row, result in enumerate(stream_entries(embedder, iter(entries), job)):
+            if result.error is not None:
+                failures.append(Failure(row, result.entry.id, result.error.stage, result.error.reason))
+            elif result.streamed.vector is not None:
+                ids.append(result.entry.id)
+                vectors.append(result.streamed.vector)
+            advance(1)
+    _say_failures(failures, len(failures), len(entries), "with --out FOLDER they would be listed in a table")
+    if not ids:
+        raise InputError(
+            f"none of the {len(entries)} items of {request.source} could be embedded; nothing was written."
+        )
+    save_vectors(
+        request.out, SavedVectors(tuple(ids), np.stack(vectors), embedder.space_id, embedder.info().variant_id)
+    )
+    _say_done(request.out, len(ids), embedder.embed_dim, embedder.space_id, embedder.info().variant_id)
+    return len(failures)
 
 
-def _named(entries: Source, names: list[str]) -> Iterator[str | Path | bytes]:
-    for entry in entries:
-        names.append(entry.id)
-        yield entry.item
+def resume_command(context: typer.Context) -> str:
+    """Return the command that goes on with this one: the same words, with --resume instead of --force."""
+    words = ["mmalign", "embed"]
+    for parameter in context.command.params:
+        value = context.params.get(parameter.name or "")
+        if parameter.param_type_name == "argument":
+            words.append(str(value))
+        elif parameter.name not in ("resume", "force") and value not in (None, parameter.default):
+            words += [parameter.opts[0], str(value)]
+    return shlex.join([*words, "--resume"])
 
 
-def _stream(
-    embedder: Embedder, items: Iterator[str | Path | bytes], kind: Modality, batch_size: int, on_error: OnError
-) -> Iterator[StreamedItem]:
-    if kind == "image":
-        return embedder.stream_images(items, batch_size=batch_size, on_error=on_error)
-    # What is no text is refused by the tokenizer, item by item.
-    return embedder.stream_texts(cast("Iterator[str]", items), batch_size=batch_size, on_error=on_error)
+def _run(
+    request: Request, job: Job, output: Output, parts: PartsFolder, load: Callable[[], Embedder], stop: Stop
+) -> int:
+    from mmalign_runtime.bulk import embed_parts
+    from mmalign_runtime.cli.progress import progress_bar
+
+    source, embedder = _open(request, job), load()
+    plan = output.plan(parts, _manifest(request, job, source, embedder), resume=request.resume, force=request.force)
+    failures: list[Failure] = []
+    done = plan.manifest
+    if plan.state == "complete":
+        typer.echo(f"{request.out} is complete: nothing is left to embed", err=True)
+    else:
+        num_before = parts.num_done(len(source))
+        _say_state(plan, parts, request, num_before)
+        with _told_how_to_go_on(parts, request), progress_bar(f"{job.kind}s", len(source), num_before) as advance:
+            stop.at_once = False
+            embed_parts(embedder, source, parts, plan.manifest, job, advance=advance, stopped=stop.asked)
+            stop.at_once = True
+        if stop.asked():
+            raise KeyboardInterrupt
+        _check_unchanged(request, job, plan.manifest)
+        failures = parts.first_failures(_NUM_FAILURES_SHOWN)
+        done = output.finish(parts, plan.manifest)
+    _say_failures(failures, done.num_failed, done.num_items, f"they are listed in {output.errors}")
+    _say_done(request.out, done.num_items - done.num_failed, done.embed_dim, done.space_id, done.variant_id)
+    return done.num_failed
 
 
-def _report(skipped: Sequence[Skipped]) -> None:
-    for item in skipped:
-        typer.echo(f"skipped {item.id} ({item.error.source}), {item.error.stage}: {item.error.reason}", err=True)
-    if skipped:
-        typer.echo(f"{len(skipped)} items skipped", err=True)
+@contextmanager
+def _told_how_to_go_on(parts: PartsFolder, request: Request) -> Iterator[None]:
+    try:
+        yield
+    except MmalignError:
+        _say_how_to_go_on("stopped", parts, request)
+        raise
+
+
+def _open(request: Request, job: Job) -> Source:
+    from mmalign_runtime.sources import open_source
+
+    source = open_source(request.source, job.kind, column=request.column, id_column=request.id_column)
+    if not len(source):
+        raise InputError(f"{request.source} has no rows, expected at least one. Check the table.")
+    return source
+
+
+def _manifest(request: Request, job: Job, source: Source, embedder: Embedder) -> Manifest:
+    from mmalign_runtime.manifest import Manifest
+
+    info = embedder.info()
+    return Manifest(
+        source=request.source.encode("utf-8", "replace").decode(),
+        kind=job.kind,
+        column=request.column,
+        id_column=request.id_column,
+        num_items=len(source),
+        fingerprint=source.fingerprint(),
+        bundle=info.bundle,
+        space_id=info.space_id,
+        variant_id=info.variant_id,
+        provider=info.provider,
+        embed_dim=info.embed_dim,
+        batch_size=job.batch_size,
+    )
+
+
+def _check_unchanged(request: Request, job: Job, manifest: Manifest) -> None:
+    source = _open(request, job)
+    if (len(source), source.fingerprint()) != (manifest.num_items, manifest.fingerprint):
+        raise InputError(
+            f"{request.source} changed while it was embedded, so items may be missing. Embed a .txt list of its files, "
+            "which does not change, or start afresh with --force once it is at rest."
+        )
+
+
+def _say_state(plan: Plan, parts: PartsFolder, request: Request, num_before: int) -> None:
+    for name in parts.damaged:
+        typer.echo(f"{parts.folder / name} is damaged: its items are embedded again", err=True)
+    if plan.state == "goes on":
+        typer.echo(
+            f"going on with {request.out}: {num_before:,} of {plan.manifest.num_items:,} items are done", err=True
+        )
+    elif request.resume:
+        typer.echo(f"nothing to resume at {request.out}: starting from the first item", err=True)
+
+
+def _say_how_to_go_on(why: str, parts: PartsFolder, request: Request) -> None:
+    manifest = parts.manifest()
+    num_done = 0 if manifest is None else parts.num_done(manifest.num_items)
+    if manifest is None or not num_done:
+        typer.echo(f"{why} before anything was written: there is nothing to resume", err=True)
+        return
+    typer.echo(f"{why}: {num_done:,} of {manifest.num_items:,} items are done and safe. Go on with:", err=True)
+    typer.echo(request.again, err=True)
+
+
+def _say_failures(first: Sequence[Failure], num_failed: int, num_items: int, where: str) -> None:
+    if not num_failed:
+        return
+    typer.echo(f"{num_failed:,} of {num_items:,} items failed; {where}", err=True)
+    shown = first[:_NUM_FAILURES_SHOWN]
+    for failure in shown:
+        typer.echo(f"  {failure.id}, {failure.stage}: {failure.reason}", err=True)
+    if shown and num_failed > len(shown):
+        typer.echo(f"  and {num_failed - len(shown):,} more", err=True)
+
+
+def _say_done(out: Path, num_vectors: int, embed_dim: int, space_id: str, variant_id: str) -> None:
+    typer.echo(f"{out}: {num_vectors:,} vectors of {embed_dim}, space {space_id}, variant {variant_id}")

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from mmalign_runtime.info import RuntimeInfo
+    from mmalign_runtime.providers import ProviderChoice
     from mmalign_runtime.spec import BundleSpec
 
 
@@ -28,14 +29,14 @@ def info(
     from mmalign_runtime.cli.options import as_precision, as_provider
     from mmalign_runtime.embedder import Embedder
 
-    embedder = Embedder.load(
+    with Embedder.load(
         bundle, provider=as_provider(provider), precision=as_precision(precision), num_threads=threads
-    )
-    spec, runtime = embedder.bundle.spec, embedder.info()
+    ) as embedder:
+        spec, runtime = embedder.bundle.spec, embedder.info()
     if json:
         typer.echo(msgspec.json.encode({"bundle": spec, "runtime": runtime}))
     else:
-        print_info(spec, runtime, size_bytes=sum((bundle / name).stat().st_size for name in spec.files))
+        print_info(spec, runtime, size_bytes=embedder.bundle.size_bytes())
 
 
 def print_info(spec: BundleSpec, runtime: RuntimeInfo, *, size_bytes: int) -> None:
@@ -66,17 +67,23 @@ def bundle_facts(spec: BundleSpec, size_bytes: int) -> dict[str, str]:
 
 def runtime_facts(runtime: RuntimeInfo) -> dict[str, str]:
     """Return what was chosen here, as words."""
-    towers = {f"{tower.name} nodes": _placement(tower.nodes_by_provider) for tower in runtime.towers}
-    return {
+    waits = "spinning" if runtime.allow_spinning else "asleep"
+    facts = {
         "provider": f"{runtime.provider} (asked: {runtime.provider_asked})",
         "variant": runtime.variant_id,
-        "threads": str(runtime.num_threads),
-        **towers,
+        "threads": f"{runtime.num_threads} a run, {runtime.num_runs} runs at once, {waits} between",
     }
+    for tower in runtime.towers:
+        facts[f"{tower.name} nodes"] = ", ".join(f"{n} on {name}" for name, n in tower.nodes_by_provider().items())
+        if elsewhere := tower.elsewhere():
+            facts[f"{tower.name} elsewhere"] = ", ".join(f"{group.num_nodes} {group.operator}" for group in elsewhere)
+    if runtime.towers:
+        facts |= {choice.name: _options(choice) for choice in runtime.towers[0].providers if choice.options}
+    return facts
 
 
-def _placement(nodes_by_provider: dict[str, int]) -> str:
-    return ", ".join(f"{count} on {name}" for name, count in nodes_by_provider.items())
+def _options(choice: ProviderChoice) -> str:
+    return ", ".join(f"{name}={value}" for name, value in choice.options.items())
 
 
 def _facts(title: str, facts: dict[str, str]) -> Table:

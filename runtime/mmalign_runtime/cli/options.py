@@ -12,12 +12,12 @@ from mmalign_runtime.providers import Provider
 from mmalign_runtime.spec import Modality, Precision
 
 if TYPE_CHECKING:
-    from mmalign_runtime.streaming import OnError
+    from mmalign_runtime.bulk import OnFailure
 
 BundleArgument: TypeAlias = Annotated[
-    Path, typer.Argument(metavar="BUNDLE", help="The bundle's folder.", show_default=False)
+    Path, typer.Argument(metavar="BUNDLE", help="The bundle: a folder, or a .mmalign file.", show_default=False)
 ]
-ProviderOption: TypeAlias = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+ProviderOption: TypeAlias = Annotated[str, typer.Option(help="auto, cpu, cuda, tensorrt or openvino.")]
 PrecisionOption: TypeAlias = Annotated[str, typer.Option(help="fp32, fp16 or int8, as the bundle offers.")]
 ThreadsOption: TypeAlias = Annotated[
     int | None, typer.Option(min=1, help="Threads; default: what the container allows.", show_default=False)
@@ -40,9 +40,9 @@ def as_modality(word: str) -> Modality:
     return cast("Modality", _one_of(word, get_args(Modality), "--kind"))
 
 
-def as_on_error(word: str) -> OnError:
+def as_on_failure(word: str) -> OnFailure:
     """Return the way to meet a bad item of that name. Raises InputError naming the choices."""
-    return cast("OnError", _one_of(word, ("raise", "skip"), "--on-error"))
+    return cast("OnFailure", _one_of(word, ("record", "skip", "raise"), "--on-error"))
 
 
 def _one_of(word: str, choices: tuple[str, ...], option: str) -> str:

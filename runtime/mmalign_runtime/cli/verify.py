@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,7 +18,9 @@ from mmalign_runtime.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from mmalign_runtime.verify import CaseResult, VerifyReport
+    from rich.table import Table
+
+    from mmalign_runtime.verify import Against, VerifyReport
 
 EXIT_DIFFERS = 1
 
@@ -27,15 +30,23 @@ def verify(
     provider: ProviderOption = "auto",
     precision: PrecisionOption = "fp32",
     threads: ThreadsOption = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(metavar="BUNDLE", help="Another bundle that must give the same vectors.", show_default=False),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Run the bundle's golden cases here and compare each stage with the PyTorch reference."""
+    """Prove a bundle on this machine: every stage against the PyTorch reference, and vectors that keep in company."""
     import msgspec
 
     from mmalign_runtime.verify import verify_bundle
 
     report = verify_bundle(
-        bundle, provider=as_provider(provider), precision=as_precision(precision), num_threads=threads
+        bundle,
+        provider=as_provider(provider),
+        precision=as_precision(precision),
+        num_threads=threads,
+        against=against,
     )
     if json:
         print(msgspec.json.encode({"passed": report.passed, **msgspec.to_builtins(report)}).decode())
@@ -46,27 +57,65 @@ def verify(
 
 
 def print_report(report: VerifyReport) -> None:
-    """Print the report as a table, the verdict last."""
+    """Print the cases, the checks and the comparison as tables, the verdict last."""
     from rich.console import Console
-    from rich.table import Table
 
     console = Console()
-    runtime = report.runtime
-    table = Table(title=f"{runtime.bundle}  {runtime.provider} {runtime.precision}, {runtime.num_threads} threads")
-    for column in ("case", "kind", "cosine", "max abs", "verdict"):
-        table.add_column(column, justify="right" if column in ("cosine", "max abs") else "left")
-    for case in report.cases:
-        table.add_row(case.name, case.kind, f"{case.cosine:.7f}", f"{case.max_abs_difference:.1e}", _verdict(case))
-    console.print(table)
+    console.print(_cases(report))
+    console.print(_checks(report))
+    if report.against:
+        console.print(_against(report.against))
     failed = [case for case in report.cases if not case.passed]
     bounds = f"cosine at least {report.bounds.cosine_bound}, max abs at most {report.bounds.abs_bound:g}"
     if failed:
         console.print(f"[red]differs[/]: {len(failed)} of {len(report.cases)} cases outside the bounds ({bounds})")
     else:
         console.print(f"[green]equal[/]: all {len(report.cases)} cases inside the bounds ({bounds})")
+    broken = [check.name for check in report.checks if not check.passed]
+    if broken:
+        console.print(f"[red]differs[/]: {len(broken)} of {len(report.checks)} checks failed: {', '.join(broken)}")
+    else:
+        console.print(f"[green]holds[/]: all {len(report.checks)} checks ({report.seconds:.1f} s in all)")
 
 
-def _verdict(case: CaseResult) -> str:
-    if case.passed:
-        return f"[green]equal[/] {case.detail}".strip()
-    return f"[red]{case.stage}[/]: {case.detail}"
+def _cases(report: VerifyReport) -> Table:
+    from rich.markup import escape
+    from rich.table import Table
+
+    runtime = report.runtime
+    title = f"{escape(runtime.bundle)}  {runtime.provider} {runtime.precision}, {runtime.num_threads} threads"
+    table = Table(title=title, title_justify="left")
+    for column in ("case", "kind", "cosine", "max abs", "verdict"):
+        table.add_column(column, justify="right" if column in ("cosine", "max abs") else "left")
+    for case in report.cases:
+        detail = escape(case.detail)
+        verdict = f"[green]equal[/] {detail}" if case.passed else f"[red]{case.stage}[/]: {detail}"
+        table.add_row(case.name, case.kind, f"{case.cosine:.7f}", f"{case.max_abs_difference:.1e}", verdict.strip())
+    return table
+
+
+def _checks(report: VerifyReport) -> Table:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("check", "what", title="checks", title_justify="left")
+    for column in ("max abs", "bound"):
+        table.add_column(column, justify="right")
+    table.add_column("verdict")
+    for check in report.checks:
+        verdict = "[green]holds[/]" if check.passed else "[red]fails[/]"
+        figures = (f"{check.max_abs_difference:.1e}", f"{check.bound:.0e}")
+        table.add_row(check.name, escape(check.detail), *(figures if check.name != "placement" else ("", "")), verdict)
+    return table
+
+
+def _against(against: Against) -> Table:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=f"against {escape(against.bundle)}", title_justify="left", show_header=False)
+    table.add_row("space", "the same" if against.is_same_space else f"another: {against.space_id}")
+    table.add_row("lowest cosine", f"{against.min_cosine:.7f} ({escape(against.farthest)})")
+    table.add_row("max abs", f"{against.max_abs_difference:.1e}")
+    table.add_row("verdict", "[green]equal[/]" if against.passed else "[red]differs[/]")
+    return table

@@ -55,25 +55,40 @@ def test_a_parquet_table_is_read_and_written(cli, tiny_bundle: Path, tmp_path: P
 
 def test_a_bad_item_stops_the_run_and_nothing_is_written(cli, tiny_bundle: Path, photos: Path, out: Path) -> None:
     (photos / "bad.jpg").write_text("no image")
-    result = cli("embed", tiny_bundle, photos, "--out", out)
+    result = cli("embed", tiny_bundle, photos, "--out", out, "--on-error", "raise")
     assert (result.code, out.exists()) == (2, False)
     assert "bad.jpg), open: the bytes are no image" in result.err
 
 
-def test_skipped_items_are_listed_with_their_reasons(cli, tiny_bundle: Path, photos: Path, out: Path) -> None:
+@pytest.mark.parametrize(("on_error", "code"), [("record", 1), ("skip", 0)])
+def test_failed_items_are_left_out_and_listed_with_their_reasons(
+    cli, tiny_bundle: Path, photos: Path, out: Path, on_error: str, code: int
+) -> None:
     (photos / "bad.jpg").write_text("no image")
     (photos / "empty.jpg").touch()
-    result = cli("embed", tiny_bundle, photos, "--out", out, "--on-error", "skip")
-    assert result.code == 0
+    result = cli("embed", tiny_bundle, photos, "--out", out, "--on-error", on_error)
+    assert result.code == code
     assert load_vectors(out).ids == ("a.png", "b.png", "deep/c.png")
-    assert "skipped bad.jpg" in result.err
-    assert "open: the file is empty" in result.err
-    assert "2 items skipped" in result.err
+    assert "2 of 5 items failed" in result.err
+    assert "  bad.jpg, open: the bytes are no image" in result.err
+    assert "  empty.jpg, open: the file is empty" in result.err
+
+
+def test_of_many_failures_the_first_are_shown(cli, tiny_bundle: Path, photos: Path, out: Path) -> None:
+    for number in range(8):
+        (photos / f"z{number}.jpg").touch()
+    err = cli("embed", tiny_bundle, photos, "--out", out).err
+    assert ("8 of 11 items failed" in err, "z4.jpg" in err, "z5.jpg" in err, "  and 3 more" in err) == (
+        True,
+        True,
+        False,
+        True,
+    )
 
 
 def test_nothing_but_bad_items_is_an_error(cli, tiny_bundle: Path, tmp_path: Path, out: Path) -> None:
     (tmp_path / "images.txt").write_text("missing.jpg\n")
-    result = cli("embed", tiny_bundle, tmp_path / "images.txt", "--out", out, "--on-error", "skip")
+    result = cli("embed", tiny_bundle, tmp_path / "images.txt", "--out", out)
     assert (result.code, out.exists()) == (2, False)
     assert "none of the 1 items" in result.err
 
@@ -91,8 +106,10 @@ def test_a_file_is_replaced_only_by_force(cli, tiny_bundle: Path, photos: Path, 
     ("words", "reason"),
     [
         (("--kind", "sound"), "--kind 'sound' is not known; choose one of image, text"),
-        (("--on-error", "ignore"), "--on-error 'ignore' is not known; choose one of raise, skip"),
+        (("--on-error", "ignore"), "--on-error 'ignore' is not known; choose one of record, skip, raise"),
         (("--column", "image"), "it has no columns"),
+        (("--resume",), "is held in memory until the end. To resume, use a folder or .parquet"),
+        (("--resume", "--force"), "Leave one of the two out"),
     ],
 )
 def test_options_that_mean_nothing_are_refused(

@@ -1,0 +1,32 @@
+"""Exports the reference architecture, with seeded random weights, to a bundle: for timing what needs a whole one.
+
+python -m benchmarks.reference.bundle OUT
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.reference.workload import IMAGE_TOWER, TEXT_TOWER
+from mmalign.config import parse_config
+from mmalign.run import create_run
+from mmalign_export import export_model
+
+
+def export_reference(out: Path) -> None:
+    """Write the bundle, with every golden case; replaces what is at `out`."""
+    settings = {
+        "data": {"sources": [{"path": "none.csv"}]},
+        "image_tower": {"name": IMAGE_TOWER.name, "weights": IMAGE_TOWER.weights},
+        "text_tower": {"weights": TEXT_TOWER.weights, "tokenizer": TEXT_TOWER.tokenizer},
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        run = create_run(parse_config(settings, "reference"), Path(folder) / "run")
+        run.model.eval()
+        export_model(run, (), out, force=True)
+
+
+if __name__ == "__main__":
+    export_reference(Path(sys.argv[1]))

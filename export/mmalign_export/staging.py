@@ -1,0 +1,108 @@
+"""A folder that is whole or not there: written beside its place, then put there in one step.
+
+A process that is killed leaves the folder it was writing, locked no more; the next one for the same place removes it.
+"""
+
+from __future__ import annotations
+
+import errno
+import glob
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mmalign_export.errors import ExportError
+from mmalign_export.exchange import exchange
+
+_STAGED = ".staged"
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def staged(out: Path, *, force: bool) -> Iterator[Path]:
+    """Give a folder beside `out` that takes its place when the block ends well, and is removed when it does not.
+
+    Raises ExportError when `out` is there already and `force` is not set, or the disk is full.
+    """
+    if out.exists() and not force:
+        raise ExportError(f"{out} exists already. Add --force to replace it, or choose another --out.")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(out)
+    with _full_disk_named(out):
+        stage = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.", suffix=_STAGED))
+        try:
+            stage.chmod(0o755)
+            with _locked(stage):
+                yield stage
+                _replace(stage, out)
+        finally:
+            _remove(stage)
+
+
+@contextmanager
+def _full_disk_named(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        reason = (
+            f"{out} cannot be written: {error.strerror}. What was there is as it was. Make room, then export again."
+        )
+        raise ExportError(reason) from error
+
+
+def _replace(stage: Path, out: Path) -> None:
+    """Put the stage in place of what is there.
+
+    An old folder is swapped for the new one, so that one of the two is at `out` at every moment. Where the system
+    cannot swap, the old one is moved aside first: a kill between the two renames leaves it whole, but beside `out`.
+    """
+    if not out.exists():
+        stage.rename(out)
+        return
+    if exchange(stage, out):
+        return  # the old folder lies at `stage` now, and is removed with it
+    aside = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.old."))
+    out.rename(aside / out.name)
+    stage.rename(out)
+    shutil.rmtree(aside)
+
+
+def _remove_leftovers(out: Path) -> None:
+    """Remove what killed processes were writing for `out`; what is locked is being written now."""
+    for path in out.parent.glob(f".{glob.escape(out.name)}.*{_STAGED}"):
+        with _locked(path) as is_ours:
+            if is_ours:
+                _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_symlink() or path.is_file():  # what was at `out` need not have been a folder
+        path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """Lock a folder while the block runs, and say whether that was possible. A killed process holds no lock."""
+    if os.name == "nt":  # folders cannot be locked there, so nothing is known to be left over
+        yield False
+        return
+    import fcntl
+
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        is_ours = False
+    else:
+        is_ours = True
+    try:
+        yield is_ours
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,34 @@
+"""`mmalign pack` and `mmalign unpack`: a bundle's folder to one .mmalign file, and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mmalign_runtime.cli.options import BundleArgument
+
+_BYTES_IN_MB = 1e6
+
+
+def pack(
+    bundle: BundleArgument,
+    out: Annotated[Path, typer.Option(help="The .mmalign file to write.", show_default=False)],
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
+) -> None:
+    """Write a bundle as one file, which every command takes in the folder's place."""
+    from mmalign_runtime.packing import pack_bundle
+
+    written = pack_bundle(bundle, out, force=force)
+    typer.echo(f"{written}: {written.stat().st_size / _BYTES_IN_MB:.1f} MB")
+
+
+def unpack(
+    bundle: BundleArgument,
+    out: Annotated[Path, typer.Option(help="The folder to make.", show_default=False)],
+) -> None:
+    """Write the files of a .mmalign bundle to a folder."""
+    from mmalign_runtime.packing import unpack_bundle
+
+    typer.echo(f"{unpack_bundle(bundle, out)}: unpacked")

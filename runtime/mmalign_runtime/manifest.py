@@ -1,0 +1,97 @@
+"""What a bulk embedding is made of: the record beside its parts that says whether another run may go on with it."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+import msgspec
+
+from mmalign_runtime.atomic import replacing
+from mmalign_runtime.errors import InputError
+from mmalign_runtime.spec import Modality
+
+# Readers of folders of Parquet files leave out names that begin with an underscore.
+MANIFEST_NAME = "_mmalign.json"
+
+_FORMAT_VERSION = 1
+# What, when changed, would give other rows; a part's length, the threads and the place of the input do not.
+_IDENTITY = {
+    "kind": "--kind",
+    "column": "--column",
+    "id_column": "--id-column",
+    "batch_size": "--batch-size",
+    "num_items": "number of items",
+    "fingerprint": "input",
+    "space_id": "space",
+    "variant_id": "variant",
+    "provider": "--provider",
+}
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One bulk embedding: its input, what made its vectors, and whether it is done.
+
+    `run` is drawn anew for each run that starts from nothing. `fingerprint` is the source's; `num_failed` counts when
+    `is_complete`.
+    """
+
+    source: str
+    kind: Modality
+    column: str | None
+    id_column: str | None
+    num_items: int
+    fingerprint: str
+    bundle: str
+    space_id: str
+    variant_id: str
+    provider: str
+    embed_dim: int
+    batch_size: int
+    is_complete: bool = False
+    num_failed: int = 0
+    run: str = msgspec.field(default_factory=lambda: secrets.token_hex(8))
+    format_version: int = _FORMAT_VERSION
+
+    def differences(self, other: Manifest) -> list[str]:
+        """Return, in words, what differs from `other` and would give other rows."""
+        pairs = ((name, word, getattr(self, name), getattr(other, name)) for name, word in _IDENTITY.items())
+        return [f"{word} is {_short(now)}, was {_short(then)}" for _, word, now, then in pairs if now != then]
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """Return the manifest as JSON."""
+    return msgspec.json.format(msgspec.json.encode(manifest), indent=2)
+
+
+def decode_manifest(content: bytes, path: Path) -> Manifest:
+    """Read a manifest found at `path`. Raises InputError when it is damaged or of another version."""
+    try:
+        manifest = msgspec.json.decode(content, type=Manifest)
+    except msgspec.DecodeError as error:
+        raise InputError(f"{path} holds no record that this version reads ({error}). Start afresh: --force.") from error
+    if manifest.format_version != _FORMAT_VERSION:
+        seen = f"format version {manifest.format_version}, expected {_FORMAT_VERSION}"
+        raise InputError(f"{path}: {seen}. Finish it with the mmalign-runtime that began it, or start afresh: --force.")
+    return manifest
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """Return the manifest of a folder of parts, or None where there is none. Raises as `decode_manifest` does."""
+    path = folder / MANIFEST_NAME
+    return decode_manifest(path.read_bytes(), path) if path.is_file() else None
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest of a folder of parts, in one step."""
+    with replacing(folder / MANIFEST_NAME) as temporary:
+        temporary.write_bytes(encode_manifest(manifest))
+
+
+def unfinished_folder(path: Path) -> Path:
+    """Return the folder where a single file's parts are until they are merged into it."""
+    return path.with_name(f"{path.name}.parts")
+
+
+def _short(value: object) -> str:
+    return f"{value[:12]}..." if isinstance(value, str) and len(value) > 20 else str(value)

@@ -1,0 +1,137 @@
+"""Each golden case, alone: decode, preprocess or tokenize, tower; and the first stage that is not the reference's."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from mmalign_runtime.contents import FileSource
+from mmalign_runtime.embedder import Embedder
+from mmalign_runtime.encoders import ImageEncoder, TextEncoder
+from mmalign_runtime.errors import ItemError
+from mmalign_runtime.golden import ImageCase, TextCase, load_golden, pixels_sha256, sample_pixel_values, sample_pixels
+from mmalign_runtime.image import Pixels, decode_image
+from mmalign_runtime.spec import Modality, Parity
+from mmalign_runtime.streaming import Vectors
+from mmalign_runtime.verify.difference import Difference, difference
+from mmalign_runtime.verify.report import CaseResult, Stage
+
+# Half a level of 255 after division by the smallest usual std (0.22): what rounding inside the graph may leave.
+_PIXEL_VALUES_BOUND = 0.5 / 255 / 0.22
+
+
+class ImageOutcome(msgspec.Struct, frozen=True):
+    """One image case that decoded: the verdict, its pixel_values (1, 3, S, S) and its vector (1, D)."""
+
+    case: ImageCase
+    result: CaseResult
+    pixel_values: NDArray[np.float32]
+    vector: Vectors
+
+
+class TextOutcome(msgspec.Struct, frozen=True):
+    """One text case: the verdict, and its vector (1, D)."""
+
+    case: TextCase
+    result: CaseResult
+    vector: Vectors
+
+
+class GoldenRun(msgspec.Struct, frozen=True):
+    """All golden cases, each run alone. `refused` are the images that did not decode."""
+
+    images: tuple[ImageOutcome, ...]
+    texts: tuple[TextOutcome, ...]
+    refused: tuple[CaseResult, ...]
+    bounds: Parity
+
+    def results(self) -> tuple[CaseResult, ...]:
+        """Return every case's verdict: images, then texts."""
+        return (*(outcome.result for outcome in self.images), *self.refused, *(text.result for text in self.texts))
+
+
+def run_golden(embedder: Embedder, bounds: Parity) -> GoldenRun:
+    """Run every golden case of the embedder's bundle alone."""
+    golden = load_golden(embedder.bundle)
+    images: list[ImageOutcome] = []
+    refused: list[CaseResult] = []
+    for case in golden.images:
+        try:
+            images.append(run_image(case, embedder.bundle.source(case.file), embedder.image, bounds))
+        except ItemError as error:
+            refused.append(_refused(case.name, error.reason))
+    texts = tuple(run_text(case, embedder.text, bounds) for case in golden.texts)
+    return GoldenRun(tuple(images), texts, tuple(refused), bounds)
+
+
+def run_image(case: ImageCase, source: FileSource, encoder: ImageEncoder, bounds: Parity) -> ImageOutcome:
+    """Run one image case alone. Raises ItemError when it does not decode."""
+    pixels = decode_image(source, encoder.spec)
+    decode_note = _compare_decoded(case, pixels)
+    pixel_values = encoder.preprocess(pixels)
+    moved = float(np.abs(sample_pixel_values(pixel_values) - np.array(case.pixel_values_sample, np.float32)).max())
+    vector = encoder.vectors([pixel_values])  # (1, D)
+    stage: Stage = "tower"
+    detail = "pixel_values agree, the vector does not"
+    if decode_note:
+        stage, detail = "decode", decode_note
+    elif moved > _PIXEL_VALUES_BOUND:
+        stage, detail = "preprocess", f"pixel_values moved by up to {moved:.3g}"
+    result = judge(case.name, "image", difference(vector, [case.embedding]), bounds, stage, detail)
+    return ImageOutcome(case, _with_note(result, decode_note), pixel_values, vector)
+
+
+def run_text(case: TextCase, encoder: TextEncoder, bounds: Parity) -> TextOutcome:
+    """Run one text case alone."""
+    tokens = encoder.tokenizer.encode([case.text])
+    found = tuple(int(i) for i in tokens.input_ids[0][tokens.attention_mask[0] == 1])
+    vector = encoder.tower(tokens)  # (1, D)
+    moved = difference(vector, [case.embedding])
+    result = judge(case.name, "text", moved, bounds, "tower", "the token ids agree, the vector does not")
+    if found != case.input_ids:  # wrong even where the vector happens to be close
+        expected = f"expected {len(case.input_ids)} tokens {case.input_ids[:6]}..."
+        detail = f"seen {len(found)} tokens {found[:6]}..., {expected}"
+        result = msgspec.structs.replace(result, passed=False, stage="tokenize", detail=detail)
+    return TextOutcome(case, result, vector)
+
+
+def judge(name: str, kind: Modality, found: Difference, bounds: Parity, stage: Stage, detail: str) -> CaseResult:
+    """Hold a difference to the bounds; `stage` and `detail` say what it comes from when it is outside."""
+    passed = found.within(bounds)
+    return CaseResult(
+        name=name,
+        kind=kind,
+        passed=passed,
+        cosine=found.cosine,
+        max_abs_difference=found.max_abs,
+        stage=None if passed else stage,
+        detail="" if passed else detail,
+    )
+
+
+def _with_note(result: CaseResult, decode_note: str) -> CaseResult:
+    # Another JPEG decoder moves pixels by a level: where the vector stays within the bounds, that is only worth a note.
+    return msgspec.structs.replace(result, detail=decode_note) if result.passed and decode_note else result
+
+
+def _compare_decoded(case: ImageCase, pixels: Pixels) -> str:
+    height, width, _ = pixels.shape
+    if (height, width) != (case.height, case.width):
+        return f"decoded to {width} x {height}, expected {case.width} x {case.height}"
+    if pixels_sha256(pixels) == case.pixels_sha256:
+        return ""
+    moved = np.abs(sample_pixels(pixels).astype(int) - np.array(case.pixels_sample)).max()
+    return f"decoded pixels differ from the reference's (up to {moved} levels on the samples kept)"
+
+
+def _refused(name: str, detail: str) -> CaseResult:
+    return CaseResult(
+        name=name,
+        kind="image",
+        passed=False,
+        cosine=-1.0,
+        max_abs_difference=float("inf"),
+        stage="decode",
+        detail=detail,
+    )

@@ -1,0 +1,92 @@
+"""One verification, from the first golden case to the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from time import perf_counter
+
+import msgspec
+
+from mmalign_runtime.bundle import open_bundle
+from mmalign_runtime.embedder import Embedder
+from mmalign_runtime.errors import BundleFormatError, VerificationError
+from mmalign_runtime.providers import Provider
+from mmalign_runtime.spec import Parity, Precision
+from mmalign_runtime.verify.against import compare
+from mmalign_runtime.verify.float32 import check_float32, check_placement
+from mmalign_runtime.verify.golden_cases import GoldenRun, run_golden
+from mmalign_runtime.verify.invariance import bound, check_concurrency, check_image_batch, check_text_batch
+from mmalign_runtime.verify.report import CaseResult, CheckResult, VerifyReport
+
+
+def verify_bundle(
+    path: str | Path,
+    *,
+    provider: Provider = "auto",
+    precision: Precision = "fp32",
+    num_threads: int | None = None,
+    against: str | Path | None = None,
+) -> VerifyReport:
+    """Verify a bundle with the provider, precision and threads that will serve.
+
+    `against` is another bundle, which embeds the same items. Every file is hashed, whatever is remembered of it. Raises
+    BundleError when a bundle cannot be used at all, ProviderError when the provider is not there.
+    """
+    started = perf_counter()
+
+    def load(bundle: str | Path) -> Embedder:
+        opened = open_bundle(bundle, use_memory=False)
+        return Embedder(opened, provider=provider, precision=precision, num_threads=num_threads)
+
+    with load(path) as embedder:
+        if against is None:
+            report = verify_embedder(embedder)
+        else:
+            with load(against) as other:
+                report = verify_embedder(embedder, against=other)
+    return msgspec.structs.replace(report, seconds=perf_counter() - started)
+
+
+def verify_embedder(embedder: Embedder, *, against: Embedder | None = None) -> VerifyReport:
+    """Verify an embedder that has both towers, as it stands."""
+    golden = run_golden(embedder, _bounds(embedder.bundle.spec.parity, embedder.precision))
+    return VerifyReport(
+        runtime=embedder.info(),
+        bounds=golden.bounds,
+        cases=golden.results(),
+        checks=_checks(embedder, golden),
+        against=None if against is None else compare(against, embedder.bundle, golden),
+    )
+
+
+def require_golden(embedder: Embedder) -> None:
+    """Raise VerificationError, naming the first thing that differs, unless everything agrees."""
+    report = verify_embedder(embedder)
+    results: list[CaseResult | CheckResult] = [*report.cases, *report.checks]
+    failed = [result for result in results if not result.passed]
+    if failed:
+        raise VerificationError(
+            f"{embedder.bundle.path}: {len(failed)} of {len(results)} checks differ on this machine, the first is "
+            f"{failed[0].name!r}: {failed[0].detail}. Run `mmalign verify {embedder.bundle.path}` for all of them."
+        )
+
+
+def _checks(embedder: Embedder, golden: GoldenRun) -> tuple[CheckResult, ...]:
+    limit = bound(embedder, golden.bounds)
+    checks = [check_text_batch(embedder, golden.texts, limit)]
+    if golden.images:  # where none decodes, every case has failed on its own line already
+        checks.append(check_image_batch(embedder, golden.images, limit))
+        checks.append(check_concurrency(embedder, golden.images, golden.texts, limit))
+    checks.append(check_placement(embedder.info()))
+    if embedder.precision == "fp32":
+        checks.append(check_float32(embedder.options))
+    return tuple(checks)
+
+
+def _bounds(parity: Sequence[Parity], precision: Precision) -> Parity:
+    artifact = f"onnx-{precision}"
+    for entry in parity:
+        if entry.artifact == artifact:
+            return entry
+    raise BundleFormatError(f"the bundle records no parity of {artifact}, so nothing can be held to it. Export again.")

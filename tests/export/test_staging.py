@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmalign_export.errors import ExportError
+from mmalign_export.staging import staged
+
+
+def make_folder(path: Path, text: str) -> Path:
+    path.mkdir()
+    (path / "file").write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("platform", [sys.platform, "darwin"])
+def test_a_staged_folder_takes_the_old_ones_place_and_leaves_nothing_beside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, platform: str
+) -> None:
+    out = make_folder(tmp_path / "bundle", "old")
+    monkeypatch.setattr("mmalign_export.exchange.sys.platform", platform)
+    with staged(out, force=True) as stage:
+        (stage / "file").write_text("new")
+        assert (out / "file").read_text() == "old"
+    assert (out / "file").read_text() == "new"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_link_at_the_place_is_replaced_and_what_it_led_to_stays(tmp_path: Path) -> None:
+    target, out = make_folder(tmp_path / "target", "old"), tmp_path / "bundle"
+    out.symlink_to(target)
+    with staged(out, force=True) as stage:
+        (stage / "file").write_text("new")
+    assert not out.is_symlink()
+    assert (out / "file").read_text() == "new"
+    assert (target / "file").read_text() == "old"
+    assert sorted(tmp_path.iterdir()) == [out, target]
+
+
+def test_a_full_disk_is_named_and_leaves_the_old_folder(tmp_path: Path) -> None:
+    out = make_folder(tmp_path / "bundle", "old")
+    with pytest.raises(ExportError, match="bundle cannot be written: No space left"), staged(out, force=True):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert (out / "file").read_text() == "old"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_block_that_raises_leaves_the_old_folder(tmp_path: Path) -> None:
+    out = make_folder(tmp_path / "bundle", "old")
+    with pytest.raises(RuntimeError, match="export failed"), staged(out, force=True):
+        raise RuntimeError("export failed")
+    assert (out / "file").read_text() == "old"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_what_a_killed_export_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    out = make_folder(tmp_path / "bundle", "old")
+    make_folder(tmp_path / ".bundle.abc.staged", "half")
+    make_folder(tmp_path / ".other.abc.staged", "another bundle's")
+    with staged(out, force=True):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".other.abc.staged", "bundle"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="folders are not locked on Windows")
+def test_what_another_export_is_writing_is_left_alone(tmp_path: Path) -> None:
+    out = tmp_path / "bundle"
+    with staged(out, force=True) as first:
+        with staged(out, force=True) as second:
+            (second / "file").write_text("second")
+        assert first.is_dir()
+        (first / "file").write_text("first")
+    assert (out / "file").read_text() == "first"
+
+
+def test_an_existing_folder_is_not_replaced_unasked(tmp_path: Path) -> None:
+    out = make_folder(tmp_path / "bundle", "old")
+    with pytest.raises(ExportError, match="exists already"), staged(out, force=False):
+        pass

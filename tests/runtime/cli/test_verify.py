@@ -1,0 +1,35 @@
+import json
+from pathlib import Path
+
+
+def test_a_table_ends_with_the_verdict(cli, tiny_bundle: Path) -> None:
+    result = cli("verify", tiny_bundle, "--provider", "cpu")
+    assert result.code == 0
+    for word in ("landscape 3x2", "image batch", "concurrency", "float32", "equal: all", "holds: all 5 checks"):
+        assert word in result.out
+
+
+def test_json_holds_cases_checks_and_the_verdict(cli, tiny_bundle: Path) -> None:
+    found = json.loads(cli("verify", tiny_bundle, "--provider", "cpu", "--json").out)
+    assert found["passed"] is True
+    assert {"cases", "checks", "bounds", "runtime", "seconds"} <= found.keys()
+
+
+def test_another_bundle_is_compared(cli, tiny_bundle: Path, tmp_path: Path) -> None:
+    cli("pack", tiny_bundle, "--out", tmp_path / "copy.mmalign")
+    result = cli("verify", tiny_bundle, "--provider", "cpu", "--against", tmp_path / "copy.mmalign")
+    assert result.code == 0
+    assert "the same" in result.out
+
+
+def test_what_differs_is_one_and_what_cannot_run_is_two(cli, tiny_bundle: Path, edit_spec, tmp_path: Path) -> None:
+    def strict(spec):
+        import msgspec
+
+        return msgspec.structs.replace(spec, parity=(msgspec.structs.replace(spec.parity[0], abs_bound=0.0),))
+
+    edit_spec(strict)
+    result = cli("verify", tiny_bundle, "--provider", "cpu")
+    assert result.code == 1
+    assert "cases outside the bounds" in result.out
+    assert cli("verify", tmp_path / "nothing").code == 2

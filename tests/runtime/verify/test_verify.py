@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from mmalign_runtime import Embedder
+from mmalign_runtime.bundle import open_bundle
+from mmalign_runtime.encoders import TextEncoder
+from mmalign_runtime.errors import BundleError, BundleFormatError, BundleIntegrityError, ProviderError
+from mmalign_runtime.golden import load_golden
+from mmalign_runtime.info import RuntimeInfo, TowerInfo
+from mmalign_runtime.providers import ProviderChoice, import_onnxruntime
+from mmalign_runtime.session import NodeGroup, OnnxSession
+from mmalign_runtime.spec import SPEC_NAME, BundleSpec
+from mmalign_runtime.streaming import Vectors
+from mmalign_runtime.verify import CheckResult, VerifyReport, verify_bundle, verify_embedder
+from mmalign_runtime.verify.float32 import check_float32, check_placement
+
+SpecEdit = Callable[[Callable[[BundleSpec], BundleSpec]], None]
+
+
+@pytest.fixture(scope="module")
+def report(embedder: Embedder) -> VerifyReport:
+    return verify_embedder(embedder)
+
+
+def check(report: VerifyReport, name: str) -> CheckResult:
+    (found,) = [check for check in report.checks if check.name == name]
+    return found
+
+
+def test_every_golden_case_and_every_check_is_run(report: VerifyReport, embedder: Embedder) -> None:
+    golden = load_golden(embedder.bundle)
+    assert report.passed
+    assert len(report.cases) == len(golden.images) + len(golden.texts)
+    names = {check.name for check in report.checks}
+    assert names == {"image batch", "text batch", "concurrency", "placement", "float32"}
+
+
+def test_a_report_without_cases_or_without_checks_has_not_passed(report: VerifyReport) -> None:
+    assert not msgspec.structs.replace(report, cases=()).passed
+    assert not msgspec.structs.replace(report, checks=()).passed
+
+
+def test_thread_counts_do_not_change_the_verdict(tiny_bundle: Path) -> None:
+    assert verify_bundle(tiny_bundle, provider="cpu", num_threads=1).passed
+
+
+def test_a_golden_image_that_was_swapped_is_an_integrity_error(tiny_bundle: Path) -> None:
+    shutil.copy(tiny_bundle / "golden/grey.jpg", tiny_bundle / "golden/WebP.webp")
+    with pytest.raises(BundleIntegrityError, match=r"WebP\.webp was changed"):
+        verify_bundle(tiny_bundle)
+
+
+def test_a_folder_that_is_no_bundle_cannot_run(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=f"has no {SPEC_NAME}"):
+        verify_bundle(tmp_path)
+
+
+def test_a_precision_without_recorded_parity_is_refused(tiny_bundle: Path, edit_spec: SpecEdit) -> None:
+    with pytest.raises(BundleError, match="has no int8 file"):
+        verify_bundle(tiny_bundle, precision="int8")
+    edit_spec(lambda spec: msgspec.structs.replace(spec, parity=()))
+    with pytest.raises(BundleFormatError, match="records no parity of onnx-fp32"):
+        verify_bundle(tiny_bundle)
+
+
+def test_a_vector_that_depends_on_its_neighbours_is_found(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = OnnxSession.run
+
+    def leak(session: OnnxSession, feeds: dict[str, np.ndarray]) -> Vectors:
+        found = whole(session, feeds)
+        return found + np.float32(1e-5) * (len(found) > 1)
+
+    monkeypatch.setattr(OnnxSession, "run", leak)
+    report = verify_embedder(embedder)
+    assert not report.passed
+    assert not check(report, "image batch").passed
+    assert not check(report, "text batch").passed
+
+
+def test_a_vector_that_depends_on_other_threads_is_found(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    inside: list[int] = []
+    whole = TextEncoder.vectors
+
+    def race(encoder: TextEncoder, texts: list[str]) -> Vectors:
+        inside.append(1)
+        found = whole(encoder, texts)
+        moved = np.float32(1e-5) * (len(inside) > 1)
+        inside.pop()
+        return found + moved
+
+    monkeypatch.setattr(TextEncoder, "vectors", race)
+    report = verify_embedder(embedder)
+    assert check(report, "text batch").passed
+    assert not check(report, "concurrency").passed
+
+
+def test_a_provider_that_rounds_to_tf32_is_found(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = OnnxSession.run
+
+    def tf32(session: OnnxSession, feeds: dict[str, np.ndarray]) -> Vectors:
+        short = {name: (value.view(np.uint32) & 0xFFFFE000).view(np.float32) for name, value in feeds.items()}
+        return whole(session, short)
+
+    monkeypatch.setattr(OnnxSession, "run", tf32)
+    found = check_float32(embedder.options)
+    assert not found.passed
+    assert found.max_abs_difference == 2**-12
+
+
+def test_heavy_nodes_on_another_provider_are_found(embedder: Embedder) -> None:
+    def info(operator: str) -> RuntimeInfo:
+        nodes = (NodeGroup("CUDAExecutionProvider", "Conv", 50), NodeGroup("CPUExecutionProvider", operator, 2))
+        tower = TowerInfo("image", "model.onnx", (ProviderChoice("CUDAExecutionProvider", {}),), nodes)
+        return msgspec.structs.replace(embedder.info(), provider="cuda", towers=(tower,))
+
+    assert check_placement(info("Shape")).passed
+    found = check_placement(info("MatMul"))
+    assert not found.passed
+    assert found.detail == "50 of 52 nodes on CUDAExecutionProvider; on another: image: 2 MatMul"
+
+
+def test_a_copy_is_equal_to_its_original(tiny_bundle: Path, embedder: Embedder) -> None:
+    report = verify_bundle(tiny_bundle, provider="cpu", against=embedder.bundle.path)
+    assert report.passed
+    assert report.against is not None
+    assert report.against.is_same_space
+
+
+def test_another_space_is_not_equal_even_where_the_vectors_are(
+    tiny_bundle: Path, embedder: Embedder, edit_spec: SpecEdit
+) -> None:
+    edit_spec(lambda spec: msgspec.structs.replace(spec, space_id="mma-another"))
+    report = verify_bundle(embedder.bundle.path, provider="cpu", against=tiny_bundle)
+    assert report.against is not None
+    assert not report.passed
+    assert (report.against.is_same_space, report.against.max_abs_difference) == (False, 0.0)
+
+
+def test_a_bundle_that_embeds_otherwise_names_the_farthest_item(
+    tiny_bundle: Path, embedder: Embedder, edit_spec: SpecEdit
+) -> None:
+    def black(spec: BundleSpec) -> BundleSpec:
+        image = msgspec.structs.replace(spec.image.spec, background=(0, 0, 0))
+        return msgspec.structs.replace(spec, image=msgspec.structs.replace(spec.image, spec=image))
+
+    edit_spec(black)
+    report = verify_bundle(embedder.bundle.path, provider="cpu", against=tiny_bundle)
+    assert report.against is not None
+    assert not report.against.passed
+    assert report.against.farthest in {"RGBA", "LA", "WebP with alpha", "palette with transparency"}
+
+
+def test_cuda_that_is_not_there_is_an_error_not_the_cpu(tiny_bundle: Path) -> None:
+    if "CUDAExecutionProvider" in import_onnxruntime().get_available_providers():
+        pytest.skip("this onnxruntime has CUDA: asking for it is no error")
+    with pytest.raises(ProviderError, match=r"mmalign-runtime\[gpu\]"):
+        verify_bundle(tiny_bundle, provider="cuda")
+
+
+def test_cuda_gives_the_reference_vectors(tiny_bundle: Path) -> None:
+    if "CUDAExecutionProvider" not in import_onnxruntime().get_available_providers():
+        pytest.skip("needs onnxruntime-gpu and an NVIDIA GPU")
+    report = verify_bundle(tiny_bundle, provider="cuda")
+    assert report.passed
+    assert report.runtime.provider == "cuda"
+
+
+def test_every_file_is_hashed_whatever_is_remembered(tiny_bundle: Path) -> None:
+    assert open_bundle(tiny_bundle, use_memory=False)
