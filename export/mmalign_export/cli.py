@@ -19,7 +19,9 @@ def register(app: typer.Typer) -> None:
 
 def export(
     run: Annotated[Path, typer.Argument(help="A run's folder.", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", help="The bundle to write.")] = Path("bundle"),
+    out: Annotated[Path, typer.Option("--out", help="The bundle to write: a folder, or a .mmalign file.")] = Path(
+        "bundle"
+    ),
     formats: Annotated[str, typer.Option(help="onnx, and with commas aoti and compile.")] = "onnx",
     checkpoint: Annotated[str, typer.Option(help="best or last.")] = "best",
     opset_version: Annotated[int | None, typer.Option(help="ONNX opset of the towers.")] = None,

@@ -57,7 +57,7 @@ def export_run(
     opset_version: int = OPSET_VERSION,
     force: bool = False,
 ) -> BundleSpec:
-    """Export a run to a bundle at `out` and return its spec.
+    """Export a run to a bundle at `out`, a folder or a .mmalign file, and return its spec.
 
     "onnx" is always written; "aoti" adds AOTInductor packages, "compile" checks torch.compile in this process. Raises
     ParityError, with figures, when any of them differs from eager PyTorch, and then leaves nothing behind.

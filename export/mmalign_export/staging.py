@@ -16,6 +16,9 @@ from pathlib import Path
 
 from mmalign_export.errors import ExportError
 from mmalign_export.exchange import exchange
+from mmalign_runtime.archive import ARCHIVE_SUFFIX
+from mmalign_runtime.packing import pack_bundle
+from mmalign_runtime.spec import SPEC_NAME
 
 _STAGED = ".staged"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -25,10 +28,10 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def staged(out: Path, *, force: bool) -> Iterator[Path]:
     """Give a folder beside `out` that takes its place when the block ends well, and is removed when it does not.
 
-    Raises ExportError when `out` is there already and `force` is not set, or the disk is full.
+    Where `out` is a .mmalign file, the folder is packed into it. Raises ExportError when `out` is there already and
+    `force` is not set, when it is something else than a bundle, or the disk is full.
     """
-    if out.exists() and not force:
-        raise ExportError(f"{out} exists already. Add --force to replace it, or choose another --out.")
+    _check_free(out, force=force)
     out.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(out)
     with _full_disk_named(out):
@@ -37,9 +40,22 @@ def staged(out: Path, *, force: bool) -> Iterator[Path]:
             stage.chmod(0o755)
             with _locked(stage):
                 yield stage
-                _replace(stage, out)
+                if out.suffix == ARCHIVE_SUFFIX:
+                    pack_bundle(stage, out, force=True)
+                else:
+                    _replace(stage, out)
         finally:
             _remove(stage)
+
+
+def _check_free(out: Path, *, force: bool) -> None:
+    if not out.exists():
+        return
+    if not force:
+        raise ExportError(f"{out} exists already. Add --force to replace it, or choose another --out.")
+    # A slip of the hand, --out . or --out ~, must not cost a folder of something else.
+    if out.is_dir() and any(out.iterdir()) and not (out / SPEC_NAME).is_file():
+        raise ExportError(f"{out} is a folder of something else: it has no {SPEC_NAME}. Choose another --out.")
 
 
 @contextmanager

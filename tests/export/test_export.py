@@ -38,6 +38,15 @@ def test_every_file_is_hashed_and_the_ids_fit(bundle_dir: Path, run: Run) -> Non
     assert spec.logit_scale == pytest.approx(1 / 0.07)
 
 
+def test_an_export_can_be_one_file(run: Run, bundle_dir: Path, tmp_path: Path) -> None:
+    out = tmp_path / "bundle.mmalign"
+    export_model(run, (), out)
+    assert list(tmp_path.iterdir()) == [out]
+    assert open_bundle(out).spec.space_id == open_bundle(bundle_dir).spec.space_id
+    vectors = [Embedder.load(path, provider="cpu").encode_text(["a dog"]) for path in (out, bundle_dir)]
+    np.testing.assert_array_equal(*vectors)
+
+
 def test_other_tools_find_their_files(bundle_dir: Path, run: Run) -> None:
     processor = json.loads((bundle_dir / "preprocessor_config.json").read_text())
     assert processor["size"] == {"height": run.config.image.size, "width": run.config.image.size}
@@ -81,12 +90,12 @@ def test_an_export_that_differs_fails_and_leaves_nothing(
 def test_a_bundle_in_the_way_is_kept_unless_forced(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "bundle"
     out.mkdir()
-    (out / "precious.txt").write_text("keep")
+    (out / "bundle.json").write_text("{}")
     with pytest.raises(ExportError, match="--force"):
         export_model(run, (), out)
-    assert (out / "precious.txt").read_text() == "keep"
+    assert (out / "bundle.json").read_text() == "{}"
     export_model(run, (), out, force=True)
-    assert not (out / "precious.txt").exists()
+    assert open_bundle(out)
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 

@@ -9,12 +9,26 @@ import pytest
 
 from mmalign_export.errors import ExportError
 from mmalign_export.staging import staged
+from mmalign_runtime.spec import SPEC_NAME
 
 
 def make_folder(path: Path, text: str) -> Path:
     path.mkdir()
     (path / "file").write_text(text)
+    (path / SPEC_NAME).write_text("{}")
     return path
+
+
+def test_a_folder_of_something_else_is_never_replaced(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "thesis.tex").write_text("years of work")
+    with (
+        pytest.raises(ExportError, match=r"a folder of something else: it has no bundle\.json"),
+        staged(home, force=True),
+    ):
+        pytest.fail("the block must not run")
+    assert (home / "thesis.tex").read_text() == "years of work"
 
 
 @pytest.mark.parametrize("platform", [sys.platform, "darwin"])
