@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
+from mmalign.openmp import wait_without_spinning
 from mmalign_runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
 ) -> None:
     """Train a dual encoder on image-text pairs."""
-    _wait_without_spinning()
+    wait_without_spinning()
     from mmalign.config import load_config
     from mmalign.train import train as run_training
 
@@ -48,7 +48,7 @@ def evaluate(
     """Recall both ways and zero-shot classes, beside chance and a closed-form linear map."""
     split_name = cast('Literal["val", "test"]', _one_of(split, ("test", "val"), "--split"))
     checkpoint_name = cast('Literal["best", "last"]', _one_of(checkpoint, ("best", "last"), "--checkpoint"))
-    _wait_without_spinning()
+    wait_without_spinning()
     from mmalign.evaluate import evaluate as run_evaluation
 
     _log_to_stderr()
@@ -100,15 +100,6 @@ def _one_of(word: str, choices: tuple[str, ...], option: str) -> str:
     if word not in choices:
         raise InputError(f"{option} {word!r} is not known; choose one of {', '.join(choices)}.")
     return word
-
-
-def _wait_without_spinning() -> None:
-    """Let torch's threads sleep at the end of an operation; OpenMP reads this when torch is imported.
-
-    By default they spin, which costs nothing while all cores are free. With another process on one of two cores it
-    made EfficientNet-Lite0 and heads of MLPs six times slower than this does (measured).
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 def _log_to_stderr() -> None:

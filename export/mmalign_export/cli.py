@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
+from mmalign.openmp import wait_without_spinning
+
 if TYPE_CHECKING:
     from mmalign_export.export import Format
 
@@ -28,6 +30,7 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Replace the bundle at --out.")] = False,
 ) -> None:
     """Export a run to a bundle, and prove it equal to PyTorch."""
+    wait_without_spinning()
     from mmalign_export.export import export_run
     from mmalign_export.to_onnx import OPSET_VERSION
 
