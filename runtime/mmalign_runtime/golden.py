@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from mmalign_runtime.bundle import Bundle
 from mmalign_runtime.errors import BundleFormatError
 from mmalign_runtime.image import Pixels
+from mmalign_runtime.strict_json import JsonError, read_json
 
 # Side of the grid of samples kept of decoded pixels and of pixel_values: enough to say where two machines part and by
 # how much, at a few hundred numbers a case instead of 150,528.
@@ -50,8 +51,8 @@ def load_golden(bundle: Bundle) -> Golden:
     """Read the bundle's golden cases. Raises BundleFormatError, naming the field, when they break the format."""
     path = bundle.path / bundle.spec.golden
     try:
-        golden = msgspec.json.decode(bundle.read(bundle.spec.golden), type=Golden)
-    except msgspec.DecodeError as error:
+        golden = read_json(bundle.read(bundle.spec.golden), Golden)
+    except JsonError as error:
         raise BundleFormatError(f"{path}: {error}. Export the bundle again.") from error
     if not golden.images or not golden.texts:
         raise BundleFormatError(f"{path} holds no image or no text case, so nothing could be proven. Export again.")

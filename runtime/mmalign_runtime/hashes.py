@@ -16,6 +16,7 @@ import msgspec
 
 from mmalign_runtime.atomic import replacing
 from mmalign_runtime.contents import Contents, Stamp
+from mmalign_runtime.strict_json import JsonError, read_json
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +87,6 @@ def cache_dir() -> Path:
 
 def _read(path: Path) -> dict[str, Remembered]:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, Remembered])
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        return read_json(path.read_bytes(), dict[str, Remembered])
+    except (OSError, JsonError):
         return {}

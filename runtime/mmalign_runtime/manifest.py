@@ -10,6 +10,7 @@ import msgspec
 from mmalign_runtime.atomic import replacing
 from mmalign_runtime.errors import InputError
 from mmalign_runtime.spec import Modality
+from mmalign_runtime.strict_json import JsonError, read_json
 
 # Readers of folders of Parquet files leave out names that begin with an underscore.
 MANIFEST_NAME = "_mmalign.json"
@@ -67,8 +68,8 @@ def encode_manifest(manifest: Manifest) -> bytes:
 def decode_manifest(content: bytes, path: Path) -> Manifest:
     """Read a manifest found at `path`. Raises InputError when it is damaged or of another version."""
     try:
-        manifest = msgspec.json.decode(content, type=Manifest)
-    except msgspec.DecodeError as error:
+        manifest = read_json(content, Manifest)
+    except JsonError as error:
         raise InputError(f"{path} holds no record that this version reads ({error}). Start afresh: --force.") from error
     if manifest.format_version != _FORMAT_VERSION:
         seen = f"format version {manifest.format_version}, expected {_FORMAT_VERSION}"

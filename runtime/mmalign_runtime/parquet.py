@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,13 +32,25 @@ def open_parquet(path: Path, *, memory_map: bool = False, check_pages: bool = Fa
     Raises MissingDependencyError, and InputError for a damaged file.
     """
     require_pyarrow()
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
+    with reading(path):
         return pq.ParquetFile(path, memory_map=memory_map, page_checksum_verification=check_pages)
-    except (pa.ArrowException, OSError) as error:
-        raise damaged(path, error) from error
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what Parquet's reader raises on damaged files into an InputError that names `path`.
+
+    Found by flipping bits: text that is no UTF-8 in the footer, and lengths that no memory holds, are no Arrow errors.
+    """
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, OSError, UnicodeDecodeError, MemoryError) as error:
+        reason = f"{path} cannot be read as Parquet ({error}). It is damaged or incomplete: write it again."
+        raise InputError(reason) from error
 
 
 def check_column(file: pq.ParquetFile, name: str, path: Path) -> None:
@@ -46,8 +60,3 @@ def check_column(file: pq.ParquetFile, name: str, path: Path) -> None:
         nearest = get_close_matches(name, names, n=1)
         hint = f"Did you mean {nearest[0]!r}?" if nearest else "Name one of these."
         raise InputError(f"{path} has no column {name!r}; it has {', '.join(map(repr, names))}. {hint}")
-
-
-def damaged(path: Path, error: Exception) -> InputError:
-    """Return the error for a file that Parquet's reader gave up on."""
-    return InputError(f"{path} cannot be read as Parquet ({error}). It is damaged or incomplete: write it again.")

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmalign_runtime.errors import InputError
-from mmalign_runtime.parquet import check_column, damaged, open_parquet
+from mmalign_runtime.parquet import check_column, open_parquet, reading
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -60,18 +60,17 @@ def write_failures(file: Path, failures: Sequence[Failure]) -> None:
 
 def read_failures(path: Path) -> list[Failure]:
     """Read what `write_failures` wrote. Raises InputError when it is damaged."""
-    import pyarrow as pa
-
-    try:
-        return msgspec.convert(open_parquet(path).read().to_pylist(), list[Failure])
-    except (pa.ArrowException, OSError) as error:
-        raise damaged(path, error) from error
+    file = open_parquet(path)
+    with reading(path):
+        return msgspec.convert(file.read().to_pylist(), list[Failure])
 
 
 def metadata_of(path: Path) -> dict[str, str]:
     """Return the metadata of a Parquet file. Raises InputError when it is damaged."""
-    found: Mapping[bytes, bytes] = open_parquet(path).schema_arrow.metadata or {}
-    return {key.decode(): value.decode() for key, value in found.items() if key != b"ARROW:schema"}
+    file = open_parquet(path)
+    with reading(path):
+        found: Mapping[bytes, bytes] = file.schema_arrow.metadata or {}
+        return {key.decode(): value.decode() for key, value in found.items() if key != b"ARROW:schema"}
 
 
 def concatenate(paths: Sequence[Path], target: Path, metadata: Mapping[str, str]) -> None:
@@ -90,14 +89,11 @@ def concatenate(paths: Sequence[Path], target: Path, metadata: Mapping[str, str]
 
 def row_groups(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
     """Read a file group by group, its pages checked. Raises InputError when it is damaged."""
-    import pyarrow as pa
-
     file = open_parquet(path, check_pages=True)
     for group in range(file.metadata.num_row_groups):
-        try:
-            yield file.read_row_group(group, columns=list(columns) if columns else None)
-        except (pa.ArrowException, OSError) as error:
-            raise damaged(path, error) from error
+        with reading(path):
+            table = file.read_row_group(group, columns=list(columns) if columns else None)
+        yield table
 
 
 def open_vectors(path: Path) -> pq.ParquetFile:

@@ -5,6 +5,7 @@ Parquet is one file, or a folder of the parts that a bulk embedding wrote.
 
 from __future__ import annotations
 
+import struct
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -29,6 +30,22 @@ UNKNOWN_VARIANT = "unknown"
 
 _NPZ = ".npz"
 _VARIANT = "variant_id"
+
+
+# What numpy and zipfile raise on damaged archives, found by flipping bits.
+_DAMAGED_NPZ = (
+    EOFError,
+    KeyError,
+    MemoryError,
+    NotImplementedError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    ValueError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 class SavedVectors(msgspec.Struct, frozen=True, eq=False):
@@ -171,7 +188,7 @@ def _read_npz(path: Path) -> SavedVectors:
             if missing:
                 raise InputError(f"{path} has no array {missing[0]!r}; it has {', '.join(archive.files)}. Embed again.")
             ids, vectors, spaces, variant = (archive[name] for name in names)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except _DAMAGED_NPZ as error:
         raise InputError(f"{path} is damaged ({error}). Embed again.") from error
     return _checked(path, ids.tolist(), vectors, spaces.reshape(-1).tolist(), str(variant))
 

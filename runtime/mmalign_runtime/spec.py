@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from mmalign_runtime.errors import BundleFormatError
+from mmalign_runtime.strict_json import JsonError, read_json
 
 FORMAT_MAJOR = 1
 FORMAT_VERSION = "1.0"
@@ -184,15 +185,15 @@ def decode_spec(raw: bytes) -> BundleSpec:
     missing, unknown or of a wrong type, or the seal does not fit the contents.
     """
     try:
-        found = msgspec.json.decode(raw, type=_FormatOnly).format_version
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        found = read_json(raw, _FormatOnly).format_version
+    except JsonError as error:
         raise BundleFormatError(f"{SPEC_NAME} cannot be read: {error}. Export the bundle again.") from error
     _check_version(found)
     try:
-        spec = msgspec.json.decode(raw, type=BundleSpec)
-    except msgspec.ValidationError as error:
+        spec, contents = read_json(raw, BundleSpec), read_json(raw, dict[str, object])
+    except JsonError as error:
         raise BundleFormatError(f"{SPEC_NAME}: {error}. Export the bundle again with this version.") from error
-    if spec.seal != seal_of(msgspec.json.decode(raw, type=dict[str, object])):
+    if spec.seal != seal_of(contents):
         raise BundleFormatError(
             f"{SPEC_NAME} was edited: its seal does not fit its contents. Restore it, or export the bundle again."
         )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 from mmalign_runtime.entries import Entry
 from mmalign_runtime.errors import InputError
 from mmalign_runtime.listing import readable
-from mmalign_runtime.parquet import check_column, damaged, open_parquet
+from mmalign_runtime.parquet import check_column, open_parquet, reading
 from mmalign_runtime.spec import Modality
 
 if TYPE_CHECKING:
@@ -82,13 +82,9 @@ class ParquetSource:
         return islice(pairs, skipped, None)
 
     def _batches(self, path: Path, file: pq.ParquetFile, groups: list[int]) -> Iterator[pa.RecordBatch]:
-        import pyarrow as pa
-
         columns = [name for name in dict.fromkeys((self._column, self._id_column)) if name]
-        try:
+        with reading(path):
             yield from file.iter_batches(_ROWS_AT_ONCE, row_groups=groups, columns=columns)
-        except (pa.ArrowException, OSError) as error:
-            raise damaged(path, error) from error
 
     def _pairs(self, batch: pa.RecordBatch) -> Iterator[tuple[object, object]]:
         values = batch.column(str(self._column)).to_pylist()

@@ -1,0 +1,136 @@
+"""Resident memory over many images and texts: python benchmarks/reliability/memory.py --images 20000 --texts 200000
+
+One Embedder, images of mixed sizes and formats cycled through it, then texts of mixed lengths. The level after the
+first 1,000 is what the rest is held to.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import random
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Literal
+
+if __package__ in (None, ""):  # run as a script: make the repository root importable, as pytest and mypy do
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import msgspec
+from PIL import Image
+
+from benchmarks.reliability.record import ROOT, Row, record
+from mmalign_runtime.embedder import Embedder
+
+PHOTO = ROOT / "export/mmalign_export/photo/grace_hopper.jpg"
+DEMO_BUNDLE, FIXTURE = ROOT / "demo/bundle", ROOT / "tests/runtime/fixtures/tiny_bundle"
+NUM_IMAGES, NUM_TEXTS = 20_000, 200_000
+EVERY = 1000
+MAX_DRIFT = 0.05
+_STATUS = Path("/proc/self/status")
+_POOL_SIZE = 60
+# One file in so many is a photograph of 12 megapixels; the others have sides between these two, small ones most often.
+_LARGE_ONE_IN = 30
+_LARGE = (4000, 3000)
+_SIDES = (16, 1000)
+_WORDS = ("a", "the", "photo", "of", "dog", "cat", "red", "über", "狗", "🐶", "running", "beach", "2026", "#1")
+_MAX_WORDS = 400
+
+Kind = Literal["image", "text"]
+
+
+class Level(msgspec.Struct, frozen=True):
+    """Resident memory after so many items."""
+
+    kind: Kind
+    num_items: int
+    resident_mb: float
+
+
+class Details(msgspec.Struct, frozen=True):
+    """All levels."""
+
+    bundle: str
+    levels: tuple[Level, ...]
+
+
+def image_pool(seed: int) -> list[bytes]:
+    """Return image files of mixed sizes and formats."""
+    rng, pool = random.Random(seed), []
+    photo = Image.open(io.BytesIO(PHOTO.read_bytes())).convert("RGB")
+    for number in range(_POOL_SIZE):
+        low, high = _SIDES
+        sides = [int(low * (high / low) ** (rng.random() ** 2)) for _ in range(2)]
+        size = _LARGE if number % _LARGE_ONE_IN == 0 else (sides[0], sides[1])
+        buffer, kind = io.BytesIO(), ("JPEG", "PNG", "WEBP")[0 if size == _LARGE else number % 3]
+        photo.resize(size).save(buffer, kind)
+        pool.append(buffer.getvalue())
+    return pool
+
+
+def texts(seed: int) -> Iterator[str]:
+    """Yield texts without end, from one word to far past any context length."""
+    rng = random.Random(seed)
+    while True:
+        yield " ".join(rng.choices(_WORDS, k=int(_MAX_WORDS ** rng.random())))
+
+
+def resident_mb() -> float:
+    """Return this process's VmRSS in MB."""
+    lines = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
+    return round(int(lines["VmRSS"].split()[0]) / 1024, 1)
+
+
+def watch(kind: Kind, stream: Callable[[], Iterator[object]], every: int) -> Iterator[Level]:
+    """Run a stream of results to its end, and yield the level after every so many."""
+    for number, _ in enumerate(stream(), start=1):
+        if number % every == 0:
+            level = Level(kind, number, resident_mb())
+            print(f"{kind} {number}: {level.resident_mb:.0f} MB", file=sys.stderr)
+            yield level
+
+
+def drift(levels: Sequence[Level]) -> float:
+    """Return how far the levels leave the first, as a share of it; the one furthest away, with its sign."""
+    first = levels[0].resident_mb
+    return max((level.resident_mb / first - 1 for level in levels), key=abs)
+
+
+def _row(kind: Kind, levels: Sequence[Level], num_items: int) -> Row:
+    of = [level for level in levels if level.kind == kind]
+    moved = drift(of)
+    ends = (
+        f"{of[0].resident_mb:.0f} MB after {of[0].num_items:,}, {of[-1].resident_mb:.0f} MB after {of[-1].num_items:,}"
+    )
+    good = sum(abs(level.resident_mb / of[0].resident_mb - 1) <= MAX_DRIFT for level in of)
+    return Row(f"resident memory over {num_items:,} {kind}s", len(of), good, f"{ends}; furthest away {moved:+.1%}")
+
+
+def main() -> None:
+    """Embed, watch, and record."""
+    parser = argparse.ArgumentParser(description="Watch resident memory over many items.")
+    parser.add_argument("--bundle", type=Path, default=DEMO_BUNDLE if DEMO_BUNDLE.is_dir() else FIXTURE)
+    parser.add_argument("--images", type=int, default=NUM_IMAGES)
+    parser.add_argument("--texts", type=int, default=NUM_TEXTS)
+    parser.add_argument("--every", type=int, default=EVERY)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    if min(options.images, options.texts) < options.every:
+        raise SystemExit(f"--images and --texts must be at least --every, {options.every}")
+    embedder = Embedder.load(options.bundle)
+    pool = image_pool(options.seed)
+    images = partial(embedder.stream_images, islice(cycle(pool), options.images))
+    words = partial(embedder.stream_texts, islice(texts(options.seed), options.texts))
+    levels = [*watch("image", images, options.every), *watch("text", words, options.every)]
+    rows = [_row("image", levels, options.images), _row("text", levels, options.texts)]
+    is_whole = options.images >= NUM_IMAGES and options.texts >= NUM_TEXTS
+    shown = options.bundle.resolve()
+    name = shown.relative_to(ROOT).as_posix() if shown.is_relative_to(ROOT) else shown.name
+    record("memory", rows, Details(name, tuple(levels)), is_kept=is_whole)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""What a reliability script leaves behind: a line for the table of docs/reliability.md, and all that it saw."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+
+from mmalign_runtime.bench import cpu_model
+
+RESULTS = Path(__file__).with_name("results")
+ROOT = Path(__file__).resolve().parents[2]
+
+_PACKAGES = ("mmalign-runtime", "numpy", "onnxruntime", "pillow")
+
+
+class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One line of the table: what was done, how often, how often it went as promised, and what was measured."""
+
+    what: str
+    num_trials: int
+    num_good: int
+    measured: str
+
+
+class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Machine, date and command of a measurement."""
+
+    date: str
+    command: str
+    cpu: str
+    platform: str
+    python: str
+    versions: dict[str, str]
+
+
+class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The contents of results/NAME.json; `details` are the script's own."""
+
+    card: Card
+    rows: tuple[Row, ...]
+    details: msgspec.Raw
+
+
+def record(name: str, rows: Sequence[Row], details: msgspec.Struct, *, is_kept: bool = True) -> None:
+    """Print the rows and, as the last line, everything in one line of JSON; keep it as results/NAME.json."""
+    written = Record(_card(), tuple(rows), msgspec.Raw(msgspec.json.encode(details)))
+    for row in rows:
+        print(f"{row.what}: {row.num_good} of {row.num_trials}; {row.measured}")
+    line = msgspec.json.encode(written)
+    if is_kept:
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / f"{name}.json").write_bytes(msgspec.json.format(line, indent=2) + b"\n")
+    print(line.decode())
+
+
+def read_record(path: Path) -> Record:
+    """Read results/NAME.json. Raises msgspec.ValidationError when the file is another thing."""
+    return msgspec.json.decode(path.read_bytes(), type=Record)
+
+
+def _card() -> Card:
+    script = Path(sys.argv[0]).resolve()
+    shown = script.relative_to(ROOT).as_posix() if script.is_relative_to(ROOT) else script.name
+    return Card(
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=" ".join(["python", shown, *(_shown(argument) for argument in sys.argv[1:])]),
+        cpu=cpu_model(),
+        platform=f"{platform.system()} {platform.machine()}",
+        python=platform.python_version(),
+        versions={name: version(name) for name in _PACKAGES},
+    )
+
+
+def _shown(argument: str) -> str:
+    """Return an argument without the folders of this machine."""
+    return Path(argument).name if Path(argument).is_absolute() else argument

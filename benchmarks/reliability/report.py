@@ -1,0 +1,73 @@
+"""Renders the table of docs/reliability.md from results/*.json, so that no figure there was typed.
+
+python benchmarks/reliability/report.py           prints it
+python benchmarks/reliability/report.py --write   puts it into the document
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+if __package__ in (None, ""):  # run as a script: make the repository root importable, as pytest and mypy do
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.readme import with_tables
+from benchmarks.reliability.record import RESULTS, ROOT, Record, Row, read_record
+
+DOCUMENT = ROOT / "docs/reliability.md"
+
+# The order of the table; a result that is not named here comes last.
+_ORDER = (
+    *("flips", "truncate", "kill_export", "kill_embed", "kill_checkpoint", "full_disk", "pixels", "pillow_versions"),
+    *("memory", "fuzz_image", "fuzz_bundle", "fuzz_archive"),
+)
+
+
+def results() -> dict[str, Record]:
+    """Return every committed result, in the order of the table."""
+    found = {path.stem: read_record(path) for path in RESULTS.glob("*.json")}
+    order = {name: number for number, name in enumerate(_ORDER)}
+    return dict(sorted(found.items(), key=lambda item: (order.get(item[0], len(order)), item[0])))
+
+
+def table(records: dict[str, Record]) -> str:
+    """Return the Markdown of the table and of where its figures come from."""
+    lines = ["| what | trials | as promised | measured |", "|---|---|---|---|"]
+    lines += [_line(row) for record in records.values() for row in record.rows]
+    sources = ["| result | command | machine | date |", "|---|---|---|---|"]
+    sources += [_source(name, record) for name, record in records.items()]
+    return "\n".join([*lines, "", *sources])
+
+
+def _line(row: Row) -> str:
+    good = f"{row.num_good:,}" if row.num_good == row.num_trials else f"**{row.num_good:,}**"
+    return _cells([row.what, f"{row.num_trials:,}", good, row.measured])
+
+
+def _source(name: str, record: Record) -> str:
+    card = record.card
+    machine = f"{card.cpu}, Python {card.python}, Pillow {card.versions['pillow']}"
+    return _cells([f"`{name}.json`", f"`{card.command}`", machine, card.date[:10]])
+
+
+def _cells(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+
+
+def main() -> None:
+    """Print the table, or write it."""
+    parser = argparse.ArgumentParser(description="Render the table of docs/reliability.md.")
+    parser.add_argument("--write", action="store_true", help="put it into the document")
+    rendered = table(results())
+    if parser.parse_args().write:
+        DOCUMENT.write_text(with_tables(DOCUMENT.read_text(encoding="utf-8"), rendered), encoding="utf-8")
+        print(f"{DOCUMENT.name}: table written")
+    else:
+        print(rendered)
+
+
+if __name__ == "__main__":
+    main()

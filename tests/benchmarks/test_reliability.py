@@ -1,0 +1,139 @@
+"""The reliability scripts see the faults they make; the document holds what they measured. Nothing large, no times."""
+
+from __future__ import annotations
+
+import random
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.readme import with_tables
+from benchmarks.reliability.flips import FIXTURE, entry_spans, flip_archive, flip_folder
+from benchmarks.reliability.memory import Level, drift, image_pool, resident_mb, texts
+from benchmarks.reliability.pillow_versions import Answer, Answers, differences
+from benchmarks.reliability.pixels import compare, levels_graph, sizes, specs, with_pillow
+from benchmarks.reliability.record import RESULTS, ROOT, Card, Record, Row
+from benchmarks.reliability.report import DOCUMENT, results, table
+from benchmarks.reliability.trials import moments
+from benchmarks.reliability.truncate import cut_file
+from mmalign_runtime.archive import write_archive
+from mmalign_runtime.bundle import open_bundle
+from mmalign_runtime.spec import SPEC_NAME
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    shutil.copytree(FIXTURE, tmp_path / "bundle")
+    return tmp_path / "bundle"
+
+
+def test_the_document_holds_the_table() -> None:
+    document = DOCUMENT.read_text(encoding="utf-8")
+    assert with_tables(document, table(results())) == document
+
+
+def test_its_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", DOCUMENT.read_text(encoding="utf-8")):
+        assert (DOCUMENT.parent / target).exists(), target
+
+
+def test_results_name_no_folder_of_the_machine() -> None:
+    for path in RESULTS.glob("*.json"):
+        assert not re.search(r"/(?:home|root|tmp|work|dev/shm)/", path.read_text(encoding="utf-8")), path.name
+
+
+def test_the_table_marks_what_did_not_go_as_promised() -> None:
+    card = Card("2026-01-01T00:00:00+00:00", "python x.py", "CPU", "Linux", "3.11", {"pillow": "12"})
+    rows = (Row("good", 5, 5, "fine"), Row("bad", 5, 4, "a | b"))
+    text = table({"x": Record(card, rows, b"{}")})  # type: ignore[arg-type]
+    assert "| good | 5 | 5 | fine |" in text
+    assert "| bad | 5 | **4** | a / b |" in text
+
+
+def test_every_flip_in_a_folder_is_found_and_the_bundle_is_whole_after(bundle: Path) -> None:
+    flips = flip_folder(bundle, 12, random.Random(1))
+    assert all(flip.is_named for flip in flips)
+    open_bundle(bundle)
+
+
+def test_every_flip_in_an_archive_is_found(bundle: Path, tmp_path: Path) -> None:
+    archive, opened = tmp_path / "bundle.mmalign", open_bundle(bundle)
+    with archive.open("w+b") as file:
+        write_archive(opened.contents, [SPEC_NAME, *sorted(opened.spec.files)], file)
+    assert entry_spans(archive).keys() == opened.spec.files.keys() | {SPEC_NAME}
+    assert all(flip.is_named for flip in flip_archive(archive, 8, random.Random(1)))
+
+
+def test_a_cut_that_nobody_sees_is_counted_and_the_file_put_back(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(2500))
+    cut = cut_file("file", path, 1000, lambda: "refused" if path.stat().st_size else "NOT SEEN")
+    assert cut.outcomes == {"refused": 2, "NOT SEEN": 1}
+    assert path.stat().st_size == 2500
+
+
+def test_moments_fall_into_every_part() -> None:
+    found = sorted(moments(10.0, 5, seed=0))
+    assert [int(moment // 2) for moment in found] == [0, 1, 2, 3, 4]
+
+
+def test_a_killed_child_says_how_far_it_came(tmp_path: Path) -> None:
+    code = f"""
+import sys, time
+from pathlib import Path
+from benchmarks.reliability.trials import Phases, kill_at, measure
+phases = Phases(Path({str(tmp_path / "phases")!r}))
+def work():
+    phases.enter("waiting")
+    time.sleep(60)
+print(kill_at(work, 1.0, phases.path).phase)
+print(kill_at(lambda: None, 1.0, phases.path).phase)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["waiting", "through"]
+
+
+def test_sizes_come_in_both_orientations() -> None:
+    found = sizes(200, seed=0)
+    assert len(set(found)) == 200
+    assert {(1, 1), (640, 480), (480, 640), (6000, 4000)} <= set(found)
+
+
+@pytest.mark.parametrize("at", range(4))
+def test_the_graph_is_pillows_but_for_a_level(tmp_path: Path, at: int) -> None:
+    spec = specs()[at]
+    pixels = np.random.default_rng(0).integers(0, 256, (199, 301, 3), dtype=np.uint8)
+    found = compare(spec, levels_graph(spec, tmp_path), pixels, "noise")
+    assert found.holds()
+    assert with_pillow(pixels, spec).shape == (spec.size, spec.size, 3)
+
+
+def test_a_wrong_graph_is_seen(tmp_path: Path) -> None:
+    bilinear, bicubic = specs()[0], specs()[2]
+    pixels = np.random.default_rng(0).integers(0, 256, (97, 143, 3), dtype=np.uint8)
+    assert not compare(bilinear, levels_graph(bicubic, tmp_path), pixels, "noise").holds()
+
+
+def test_drift_is_of_the_level_furthest_away() -> None:
+    levels = [Level("image", number, mb) for number, mb in ((1, 100.0), (2, 104.0), (3, 90.0))]
+    assert drift(levels) == pytest.approx(-0.1)
+
+
+def test_the_memory_pool_is_mixed() -> None:
+    assert resident_mb() > 1
+    words = texts(0)
+    assert len({len(next(words).split()) for _ in range(100)}) > 20
+    assert len({data[:4] for data in image_pool(0)}) == 3
+
+
+def test_two_versions_that_part_are_named() -> None:
+    first = Answers("12", (Answer("a", "x", (1.0, 0.0)), Answer("b", "x", (1.0, 0.0))))
+    other = Answers("13", (Answer("a", "x", (1.0, 0.0)), Answer("b", "y", (0.5, 0.0))))
+    (found,) = differences(first, other)
+    assert (found.file, found.same_pixels, found.max_abs_difference) == ("b", False, 0.5)
