@@ -18,10 +18,10 @@ from mmalign.data import DataSource, EmptySourceError, Pair, Splits, read_pairs,
 from mmalign.errors import TrainingError
 from mmalign.fingerprint import digest_texts
 from mmalign.progress import track
+from mmalign_runtime.engine.threads import available_threads
 from mmalign_runtime.errors import ItemError
 from mmalign_runtime.image import Pixels, decode_image
 from mmalign_runtime.spec import ImageSpec
-from mmalign_runtime.threads import available_threads
 
 logger = logging.getLogger(__name__)
 

@@ -34,9 +34,9 @@ from mmalign.text import (
 )
 from mmalign.vision import check_image_tower, create_image_tower, load_image_tower
 from mmalign_runtime.atomic import replacing
-from mmalign_runtime.pool import thread_pool
+from mmalign_runtime.engine.pool import thread_pool
+from mmalign_runtime.engine.threads import available_threads
 from mmalign_runtime.preprocess import Preprocessor
-from mmalign_runtime.threads import available_threads
 from mmalign_runtime.tokenizer import TextTokenizer
 
 Checkpoint = Literal["best", "last"]

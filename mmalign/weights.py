@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from mmalign.errors import WeightsError
-from mmalign_runtime.hashes import sha256_of_file
+from mmalign_runtime.bundle.hashes import sha256_of_file
 
 PYPI_PREFIX = "pypi:"
 

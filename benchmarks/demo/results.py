@@ -11,7 +11,7 @@ from benchmarks.demo.steps import Step
 from mmalign.evaluate import Evaluation
 from mmalign.metrics import read_metrics
 from mmalign_runtime.bench import BenchReport
-from mmalign_runtime.golden import ImageCase
+from mmalign_runtime.bundle.golden import ImageCase
 from mmalign_runtime.ranking import Hit
 from mmalign_runtime.spec import Provenance
 from mmalign_runtime.verify import VerifyReport

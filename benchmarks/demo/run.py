@@ -36,8 +36,8 @@ from benchmarks.demo.results import (
 from benchmarks.demo.steps import ROOT, DemoError, Stage
 from mmalign.config import load_config
 from mmalign_runtime.bundle import open_bundle
+from mmalign_runtime.bundle.golden import load_golden
 from mmalign_runtime.errors import MmalignError
-from mmalign_runtime.golden import load_golden
 
 CONFIG = Path("benchmarks/demo/demo.toml")
 _MARKER = ".mmalign-demo"

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmalign_export.errors import ParityError
-from mmalign_runtime.session import Feeds
+from mmalign_runtime.engine.session import Feeds
 from mmalign_runtime.spec import Modality
 
 EngineFunction: TypeAlias = Callable[[Feeds], NDArray[np.float32]]

@@ -28,7 +28,7 @@ from benchmarks.reference.report import ReferenceReport, cpu_slug, engine_timing
 from benchmarks.reference.tables import print_environment, print_timings
 from benchmarks.reference.workload import Workload, reference_workload
 from mmalign_export.parity import ABS_BOUND
-from mmalign_runtime.threads import available_threads
+from mmalign_runtime.engine.threads import available_threads
 
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 BATCH_SIZES = (1, 8, 32)

@@ -23,10 +23,10 @@ from mmalign.preprocess import write_preprocess
 from mmalign.text import TextTowerConfig, load_text_tower, load_tokenizer
 from mmalign.vision import ImageTowerConfig, load_image_tower
 from mmalign_export.towers import IMAGE_INPUTS, TEXT_INPUTS, TowerFunction, TracedTower, image_tower, text_tower
+from mmalign_runtime.engine.pool import thread_pool
+from mmalign_runtime.engine.session import Feeds
 from mmalign_runtime.image import Pixels, decode_image
-from mmalign_runtime.pool import thread_pool
 from mmalign_runtime.preprocess import Preprocessor
-from mmalign_runtime.session import Feeds
 from mmalign_runtime.spec import ImageSpec, Modality, TextSpec
 from mmalign_runtime.tokenizer import TextTokenizer
 

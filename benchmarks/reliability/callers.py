@@ -1,7 +1,7 @@
 """Many threads, one embedder: python benchmarks/reliability/callers.py
 
-1, 2 and 8 callers at once, with the door that runs pass one after the other and without it, in turns. Without the door is
-what onnxruntime does by itself. Each caller embeds decoded images, a batch a call, as fast as it can.
+1, 2 and 8 callers at once, with the door that runs pass one after the other and without it, in turns. Without the door
+is what onnxruntime does by itself. Each caller embeds decoded images, a batch a call, as fast as it can.
 """
 
 from __future__ import annotations

@@ -26,8 +26,8 @@ import msgspec
 import numpy as np
 
 from benchmarks.reliability.record import ROOT, Row, record
-from mmalign_runtime.archive import ARCHIVE_SUFFIX, write_archive
 from mmalign_runtime.bundle import open_bundle
+from mmalign_runtime.bundle.archive import ARCHIVE_SUFFIX, write_archive
 from mmalign_runtime.errors import BundleError, BundleFormatError, InputError
 from mmalign_runtime.saved import SavedVectors, load_vectors, save_vectors
 from mmalign_runtime.spec import SPEC_NAME, decode_spec

@@ -23,9 +23,9 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from mmalign_runtime.manifest import read_manifest
-from mmalign_runtime.parts import ERRORS_NAME, errors_path
-from mmalign_runtime.rows import row_groups
+from mmalign_runtime.bulk.manifest import read_manifest
+from mmalign_runtime.bulk.parts import ERRORS_NAME, errors_path
+from mmalign_runtime.bulk.rows import row_groups
 
 BUNDLE = Path(__file__).parents[2] / "tests/runtime/fixtures/tiny_bundle"
 # With these a run on the tiny bundle lasts about two seconds, a third of it the start of the process.

@@ -114,7 +114,7 @@ def _replace_with(ready: Path, out: Path, phases: Phases) -> None:
 
 def _set_apart(ready: Path, out: Path) -> None:
     """Let the bundle to be written be another one than the bundle in place, by a line in the card."""
-    from mmalign_runtime.hashes import sha256_of_file
+    from mmalign_runtime.bundle.hashes import sha256_of_file
     from mmalign_runtime.spec import decode_spec, encode_spec
 
     card = ready / "README.md"

@@ -23,9 +23,9 @@ import PIL
 from PIL import Image
 
 from benchmarks.reliability.record import ROOT, Row, record
+from mmalign_runtime.bundle.golden import pixels_sha256
 from mmalign_runtime.embedder import Embedder
 from mmalign_runtime.errors import ItemError
-from mmalign_runtime.golden import pixels_sha256
 from mmalign_runtime.image import decode_image
 
 FIXTURE = ROOT / "tests/runtime/fixtures/tiny_bundle"

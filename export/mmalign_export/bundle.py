@@ -12,8 +12,8 @@ import msgspec
 from mmalign.fingerprint import space_id
 from mmalign.run import Run
 from mmalign.weights import PACKAGED, PYPI_PREFIX
-from mmalign_runtime.golden import Golden
-from mmalign_runtime.hashes import sha256_of_file
+from mmalign_runtime.bundle.golden import Golden
+from mmalign_runtime.bundle.hashes import sha256_of_file
 from mmalign_runtime.spec import (
     FORMAT_VERSION,
     SPEC_NAME,

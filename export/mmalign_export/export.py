@@ -35,8 +35,8 @@ from mmalign_export.to_onnx import OPSET_VERSION, export_onnx
 from mmalign_export.towers import TracedTower, image_tower, text_tower
 from mmalign_runtime.bench import cpu_model, golden_images, run_bench
 from mmalign_runtime.bench import golden_texts as bench_texts
+from mmalign_runtime.bundle.golden import Golden
 from mmalign_runtime.embedder import Embedder
-from mmalign_runtime.golden import Golden
 from mmalign_runtime.spec import BundleSpec, Parity
 
 logger = logging.getLogger(__name__)

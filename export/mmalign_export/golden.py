@@ -20,7 +20,7 @@ from PIL import Image
 from mmalign.data import Pair
 from mmalign.run import Run
 from mmalign_export.profile import display_p3_profile
-from mmalign_runtime.golden import Golden, ImageCase, TextCase, pixels_sha256, sample_pixel_values, sample_pixels
+from mmalign_runtime.bundle.golden import Golden, ImageCase, TextCase, pixels_sha256, sample_pixel_values, sample_pixels
 from mmalign_runtime.image import decode_image
 
 _PHOTO = "photo/grace_hopper.jpg"

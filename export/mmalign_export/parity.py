@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmalign_export.errors import ParityError
-from mmalign_runtime.golden import Golden
+from mmalign_runtime.bundle.golden import Golden
 from mmalign_runtime.spec import Modality, Parity
 
 # What float32 keeps through some hundred layers when another library orders the sums differently; measured differences

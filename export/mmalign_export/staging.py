@@ -16,8 +16,8 @@ from pathlib import Path
 
 from mmalign_export.errors import ExportError
 from mmalign_export.exchange import exchange
-from mmalign_runtime.archive import ARCHIVE_SUFFIX
-from mmalign_runtime.packing import pack_bundle
+from mmalign_runtime.bundle.archive import ARCHIVE_SUFFIX
+from mmalign_runtime.bundle.packing import pack_bundle
 from mmalign_runtime.spec import SPEC_NAME
 
 _STAGED = ".staged"

@@ -19,14 +19,14 @@ import msgspec
 import numpy as np
 
 from mmalign_runtime.bundle import Bundle
-from mmalign_runtime.contents import FileSource
+from mmalign_runtime.bundle.contents import FileSource
+from mmalign_runtime.bundle.golden import load_golden
 from mmalign_runtime.embedder import Embedder
 from mmalign_runtime.encoders import ImageEncoder, TextEncoder
+from mmalign_runtime.engine.providers import import_onnxruntime
 from mmalign_runtime.errors import InputError
-from mmalign_runtime.golden import load_golden
 from mmalign_runtime.image import ImageItem, decode_image
 from mmalign_runtime.info import RuntimeInfo
-from mmalign_runtime.providers import import_onnxruntime
 from mmalign_runtime.spec import Modality
 
 Stage = Literal["decode", "preprocess", "tokenize", "tower", "total"]

@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 
 from mmalign_runtime.bundle import Bundle, open_bundle
 from mmalign_runtime.encoders import ImageEncoder, TextEncoder
+from mmalign_runtime.engine.pool import thread_pool
+from mmalign_runtime.engine.providers import Provider, provider_choices, resolve_provider
+from mmalign_runtime.engine.session import OnnxSession, SessionOptions
+from mmalign_runtime.engine.threads import available_threads
 from mmalign_runtime.errors import BundleError, EmbedderStateError
 from mmalign_runtime.image import ImageItem
 from mmalign_runtime.info import RuntimeInfo, TowerInfo
-from mmalign_runtime.pool import thread_pool
-from mmalign_runtime.providers import Provider, provider_choices, resolve_provider
-from mmalign_runtime.session import OnnxSession, SessionOptions
 from mmalign_runtime.spec import ImageLimits, Modality, Precision
 from mmalign_runtime.streaming import OnError, PartialBatch, StreamedItem, Vectors, gather, stream_batches
-from mmalign_runtime.threads import available_threads
 
 DEFAULT_BATCH_SIZE = 32
 

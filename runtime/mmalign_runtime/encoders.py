@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmalign_runtime.bundle import Bundle
+from mmalign_runtime.engine.session import OnnxSession, SessionOptions
+from mmalign_runtime.engine.threads import limit_tokenizer_threads
 from mmalign_runtime.image import ImageItem, decode_image
 from mmalign_runtime.preprocess import Preprocessor
-from mmalign_runtime.session import OnnxSession, SessionOptions
 from mmalign_runtime.spec import ImageLimits, Precision
 from mmalign_runtime.streaming import Vectors
-from mmalign_runtime.threads import limit_tokenizer_threads
 from mmalign_runtime.tokenizer import TextTokenizer, TokenBatch, check_text
 
 

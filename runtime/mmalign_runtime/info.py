@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from mmalign_runtime.providers import ProviderChoice
-from mmalign_runtime.session import NodeGroup
+from mmalign_runtime.engine.providers import ProviderChoice
+from mmalign_runtime.engine.session import NodeGroup
 
 
 class TowerInfo(msgspec.Struct, frozen=True):

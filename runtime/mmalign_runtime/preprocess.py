@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mmalign_runtime.contents import FileSource
+from mmalign_runtime.bundle.contents import FileSource
+from mmalign_runtime.engine.pool import Pool
+from mmalign_runtime.engine.session import OnnxSession, SessionOptions
 from mmalign_runtime.image import Pixels
-from mmalign_runtime.pool import Pool
-from mmalign_runtime.session import OnnxSession, SessionOptions
 
 _INPUT_NAME = "pixels"
 

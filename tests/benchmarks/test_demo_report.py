@@ -25,10 +25,10 @@ from benchmarks.demo.steps import Step
 from mmalign.evaluate import Evaluation, Scored, SourceScores
 from mmalign.retrieval import Recall
 from mmalign_runtime.bench import BenchReport, Environment, StageTiming
+from mmalign_runtime.engine.providers import ProviderChoice
+from mmalign_runtime.engine.session import NodeGroup
 from mmalign_runtime.info import RuntimeInfo, TowerInfo
-from mmalign_runtime.providers import ProviderChoice
 from mmalign_runtime.ranking import Hit
-from mmalign_runtime.session import NodeGroup
 from mmalign_runtime.spec import Parity, Provenance
 from mmalign_runtime.verify import CaseResult, CheckResult, VerifyReport
 

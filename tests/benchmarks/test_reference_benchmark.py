@@ -21,7 +21,7 @@ from benchmarks.reference.report import (
 from benchmarks.reference.tables import print_environment, print_timings
 from benchmarks.reference.workload import pick_captions
 from mmalign_export.errors import ParityError
-from mmalign_runtime.session import Feeds
+from mmalign_runtime.engine.session import Feeds
 
 BOUND = 1e-4
 

@@ -21,8 +21,8 @@ from benchmarks.reliability.record import RESULTS, ROOT, Card, Record, Row
 from benchmarks.reliability.report import DOCUMENT, results, table
 from benchmarks.reliability.trials import moments
 from benchmarks.reliability.truncate import cut_file
-from mmalign_runtime.archive import write_archive
 from mmalign_runtime.bundle import open_bundle
+from mmalign_runtime.bundle.archive import write_archive
 from mmalign_runtime.spec import SPEC_NAME
 
 

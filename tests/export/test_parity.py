@@ -17,8 +17,8 @@ from mmalign_export.artifacts import onnx_artifact
 from mmalign_export.errors import ParityError
 from mmalign_export.parity import BATCH_SIZES, Artifact, check_parity, measure_parity
 from mmalign_runtime.bundle import open_bundle
-from mmalign_runtime.golden import Golden, load_golden
-from mmalign_runtime.hashes import sha256_of_file
+from mmalign_runtime.bundle.golden import Golden, load_golden
+from mmalign_runtime.bundle.hashes import sha256_of_file
 from mmalign_runtime.spec import SPEC_NAME, encode_spec
 from mmalign_runtime.verify import verify_bundle
 

@@ -17,7 +17,7 @@ from mmalign_export.parity import check_parity
 from mmalign_export.to_compiled import load_aoti
 from mmalign_export.towers import image_tower, text_tower
 from mmalign_runtime.bundle import open_bundle
-from mmalign_runtime.golden import load_golden
+from mmalign_runtime.bundle.golden import load_golden
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++, which inductor compiles with")
 

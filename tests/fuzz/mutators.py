@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from mmalign_runtime.archive import frame_digest
+from mmalign_runtime.bundle.archive import frame_digest
 from mmalign_runtime.spec import SPEC_NAME, seal_of
 from tests.fuzz.zips import Archive, Entry, read_archive
 

@@ -16,7 +16,7 @@ from mmalign.features import FeatureCache, ImageFeatures, TextFeatures
 from mmalign.model import DualEncoder
 from mmalign.preprocess import write_preprocess
 from mmalign.vision import ImageTower
-from mmalign_runtime.pool import thread_pool
+from mmalign_runtime.engine.pool import thread_pool
 from mmalign_runtime.preprocess import Preprocessor
 from mmalign_runtime.spec import ImageSpec, TextSpec
 from mmalign_runtime.tokenizer import TextTokenizer

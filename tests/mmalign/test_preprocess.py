@@ -13,7 +13,7 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 
 from mmalign.preprocess import build_preprocess, write_preprocess
-from mmalign_runtime.pool import thread_pool
+from mmalign_runtime.engine.pool import thread_pool
 from mmalign_runtime.preprocess import Preprocessor
 from mmalign_runtime.spec import ImageSpec
 from tests.tolerances import (

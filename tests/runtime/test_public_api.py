@@ -26,7 +26,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
     [
         "import mmalign_runtime",
         "import mmalign_runtime.cli",
-        "import mmalign_runtime.embedder, mmalign_runtime.sources",
+        "import mmalign_runtime.embedder, mmalign_runtime.bulk.sources",
     ],
 )
 def test_importing_loads_nothing_heavy(statement: str) -> None:

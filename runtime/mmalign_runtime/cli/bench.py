@@ -81,7 +81,7 @@ def print_report(report: BenchReport) -> None:
 
 
 def _items(source: str, kind: Modality) -> list[str | Path | bytes]:
-    from mmalign_runtime.sources import open_source
+    from mmalign_runtime.bulk.sources import open_source
 
     return [entry.item for entry in islice(open_source(source, kind), _MAX_ITEMS)]
 

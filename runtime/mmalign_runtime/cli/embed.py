@@ -18,14 +18,14 @@ from mmalign_runtime.cli.options import BundleArgument, PrecisionOption, Provide
 from mmalign_runtime.errors import InputError, MmalignError
 
 if TYPE_CHECKING:
-    from mmalign_runtime.bulk import Job
+    from mmalign_runtime.bulk.entries import Source
+    from mmalign_runtime.bulk.job import Job
+    from mmalign_runtime.bulk.manifest import Manifest
+    from mmalign_runtime.bulk.outputs import Output, Plan
+    from mmalign_runtime.bulk.parts import PartsFolder
+    from mmalign_runtime.bulk.rows import Failure
     from mmalign_runtime.cli.interrupts import Stop
     from mmalign_runtime.embedder import Embedder
-    from mmalign_runtime.entries import Source
-    from mmalign_runtime.manifest import Manifest
-    from mmalign_runtime.outputs import Output, Plan
-    from mmalign_runtime.parts import PartsFolder
-    from mmalign_runtime.rows import Failure
 
 EXIT_SOME_FAILED = 1
 
@@ -67,7 +67,7 @@ def embed(
     force: Annotated[bool, typer.Option("--force", help="Start afresh and replace what is there.")] = False,
 ) -> None:
     """Embed images or texts into a folder or a file of vectors."""
-    from mmalign_runtime.bulk import DEFAULT_PART_ROWS, Job
+    from mmalign_runtime.bulk.job import DEFAULT_PART_ROWS, Job
     from mmalign_runtime.cli.options import as_modality, as_on_failure, as_precision, as_provider
     from mmalign_runtime.embedder import DEFAULT_BATCH_SIZE, Embedder
 
@@ -93,9 +93,9 @@ def embed(
 
 def embed_to_parts(request: Request, job: Job, load: Callable[[], Embedder]) -> int:
     """Embed to a folder of parts or, through one, to a .parquet file. Return how many items failed."""
+    from mmalign_runtime.bulk.outputs import Output
+    from mmalign_runtime.bulk.parts import claim
     from mmalign_runtime.cli.interrupts import stop_on_signals
-    from mmalign_runtime.outputs import Output
-    from mmalign_runtime.parts import claim
 
     output = Output(request.out)
     output.check(resume=request.resume, force=request.force)
@@ -113,9 +113,9 @@ def embed_to_npz(request: Request, job: Job, load: Callable[[], Embedder]) -> in
     """Embed to one .npz file, held in memory until its end. Return how many items failed."""
     import numpy as np
 
-    from mmalign_runtime.bulk import stream_entries
+    from mmalign_runtime.bulk.job import stream_entries
+    from mmalign_runtime.bulk.rows import Failure
     from mmalign_runtime.cli.progress import progress_bar
-    from mmalign_runtime.rows import Failure
     from mmalign_runtime.saved import SavedVectors, check_output, save_vectors
 
     if request.resume:
@@ -162,7 +162,7 @@ def resume_command(context: typer.Context) -> str:
 def _run(
     request: Request, job: Job, output: Output, parts: PartsFolder, load: Callable[[], Embedder], stop: Stop
 ) -> int:
-    from mmalign_runtime.bulk import embed_parts
+    from mmalign_runtime.bulk.job import embed_parts
     from mmalign_runtime.cli.progress import progress_bar
 
     source, embedder = _open(request, job), load()
@@ -198,7 +198,7 @@ def _told_how_to_go_on(parts: PartsFolder, request: Request) -> Iterator[None]:
 
 
 def _open(request: Request, job: Job) -> Source:
-    from mmalign_runtime.sources import open_source
+    from mmalign_runtime.bulk.sources import open_source
 
     source = open_source(request.source, job.kind, column=request.column, id_column=request.id_column)
     if not len(source):
@@ -207,7 +207,7 @@ def _open(request: Request, job: Job) -> Source:
 
 
 def _manifest(request: Request, job: Job, source: Source, embedder: Embedder) -> Manifest:
-    from mmalign_runtime.manifest import Manifest
+    from mmalign_runtime.bulk.manifest import Manifest
 
     info = embedder.info()
     return Manifest(

@@ -11,8 +11,8 @@ from mmalign_runtime.cli.options import BundleArgument, JsonOption, PrecisionOpt
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from mmalign_runtime.engine.providers import ProviderChoice
     from mmalign_runtime.info import RuntimeInfo
-    from mmalign_runtime.providers import ProviderChoice
     from mmalign_runtime.spec import BundleSpec
 
 

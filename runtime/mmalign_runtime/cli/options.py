@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias, cast, get_args
 
 import typer
 
+from mmalign_runtime.engine.providers import Provider
 from mmalign_runtime.errors import InputError
-from mmalign_runtime.providers import Provider
 from mmalign_runtime.spec import Modality, Precision
 
 if TYPE_CHECKING:
-    from mmalign_runtime.bulk import OnFailure
+    from mmalign_runtime.bulk.job import OnFailure
 
 BundleArgument: TypeAlias = Annotated[
     Path, typer.Argument(metavar="BUNDLE", help="The bundle: a folder, or a .mmalign file.", show_default=False)

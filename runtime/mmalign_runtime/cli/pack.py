@@ -18,7 +18,7 @@ def pack(
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
 ) -> None:
     """Write a bundle as one file, which every command takes in the folder's place."""
-    from mmalign_runtime.packing import pack_bundle
+    from mmalign_runtime.bundle.packing import pack_bundle
 
     written = pack_bundle(bundle, out, force=force)
     typer.echo(f"{written}: {written.stat().st_size / _BYTES_IN_MB:.1f} MB")
@@ -29,6 +29,6 @@ def unpack(
     out: Annotated[Path, typer.Option(help="The folder to make.", show_default=False)],
 ) -> None:
     """Write the files of a .mmalign bundle to a folder."""
-    from mmalign_runtime.packing import unpack_bundle
+    from mmalign_runtime.bundle.packing import unpack_bundle
 
     typer.echo(f"{unpack_bundle(bundle, out)}: unpacked")

@@ -10,9 +10,9 @@ from importlib.resources import files
 
 import numpy as np
 
+from mmalign_runtime.engine.providers import ort_name
+from mmalign_runtime.engine.session import OnnxSession, SessionOptions
 from mmalign_runtime.info import RuntimeInfo
-from mmalign_runtime.providers import ort_name
-from mmalign_runtime.session import OnnxSession, SessionOptions
 from mmalign_runtime.verify.report import CheckResult
 
 PROBE = "float32_probe.onnx"  # made by mmalign_export.probe

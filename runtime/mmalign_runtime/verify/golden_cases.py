@@ -6,11 +6,18 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from mmalign_runtime.contents import FileSource
+from mmalign_runtime.bundle.contents import FileSource
+from mmalign_runtime.bundle.golden import (
+    ImageCase,
+    TextCase,
+    load_golden,
+    pixels_sha256,
+    sample_pixel_values,
+    sample_pixels,
+)
 from mmalign_runtime.embedder import Embedder
 from mmalign_runtime.encoders import ImageEncoder, TextEncoder
 from mmalign_runtime.errors import ItemError
-from mmalign_runtime.golden import ImageCase, TextCase, load_golden, pixels_sha256, sample_pixel_values, sample_pixels
 from mmalign_runtime.image import Pixels, decode_image
 from mmalign_runtime.spec import Modality, Parity
 from mmalign_runtime.streaming import Vectors

@@ -10,8 +10,8 @@ import msgspec
 
 from mmalign_runtime.bundle import open_bundle
 from mmalign_runtime.embedder import Embedder
+from mmalign_runtime.engine.providers import Provider
 from mmalign_runtime.errors import BundleFormatError, VerificationError
-from mmalign_runtime.providers import Provider
 from mmalign_runtime.spec import Parity, Precision
 from mmalign_runtime.verify.against import compare
 from mmalign_runtime.verify.float32 import check_float32, check_placement

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from mmalign_runtime import Embedder, load_vectors
+from mmalign_runtime.bulk.manifest import read_manifest
+from mmalign_runtime.bulk.rows import read_failures
 from mmalign_runtime.errors import InputError
-from mmalign_runtime.manifest import read_manifest
-from mmalign_runtime.rows import read_failures
 
 pytest.importorskip("pyarrow", reason="Parquet needs pyarrow, the extra mmalign-runtime[parquet]")
 
@@ -151,7 +151,7 @@ def test_a_damaged_part_is_made_again(embed, out: Path) -> None:
 
 def test_an_input_that_changes_meanwhile_is_refused(embed, texts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = iter(["before", "after"])
-    monkeypatch.setattr("mmalign_runtime.sources.ListSource.fingerprint", lambda source: next(given))
+    monkeypatch.setattr("mmalign_runtime.bulk.sources.ListSource.fingerprint", lambda source: next(given))
     result = embed()
     assert (result.code, "changed while it was embedded, so items may be missing" in result.err) == (2, True)
 

@@ -10,12 +10,12 @@ import pytest
 
 from mmalign_runtime import Embedder
 from mmalign_runtime.bundle import open_bundle
+from mmalign_runtime.bundle.golden import load_golden
 from mmalign_runtime.encoders import TextEncoder
+from mmalign_runtime.engine.providers import ProviderChoice, import_onnxruntime
+from mmalign_runtime.engine.session import NodeGroup, OnnxSession
 from mmalign_runtime.errors import BundleError, BundleFormatError, BundleIntegrityError, ProviderError
-from mmalign_runtime.golden import load_golden
 from mmalign_runtime.info import RuntimeInfo, TowerInfo
-from mmalign_runtime.providers import ProviderChoice, import_onnxruntime
-from mmalign_runtime.session import NodeGroup, OnnxSession
 from mmalign_runtime.spec import SPEC_NAME, BundleSpec
 from mmalign_runtime.streaming import Vectors
 from mmalign_runtime.verify import CheckResult, VerifyReport, verify_bundle, verify_embedder

@@ -1,0 +1,103 @@
+"""A bundle, opened: its spec read and every file held to its hash, whether it is a folder or one .mmalign archive.
+
+It is closed: a listed file must be inside it, whole, and be no link; nothing outside decides what a vector is.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from mmalign_runtime.bundle.archive import ArchiveContents
+from mmalign_runtime.bundle.contents import Contents, FileSource
+from mmalign_runtime.bundle.folder import FolderContents
+from mmalign_runtime.bundle.hashes import HashMemory, sha256_of
+from mmalign_runtime.errors import BundleError, BundleIntegrityError
+from mmalign_runtime.spec import SPEC_NAME, BundleSpec, Modality, Precision, decode_spec
+
+
+class Bundle(msgspec.Struct, frozen=True):
+    """An opened bundle: where it is, its spec, and the way to its files."""
+
+    path: Path
+    spec: BundleSpec
+    contents: Contents
+
+    @property
+    def space_id(self) -> str:
+        """The id of the space that its vectors live in."""
+        return self.spec.space_id
+
+    def model(self, tower: Modality, precision: Precision) -> str:
+        """Return the name of one tower's file. Raises BundleError when the tower is not offered in this precision."""
+        models = (self.spec.image if tower == "image" else self.spec.text).models
+        if precision not in models:
+            offered = ", ".join(models)
+            raise BundleError(f"the {tower} tower has no {precision} file; it offers {offered}. Ask for one of these.")
+        return models[precision]
+
+    def source(self, name: str) -> FileSource:
+        """Return a file that the spec lists: its path in a folder, its bytes from an archive.
+
+        Raises BundleIntegrityError for any other name.
+        """
+        self._check_listed(name)
+        return self.contents.source(name)
+
+    def read(self, name: str) -> bytes:
+        """Return the bytes of a file that the spec lists. Raises BundleIntegrityError for any other name."""
+        self._check_listed(name)
+        return b"".join(self.contents.chunks(name))
+
+    def size_bytes(self) -> int:
+        """Return the length of all listed files together."""
+        return sum(map(self.contents.size_bytes, self.spec.files))
+
+    def _check_listed(self, name: str) -> None:
+        if name not in self.spec.files:
+            raise BundleIntegrityError(f"{self.path}: {name!r} is not among the files that {SPEC_NAME} lists.")
+
+
+def open_bundle(path: str | Path, *, check_hashes: bool = True, use_memory: bool = True) -> Bundle:
+    """Open a bundle's folder or archive and, by default, hold every file in it to its hash.
+
+    With `use_memory`, a file whose size and times are those of an earlier check on this machine is not read again.
+
+    Raises BundleError when there is no bundle at `path`, BundleFormatError when bundle.json cannot be trusted, and
+    BundleIntegrityError, naming the file, when one is missing, changed, too many, or leaves the bundle.
+    """
+    contents = _contents(Path(path))
+    spec = decode_spec(b"".join(contents.chunks(SPEC_NAME)))
+    present = contents.names()
+    if present is not None and (stray := sorted(present - spec.files.keys() - {SPEC_NAME})):
+        raise BundleIntegrityError(
+            f"{path} holds {stray[0]!r}, which {SPEC_NAME} does not list. Do not use this bundle."
+        )
+    memory = HashMemory(contents.path) if check_hashes and use_memory else None
+    for name, expected in sorted(spec.files.items()):
+        contents.size_bytes(name)  # it is there, and inside
+        if check_hashes:
+            found = memory.sha256(contents, name) if memory else sha256_of(contents, name)
+            _compare(contents.path, name, found, expected)
+    if memory:
+        memory.save()
+    return Bundle(contents.path, spec, contents)
+
+
+def _contents(path: Path) -> Contents:
+    if path.is_file():
+        return ArchiveContents(path)
+    if not (path / SPEC_NAME).is_file():
+        raise BundleError(
+            f"{path} is no bundle: it has no {SPEC_NAME}. Make one with `mmalign export RUN --out {path}`."
+        )
+    return FolderContents(path)
+
+
+def _compare(path: Path, name: str, found: str, expected: str) -> None:
+    if found != expected:
+        raise BundleIntegrityError(
+            f"{path / name} was changed: its sha256 is {found[:12]}..., {SPEC_NAME} says {expected[:12]}.... "
+            "Copy the bundle again, or export it again."
+        )

@@ -1,0 +1,11 @@
+"""From an item to its pixels.
+
+`decode` is the way in. `formats` says what the bytes are, `opening` asks `limits` before a plugin sees the file, `png`,
+`jpeg` and `tiff` find the damage that decoders pass over, `colour` and `icc` bring every mode to RGB.
+"""
+
+from __future__ import annotations
+
+from mmalign_runtime.image.decode import ImageItem, Pixels, decode_image, describe
+
+__all__ = ["ImageItem", "Pixels", "decode_image", "describe"]

@@ -1,0 +1,120 @@
+"""From an item (path, bytes, file, PIL image, array) to its pixels: (H, W, 3) uint8 RGB.
+
+This is all that happens outside the preprocessing graph: open, check the header against the limits, decode, bring every
+colour mode to RGB, and turn as EXIF says. Resize, crop and normalisation are the graph's.
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image
+
+from mmalign_runtime.errors import ItemError
+from mmalign_runtime.image.arrays import Pixels, check_array
+from mmalign_runtime.image.colour import to_rgb
+from mmalign_runtime.image.limits import check_size
+from mmalign_runtime.image.opening import ImageItem, open_image
+from mmalign_runtime.image.refusal import Refusal
+from mmalign_runtime.spec import ImageSpec
+
+__all__ = ["ImageItem", "Pixels", "decode_image", "describe"]
+
+logger = logging.getLogger(__name__)
+
+# What Pillow's plugins raise on damaged bytes, found by corrupting files of eleven formats (RuntimeError is AVIF's);
+# MemoryError is a damaged length.
+_DAMAGED = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+    MemoryError,
+    struct.error,
+)
+_NAME_LENGTH = 200
+# How the camera was held, and what sets the picture upright (TIFF 6.0, tag 274).
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def decode_image(item: ImageItem, spec: ImageSpec, *, index: int = 0) -> Pixels:
+    """Decode one item to (H, W, 3) uint8 RGB, C-contiguous.
+
+    EXIF orientation is honoured; alpha is composited on `spec.background`; palette, grey, 16-bit, float, CMYK and 1-bit
+    images become RGB; of an animated file the first frame counts, a PIL image is taken at its current frame. A file
+    object is read from its start. Arrays must be (H, W, 3) uint8 already, and RGB: BGR cannot be told by looking.
+
+    Raises ItemError carrying `index`, the item's name and the stage: "open" when there is no such file or it is no
+    image, "decode" when it is truncated, outside `spec.limits`, or its pixels have no agreed meaning.
+    """
+    source = describe(item)
+    try:
+        return _decode(item, spec, source)
+    except Refusal as refusal:
+        raise ItemError(index, source, refusal.stage, refusal.reason) from refusal
+    except FileNotFoundError as error:
+        raise ItemError(index, source, "open", "there is no such file. Check the path.") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        # A GIF's frame larger than its screen, and a WebP since Pillow 13, are held against Pillow's own limit as well.
+        reason = f"{error} This limit is Pillow's own, PIL.Image.MAX_IMAGE_PIXELS: raise it, or scale the image down."
+        raise ItemError(index, source, "decode", reason) from error
+    except (*_DAMAGED, Warning) as error:  # a warning, where the process turns them into errors
+        if isinstance(error, OSError) and error.errno is not None:  # the system's, not the decoder's
+            raise ItemError(index, source, "open", f"{error.strerror}; expected a readable file.") from error
+        reason = f"the file cannot be decoded ({error}). It is damaged, incomplete or of a rare kind: replace it."
+        raise ItemError(index, source, "decode", reason) from error
+
+
+def describe(item: object) -> str:
+    """Name an item for an error message: its path, or its type and size."""
+    if isinstance(item, str | Path):
+        name = str(item)
+        return name if 0 < len(name) <= _NAME_LENGTH and name.isprintable() else ascii(name[:_NAME_LENGTH])
+    if isinstance(item, bytes):
+        return f"{len(item)} bytes"
+    if isinstance(item, np.ndarray):
+        return f"array {item.shape} {item.dtype}"
+    named = getattr(item, "name", None) or getattr(item, "filename", None)
+    return named if isinstance(named, str) else type(item).__name__
+
+
+def _decode(item: ImageItem, spec: ImageSpec, source: str) -> Pixels:
+    if isinstance(item, np.ndarray):
+        pixels = check_array(item)
+        check_size((pixels.shape[1], pixels.shape[0]), spec)
+        return pixels
+    with open_image(item, spec) as image:
+        image.load()
+        turn = _UPRIGHT.get(_orientation(image, source))
+        rgb = to_rgb(image, spec)
+        return np.array(rgb if turn is None else rgb.transpose(turn))  # (H, W, 3)
+
+
+def _orientation(image: Image.Image, source: str) -> int:
+    """Return the EXIF orientation. A damaged EXIF block does not lose the picture: it is taken as it is stored.
+
+    Not so where the process turns Pillow's warnings into errors: a block read halfway would turn the picture or not by
+    the process's filters, so there it is an error of the item.
+    """
+    try:
+        found = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except _DAMAGED as error:
+        logger.warning("%s: its EXIF block cannot be read (%s); taken as it is stored", source, error)
+        return 1
+    return found if isinstance(found, int) else 1

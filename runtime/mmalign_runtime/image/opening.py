@@ -1,0 +1,148 @@
+"""From an item to an open picture whose header was held against the limits; no pixel is decoded yet.
+
+Paths are opened where they lie; a caller's file is read into memory first, so that whatever it raises belongs to its
+item. Nothing but a regular file is opened: a pipe or a device could wait forever.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import IO, TypeAlias, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile
+
+from mmalign_runtime.image.formats import HEAD_BYTES, ImageFormat, describe_foreign, sniff_format
+from mmalign_runtime.image.header import promised_size
+from mmalign_runtime.image.jpeg import unsealed_jpeg
+from mmalign_runtime.image.limits import check_bytes, check_size
+from mmalign_runtime.image.plugins import load_plugin
+from mmalign_runtime.image.png import check_chunks
+from mmalign_runtime.image.refusal import Refusal
+from mmalign_runtime.image.tiff import allocate, check_directory
+from mmalign_runtime.spec import ImageLimits, ImageSpec
+
+ImageItem: TypeAlias = str | Path | bytes | IO[bytes] | Image.Image | NDArray[np.uint8]
+
+_EMPTY = "the file is empty. Replace it."
+_URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_BASE64 = re.compile(r"[A-Za-z0-9+/\s]{64,}={0,2}\s*")
+
+
+@contextmanager
+def open_image(item: object, spec: ImageSpec) -> Iterator[Image.Image]:
+    """Yield a picture that is inside the spec's limits. Raises Refusal, and what Pillow raises on damaged headers."""
+    if isinstance(item, Image.Image):
+        check_size(item.size, spec)
+        yield item
+        return
+    with closing(_stream(item, spec.limits)) as stream:
+        yield _open_stream(stream, spec)
+
+
+def _stream(item: object, limits: ImageLimits) -> IO[bytes]:
+    if isinstance(item, str | Path):
+        return _open_path(item, limits)
+    if isinstance(item, bytes):
+        check_bytes(len(item), limits)
+        return io.BytesIO(item)
+    if callable(getattr(item, "read", None)):
+        return io.BytesIO(_read_file(cast("IO[bytes]", item), limits))
+    raise Refusal("open", _no_item(item))
+
+
+def _open_path(path: str | Path, limits: ImageLimits) -> IO[bytes]:
+    _check_name(path)
+    status = os.stat(path)  # noqa: PTH116 a str stays a str: Path("") would be the working directory
+    if stat.S_ISDIR(status.st_mode):
+        raise Refusal("open", "Is a directory; expected a readable file. Pass the files in it.")
+    if not stat.S_ISREG(status.st_mode):
+        raise Refusal("open", "it is a pipe, a socket or a device, expected a regular file. Save its bytes first.")
+    if status.st_size == 0:
+        raise Refusal("open", _EMPTY)
+    check_bytes(status.st_size, limits)
+    return Path(path).open("rb")
+
+
+def _check_name(path: str | Path) -> None:
+    text = str(path)
+    if text[:5].lower() == "data:":
+        raise Refusal("open", "this is a data URL, expected a path. Pass base64.b64decode(url.partition(',')[2]).")
+    if isinstance(path, str) and _URL.match(text):
+        raise Refusal("open", "this is a URL, expected a path. Download it first and pass its bytes.")
+    if "\0" in text:
+        raise Refusal(
+            "open", "the path holds a NUL character, expected a path. Bytes of a file go in as bytes, not str."
+        )
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError as error:
+        raise Refusal("open", f"the path is no file name ({error.reason}). Check how it was decoded.") from error
+    if _BASE64.fullmatch(text) and not os.path.exists(text):  # noqa: PTH110 as above
+        raise Refusal("open", "this looks like base64, expected a path. Pass base64.b64decode(text).")
+
+
+def _read_file(file: IO[bytes], limits: ImageLimits) -> bytes:
+    try:
+        if file.seekable() if hasattr(file, "seekable") else hasattr(file, "seek"):
+            file.seek(0)
+        raw = file.read(limits.max_bytes + 1)
+    except Exception as error:  # a caller's file may raise anything, and that must not cost the other items
+        raise Refusal("open", f"the file object cannot be read ({error}). Pass an open binary file.") from error
+    if not isinstance(raw, bytes):
+        seen = type(raw).__name__
+        raise Refusal("open", f"the file object gives {seen}, expected bytes. Open it in binary mode ('rb').")
+    if len(raw) > limits.max_bytes:
+        check_bytes(len(raw), limits)
+    return raw
+
+
+def _no_item(item: object) -> str:
+    kind = type(item).__name__
+    if isinstance(item, bytearray | memoryview):
+        return f"a {kind} is no image: pass bytes(item)."
+    if hasattr(item, "__array__") and not isinstance(item, np.generic):
+        return f"a {kind} is no image: pass a numpy array, (H, W, 3) uint8 RGB (of a torch tensor: tensor.numpy())."
+    return f"a {kind} is no image: pass a path, bytes, a file, a PIL image or an array."
+
+
+def _open_stream(stream: IO[bytes], spec: ImageSpec) -> Image.Image:
+    head = stream.read(HEAD_BYTES)
+    if not head:
+        raise Refusal("open", _EMPTY)
+    image_format = sniff_format(head)
+    if image_format is None:
+        raise Refusal("open", describe_foreign(head))
+    if ImageFile.LOAD_TRUNCATED_IMAGES:
+        reason = "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set, expected False: a cut file would pass as a grey half."
+        raise Refusal("open", f"{reason} Set it to False; some library may have set it.")
+    if promised := promised_size(image_format, head):
+        check_size(promised, spec)
+    plugin = load_plugin(image_format)
+    stream.seek(0)
+    image = plugin(stream)
+    check_size(image.size, spec)
+    return _whole(image, image_format, stream)
+
+
+def _whole(image: ImageFile.ImageFile, image_format: ImageFormat, stream: IO[bytes]) -> Image.Image:
+    """Return the picture, checked for damage that Pillow itself would pass over."""
+    position = stream.tell()
+    if image_format == "TIFF":
+        check_directory(image)
+        allocate(image)
+    if image_format == "PNG":
+        stream.seek(0)
+        check_chunks(stream.read())
+        stream.seek(position)
+    if image_format == "JPEG":
+        stream.seek(0)
+        return load_plugin("JPEG")(io.BytesIO(unsealed_jpeg(stream.read())))
+    return image

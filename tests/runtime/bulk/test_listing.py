@@ -1,0 +1,63 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from mmalign_runtime.bulk.listing import matching, readable, walk
+from mmalign_runtime.errors import InputError
+
+NAMES = ("a.jpg", "a/x.jpg", "a/b/y.jpg", "a/b/z.png", "a-b/x.jpg", "b.jpg", ".hidden/c.jpg", "a/[1].jpg")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in NAMES:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+def test_files_come_in_the_order_of_sorted_paths(folder: Path) -> None:
+    expected = sorted(path for path in folder.rglob("*") if path.is_file())
+    assert list(walk(f"{folder}/")) == [str(path) for path in expected]
+
+
+@pytest.mark.parametrize(
+    "pattern", ["*.jpg", "**/*.jpg", "a/**/*.png", "*/x.jpg", "a/b/?.*", "**/b/*", "[ab].jpg", "no/*"]
+)
+def test_a_pattern_names_what_pathlib_finds(folder: Path, pattern: str) -> None:
+    expected = sorted(path for path in folder.glob(pattern) if path.is_file())
+    assert list(matching(folder / pattern)) == [str(path) for path in expected]
+
+
+def test_a_relative_pattern_gives_relative_paths(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    assert list(matching(Path("a/**/*.png"))) == ["a/b/z.png"]
+    assert next(walk("")) == ".hidden/c.jpg"
+
+
+def test_links_to_folders_are_not_followed(folder: Path) -> None:
+    (folder / "a/b/loop").symlink_to(folder, target_is_directory=True)
+    assert len(list(walk(f"{folder}/"))) == len(NAMES)
+
+
+@pytest.mark.parametrize("pattern", ["**/*.jpg", "*/*.jpg"])
+def test_a_pattern_names_the_folder_it_cannot_read(folder: Path, pattern: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    scandir = os.scandir
+
+    def refuse(path: Path) -> object:
+        if Path(path).name == "a-b":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(InputError, match=r"a-b cannot be read: Permission denied"):
+        list(matching(folder / pattern))
+
+
+def test_what_cannot_be_read_is_named() -> None:
+    with (
+        pytest.raises(InputError, match=r"list\.txt cannot be read: Input/output error\. Check"),
+        readable(Path("list.txt")),
+    ):
+        raise OSError(5, "Input/output error")

@@ -1,0 +1,63 @@
+import json
+import sys
+
+import onnxruntime
+import pytest
+
+from mmalign_runtime.engine.providers import (
+    ResolvedProvider,
+    import_onnxruntime,
+    ort_name,
+    provider_choices,
+    resolve_provider,
+)
+from mmalign_runtime.errors import MissingDependencyError, ProviderError
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+
+
+def offer(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: list(names))
+
+
+def test_auto_takes_cuda_where_it_is_offered_and_the_cpu_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    offer(monkeypatch, CUDA, CPU)
+    assert resolve_provider("auto") == "cuda"
+    offer(monkeypatch, CPU)
+    assert resolve_provider("auto") == "cpu"
+
+
+def test_a_provider_that_is_not_there_is_an_error_with_its_fix(monkeypatch: pytest.MonkeyPatch) -> None:
+    offer(monkeypatch, CPU)
+    with pytest.raises(ProviderError, match=r"offers only CPU.*pip uninstall onnxruntime && pip install 'mmalign-run"):
+        resolve_provider("cuda")
+
+
+def test_an_unknown_provider_names_the_known_ones() -> None:
+    with pytest.raises(ProviderError, match="'tpu' is not known; choose one of auto, cpu, cuda"):
+        resolve_provider("tpu")  # type: ignore[arg-type]
+
+
+def test_without_onnxruntime_both_installs_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingDependencyError, match=r"mmalign-runtime\[cpu\].*mmalign-runtime\[gpu\]"):
+        import_onnxruntime()
+
+
+def names(provider: ResolvedProvider) -> list[str]:
+    return [choice.name for choice in provider_choices(provider, 2)]
+
+
+def test_the_cpu_stands_behind_every_other_provider() -> None:
+    assert names("cpu") == [CPU]
+    assert names("cuda") == [CUDA, CPU]
+    assert names("tensorrt") == ["TensorrtExecutionProvider", CUDA, CPU]
+    assert names("openvino") == ["OpenVINOExecutionProvider", CPU]
+    assert ort_name("cuda") == CUDA
+
+
+def test_no_provider_takes_a_shorter_mantissa_than_float32() -> None:
+    assert provider_choices("cuda", 2)[0].options["use_tf32"] == "0"
+    assert provider_choices("tensorrt", 2)[0].options["trt_fp16_enable"] == "0"
+    config = json.loads(provider_choices("openvino", 3)[0].options["load_config"])
+    assert config["CPU"] == {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": "3"}
