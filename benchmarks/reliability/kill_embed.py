@@ -1,10 +1,10 @@
 """Kill `mmalign embed` with SIGKILL at random moments, resume it, and compare with a run that nothing stopped.
 
-    python benchmarks/reliability/kill_embed.py --trials 50 --json out.json
+    python benchmarks/reliability/kill_embed.py
 
 Trials take turns at what is written and when it is killed: a single file while its parts are merged, a folder at any
 time, a single file around a random part, a folder around a random part. A third of the resumed runs are killed once
-more. The last line is one line of JSON.
+more.
 """
 
 from __future__ import annotations
@@ -21,8 +21,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+if __package__ in (None, ""):  # run as a script: make the repository root importable, as pytest and mypy do
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
 import msgspec
 
+from benchmarks.reliability.record import Row, record
 from mmalign_runtime.bulk.manifest import read_manifest
 from mmalign_runtime.bulk.parts import ERRORS_NAME, errors_path
 from mmalign_runtime.bulk.rows import row_groups
@@ -34,6 +38,7 @@ PART_ROWS = 256
 # One text in so many is no UTF-8, so that failures are part of what must survive.
 BAD_EVERY = 97
 KILLED_AGAIN = 1 / 3
+NUM_TRIALS = 50
 _POLL_S = 0.0005
 # About what the merge, and one part, take.
 _MERGE_S = 0.1
@@ -51,14 +56,11 @@ class Trial(msgspec.Struct, frozen=True):
     resumed_equal: bool
 
 
-class Report(msgspec.Struct, frozen=True):
-    """All trials; `phases` counts where the first kills landed."""
+class Details(msgspec.Struct, frozen=True):
+    """All trials, and how long they took together."""
 
-    trials: int
-    whole: int
-    resumed_equal: int
+    trials: tuple[Trial, ...]
     seconds: float
-    phases: dict[str, int]
 
 
 class Workplace(msgspec.Struct, frozen=True):
@@ -159,11 +161,15 @@ def clear(out: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def summary(trials: Sequence[Trial], seconds: float) -> Report:
+def row(trials: Sequence[Trial]) -> Row:
     """Count."""
-    phases = Counter(f"{trial.output}: {trial.phase}" for trial in trials)
-    whole, equal = (sum(getattr(trial, name) for trial in trials) for name in ("whole", "resumed_equal"))
-    return Report(len(trials), whole, equal, round(seconds, 1), dict(sorted(phases.items())))
+    phases = Counter(f"{trial.output} {trial.phase}" for trial in trials)
+    good = sum(trial.whole and trial.resumed_equal for trial in trials)
+    found = ", ".join(f"{phase} ({count})" for phase, count in phases.most_common())
+    measured = (
+        f"resumed rows equal to the bit in {sum(trial.resumed_equal for trial in trials)}; kills fell into {found}"
+    )
+    return Row("kill -9 in `mmalign embed`, then --resume", len(trials), good, measured)
 
 
 def _parts_folder(out: Path) -> Path:
@@ -177,11 +183,10 @@ def _is_merging(out: Path) -> bool:
 
 
 def main() -> None:
-    """Run the trials and print one line of JSON."""
+    """Run the trials and record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=50)
+    parser.add_argument("--trials", type=int, default=NUM_TRIALS)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="write the report there too")
     options = parser.parse_args()
     start, trials = time.perf_counter(), []
     with tempfile.TemporaryDirectory() as folder:
@@ -189,12 +194,8 @@ def main() -> None:
         for number in range(options.trials):
             trials.append(run_trial(place, options.seed + number))
             print(number, *msgspec.structs.astuple(trials[-1]), flush=True)
-    line = msgspec.json.encode(summary(trials, time.perf_counter() - start)).decode()
-    if options.json:
-        options.json.write_text(line + "\n")
-    print(line)
-    if not all(trial.whole and trial.resumed_equal for trial in trials):
-        sys.exit(1)
+    details = Details(tuple(trials), round(time.perf_counter() - start, 1))
+    record("kill_embed", [row(trials)], details, is_kept=options.trials >= NUM_TRIALS)
 
 
 if __name__ == "__main__":
