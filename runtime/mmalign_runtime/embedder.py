@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mmalign_runtime.bundle import Bundle, open_bundle
 from mmalign_runtime.encoders import ImageEncoder, TextEncoder
 from mmalign_runtime.engine.pool import thread_pool
-from mmalign_runtime.engine.providers import Provider, provider_choices, resolve_provider
+from mmalign_runtime.engine.providers import Provider, resolve_provider
 from mmalign_runtime.engine.session import OnnxSession, SessionOptions
 from mmalign_runtime.engine.threads import available_threads
 from mmalign_runtime.errors import BundleError, EmbedderStateError
@@ -45,6 +45,7 @@ class Embedder:
         towers: Sequence[Modality] = ("image", "text"),
         image_limits: ImageLimits | None = None,
         allow_spinning: bool = False,
+        allow_tf32: bool = False,
     ) -> None:
         """Take an opened bundle; towers are loaded when first used. `load` is the usual way in."""
         if unknown := set(towers) - set(get_args(Modality)):
@@ -58,7 +59,7 @@ class Embedder:
         self.towers = tuple(towers)
         self._provider_asked = provider
         pool = thread_pool(num_threads or available_threads())
-        self.options = SessionOptions(resolve_provider(provider), pool, allow_spinning)
+        self.options = SessionOptions(resolve_provider(provider), pool, allow_spinning, allow_tf32)
         self._image_limits = image_limits
         self._image: ImageEncoder | None = None
         self._text: TextEncoder | None = None
@@ -78,6 +79,7 @@ class Embedder:
         lazy: bool = False,
         image_limits: ImageLimits | None = None,
         allow_spinning: bool = False,
+        allow_tf32: bool = False,
     ) -> Embedder:
         """Open a bundle, a folder or a .mmalign file, and load the towers asked for.
 
@@ -85,7 +87,7 @@ class Embedder:
         file to its hash (files untouched since an earlier check are not read again), `"golden"` runs the golden cases
         too, as `mmalign verify` does, None does neither. With `lazy`, a tower is loaded when it is first used.
         `image_limits` take the place of the bundle's. `allow_spinning` lets threads wait busily between runs: for a
-        machine that does nothing else.
+        machine that does nothing else; `allow_tf32` lets CUDA trade digits for speed.
 
         Raises BundleError (and its children) when the bundle cannot be used, ProviderError when the provider is not
         there, ValueError for arguments that make no sense.
@@ -100,6 +102,7 @@ class Embedder:
             towers=towers,
             image_limits=image_limits,
             allow_spinning=allow_spinning,
+            allow_tf32=allow_tf32,
         )
         if not lazy:
             embedder.load_towers()
@@ -247,9 +250,7 @@ class Embedder:
 
 
 def _tower_info(name: str, session: OnnxSession) -> TowerInfo:
-    options = session.options
-    choices = provider_choices(options.provider, options.pool.num_threads)
-    return TowerInfo(name, Path(session.name).name, choices, session.placement())
+    return TowerInfo(name, Path(session.name).name, session.options.choices(), session.placement())
 
 
 def _reject_single(items: object, name: str) -> None:

@@ -37,8 +37,6 @@ _INSTALL: dict[ResolvedProvider, str] = {
     "openvino": "pip uninstall onnxruntime && pip install onnxruntime-openvino",
 }
 _CUDA_OPTIONS = {
-    # TF32 keeps 10 bits of mantissa: vectors would differ from every other machine's.
-    "use_tf32": "0",
     # Batches and text lengths change from call to call. An exhaustive search would run anew for every new shape; and
     # an arena that doubles would hold memory that no shape needs.
     "cudnn_conv_algo_search": "HEURISTIC",
@@ -78,12 +76,14 @@ def resolve_provider(asked: Provider) -> ResolvedProvider:
     return asked
 
 
-def provider_choices(provider: ResolvedProvider, num_threads: int) -> tuple[ProviderChoice, ...]:
+def provider_choices(
+    provider: ResolvedProvider, num_threads: int, *, allow_tf32: bool = False
+) -> tuple[ProviderChoice, ...]:
     """Return onnxruntime's providers for one provider, in the order in which they are offered each node.
 
     The CPU stands behind the others for the few nodes they do not take; `Embedder.info()` counts them.
     """
-    cuda = ProviderChoice(_ORT_NAMES["cuda"], _CUDA_OPTIONS)
+    cuda = ProviderChoice(_ORT_NAMES["cuda"], {"use_tf32": str(int(allow_tf32)), **_CUDA_OPTIONS})
     if provider == "cuda":
         return (cuda, _CPU)
     if provider == "tensorrt":

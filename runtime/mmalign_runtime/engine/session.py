@@ -17,7 +17,13 @@ from numpy.typing import NDArray
 from mmalign_runtime.bundle.contents import FileSource
 from mmalign_runtime.engine.external_data import has_external_data
 from mmalign_runtime.engine.pool import Pool
-from mmalign_runtime.engine.providers import ResolvedProvider, import_onnxruntime, ort_name, provider_choices
+from mmalign_runtime.engine.providers import (
+    ProviderChoice,
+    ResolvedProvider,
+    import_onnxruntime,
+    ort_name,
+    provider_choices,
+)
 from mmalign_runtime.errors import BundleError, BundleIntegrityError, EmbedderStateError, EngineError, ProviderError
 
 if TYPE_CHECKING:
@@ -34,14 +40,20 @@ class SessionOptions(msgspec.Struct, frozen=True):
     `reuse_memory_plan` suits inputs whose shape stays the same from call to call; for others onnxruntime would keep a
     plan for every shape it ever saw. `takes_turns` sends runs through the pool's door, one after the other.
     `allow_spinning` lets threads wait busily for the next run: quick on a machine of one's own, and cores lost to
-    whoever runs in between, the other tower, decoding, other containers.
+    whoever runs in between, the other tower, decoding, other containers. `allow_tf32` lets CUDA keep 10 of 23 bits of
+    mantissa: quicker, and other vectors than every other machine's.
     """
 
     provider: ResolvedProvider
     pool: Pool
     allow_spinning: bool = False
+    allow_tf32: bool = False
     reuse_memory_plan: bool = True
     takes_turns: bool = True
+
+    def choices(self) -> tuple[ProviderChoice, ...]:
+        """Return the providers that these options offer a graph to, in order."""
+        return provider_choices(self.provider, self.pool.num_threads, allow_tf32=self.allow_tf32)
 
 
 class NodeGroup(msgspec.Struct, frozen=True):
@@ -137,8 +149,7 @@ def _view(source: FileSource) -> memoryview:
 
 def _create(source: FileSource, name: str, options: SessionOptions) -> InferenceSession:
     ort = import_onnxruntime()
-    choices = provider_choices(options.provider, options.pool.num_threads)
-    providers = [(choice.name, choice.options) for choice in choices]
+    providers = [(choice.name, choice.options) for choice in options.choices()]
     model = str(source) if isinstance(source, Path) else source
     try:
         # Without enable_fallback=0, an error of CUDA during a run would make onnxruntime go on on the CPU.

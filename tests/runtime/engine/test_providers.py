@@ -58,6 +58,7 @@ def test_the_cpu_stands_behind_every_other_provider() -> None:
 
 def test_no_provider_takes_a_shorter_mantissa_than_float32() -> None:
     assert provider_choices("cuda", 2)[0].options["use_tf32"] == "0"
+    assert provider_choices("cuda", 2, allow_tf32=True)[0].options["use_tf32"] == "1"
     assert provider_choices("tensorrt", 2)[0].options["trt_fp16_enable"] == "0"
     config = json.loads(provider_choices("openvino", 3)[0].options["load_config"])
     assert config["CPU"] == {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": "3"}

@@ -12,7 +12,7 @@ from mmalign_runtime import Embedder
 from mmalign_runtime.bundle import open_bundle
 from mmalign_runtime.bundle.golden import load_golden
 from mmalign_runtime.encoders import TextEncoder
-from mmalign_runtime.engine.providers import ProviderChoice, import_onnxruntime
+from mmalign_runtime.engine.providers import ProviderChoice, ResolvedProvider, import_onnxruntime, ort_name
 from mmalign_runtime.engine.session import NodeGroup, OnnxSession
 from mmalign_runtime.errors import BundleError, BundleFormatError, BundleIntegrityError, ProviderError
 from mmalign_runtime.info import RuntimeInfo, TowerInfo
@@ -164,12 +164,24 @@ def test_cuda_that_is_not_there_is_an_error_not_the_cpu(tiny_bundle: Path) -> No
         verify_bundle(tiny_bundle, provider="cuda")
 
 
-def test_cuda_gives_the_reference_vectors(tiny_bundle: Path) -> None:
-    if "CUDAExecutionProvider" not in import_onnxruntime().get_available_providers():
-        pytest.skip("needs onnxruntime-gpu and an NVIDIA GPU")
-    report = verify_bundle(tiny_bundle, provider="cuda")
+@pytest.mark.parametrize("provider", ["cuda", "tensorrt", "openvino"])
+def test_other_providers_give_the_reference_vectors(tiny_bundle: Path, provider: ResolvedProvider) -> None:
+    if ort_name(provider) not in import_onnxruntime().get_available_providers():
+        pytest.skip(f"needs an onnxruntime with {ort_name(provider)}, and the hardware it is for")
+    report = verify_bundle(tiny_bundle, provider=provider)
     assert report.passed
-    assert report.runtime.provider == "cuda"
+    assert report.runtime.provider == provider
+
+
+def test_bfloat16_on_a_real_processor_is_found(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = ort_name("openvino")
+    if name not in import_onnxruntime().get_available_providers():
+        pytest.skip(f"needs an onnxruntime with {name}, and a processor with bfloat16")
+    config = '{"CPU": {"INFERENCE_PRECISION_HINT": "bf16"}}'
+    choices = (ProviderChoice(name, {"device_type": "CPU", "load_config": config}),)
+    with Embedder.load(tiny_bundle, provider="openvino", lazy=True) as embedder:
+        monkeypatch.setattr("mmalign_runtime.engine.session.provider_choices", lambda *a, **k: choices)
+        assert not check_float32(embedder.options).passed
 
 
 def test_every_file_is_hashed_whatever_is_remembered(tiny_bundle: Path) -> None:
