@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +19,7 @@ from mmalign_runtime.engine.threads import available_threads
 from mmalign_runtime.errors import BundleError, EmbedderStateError
 from mmalign_runtime.image import ImageItem
 from mmalign_runtime.info import RuntimeInfo, TowerInfo
+from mmalign_runtime.once import Once
 from mmalign_runtime.spec import ImageLimits, Modality, Precision
 from mmalign_runtime.streaming import OnError, PartialBatch, StreamedItem, Vectors, gather, stream_batches
 
@@ -60,11 +60,9 @@ class Embedder:
         self._provider_asked = provider
         pool = thread_pool(num_threads or available_threads())
         self.options = SessionOptions(resolve_provider(provider), pool, allow_spinning, allow_tf32)
-        self._image_limits = image_limits
-        self._image: ImageEncoder | None = None
-        self._text: TextEncoder | None = None
+        self._image = Once(lambda: ImageEncoder(bundle, precision, self.options, image_limits))
+        self._text = Once(lambda: TextEncoder(bundle, precision, self.options))
         self._is_closed = False
-        self._loading = threading.Lock()
 
     @classmethod
     def load(
@@ -119,11 +117,10 @@ class Embedder:
 
     def close(self) -> None:
         """Give back the memory of both towers; using the embedder afterwards raises EmbedderStateError."""
-        with self._loading:
-            self._is_closed = True
-            for encoder in (self._image, self._text):
-                if encoder is not None:
-                    encoder.close()
+        self._is_closed = True
+        for encoder in (self._image.made, self._text.made):
+            if encoder is not None:
+                encoder.close()
 
     def __enter__(self) -> Embedder:
         return self
@@ -156,24 +153,18 @@ class Embedder:
     @property
     def image(self) -> ImageEncoder:
         """The image side. Raises BundleError when it is not among the towers asked for."""
-        with self._loading:
-            self._check_usable("image")
-            if self._image is None:
-                self._image = ImageEncoder(self.bundle, self.precision, self.options, self._image_limits)
-            return self._image
+        self._check_usable("image")
+        return self._image.get()
 
     @property
     def text(self) -> TextEncoder:
         """The text side. Raises BundleError when it is not among the towers asked for."""
-        with self._loading:
-            self._check_usable("text")
-            if self._text is None:
-                self._text = TextEncoder(self.bundle, self.precision, self.options)
-            return self._text
+        self._check_usable("text")
+        return self._text.get()
 
     def info(self) -> RuntimeInfo:
         """Say what was chosen: provider and its options, precision, threads, and where the nodes went."""
-        loaded = [("image", self._image), ("text", self._text)]
+        loaded = [("image", self._image.made), ("text", self._text.made)]
         return RuntimeInfo(
             bundle=str(self.bundle.path),
             space_id=self.space_id,
