@@ -37,7 +37,11 @@ _LARGE_ONE_IN = 30
 _LARGE = (4000, 3000)
 _SIDES = (16, 1000)
 _WORDS = ("a", "the", "photo", "of", "dog", "cat", "red", "über", "狗", "🐶", "running", "beach", "2026", "#1")
-_MAX_WORDS = 400
+# Captions and queries, short ones most often; one text in so many is far past any context length. They go one a call:
+# every length is another shape to the tower, and a batch padded to the longest would have few of them.
+_MAX_WORDS = 30
+_LONG_ONE_IN, _LONG_WORDS = 50, 400
+_TEXT_BATCH_SIZE = 1
 
 Kind = Literal["image", "text"]
 
@@ -75,7 +79,8 @@ def texts(seed: int) -> Iterator[str]:
     """Yield texts without end, from one word to far past any context length."""
     rng = random.Random(seed)
     while True:
-        yield " ".join(rng.choices(_WORDS, k=int(_MAX_WORDS ** rng.random())))
+        num_words = _LONG_WORDS if rng.randrange(_LONG_ONE_IN) == 0 else int(_MAX_WORDS ** rng.random())
+        yield " ".join(rng.choices(_WORDS, k=num_words))
 
 
 def resident_mb() -> float:
@@ -123,7 +128,7 @@ def main() -> None:
     embedder = Embedder.load(options.bundle)
     pool = image_pool(options.seed)
     images = partial(embedder.stream_images, islice(cycle(pool), options.images))
-    words = partial(embedder.stream_texts, islice(texts(options.seed), options.texts))
+    words = partial(embedder.stream_texts, islice(texts(options.seed), options.texts), batch_size=_TEXT_BATCH_SIZE)
     levels = [*watch("image", images, options.every), *watch("text", words, options.every)]
     rows = [_row("image", levels, options.images), _row("text", levels, options.texts)]
     is_whole = options.images >= NUM_IMAGES and options.texts >= NUM_TEXTS

@@ -21,8 +21,18 @@ DOCUMENT = ROOT / "docs/reliability.md"
 
 # The order of the table; a result that is not named here comes last.
 _ORDER = (
-    *("flips", "truncate", "kill_export", "kill_embed", "kill_checkpoint", "full_disk", "pixels", "pillow_versions"),
-    *("memory", "fuzz_image", "fuzz_bundle", "fuzz_archive"),
+    *(
+        "flips",
+        "truncate",
+        "bombs",
+        "kill_export",
+        "kill_embed",
+        "kill_checkpoint",
+        "full_disk",
+        "pixels",
+        "pillow_versions",
+    ),
+    *("memory", "loading", "callers", "fuzz_image", "fuzz_bundle", "fuzz_archive"),
 )
 
 
