@@ -32,9 +32,9 @@ def staged(out: Path, *, force: bool) -> Iterator[Path]:
     `force` is not set, when it is something else than a bundle, or the disk is full.
     """
     _check_free(out, force=force)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(out)
-    with _full_disk_named(out):
+    with _errors_named(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(out)
         stage = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.", suffix=_STAGED))
         try:
             stage.chmod(0o755)
@@ -53,21 +53,21 @@ def _check_free(out: Path, *, force: bool) -> None:
         return
     if not force:
         raise ExportError(f"{out} exists already. Add --force to replace it, or choose another --out.")
-    # A slip of the hand, --out . or --out ~, must not cost a folder of something else.
+    # A slip of the hand, --out . or --out ~, must not cost what somebody else wrote.
     if out.is_dir() and any(out.iterdir()) and not (out / SPEC_NAME).is_file():
         raise ExportError(f"{out} is a folder of something else: it has no {SPEC_NAME}. Choose another --out.")
+    if out.is_dir() == (out.suffix == ARCHIVE_SUFFIX):
+        kind = "folder" if out.is_dir() else "file"
+        raise ExportError(f"{out} is a {kind}, and would be replaced by the other kind of bundle. Remove it first.")
 
 
 @contextmanager
-def _full_disk_named(out: Path) -> Iterator[None]:
+def _errors_named(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _NO_ROOM:
-            raise
-        reason = (
-            f"{out} cannot be written: {error.strerror}. What was there is as it was. Make room, then export again."
-        )
+        fix = "Make room" if error.errno in _NO_ROOM else "Check the path and its permissions"
+        reason = f"{out} cannot be written: {error.strerror}. What was there is as it was. {fix}, then export again."
         raise ExportError(reason) from error
 
 
@@ -114,7 +114,7 @@ def _locked(folder: Path) -> Iterator[bool]:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except OSError:  # another process holds it, or the file system has no locks: nothing is known to be left over
         is_ours = False
     else:
         is_ours = True

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import TracebackType
-from typing import Literal, get_args, overload
+from typing import Literal, TypeVar, get_args, overload
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,6 +28,7 @@ from mmalign_runtime.streaming import OnError, PartialBatch, StreamedItem, Vecto
 DEFAULT_BATCH_SIZE = 32
 
 Verification = Literal["hash", "golden"]
+Encoder = TypeVar("Encoder", ImageEncoder, TextEncoder)
 
 
 class Embedder:
@@ -48,10 +51,7 @@ class Embedder:
         allow_tf32: bool = False,
     ) -> None:
         """Take an opened bundle; towers are loaded when first used. `load` is the usual way in."""
-        if unknown := set(towers) - set(get_args(Modality)):
-            raise ValueError(f"towers {sorted(unknown)} are not known; choose among {', '.join(get_args(Modality))}.")
-        if num_threads is not None and num_threads < 1:
-            raise ValueError(f"num_threads is {num_threads}, expected at least 1, or None for what is available.")
+        _check_arguments(towers, num_threads, image_limits)
         for tower in towers:
             bundle.model(tower, precision)
         self.bundle = bundle
@@ -63,6 +63,7 @@ class Embedder:
         self._image = Once(lambda: ImageEncoder(bundle, precision, self.options, image_limits))
         self._text = Once(lambda: TextEncoder(bundle, precision, self.options))
         self._is_closed = False
+        self._process_id = os.getpid()
 
     @classmethod
     def load(
@@ -107,7 +108,11 @@ class Embedder:
         if verify == "golden":
             from mmalign_runtime.verify import require_golden  # it embeds, so it stands above this module
 
-            require_golden(embedder)
+            try:
+                require_golden(embedder)
+            except BaseException:
+                embedder.close()
+                raise
         return embedder
 
     def load_towers(self) -> None:
@@ -154,16 +159,20 @@ class Embedder:
     def image(self) -> ImageEncoder:
         """The image side. Raises BundleError when it is not among the towers asked for."""
         self._check_usable("image")
-        return self._image.get()
+        encoder = self._image.get()
+        return self._still_open(encoder)
 
     @property
     def text(self) -> TextEncoder:
         """The text side. Raises BundleError when it is not among the towers asked for."""
         self._check_usable("text")
-        return self._text.get()
+        encoder = self._text.get()
+        return self._still_open(encoder)
 
     def info(self) -> RuntimeInfo:
         """Say what was chosen: provider and its options, precision, threads, and where the nodes went."""
+        if self._is_closed:
+            raise EmbedderStateError("this embedder was closed. Load it again.")
         loaded = [("image", self._image.made), ("text", self._text.made)]
         return RuntimeInfo(
             bundle=str(self.bundle.path),
@@ -195,7 +204,6 @@ class Embedder:
         `on_error="raise"` raises the first ItemError, which names the item; `"skip"` embeds the rest and returns a
         PartialBatch. An empty list gives (0, D).
         """
-        _reject_single(items, "items")
         return gather(self.stream_images(items, batch_size=batch_size, on_error=on_error), self.embed_dim, on_error)
 
     @overload
@@ -213,19 +221,20 @@ class Embedder:
 
         `on_error` as in `encode_image`. An empty list gives (0, D).
         """
-        _reject_single(texts, "texts")
         return gather(self.stream_texts(texts, batch_size=batch_size, on_error=on_error), self.embed_dim, on_error)
 
     def stream_images(
         self, items: Iterable[ImageItem], *, batch_size: int = DEFAULT_BATCH_SIZE, on_error: OnError = "raise"
     ) -> Iterator[StreamedItem]:
         """Embed any number of images, one batch in memory at a time, yielding them in order."""
+        _reject_single(items, "items")
         return stream_batches(items, self.image.pixel_values, self.image.vectors, batch_size, on_error)
 
     def stream_texts(
         self, texts: Iterable[str], *, batch_size: int = DEFAULT_BATCH_SIZE, on_error: OnError = "raise"
     ) -> Iterator[StreamedItem]:
         """Embed any number of texts, one batch in memory at a time, yielding them in order."""
+        _reject_single(texts, "texts")
         return stream_batches(texts, self.text.checked, self.text.vectors, batch_size, on_error)
 
     def truncated(self, texts: Sequence[str]) -> NDArray[np.bool_]:
@@ -233,7 +242,18 @@ class Embedder:
         _reject_single(texts, "texts")
         return self.text.tokenizer.encode(texts).truncated
 
+    def _still_open(self, encoder: Encoder) -> Encoder:
+        if self._is_closed:  # while it was loaded
+            encoder.close()
+            raise EmbedderStateError("this embedder was closed. Load it again.")
+        return encoder
+
     def _check_usable(self, tower: Modality) -> None:
+        if self._process_id != os.getpid():  # before any lock: in a fork, the thread that holds it is not there
+            raise EmbedderStateError(
+                f"this embedder belongs to process {self._process_id}, and this is a fork of it, without its threads. "
+                "Load the Embedder after the fork, or start workers with multiprocessing's 'spawn'."
+            )
         if self._is_closed:
             raise EmbedderStateError("this embedder was closed. Load it again.")
         if tower not in self.towers:
@@ -244,6 +264,25 @@ def _tower_info(name: str, session: OnnxSession) -> TowerInfo:
     return TowerInfo(name, Path(session.name).name, session.options.choices(), session.placement())
 
 
+def _check_arguments(towers: object, num_threads: object, image_limits: object) -> None:
+    names = get_args(Modality)
+    if isinstance(towers, str) or not isinstance(towers, Sequence) or not towers or set(towers) - set(names):
+        raise ValueError(f"towers is {towers!r}, expected a sequence with some of {', '.join(names)}.")
+    is_count = isinstance(num_threads, int) and not isinstance(num_threads, bool) and num_threads >= 1
+    if num_threads is not None and not is_count:
+        raise ValueError(f"num_threads is {num_threads!r}, expected at least 1, or None for what is available.")
+    if image_limits is None:
+        return
+    if not isinstance(image_limits, ImageLimits):
+        raise ValueError(f"image_limits is a {type(image_limits).__name__}, expected ImageLimits(max_pixels=...).")
+    try:
+        msgspec.convert(msgspec.to_builtins(image_limits), ImageLimits)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"image_limits: {error}.") from error
+
+
 def _reject_single(items: object, name: str) -> None:
-    if isinstance(items, str | bytes | Path):
+    is_one = isinstance(items, str | bytes | bytearray | PurePath) or hasattr(items, "read")
+    is_one = is_one or hasattr(items, "getbands") or getattr(items, "ndim", 1) == 3  # a PIL image, an array of pixels
+    if is_one:
         raise TypeError(f"{name} is a single {type(items).__name__}, expected a list: pass [{name}].")

@@ -11,11 +11,15 @@ from numpy.typing import NDArray
 from mmalign_runtime.bundle import Bundle
 from mmalign_runtime.engine.session import OnnxSession, SessionOptions
 from mmalign_runtime.engine.threads import limit_tokenizer_threads
+from mmalign_runtime.errors import EngineError
 from mmalign_runtime.image import ImageItem, decode_image
 from mmalign_runtime.preprocess import Preprocessor
 from mmalign_runtime.spec import ImageLimits, Precision
 from mmalign_runtime.streaming import Vectors
 from mmalign_runtime.tokenizer import TextTokenizer, TokenBatch, check_text
+
+# float16 keeps three digits; a tower that lost its normalisation is off by far more.
+_LENGTH_BOUND = 5e-3
 
 
 class ImageEncoder:
@@ -26,6 +30,7 @@ class ImageEncoder:
     ) -> None:
         files = bundle.spec.image
         self.files = files
+        self._checked = UnitVectors(bundle.spec.embed_dim, f"{bundle.path}: the image tower")
         self.spec = msgspec.structs.replace(files.spec, limits=limits) if limits else files.spec
         self.preprocess = Preprocessor(bundle.source(files.preprocess), options.pool)
         self.session = _session(bundle, bundle.model("image", precision), options)
@@ -36,7 +41,7 @@ class ImageEncoder:
 
     def vectors(self, prepared: Sequence[NDArray[np.float32]]) -> Vectors:
         """Return (B, D) for B prepared images, (1, 3, S, S) each."""
-        return self.session.run({self.files.input_name: np.concatenate(prepared)})
+        return self._checked(self.session.run({self.files.input_name: np.concatenate(prepared)}))
 
     def close(self) -> None:
         """Let go of the tower and the preprocessing graph."""
@@ -50,6 +55,7 @@ class TextEncoder:
     def __init__(self, bundle: Bundle, precision: Precision, options: SessionOptions) -> None:
         files = bundle.spec.text
         self.files = files
+        self._checked = UnitVectors(bundle.spec.embed_dim, f"{bundle.path}: the text tower")
         limit_tokenizer_threads(options.pool.num_threads)
         self.tokenizer = TextTokenizer.from_bytes(bundle.read(files.tokenizer), files.tokenizer, files.spec)
         # Texts differ in length, so a batch seldom has the shape of the last one.
@@ -68,12 +74,33 @@ class TextEncoder:
     def tower(self, tokens: TokenBatch) -> Vectors:
         """Return (B, D) for tokens (B, L)."""
         ids_name, mask_name = self.files.input_names
-        return self.session.run({ids_name: tokens.input_ids, mask_name: tokens.attention_mask})
+        return self._checked(self.session.run({ids_name: tokens.input_ids, mask_name: tokens.attention_mask}))
 
     def close(self) -> None:
         """Let go of the tower."""
         self.session.close()
 
 
+class UnitVectors:
+    """Holds what a tower gives to what a bundle promises: (B, D) float32 of unit length, every number finite."""
+
+    def __init__(self, embed_dim: int, name: str) -> None:
+        self._embed_dim = embed_dim
+        self._name = name
+
+    def __call__(self, vectors: Vectors) -> Vectors:
+        """Return the vectors themselves. Raises EngineError when they are none that could go into an index."""
+        if vectors.ndim != 2 or vectors.shape[1] != self._embed_dim or vectors.dtype != np.float32:
+            seen = f"{vectors.shape} {vectors.dtype}"
+            raise EngineError(f"{self._name} gave {seen}, expected (B, {self._embed_dim}) float32. Export it again.")
+        moved = float(np.abs(np.linalg.norm(vectors, axis=1) - 1).max(initial=0.0))
+        if not moved <= _LENGTH_BOUND:  # also where it is no number
+            reason = f"{self._name} gave a vector whose length is off by {moved:.2g}, expected 1"
+            raise EngineError(f"{reason}: its weights or this provider are broken. Run `mmalign verify`.")
+        return vectors
+
+
 def _session(bundle: Bundle, name: str, options: SessionOptions) -> OnnxSession:
-    return OnnxSession(bundle.source(name), f"{bundle.path / name}", options)
+    session = OnnxSession(bundle.source(name), f"{bundle.path / name}", options)
+    bundle.check_unchanged(name)  # nor while it was loaded
+    return session

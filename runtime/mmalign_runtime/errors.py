@@ -53,6 +53,11 @@ class ItemError(MmalignError):
         self.stage = stage
         self.reason = reason
 
+    def __reduce__(self) -> tuple[type[ItemError], tuple[int, str, str, str]]:
+        # Exceptions are pickled with the arguments of Exception.__init__, here the message alone: a process pool whose
+        # worker raised one would hang.
+        return ItemError, (self.index, self.source, self.stage, self.reason)
+
     def at(self, index: int) -> ItemError:
         """Return the same error for another position."""
         return ItemError(index, self.source, self.stage, self.reason)
@@ -85,3 +90,7 @@ class SpaceMismatchError(MmalignError):
         super().__init__(f"these vectors live in two spaces, {left} and {right}, and cannot be compared: {fix}")
         self.left = left
         self.right = right
+        self.fix = fix
+
+    def __reduce__(self) -> tuple[type[SpaceMismatchError], tuple[str, str, str]]:
+        return SpaceMismatchError, (self.left, self.right, self.fix)

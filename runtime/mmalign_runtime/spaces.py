@@ -32,6 +32,9 @@ class Compatibility(msgspec.Struct, frozen=True):
         """Whether their vectors may be compared."""
         return self.left_space == self.right_space
 
+    def __bool__(self) -> bool:
+        return self.is_same_space
+
     def require(self) -> None:
         """Raise SpaceMismatchError, with the fix in it, unless it is the same space."""
         if not self.is_same_space:

@@ -52,7 +52,7 @@ class ImageSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     "to_srgb" converts pictures that carry a colour profile.
     """
 
-    size: Annotated[int, msgspec.Meta(ge=1)] = 224
+    size: Annotated[int, msgspec.Meta(ge=1, le=65_535)] = 224
     resize: Literal["squash", "shortest_edge"] = "squash"
     shortest_edge: Annotated[int, msgspec.Meta(ge=1)] = 256
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
@@ -71,9 +71,9 @@ class TextSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     before it is tokenized: the limit moves no vector.
     """
 
-    context_length: Annotated[int, msgspec.Meta(ge=2)] = 128
+    context_length: Annotated[int, msgspec.Meta(ge=2, le=1_000_000)] = 128
     padding: Literal["longest", "fixed"] = "longest"
-    pad_token_id: int = 0
+    pad_token_id: Annotated[int, msgspec.Meta(ge=0, lt=2**31)] = 0
     pad_token: str = "[PAD]"
     max_characters: Annotated[int, msgspec.Meta(ge=1)] = 1_000_000
 
@@ -213,7 +213,7 @@ def _check_listed(spec: BundleSpec) -> None:
 
 
 def _check_version(found: str) -> None:
-    match = re.fullmatch(r"(\d+)\.(\d+)", found)
+    match = re.fullmatch(r"(\d{1,4})\.(\d{1,4})", found, re.ASCII)
     if match is None or int(match[1]) != FORMAT_MAJOR:
         raise BundleFormatError(
             f"{SPEC_NAME}: format_version is {found!r}, this version reads {FORMAT_MAJOR}.x. "

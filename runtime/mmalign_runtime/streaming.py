@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
-from typing import Literal, TypeAlias, TypeVar
+from itertools import chain, islice
+from typing import Literal, TypeAlias, TypeVar, get_args
 
 import msgspec
 import numpy as np
@@ -41,12 +41,17 @@ def stream_batches(
     batch_size: int,
     on_error: OnError,
 ) -> Iterator[StreamedItem]:
-    """Prepare and embed items batch by batch, yielding them in order. Raises ValueError for a batch size below 1."""
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}, expected at least 1.")
+    """Prepare and embed items batch by batch, yielding them in order.
+
+    Raises ValueError at once, before the first item, for a batch size below 1 and another `on_error` than there is.
+    """
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size!r}, expected a whole number of at least 1.")
+    if on_error not in get_args(OnError):
+        raise ValueError(f"on_error is {on_error!r}, expected one of {', '.join(get_args(OnError))}.")
     numbered = enumerate(items)
-    while batch := list(islice(numbered, batch_size)):
-        yield from _embed_batch(batch, prepare, embed, on_error)
+    batches = iter(lambda: list(islice(numbered, batch_size)), [])
+    return chain.from_iterable(_embed_batch(batch, prepare, embed, on_error) for batch in batches)
 
 
 def _embed_batch(

@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from mmalign_runtime.errors import BundleFormatError, ItemError
+from mmalign_runtime.errors import BundleFormatError, EngineError, ItemError
 from mmalign_runtime.spec import TextSpec
 
 _NAME_LENGTH = 40
+_PROBE = "A probe, ünïcode 狗 and all."
 # The tokenizer keeps what it cuts off, about 160 bytes a character: long texts go in a few at a time.
 _CHARACTERS_AT_ONCE = 1_000_000
 
@@ -45,10 +46,13 @@ class TextTokenizer:
     def from_bytes(cls, raw: bytes, name: str, spec: TextSpec) -> TextTokenizer:
         """Read the bytes of a tokenizer.json called `name`. Raises BundleFormatError when they are none."""
         try:
-            # `tokenizers` raises a bare Exception for every fault in the file.
-            return cls(Tokenizer.from_buffer(raw), spec)
-        except Exception as error:
+            found = cls(Tokenizer.from_buffer(raw), spec)
+            found.encode([_PROBE])  # some faults show only here
+        except BaseException as error:
+            if not (isinstance(error, Exception) or _is_panic(error)):
+                raise
             raise BundleFormatError(f"{name} is no tokenizer.json: {error}. Export the bundle again.") from error
+        return found
 
     def encode(self, texts: Sequence[str], *, first_index: int = 0) -> TokenBatch:
         """Tokenize texts to one batch, (B, L) int64 each, L at most `context_length`; an empty text is allowed, and
@@ -67,7 +71,13 @@ class TextTokenizer:
         )
 
     def _rows(self, texts: list[str]) -> list[_Row]:
-        return [_Row(e.ids, e.attention_mask, bool(e.overflowing)) for e in self._tokenizer.encode_batch(texts)]
+        try:
+            encodings = self._tokenizer.encode_batch(texts)
+        except BaseException as error:
+            if not (type(error) is Exception or _is_panic(error)):
+                raise
+            raise EngineError(f"the tokenizer failed: {error}. Run `mmalign verify`, or export again.") from error
+        return [_Row(e.ids, e.attention_mask, bool(e.overflowing)) for e in encodings]
 
     def _padded(self, rows: Sequence[Sequence[int]], value: int) -> NDArray[np.int64]:
         longest = max(map(len, rows), default=0)
@@ -76,6 +86,11 @@ class TextTokenizer:
         for row, tokens in zip(padded, rows, strict=True):
             row[: len(tokens)] = tokens
         return padded
+
+
+def _is_panic(error: BaseException) -> bool:
+    """Say whether an error is a panic of Rust code, which is no Exception at all. Other faults are bare Exceptions."""
+    return type(error).__module__ == "pyo3_runtime"
 
 
 def check_text(text: object, index: int, spec: TextSpec) -> None:

@@ -95,3 +95,17 @@ def test_an_existing_folder_is_not_replaced_unasked(tmp_path: Path) -> None:
     out = make_folder(tmp_path / "bundle", "old")
     with pytest.raises(ExportError, match="exists already"), staged(out, force=False):
         pass
+
+
+def test_a_file_of_something_else_is_never_replaced(tmp_path: Path) -> None:
+    thesis = tmp_path / "thesis.tex"
+    thesis.write_text("years of work")
+    with pytest.raises(ExportError, match="is a file, and would be replaced"), staged(thesis, force=True):
+        pytest.fail("the block must not run")
+    assert thesis.read_text() == "years of work"
+
+
+def test_a_place_that_cannot_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ExportError, match="cannot be written"), staged(tmp_path / "file" / "bundle", force=False):
+        pytest.fail("the block must not run")

@@ -8,6 +8,8 @@ import pytest
 from PIL import Image
 
 from mmalign_runtime import BundleError, Embedder, ItemError
+from mmalign_runtime.engine.session import OnnxSession
+from mmalign_runtime.errors import EngineError
 from mmalign_runtime.spec import BundleSpec
 
 SpecEdit = Callable[[Callable[[BundleSpec], BundleSpec]], None]
@@ -116,7 +118,7 @@ def test_one_tower_can_be_loaded_alone(tiny_bundle: Path) -> None:
 
 
 def test_an_unknown_tower_is_refused(tiny_bundle: Path) -> None:
-    with pytest.raises(ValueError, match=r"towers \['audio'\] are not known"):
+    with pytest.raises(ValueError, match=r"towers is \['audio'\], expected a sequence with some of image, text"):
         Embedder.load(tiny_bundle, towers=["audio"])  # type: ignore[list-item]
 
 
@@ -153,3 +155,34 @@ def test_info_says_what_was_chosen(embedder: Embedder) -> None:
 def test_pil_images_and_arrays_agree(embedder: Embedder, images: list[np.ndarray]) -> None:
     from_pil = embedder.encode_image([Image.fromarray(image) for image in images])
     np.testing.assert_array_equal(from_pil, embedder.encode_image(images))
+
+
+@pytest.mark.parametrize(
+    "settings", [{"on_error": "ignore"}, {"on_error": None}, {"batch_size": 0}, {"batch_size": "8"}]
+)
+def test_a_misspelt_setting_is_refused_before_the_first_item(embedder: Embedder, settings: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        embedder.stream_texts(["a dog"], **settings)  # type: ignore[arg-type]
+
+
+def test_one_item_in_place_of_a_list_is_refused(embedder: Embedder) -> None:
+    one = Image.new("RGB", (9, 9))
+    for single in (one, np.asarray(one), "a.jpg", b"bytes", Path("a.jpg")):
+        with pytest.raises(TypeError, match=r"expected a list: pass \[items\]"):
+            embedder.encode_image(single)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("broken", [np.float32("nan"), np.float32(2)])
+def test_a_tower_that_gives_no_unit_vectors_is_an_error(
+    embedder: Embedder, monkeypatch: pytest.MonkeyPatch, broken: np.float32
+) -> None:
+    whole = OnnxSession.run
+    monkeypatch.setattr(OnnxSession, "run", lambda session, feeds: whole(session, feeds) * broken)
+    with pytest.raises(EngineError, match="the text tower gave a vector whose length is off by"):
+        embedder.encode_text(["a dog"])
+
+
+def test_a_tower_of_another_width_is_an_error(tiny_bundle: Path, edit_spec: SpecEdit) -> None:
+    edit_spec(lambda spec: msgspec.structs.replace(spec, embed_dim=999))
+    with Embedder.load(tiny_bundle, provider="cpu") as wrong, pytest.raises(EngineError, match=r"expected \(B, 999\)"):
+        wrong.encode_text(["a dog"])

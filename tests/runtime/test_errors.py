@@ -1,3 +1,5 @@
+import pickle
+
 import pytest
 
 from mmalign_runtime import errors
@@ -20,3 +22,13 @@ def test_an_item_error_can_be_moved_to_another_position() -> None:
 def test_a_space_mismatch_names_both_spaces() -> None:
     with pytest.raises(SpaceMismatchError, match="two spaces, left and right, and cannot be compared: embed again"):
         raise SpaceMismatchError("left", "right", "embed again")
+
+
+def test_every_error_crosses_a_process_border() -> None:
+    item = pickle.loads(pickle.dumps(errors.ItemError(3, "a.jpg", "decode", "why")))
+    assert (str(item), item.index, item.stage) == ("item 3 (a.jpg), decode: why", 3, "decode")
+    spaces = errors.SpaceMismatchError("mma-1", "mma-2", "embed again.")
+    assert str(pickle.loads(pickle.dumps(spaces))) == str(spaces)
+    for kind in vars(errors).values():
+        if isinstance(kind, type) and issubclass(kind, errors.MmalignError) and "__init__" not in vars(kind):
+            assert str(pickle.loads(pickle.dumps(kind("what happened")))) == "what happened"

@@ -49,9 +49,22 @@ def test_a_precision_that_is_not_offered_is_refused_before_anything_is_loaded(ti
         Embedder.load(tiny_bundle, provider="cpu", precision="int8", lazy=True)
 
 
-@pytest.mark.parametrize("settings", [{"verify": "md5"}, {"num_threads": 0}, {"towers": ("audio",)}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"verify": "md5"},
+        {"num_threads": 0},
+        {"num_threads": "4"},
+        {"num_threads": True},
+        {"towers": ("audio",)},
+        {"towers": "text"},
+        {"towers": ()},
+        {"image_limits": {"max_pixels": 10}},
+        {"image_limits": ImageLimits(max_pixels=-1)},
+    ],
+)
 def test_arguments_without_sense_are_refused(tiny_bundle: Path, settings: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=r"expected|choose among"):
+    with pytest.raises(ValueError, match=r"[Ee]xpected|choose among"):
         Embedder.load(tiny_bundle, provider="cpu", **settings)  # type: ignore[arg-type]
 
 
@@ -63,6 +76,34 @@ def test_loading_can_run_the_golden_cases(tiny_bundle: Path, monkeypatch: pytest
     )
     with pytest.raises(VerificationError, match=r"the first is 'landscape 3x2': decoded to 9 x 9"):
         Embedder.load(tiny_bundle, provider="cpu", verify="golden")
+
+
+def test_a_tower_of_another_deployment_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
+    with Embedder.load(tiny_bundle, provider="cpu", lazy=True) as embedder:
+        name = embedder.bundle.model("text", "fp32")
+        touched = tiny_bundle / name
+        os.utime(touched)
+        embedder.encode_text(["merely touched"])
+        other = tiny_bundle / embedder.bundle.model("image", "fp32")
+        other.write_bytes(other.read_bytes() + b"\0")
+        with pytest.raises(BundleIntegrityError, match="was replaced since the bundle was opened"):
+            embedder.encode_image([])
+
+
+def test_closing_while_a_tower_loads_leaves_nothing(tiny_bundle: Path) -> None:
+    embedder = Embedder.load(tiny_bundle, provider="cpu", lazy=True)
+    make = embedder._text._make
+
+    def close_meanwhile() -> object:
+        made = make()
+        embedder.close()
+        return made
+
+    embedder._text._make = close_meanwhile  # type: ignore[assignment]
+    with pytest.raises(EmbedderStateError, match="was closed"):
+        embedder.encode_text(["a dog"])
+    assert embedder._text.made is not None
+    assert embedder._text.made.session._session is None
 
 
 def test_hashes_are_checked_unless_nobody_wants_it(tiny_bundle: Path) -> None:

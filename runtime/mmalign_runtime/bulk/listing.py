@@ -70,7 +70,14 @@ def _fits(names: Sequence[str], steps: Sequence[str]) -> bool:
 def _names(prefix: str) -> list[tuple[str, bool, bool]]:
     folder = Path(prefix or ".")
     with readable(folder), os.scandir(folder) as entries:
-        return sorted((entry.name, entry.is_dir(), entry.is_symlink()) for entry in entries)
+        return sorted((entry.name, _is_folder(entry), entry.is_symlink()) for entry in entries)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads back to itself: whoever opens it fails, that item alone
+        return False
 
 
 @contextmanager

@@ -52,6 +52,7 @@ class Output:
             )
         if not self.path.parent.is_dir():
             raise InputError(f"{self.path.parent} is no folder, so {self.path.name} cannot be written to it. Make it.")
+        self._check_ours(force=force)
         if not self.is_file and self.path.is_file():
             raise InputError(f"{self.path} is a file, expected a folder or a name that ends in {PARQUET_SUFFIX}.")
         begun = (self.parts_folder / MANIFEST_NAME).is_file()
@@ -92,6 +93,19 @@ class Output:
             parts.merge(self.path, done)
             parts.clear()
         return done
+
+    def _check_ours(self, *, force: bool) -> None:
+        """Raise InputError where --force would replace a table, or a table of failures, that no run wrote."""
+        if not (force and self.is_file):
+            return
+        if self.path.exists() and not self._is_embedding():
+            raise InputError(f"{self.path} is a table of something else. Choose another --out, or remove it first.")
+
+    def _is_embedding(self) -> bool:
+        try:
+            return "space_id" in metadata_of(self.path)
+        except InputError:  # damaged, so --force is what mends it
+            return True
 
     def _begin(self, parts: PartsFolder, manifest: Manifest) -> Plan:
         parts.begin(manifest)

@@ -22,7 +22,15 @@ import numpy as np
 from mmalign_runtime.atomic import flush_folder, remove_leftovers, replacing
 from mmalign_runtime.bulk.locking import LOCK_NAME, only_writer
 from mmalign_runtime.bulk.manifest import MANIFEST_NAME, Manifest, encode_manifest, read_manifest, write_manifest
-from mmalign_runtime.bulk.rows import Failure, concatenate, metadata_of, read_failures, write_failures, write_vectors
+from mmalign_runtime.bulk.rows import (
+    Failure,
+    concatenate,
+    metadata_of,
+    read_failures,
+    row_groups,
+    write_failures,
+    write_vectors,
+)
 from mmalign_runtime.errors import InputError
 from mmalign_runtime.parquet import open_parquet
 
@@ -60,6 +68,7 @@ class PartsFolder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.damaged: list[str] = []
+        self._whole: set[Path] = set()  # parts that were read to their end
 
     def manifest(self) -> Manifest | None:
         """Return the manifest of the run in this folder, or None."""
@@ -162,6 +171,10 @@ class PartsFolder:
     def _span(self, path: Path) -> Span | None:
         start = int(path.stem.removeprefix("part-"))
         try:
+            if path not in self._whole:
+                for _ in row_groups(path):  # every page is held to its checksum
+                    pass
+                self._whole.add(path)
             return Span(start, start + int(metadata_of(path)[_NUM_ITEMS]))
         except (InputError, KeyError, ValueError):
             self.damaged.append(path.name)

@@ -26,6 +26,7 @@ ARCHIVE_SUFFIX = ".mmalign"
 _ENCRYPTED = 0x1
 _UNIX_MODE_SHIFT = 16  # the upper half of external_attr
 _PLAIN_FILE = stat.S_IFREG | 0o644
+_MAX_FRAME_BYTES = 1 << 20  # between two files lies a header, behind the last the directory
 _FRAME_DIGITS = 64  # a sha256 in hexadecimal, the last bytes of the file
 # The fixed part of a zip's local file header; the lengths of name and extra field are its last two numbers.
 _LOCAL_HEADER = struct.Struct("<26xHH")
@@ -153,6 +154,8 @@ def _header_bytes(file: IO[bytes], entry: zipfile.ZipInfo) -> int:
 def _between(file: IO[bytes], start: int, end: int) -> bytes:
     if end < start:
         raise zipfile.BadZipFile("an entry leaves the archive")
+    if end - start > _MAX_FRAME_BYTES:
+        raise zipfile.BadZipFile("it has a gap between its files")
     file.seek(start)
     return file.read(end - start)
 

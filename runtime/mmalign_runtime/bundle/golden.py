@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Annotated
 
 import msgspec
 import numpy as np
@@ -23,8 +24,8 @@ class ImageCase(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     name: str
     file: str
-    height: int
-    width: int
+    height: Annotated[int, msgspec.Meta(ge=1)]
+    width: Annotated[int, msgspec.Meta(ge=1)]
     pixels_sha256: str
     pixels_sample: tuple[int, ...]
     pixel_values_sample: tuple[float, ...]
@@ -56,7 +57,21 @@ def load_golden(bundle: Bundle) -> Golden:
         raise BundleFormatError(f"{path}: {error}. Export the bundle again.") from error
     if not golden.images or not golden.texts:
         raise BundleFormatError(f"{path} holds no image or no text case, so nothing could be proven. Export again.")
+    _check_lengths(golden, bundle)
     return golden
+
+
+def _check_lengths(golden: Golden, bundle: Bundle) -> None:
+    num_values = 3 * len(_grid_lines(bundle.spec.image.spec.size)) ** 2
+    for case in golden.images:
+        num_pixels = 3 * len(_grid_lines(case.height)) * len(_grid_lines(case.width))
+        if (len(case.pixels_sample), len(case.pixel_values_sample)) != (num_pixels, num_values):
+            raise BundleFormatError(f"golden case {case.name!r} keeps other samples than this version. Export again.")
+    answers: list[ImageCase | TextCase] = [*golden.images, *golden.texts]
+    for answer in answers:
+        if len(answer.embedding) != bundle.spec.embed_dim:
+            seen = f"a vector of {len(answer.embedding)}, expected {bundle.spec.embed_dim}"
+            raise BundleFormatError(f"golden case {answer.name!r} has {seen}. Export the bundle again.")
 
 
 def sample_pixels(pixels: Pixels) -> NDArray[np.uint8]:

@@ -37,8 +37,10 @@ class HashMemory:
 
     def __init__(self, path: Path) -> None:
         """Read what is remembered of the bundle at `path`; a memory that cannot be read is an empty one."""
-        self._file = cache_dir() / "hashes" / f"{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]}.json"
-        self._known = _read(self._file)
+        name = f"{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]}.json"
+        folder = cache_dir()
+        self._file = None if folder is None else folder / "hashes" / name
+        self._known = {} if self._file is None else _read(self._file)
         self._is_changed = False
 
     def sha256(self, contents: Contents, name: str) -> str:
@@ -56,7 +58,7 @@ class HashMemory:
 
     def save(self) -> None:
         """Write down what was learned, where there is a place to write to."""
-        if not self._is_changed:
+        if not self._is_changed or self._file is None:
             return
         try:
             with replacing(self._file) as temporary:
@@ -79,10 +81,19 @@ def sha256_of_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def cache_dir() -> Path:
-    """Return this user's cache for mmalign: $XDG_CACHE_HOME/mmalign, or ~/.cache/mmalign."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if base else Path("~/.cache").expanduser()) / "mmalign"
+def cache_dir() -> Path | None:
+    """Return this user's cache for mmalign, $XDG_CACHE_HOME/mmalign or ~/.cache/mmalign; None where there is none.
+
+    On Windows a file's ctime is its birth, so nothing there tells a file whose mtime was put back: no cache.
+    """
+    if os.name == "nt":
+        return None
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    try:
+        home = base if base.is_absolute() else Path("~/.cache").expanduser()
+    except RuntimeError:  # no HOME, and no entry in the user database: containers that run as any uid
+        return None
+    return home / "mmalign"
 
 
 def _read(path: Path) -> dict[str, Remembered]:

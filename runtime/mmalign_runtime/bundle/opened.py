@@ -10,11 +10,14 @@ from pathlib import Path
 import msgspec
 
 from mmalign_runtime.bundle.archive import ArchiveContents
-from mmalign_runtime.bundle.contents import Contents, FileSource
+from mmalign_runtime.bundle.contents import Contents, FileSource, Stamp
 from mmalign_runtime.bundle.folder import FolderContents
 from mmalign_runtime.bundle.hashes import HashMemory, sha256_of
-from mmalign_runtime.errors import BundleError, BundleIntegrityError
+from mmalign_runtime.errors import BundleError, BundleFormatError, BundleIntegrityError
 from mmalign_runtime.spec import SPEC_NAME, BundleSpec, Modality, Precision, decode_spec
+
+# A spec takes a few thousand bytes; what is larger by far would only fill the memory.
+_MAX_SPEC_BYTES = 16 << 20
 
 
 class Bundle(msgspec.Struct, frozen=True):
@@ -23,6 +26,7 @@ class Bundle(msgspec.Struct, frozen=True):
     path: Path
     spec: BundleSpec
     contents: Contents
+    stamps: dict[str, Stamp]
 
     @property
     def space_id(self) -> str:
@@ -42,21 +46,30 @@ class Bundle(msgspec.Struct, frozen=True):
 
         Raises BundleIntegrityError for any other name.
         """
-        self._check_listed(name)
+        self.check_unchanged(name)
         return self.contents.source(name)
 
     def read(self, name: str) -> bytes:
         """Return the bytes of a file that the spec lists. Raises BundleIntegrityError for any other name."""
-        self._check_listed(name)
-        return b"".join(self.contents.chunks(name))
+        self.check_unchanged(name)
+        content = b"".join(self.contents.chunks(name))
+        self.check_unchanged(name)
+        return content
 
     def size_bytes(self) -> int:
         """Return the length of all listed files together."""
         return sum(map(self.contents.size_bytes, self.spec.files))
 
-    def _check_listed(self, name: str) -> None:
+    def check_unchanged(self, name: str) -> None:
+        """Raise BundleIntegrityError unless the file is listed, and the one that was there when the bundle was opened.
+
+        A tower may be loaded hours later, and a redeployment in between puts another model's files in their place. A
+        file that was merely touched or linked is held to its hash again.
+        """
         if name not in self.spec.files:
             raise BundleIntegrityError(f"{self.path}: {name!r} is not among the files that {SPEC_NAME} lists.")
+        if self.contents.stamp(name) != self.stamps[name] and sha256_of(self.contents, name) != self.spec.files[name]:
+            raise BundleIntegrityError(f"{self.path / name} was replaced since the bundle was opened. Open it again.")
 
 
 def open_bundle(path: str | Path, *, check_hashes: bool = True, use_memory: bool = True) -> Bundle:
@@ -68,30 +81,43 @@ def open_bundle(path: str | Path, *, check_hashes: bool = True, use_memory: bool
     BundleIntegrityError, naming the file, when one is missing, changed, too many, or leaves the bundle.
     """
     contents = _contents(Path(path))
-    spec = decode_spec(b"".join(contents.chunks(SPEC_NAME)))
+    if contents.size_bytes(SPEC_NAME) > _MAX_SPEC_BYTES:
+        raise BundleIntegrityError(f"{path}: {SPEC_NAME} has over {_MAX_SPEC_BYTES} bytes. Do not use this bundle.")
+    spec = _decode(contents)
     present = contents.names()
     if present is not None and (stray := sorted(present - spec.files.keys() - {SPEC_NAME})):
         raise BundleIntegrityError(
             f"{path} holds {stray[0]!r}, which {SPEC_NAME} does not list. Do not use this bundle."
         )
     memory = HashMemory(contents.path) if check_hashes and use_memory else None
+    stamps = {name: contents.stamp(name) for name in spec.files}  # they are there, and inside
     for name, expected in sorted(spec.files.items()):
-        contents.size_bytes(name)  # it is there, and inside
         if check_hashes:
             found = memory.sha256(contents, name) if memory else sha256_of(contents, name)
             _compare(contents.path, name, found, expected)
     if memory:
         memory.save()
-    return Bundle(contents.path, spec, contents)
+    return Bundle(contents.path, spec, contents, stamps)
+
+
+def _decode(contents: Contents) -> BundleSpec:
+    try:
+        return decode_spec(b"".join(contents.chunks(SPEC_NAME)))
+    except BundleFormatError as error:
+        raise BundleFormatError(f"{contents.path}: {error}") from error
 
 
 def _contents(path: Path) -> Contents:
-    if path.is_file():
-        return ArchiveContents(path)
-    if not (path / SPEC_NAME).is_file():
-        raise BundleError(
-            f"{path} is no bundle: it has no {SPEC_NAME}. Make one with `mmalign export RUN --out {path}`."
-        )
+    try:
+        if path.is_file():
+            return ArchiveContents(path)
+        if not path.exists():
+            raise BundleError(f"{path}: there is no such file or folder. Check the path.")
+        is_bundle = (path / SPEC_NAME).is_file()
+    except OSError as error:  # a name too long, a folder that may not be entered
+        raise BundleError(f"{path} cannot be opened: {error.strerror}. Check the path and its permissions.") from error
+    if not is_bundle:
+        raise BundleError(f"{path} is no bundle: it has no {SPEC_NAME}. Make one: `mmalign export RUN --out BUNDLE`.")
     return FolderContents(path)
 
 

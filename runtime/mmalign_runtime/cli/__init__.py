@@ -5,6 +5,7 @@ Nothing heavy is imported before a verb runs, so that `mmalign --help` answers a
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Annotated
@@ -44,6 +45,12 @@ def main(args: Sequence[str] | None = None) -> None:
         raise SystemExit(EXIT_CANNOT_RUN) from error
     except KeyboardInterrupt as error:
         raise SystemExit(EXIT_INTERRUPTED) from error
+    except OSError as error:
+        _print_error(MmalignError(f"{error.filename or 'the output'}: {error.strerror or error}. Check it."))
+        raise SystemExit(EXIT_CANNOT_RUN) from error
+    except Exception:  # noqa: BLE001  a fault of ours: told in full, and never taken for the 1 that says a bundle differs
+        traceback.print_exc()
+        raise SystemExit(EXIT_CANNOT_RUN) from None
 
 
 def _print_version(asked: bool) -> None:

@@ -84,6 +84,7 @@ def embed(
         names = as_provider(provider), as_precision(precision)
         return Embedder.load(bundle, provider=names[0], precision=names[1], num_threads=threads, towers=(job.kind,))
 
+    _check_apart(source, out)
     request = Request(source, out, column, id_column, resume, force, again=resume_command(context))
     is_npz = out.suffix == _NPZ and not out.is_dir()
     num_failed = (embed_to_npz if is_npz else embed_to_parts)(request, job, load)
@@ -157,6 +158,13 @@ def resume_command(context: typer.Context) -> str:
         elif parameter.name not in ("resume", "force") and value not in (None, parameter.default):
             words += [parameter.opts[0], str(value)]
     return shlex.join([*words, "--resume"])
+
+
+def _check_apart(source: str, out: Path) -> None:
+    """Raise InputError where the output would replace the input, or become part of it."""
+    read, written = Path(source).resolve(), out.resolve()
+    if written == read or (read.is_dir() and written.is_relative_to(read)):
+        raise InputError(f"--out {out} lies in the input, {source}. Choose a place outside of it.")
 
 
 def _run(

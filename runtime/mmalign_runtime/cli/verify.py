@@ -63,8 +63,6 @@ def print_report(report: VerifyReport) -> None:
     console = Console()
     console.print(_cases(report))
     console.print(_checks(report))
-    if report.against:
-        console.print(_against(report.against))
     failed = [case for case in report.cases if not case.passed]
     bounds = f"cosine at least {report.bounds.cosine_bound}, max abs at most {report.bounds.abs_bound:g}"
     if failed:
@@ -76,6 +74,8 @@ def print_report(report: VerifyReport) -> None:
         console.print(f"[red]differs[/]: {len(broken)} of {len(report.checks)} checks failed: {', '.join(broken)}")
     else:
         console.print(f"[green]holds[/]: all {len(report.checks)} checks ({report.seconds:.1f} s in all)")
+    if report.against:
+        console.print(_against(report.against))
 
 
 def _cases(report: VerifyReport) -> Table:

@@ -5,6 +5,7 @@ Their options are set here, on purpose and visibly: `Embedder.info()` shows them
 
 from __future__ import annotations
 
+import os
 from types import ModuleType
 from typing import Literal, TypeAlias, get_args
 
@@ -47,6 +48,8 @@ _CPU = ProviderChoice(_ORT_NAMES["cpu"], {})
 
 def import_onnxruntime() -> ModuleType:
     """Import onnxruntime. Raises MissingDependencyError naming both installs when neither is there."""
+    # onnxruntime 1.32 writes a device id into the user's cache and sends events, unless told not to before its import.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
     except ImportError as error:
@@ -59,7 +62,7 @@ def import_onnxruntime() -> ModuleType:
 
 
 def resolve_provider(asked: Provider) -> ResolvedProvider:
-    """Return the provider to use for `asked`; "auto" takes CUDA where this onnxruntime offers it, else the CPU.
+    """Return the provider to use for `asked`; "auto" takes CUDA where this onnxruntime was built with it, else the CPU.
 
     Raises ProviderError when `asked` is unknown, or this onnxruntime was built without it.
     """

@@ -153,7 +153,9 @@ def _create(source: FileSource, name: str, options: SessionOptions) -> Inference
     model = str(source) if isinstance(source, Path) else source
     try:
         # Without enable_fallback=0, an error of CUDA during a run would make onnxruntime go on on the CPU.
-        return ort.InferenceSession(model, _ort_options(ort, options), providers=providers, enable_fallback=0)
+        session = ort.InferenceSession(model, _ort_options(ort, options), providers=providers, enable_fallback=0)
+        session._model_bytes = None  # kept for the fallback that is switched off: all weights of an archive once more
+        return session
     except _engine_errors(ort) as error:
         raise BundleError(f"{name} cannot be loaded by onnxruntime {ort.__version__}: {error}") from error
 

@@ -61,3 +61,8 @@ def test_what_cannot_be_read_is_named() -> None:
         readable(Path("list.txt")),
     ):
         raise OSError(5, "Input/output error")
+
+
+def test_a_link_that_leads_back_to_itself_is_listed_as_a_file(tmp_path: Path) -> None:
+    (tmp_path / "loop.jpg").symlink_to(tmp_path / "loop.jpg")
+    assert list(walk(f"{tmp_path}/")) == [f"{tmp_path}/loop.jpg"]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -29,7 +30,16 @@ def test_the_hash_is_of_values_not_of_memory_layout() -> None:
     [("{}", "images"), ("no json", "cases.json"), ('{"images": [], "texts": []}', "nothing could be proven")],
 )
 def test_broken_cases_are_refused(tiny_bundle: Path, content: str, message: str) -> None:
-    bundle: Bundle = open_bundle(tiny_bundle)
     (tiny_bundle / "golden/cases.json").write_text(content)
+    bundle: Bundle = open_bundle(tiny_bundle, check_hashes=False)
     with pytest.raises(BundleFormatError, match=message):
         load_golden(bundle)
+
+
+def test_samples_of_another_grid_are_refused(tiny_bundle: Path) -> None:
+    path = tiny_bundle / "golden/cases.json"
+    golden = load_golden(open_bundle(tiny_bundle))
+    first = msgspec.structs.replace(golden.images[0], pixels_sample=golden.images[0].pixels_sample[1:])
+    path.write_bytes(msgspec.json.encode(msgspec.structs.replace(golden, images=(first, *golden.images[1:]))))
+    with pytest.raises(BundleFormatError, match="keeps other samples than this version"):
+        load_golden(open_bundle(tiny_bundle, check_hashes=False))

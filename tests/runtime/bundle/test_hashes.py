@@ -71,3 +71,12 @@ def test_without_a_place_to_remember_every_load_hashes(
     blocked.write_bytes(b"")
     monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
     assert [hashed(contents, monkeypatch)[1] for _ in range(2)] == [1, 1]
+
+
+def test_without_a_home_every_load_hashes(contents: FolderContents, monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless(path: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    assert [hashed(contents, monkeypatch)[1] for _ in range(2)] == [1, 1]

@@ -179,3 +179,46 @@ def test_a_file_of_vectors_from_elsewhere_is_not_resumed(embed, out: Path, tmp_p
         (out / "thesis.docx").touch()
     assert embed("--resume").code == 2
     assert out.exists()
+
+
+def test_an_input_is_never_the_output(cli, tiny_bundle: Path, tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = tmp_path / "captions.parquet"
+    pq.write_table(pa.table({"caption": ["a dog"]}), table)
+    before = table.read_bytes()
+    result = cli("embed", tiny_bundle, table, "--out", table, "--kind", "text", "--force")
+    assert (result.code, "lies in the input" in result.err) == (2, True)
+    inside = cli("embed", tiny_bundle, tmp_path, "--out", tmp_path / "vectors", "--kind", "text")
+    assert (inside.code, "lies in the input" in inside.err) == (2, True)
+    assert table.read_bytes() == before
+
+
+def test_a_table_of_something_else_is_not_replaced_even_by_force(
+    cli, tiny_bundle: Path, texts: Path, tmp_path: Path
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = tmp_path / "sales.parquet"
+    pq.write_table(pa.table({"price": [1.0]}), table)
+    result = cli("embed", tiny_bundle, texts, "--out", table, "--kind", "text", "--force")
+    assert (result.code, "a table of something else" in result.err) == (2, True)
+    assert pq.read_table(table).column_names == ["price"]
+
+
+def test_a_part_whose_pages_were_damaged_is_made_again(embed, out: Path) -> None:
+    if out.suffix:
+        pytest.skip("a finished file has no parts: it is replaced with --force")
+    embed()
+    whole = load_vectors(out)
+    part = sorted(out.glob("part-*"))[1]
+    raw = bytearray(part.read_bytes())
+    raw[40] ^= 0xFF
+    part.write_bytes(raw)
+    with pytest.raises(InputError, match="cannot be read as Parquet"):
+        load_vectors(out)
+    result = embed("--resume")
+    assert f"{part} is damaged: its items are embedded again" in result.err
+    assert (load_vectors(out).vectors == whole.vectors).all()

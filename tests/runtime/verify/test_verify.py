@@ -184,5 +184,9 @@ def test_bfloat16_on_a_real_processor_is_found(tiny_bundle: Path, monkeypatch: p
         assert not check_float32(embedder.options).passed
 
 
-def test_every_file_is_hashed_whatever_is_remembered(tiny_bundle: Path) -> None:
-    assert open_bundle(tiny_bundle, use_memory=False)
+def test_every_file_is_hashed_whatever_is_remembered(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tiny_bundle / "README.md").write_text("another card")
+    remembered = open_bundle(tiny_bundle, check_hashes=False).spec.files["README.md"]
+    monkeypatch.setattr("mmalign_runtime.bundle.hashes.HashMemory.sha256", lambda *a: remembered)
+    with pytest.raises(BundleIntegrityError, match=r"README\.md was changed"):
+        verify_bundle(tiny_bundle, provider="cpu")
