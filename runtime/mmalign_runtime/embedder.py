@@ -59,9 +59,10 @@ class Embedder:
         self.towers = tuple(towers)
         self._provider_asked = provider
         pool = thread_pool(num_threads or available_threads())
-        self.options = SessionOptions(resolve_provider(provider), pool, allow_spinning, allow_tf32)
-        self._image = Once(lambda: ImageEncoder(bundle, precision, self.options, image_limits))
-        self._text = Once(lambda: TextEncoder(bundle, precision, self.options))
+        self.options = options = SessionOptions(resolve_provider(provider), pool, allow_spinning, allow_tf32)
+        # No reference to `self`: an embedder that is dropped must give its memory back at once, not when cycles are.
+        self._image = Once(lambda: ImageEncoder(bundle, precision, options, image_limits))
+        self._text = Once(lambda: TextEncoder(bundle, precision, options))
         self._is_closed = False
         self._process_id = os.getpid()
 

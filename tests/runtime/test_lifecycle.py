@@ -1,9 +1,11 @@
 """An embedder's life: lazy and partial loading, closing, forks."""
 
+import gc
 import multiprocessing
 import os
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -156,6 +158,39 @@ if child == 0:
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 assert (embedder.encode_text(["a dog"]) == before).all()
 """
+
+
+FORK_AND_END = """
+import gc, os, sys
+from mmalign_runtime import Embedder
+embedder = Embedder.load(sys.argv[1], provider="cpu", num_threads=2)
+embedder.cycle = embedder
+embedder.encode_text(["a dog"])
+child = os.fork()
+if child == 0:
+    embedder.close()
+    del embedder
+    gc.collect()
+    sys.exit(7)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+"""
+
+
+def test_a_forked_child_can_drop_its_parents_embedder_and_end(tiny_bundle: Path) -> None:
+    if not hasattr(os, "fork"):
+        pytest.skip("there is no fork here")
+    subprocess.run([sys.executable, "-c", FORK_AND_END, str(tiny_bundle)], check=True, timeout=60)
+
+
+def test_an_embedder_that_is_dropped_is_gone_at_once(tiny_bundle: Path) -> None:
+    embedder = Embedder.load(tiny_bundle, provider="cpu")
+    session = weakref.ref(embedder.text.session)
+    gc.disable()
+    try:
+        del embedder
+        assert session() is None
+    finally:
+        gc.enable()
 
 
 def test_a_forked_child_gets_a_clear_error_and_can_load_its_own(tiny_bundle: Path) -> None:

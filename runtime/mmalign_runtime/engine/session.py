@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, TypeAlias, cast
+from weakref import WeakSet
 
 import msgspec
 import numpy as np
@@ -77,6 +79,7 @@ class OnnxSession:
         self.name = name
         self.options = options
         self._process_id = os.getpid()
+        _live.add(self)
         self._session: InferenceSession | None = _create(source, name, options)
         self._output_names = [output.name for output in self._session.get_outputs()]
         first = self._session.get_providers()[0]
@@ -127,6 +130,24 @@ class OnnxSession:
         if self._session is None:
             raise EmbedderStateError(f"{self.name} was closed. Load the Embedder again.")
         return self._session
+
+
+_live: WeakSet[OnnxSession] = WeakSet()
+
+
+def _keep_sessions_of_the_parent() -> None:
+    """Let no session of the parent be destroyed in a forked child.
+
+    onnxruntime waits for a session's threads when it is destroyed, and they are not there: a child that merely collects
+    garbage, or ends, would hang. A reference that nobody gives back costs it nothing but pages shared with its parent.
+    """
+    for session in list(_live):
+        if session._session is not None:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(session._session))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keep_sessions_of_the_parent)
 
 
 def _check_closed(source: FileSource, name: str) -> None:
