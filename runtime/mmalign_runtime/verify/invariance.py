@@ -58,11 +58,15 @@ def check_concurrency(
 
     def call(number: int) -> float:
         start.wait()
-        mine = [*images[number % len(images) :], *images[: number % len(images)]]
-        found = embedder.encode_image([embedder.bundle.source(outcome.case.file) for outcome in mine])
-        moved = difference(found, np.concatenate([outcome.vector for outcome in mine])).max_abs
-        found = embedder.encode_text([outcome.case.text for outcome in texts])
-        return max(moved, difference(found, np.concatenate([outcome.vector for outcome in texts])).max_abs)
+        moved = 0.0
+        if images:
+            mine = [*images[number % len(images) :], *images[: number % len(images)]]
+            found = embedder.encode_image([embedder.bundle.source(outcome.case.file) for outcome in mine])
+            moved = difference(found, np.concatenate([outcome.vector for outcome in mine])).max_abs
+        if texts:
+            found = embedder.encode_text([outcome.case.text for outcome in texts])
+            moved = max(moved, difference(found, np.concatenate([outcome.vector for outcome in texts])).max_abs)
+        return moved
 
     with ThreadPoolExecutor(NUM_CALLERS) as pool:
         moved = max(pool.map(call, range(NUM_CALLERS)))
