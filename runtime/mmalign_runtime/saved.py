@@ -142,7 +142,7 @@ def _read_parquet(paths: Sequence[Path]) -> SavedVectors:
 
     origin = paths[0] if len(paths) == 1 else paths[0].parent
     num_rows, embed_dim = _shape(paths, origin)
-    vectors = np.empty((num_rows, embed_dim), np.float32)  # (N, D)
+    vectors = _room(origin, num_rows, embed_dim)
     ids: list[str | None] = []
     spaces: set[str | None] = set()
     for group in chain.from_iterable(row_groups(path, VECTOR_COLUMNS) for path in paths):
@@ -156,6 +156,14 @@ def _read_parquet(paths: Sequence[Path]) -> SavedVectors:
     spaces.update(found["space_id"] for found in metadata if "space_id" in found)
     variants = {found.get(_VARIANT, UNKNOWN_VARIANT) for found in metadata}
     return _checked(origin, ids, vectors, list(spaces), variants.pop() if len(variants) == 1 else UNKNOWN_VARIANT)
+
+
+def _room(origin: Path, num_rows: int, embed_dim: int) -> NDArray[np.float32]:
+    try:
+        return np.empty((num_rows, embed_dim), np.float32)  # (N, D)
+    except (MemoryError, ValueError) as error:  # a footer that promises too much, or truly too little memory
+        seen = f"{num_rows:,} vectors of {embed_dim}"
+        raise InputError(f"{origin} promises {seen}, which this memory does not hold: {error}. Is it whole?") from error
 
 
 def _shape(paths: Sequence[Path], origin: Path) -> tuple[int, int]:
