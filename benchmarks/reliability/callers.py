@@ -86,8 +86,12 @@ def lap(embedder: Embedder, num_callers: int, batch_size: int, *, has_door: bool
     for thread in threads:
         thread.join()
     rate = len(latencies_ms) * batch_size / (perf_counter() - began)
+    return Lap(has_door, num_callers, batch_size, round(rate, 1), *_shown(latencies_ms), max(most))
+
+
+def _shown(latencies_ms: list[float]) -> tuple[float, float]:
     p50_ms, p99_ms = np.percentile(latencies_ms, (50, 99))
-    return Lap(has_door, num_callers, batch_size, round(rate, 1), round(p50_ms, 1), round(p99_ms, 1), max(most))
+    return round(float(p50_ms), 1), round(float(p99_ms), 1)
 
 
 def _rate(laps: list[Lap], num_callers: int, batch_size: int, *, has_door: bool) -> float:

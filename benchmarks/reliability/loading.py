@@ -24,7 +24,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from mmalign_runtime import Embedder
-embedder = Embedder.load(sys.argv[1], provider="cpu", towers=tuple(sys.argv[2:]), lazy=not sys.argv[2:])
+embedder = Embedder.load(sys.argv[1], provider="cpu", towers=tuple(sys.argv[2:]) or ("text",), lazy=not sys.argv[2:])
 if "image" in sys.argv[2:]:
     embedder.encode_image([np.zeros((64, 64, 3), np.uint8)])
 if "text" in sys.argv[2:]:
