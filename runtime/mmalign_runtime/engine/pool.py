@@ -1,10 +1,9 @@
-"""How many threads a run may use, and the door that keeps runs from competing for them.
+"""How many threads a run may use, and the door that keeps too many runs from competing for them.
 
 Every session has threads of its own, which sleep between its runs. onnxruntime can share one pool among all sessions of
 a process, but then refuses any session, whosever it is, that does not ask for it: not for a library to decide. So
-sessions share the processors instead: runs on the CPU pass a door, one after the other. Side by side they are slower,
-since each takes every core already: on two cores eight callers at once got 190 to 260 images a second, in turn 280, as
-one alone does.
+sessions share the processors instead: as many runs of towers go on at once as there are threads, and the others wait
+for their turn. More would only push each other out of the caches.
 """
 
 from __future__ import annotations
@@ -16,9 +15,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import msgspec
-
-# A run of one image keeps about this many threads busy; beyond, runs side by side use what a single one leaves idle.
-_THREADS_OF_A_RUN = 4
 
 
 class Turnstile:
@@ -90,5 +86,5 @@ _doors_lock = threading.Lock()
 def thread_pool(num_threads: int) -> Pool:
     """Return runs of `num_threads` behind the door that all such runs of this process share."""
     with _doors_lock:  # a forked child has a door of its own: its parent's may have been shut at that moment
-        door = _doors.setdefault((os.getpid(), num_threads), Turnstile(max(1, num_threads // _THREADS_OF_A_RUN)))
+        door = _doors.setdefault((os.getpid(), num_threads), Turnstile(num_threads))
     return Pool(num_threads, door)

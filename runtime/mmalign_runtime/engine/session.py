@@ -40,7 +40,7 @@ class SessionOptions(msgspec.Struct, frozen=True):
     """How a graph is run.
 
     `reuse_memory_plan` suits inputs whose shape stays the same from call to call; for others onnxruntime would keep a
-    plan for every shape it ever saw. `takes_turns` sends runs through the pool's door, one after the other.
+    plan for every shape it ever saw. `takes_turns` sends runs through the pool's door.
     `allow_spinning` lets threads wait busily for the next run: quick on a machine of one's own, and cores lost to
     whoever runs in between, the other tower, decoding, other containers. `allow_tf32` lets CUDA keep 10 of 23 bits of
     mantissa: quicker, and other vectors than every other machine's.

@@ -56,9 +56,9 @@ def test_an_error_inside_passes_the_turn_on() -> None:
         pass
 
 
-def test_a_run_of_a_few_threads_has_the_door_to_itself() -> None:
-    assert thread_pool(2).num_runs == 1
-    assert thread_pool(16).num_runs == 4
+def test_as_many_runs_go_on_at_once_as_there_are_threads() -> None:
+    assert thread_pool(2).num_runs == 2
+    assert thread_pool(16).num_runs == 16
 
 
 @pytest.mark.parametrize("num_callers", [1, 2, 8])
