@@ -34,8 +34,8 @@ Encoder = TypeVar("Encoder", ImageEncoder, TextEncoder)
 class Embedder:
     """Turns images and texts into unit vectors of one space.
 
-    Safe to call from many threads at once; on the CPU their runs take turns, since each uses all threads. Not across a
-    fork: load it in the child. Close it, or use it as a context manager, to give its memory back at once.
+    Safe to call from many threads at once; on the CPU as many runs go on at once as there are threads. Not across
+    a fork: load it in the child. Close it, or use it as a context manager, to give its memory back at once.
     """
 
     def __init__(
