@@ -6,6 +6,7 @@ It refuses to start on a bundle that does not verify on this machine; one bad im
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -34,11 +35,25 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
     yield
 
 
+async def _body(request: Request) -> bytes | None:
+    """Return the body, or None as soon as it is larger than is allowed: the rest is never held."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            return None
+    return bytes(body)
+
+
+def _too_large() -> JSONResponse:
+    return JSONResponse({"error": f"at most {MAX_BODY_BYTES} bytes"}, status_code=413)
+
+
 async def embed_image(request: Request) -> JSONResponse:
     """The body is one image file; the answer has its vector."""
-    body = await request.body()
-    if len(body) > MAX_BODY_BYTES:
-        return JSONResponse({"error": f"{len(body)} bytes, at most {MAX_BODY_BYTES}"}, status_code=413)
+    body = await _body(request)
+    if body is None:
+        return _too_large()
     embedder: Embedder = request.app.state.embedder
     try:
         vectors = await run_in_threadpool(embedder.encode_image, [body])
@@ -49,9 +64,12 @@ async def embed_image(request: Request) -> JSONResponse:
 
 async def embed_texts(request: Request) -> JSONResponse:
     """The body is {"texts": [...]}; the answer has a vector for each."""
+    body = await _body(request)
+    if body is None:
+        return _too_large()
     try:
-        texts = (await request.json())["texts"]
-    except (ValueError, KeyError, TypeError):
+        texts = json.loads(body)["texts"]
+    except (ValueError, KeyError, TypeError, RecursionError):
         return JSONResponse({"error": 'expected JSON such as {"texts": ["a dog"]}'}, status_code=422)
     if not isinstance(texts, list) or len(texts) > MAX_TEXTS:
         return JSONResponse({"error": f"expected a list of at most {MAX_TEXTS} texts"}, status_code=422)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from docs.service.app import MAX_TEXTS, create_app
+from docs.service.app import MAX_BODY_BYTES, MAX_TEXTS, create_app
 from mmalign_runtime import Embedder
 
 BUNDLE = Path(__file__).parent.parent / "runtime/fixtures/tiny_bundle"
@@ -53,3 +53,9 @@ def test_a_damaged_bundle_does_not_start(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("MMALIGN_BUNDLE", str(tmp_path))
     with pytest.raises(Exception, match=r"no bundle"), TestClient(create_app()):
         pass
+
+
+def test_json_nested_without_end_and_bodies_without_end_are_the_callers_errors(client: TestClient) -> None:
+    assert client.post("/texts", content=b"[" * 100_000).status_code == 422
+    assert client.post("/texts", content=bytes(MAX_BODY_BYTES + 1)).status_code == 413
+    assert client.post("/image", content=bytes(MAX_BODY_BYTES + 1)).status_code == 413
