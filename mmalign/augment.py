@@ -63,7 +63,7 @@ class ImageAugment:
 
         torchvision draws from torch's global state on the CPU, which is left as it was found.
         """
-        image = torch.from_numpy(pixels).permute(2, 0, 1)  # (3, H, W)
+        image = torch.tensor(pixels).permute(2, 0, 1)  # (3, H, W)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # not torch.manual_seed: that would seed CUDA's generators too
             return cast("Tensor", self._transform(image))

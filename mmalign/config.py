@@ -110,14 +110,22 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     Paths of data stay as written: relative to the folder the command runs in. Raises ConfigError for a missing file,
     bad TOML, an unknown key (naming the nearest) or a value that is not possible (naming the field).
     """
-    try:
-        settings = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"the configuration {path} cannot be read: {error.strerror}. Give a TOML file.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is no TOML: {error}.") from error
+    settings = _read_toml(path)
     for override in overrides:
         _apply(settings, override)
+    return parse_config(settings, str(path))
+
+
+def load_dumped(path: Path) -> Config:
+    """Read the configuration that a run wrote when it began. Raises ConfigError as `load_config` does.
+
+    Every default is written out there, so a field that is missing came later: it gets the value that means what was
+    done before, not the default of today.
+    """
+    settings = _read_toml(path)
+    image = settings.setdefault("image", {})
+    if isinstance(image, dict):
+        image.setdefault("jpeg_oversampling", 0)  # JPEGs were decoded in full
     return parse_config(settings, str(path))
 
 
@@ -140,6 +148,15 @@ def differing_keys(left: Config, right: Config) -> list[str]:
     """Return the keys, such as train.epochs, whose values differ between two configurations."""
     first, second = _flat(msgspec.to_builtins(left)), _flat(msgspec.to_builtins(right))
     return sorted(key for key in first | second if first.get(key) != second.get(key))
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"the configuration {path} cannot be read: {error.strerror}. Give a TOML file.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is no TOML: {error}.") from error
 
 
 def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, object]:

@@ -50,4 +50,6 @@ def space_id(model: DualEncoder, image: ImageSpec, text: TextSpec, tokenizer: To
 
 def _without_limits(spec: ImageSpec | TextSpec) -> dict[str, object]:
     fields: dict[str, object] = msgspec.to_builtins(spec)
+    if fields.get("jpeg_oversampling") == 0:  # younger than the first ids, which such pixels keep
+        del fields["jpeg_oversampling"]
     return {name: value for name, value in fields.items() if name not in _LIMITS}

@@ -18,7 +18,7 @@ import torch
 import transformers
 from tokenizers import Tokenizer
 
-from mmalign.config import Config, dump_config, load_config
+from mmalign.config import Config, dump_config, load_dumped
 from mmalign.errors import CheckpointError
 from mmalign.model import DualEncoder, freeze
 from mmalign.preprocess import write_preprocess
@@ -132,7 +132,7 @@ def load_run(path: Path, checkpoint: Checkpoint | None = "best") -> Run:
         raise CheckpointError(
             f"{path} is no run: it has no config.toml. Train one with `mmalign train CONFIG --out {path}`."
         )
-    config = load_config(folder.file("config.toml"))
+    config = load_dumped(folder.file("config.toml"))
     text_tower = _read_text_tower(folder.existing("text_encoder.json"), config)
     model = DualEncoder(create_image_tower(config.image_tower.name), text_tower, config.model)
     _freeze_as_configured(model, config)

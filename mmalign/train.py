@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from mmalign.checkpoint import Progress, save_best
-from mmalign.config import Config, differing_keys, load_config
+from mmalign.config import Config, differing_keys, load_dumped
 from mmalign.data import Pair
 from mmalign.device import training_device
 from mmalign.errors import CheckpointError, NonFiniteError, TrainingError
@@ -69,7 +69,7 @@ def train(config: Config, run_dir: Path, *, resume: bool = False) -> TrainResult
 def _check_folder(config: Config, run_dir: Path, *, resume: bool) -> None:
     if not resume:
         check_free(run_dir)
-    elif (run_dir / "config.toml").is_file() and (keys := differing_keys(load_config(run_dir / "config.toml"), config)):
+    elif (run_dir / "config.toml").is_file() and (keys := differing_keys(load_dumped(run_dir / "config.toml"), config)):
         raise CheckpointError(
             f"{run_dir} was trained with another configuration ({', '.join(keys)} differ), so it cannot go on to the "
             f"same numbers. Use {run_dir / 'config.toml'}, or choose another --out."

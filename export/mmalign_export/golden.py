@@ -28,7 +28,8 @@ _EXIF_ORIENTATION = 0x0112
 _LARGE = (5496, 3672)  # 20 megapixels, a camera's photograph
 _NUM_OWN = 4
 
-VERY_LARGE = "very large"
+# Files over this are made at each export; beside a source tree they would only be stored.
+SMALL_FILE_BYTES = 200_000
 
 _SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif", "TIFF": ".tif"}
 
@@ -115,7 +116,10 @@ def _format_matrix() -> list[GoldenFile]:
         ("landscape 3:2", landscape, "JPEG", {}),
         ("portrait 9:16", portrait, "JPEG", {}),
         ("odd size", photo.resize((301, 199)), "JPEG", {"subsampling": 0}),
-        (VERY_LARGE, photo.resize(_LARGE), "JPEG", {"quality": 60}),
+        ("very large", photo.resize(_LARGE), "JPEG", {"quality": 60}),
+        # Just above and just below four times 448, which is twice the usual target: read at 1/4 and at 1/2.
+        ("large portrait", photo.resize((1793, 2119)), "JPEG", {"quality": 60, "exif": _exif(6)}),
+        ("large and odd", photo.resize((2119, 1791)), "JPEG", {"quality": 60, "progressive": True}),
         ("tiny", photo.resize((3, 2)), "PNG", {}),
         ("one pixel", photo.resize((1, 1)), "PNG", {}),
         ("target size", photo.resize((224, 224)), "PNG", {}),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 import msgspec
 
@@ -16,7 +16,7 @@ from mmalign_runtime.errors import BundleFormatError
 from mmalign_runtime.strict_json import JsonError, read_json
 
 FORMAT_MAJOR = 1
-FORMAT_VERSION = "1.0"
+FORMAT_VERSION = "1.1"
 SPEC_NAME = "bundle.json"
 
 Precision = Literal["fp32", "fp16", "int8"]
@@ -50,6 +50,9 @@ class ImageSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     crop of `size`). `mean` and `std` are of values in 0..1. Alpha is composited on `background` (R, G, B) in 0..255
     before any resize. `icc_profile` "ignore" takes the stored numbers as they are, as torchvision and transformers do;
     "to_srgb" converts pictures that carry a colour profile.
+
+    A JPEG is decoded at the smallest DCT scale (1/8, 1/4, 1/2 or 1) whose shorter side is still at least
+    `jpeg_oversampling` times the side that it is resized to (`size` or `shortest_edge`); 0 decodes in full.
     """
 
     size: Annotated[int, msgspec.Meta(ge=1, le=65_535)] = 224
@@ -60,6 +63,7 @@ class ImageSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     std: Rgb = IMAGENET_STD
     background: tuple[Level, Level, Level] = (255, 255, 255)
     icc_profile: Literal["ignore", "to_srgb"] = "ignore"
+    jpeg_oversampling: Annotated[int, msgspec.Meta(ge=0)] = 2
     limits: ImageLimits = ImageLimits()
 
 
@@ -198,7 +202,17 @@ def decode_spec(raw: bytes) -> BundleSpec:
             f"{SPEC_NAME} was edited: its seal does not fit its contents. Restore it, or export the bundle again."
         )
     _check_listed(spec)
-    return spec
+    return _as_it_was_made(spec, contents)
+
+
+def _as_it_was_made(spec: BundleSpec, contents: dict[str, object]) -> BundleSpec:
+    """Give fields that an older 1.x does not have the value that its vectors were made with."""
+    image = cast("dict[str, dict[str, object]]", contents["image"])
+    if "jpeg_oversampling" in image["spec"]:
+        return spec
+    # Format 1.0 had no such field: JPEGs were decoded in full.
+    pixels = msgspec.structs.replace(spec.image.spec, jpeg_oversampling=0)
+    return msgspec.structs.replace(spec, image=msgspec.structs.replace(spec.image, spec=pixels))
 
 
 def _check_listed(spec: BundleSpec) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mmalign.config import Config, differing_keys, dump_config, load_config, parse_config
+from mmalign.config import Config, differing_keys, dump_config, load_config, load_dumped, parse_config
 from mmalign.errors import ConfigError
 
 MINIMAL = '[[data.sources]]\npath = "pairs.csv"\n'
@@ -36,7 +36,14 @@ def test_settings_override_the_file(toml: Path) -> None:
 def test_what_is_dumped_loads_as_the_same(toml: Path, tmp_path: Path) -> None:
     config = load_config(toml, ["train.epochs=3", "image.std=[0.1, 0.2, 1e-5]", "data.split.seed=4"])
     (tmp_path / "dumped.toml").write_text(dump_config(config))
-    assert load_config(tmp_path / "dumped.toml") == config
+    assert load_dumped(tmp_path / "dumped.toml") == load_config(tmp_path / "dumped.toml") == config
+
+
+def test_a_field_that_an_older_run_did_not_write_means_what_was_done_then(toml: Path) -> None:
+    assert load_config(toml).image.jpeg_oversampling == 2
+    assert load_dumped(toml).image.jpeg_oversampling == 0
+    toml.write_text(MINIMAL + "[image]\njpeg_oversampling = 3\n")
+    assert load_dumped(toml).image.jpeg_oversampling == 3
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,8 @@ def test_any_weight_changes_the_id(make_model: MakeModel, tokenizer: Tokenizer) 
         ({"mean": (0.5, 0.5, 0.5)}, {}),
         ({"background": (0, 0, 0)}, {}),
         ({"icc_profile": "to_srgb"}, {}),
+        ({"jpeg_oversampling": 0}, {}),
+        ({"jpeg_oversampling": 3}, {}),
         ({}, {"context_length": 64}),
     ],
 )

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from mmalign_runtime import Embedder
 from mmalign_runtime.errors import BundleFormatError
-from mmalign_runtime.spec import BundleSpec, ImageLimits, ImageSpec, TextSpec, decode_spec, encode_spec
+from mmalign_runtime.spec import BundleSpec, ImageLimits, ImageSpec, TextSpec, decode_spec, encode_spec, seal_of
 
 
 @pytest.fixture
@@ -21,6 +21,16 @@ def test_an_edited_spec_does_not_fit_its_seal(spec: BundleSpec) -> None:
     edited = encode_spec(spec).replace(spec.space_id.encode(), b"f" * len(spec.space_id))
     with pytest.raises(BundleFormatError, match="its seal does not fit"):
         decode_spec(edited)
+
+
+def test_a_bundle_older_than_reduced_jpegs_decodes_them_in_full(spec: BundleSpec) -> None:
+    assert spec.image.spec.jpeg_oversampling == ImageSpec().jpeg_oversampling == 2
+    contents = msgspec.to_builtins(msgspec.structs.replace(spec, format_version="1.0"))
+    del contents["image"]["spec"]["jpeg_oversampling"]
+    contents["seal"] = seal_of(contents)
+    older = decode_spec(msgspec.json.encode(contents))
+    assert older.image.spec.jpeg_oversampling == 0
+    assert decode_spec(encode_spec(older)).image == older.image
 
 
 @pytest.mark.parametrize("version", ["2.0", "0.9", "1", "one", ""])
@@ -66,6 +76,7 @@ image_specs = st.builds(
     std=numbers,
     background=st.tuples(level, level, level),
     icc_profile=st.sampled_from(["ignore", "to_srgb"]),
+    jpeg_oversampling=st.integers(0, 100),
     limits=limits,
 )
 text_specs = st.builds(

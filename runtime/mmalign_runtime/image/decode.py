@@ -54,7 +54,11 @@ _UPRIGHT = {
 
 
 def decode_image(item: ImageItem, spec: ImageSpec, *, index: int = 0) -> Pixels:
-    """Decode one item to (H, W, 3) uint8 RGB, C-contiguous.
+    """Decode one item to (H, W, 3) uint8 RGB, C-contiguous, to be read only.
+
+    A JPEG is decoded at the smallest DCT scale that `spec.jpeg_oversampling` allows, so H and W may be 1/2, 1/4 or 1/8
+    of what is stored, rounded up. So is a PIL image of a JPEG that nobody has loaded yet; a loaded one, like an array,
+    is taken as it is.
 
     EXIF orientation is honoured; alpha is composited on `spec.background`; palette, grey, 16-bit, float, CMYK and 1-bit
     images become RGB; of an animated file the first frame counts, a PIL image is taken at its current frame. A file
@@ -103,7 +107,7 @@ def _decode(item: ImageItem, spec: ImageSpec, source: str) -> Pixels:
         image.load()
         turn = _UPRIGHT.get(_orientation(image, source))
         rgb = to_rgb(image, spec)
-        return np.array(rgb if turn is None else rgb.transpose(turn))  # (H, W, 3)
+        return np.asarray(rgb if turn is None else rgb.transpose(turn))  # (H, W, 3)
 
 
 def _orientation(image: Image.Image, source: str) -> int:

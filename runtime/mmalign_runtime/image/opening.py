@@ -21,9 +21,9 @@ from PIL import Image, ImageFile
 
 from mmalign_runtime.image.formats import HEAD_BYTES, ImageFormat, describe_foreign, sniff_format
 from mmalign_runtime.image.header import promised_size
-from mmalign_runtime.image.jpeg import unsealed_jpeg
+from mmalign_runtime.image.jpeg import reduce_scale, unread_bytes, unseal
 from mmalign_runtime.image.limits import check_bytes, check_size
-from mmalign_runtime.image.plugins import load_plugin
+from mmalign_runtime.image.plugins import Plugin, load_plugin
 from mmalign_runtime.image.png import check_chunks
 from mmalign_runtime.image.refusal import Refusal
 from mmalign_runtime.image.tiff import allocate, check_directory
@@ -41,8 +41,11 @@ def open_image(item: object, spec: ImageSpec) -> Iterator[Image.Image]:
     """Yield a picture that is inside the spec's limits. Raises Refusal, and what Pillow raises on damaged headers."""
     if isinstance(item, Image.Image):
         check_size(item.size, spec)
-        yield item
-        return
+        raw = unread_bytes(item)
+        if raw is None:
+            yield item
+            return
+        item = raw
     with closing(_stream(item, spec.limits)) as stream:
         yield _open_stream(stream, spec)
 
@@ -127,13 +130,25 @@ def _open_stream(stream: IO[bytes], spec: ImageSpec) -> Image.Image:
         check_size(promised, spec)
     plugin = load_plugin(image_format)
     stream.seek(0)
+    if image_format == "JPEG":
+        return _open_jpeg(plugin, stream, spec)
     image = plugin(stream)
     check_size(image.size, spec)
-    return _whole(image, image_format, stream)
+    _check_whole(image, image_format, stream)
+    return image
 
 
-def _whole(image: ImageFile.ImageFile, image_format: ImageFormat, stream: IO[bytes]) -> Image.Image:
-    """Return the picture, checked for damage that Pillow itself would pass over."""
+def _open_jpeg(plugin: Plugin, stream: IO[bytes], spec: ImageSpec) -> Image.Image:
+    in_memory = stream if isinstance(stream, io.BytesIO) else io.BytesIO(stream.read())
+    image = plugin(in_memory)
+    check_size(image.size, spec)
+    unseal(in_memory)
+    reduce_scale(image, spec)
+    return image
+
+
+def _check_whole(image: ImageFile.ImageFile, image_format: ImageFormat, stream: IO[bytes]) -> None:
+    """Look for damage that Pillow itself would pass over."""
     position = stream.tell()
     if image_format == "TIFF":
         check_directory(image)
@@ -142,7 +157,3 @@ def _whole(image: ImageFile.ImageFile, image_format: ImageFormat, stream: IO[byt
         stream.seek(0)
         check_chunks(stream.read())
         stream.seek(position)
-    if image_format == "JPEG":
-        stream.seek(0)
-        return load_plugin("JPEG")(io.BytesIO(unsealed_jpeg(stream.read())))
-    return image

@@ -8,7 +8,7 @@ from PIL import Image
 
 from mmalign_runtime.errors import ItemError
 from mmalign_runtime.image import decode_image
-from mmalign_runtime.image.jpeg import unsealed_jpeg
+from mmalign_runtime.image.jpeg import unseal
 from mmalign_runtime.image.refusal import Refusal
 from mmalign_runtime.spec import ImageSpec
 from tests.runtime.pictures import noise, saved
@@ -50,6 +50,6 @@ def test_no_cut_jpeg_of_one_scan_passes_for_a_whole_one(
 def test_damage_is_named_with_its_place() -> None:
     raw = saved(SMOOTH, "JPEG", restart_marker_blocks=2)
     with pytest.raises(Refusal, match=r"restart marker 2 at byte \d+ is out of order"):
-        unsealed_jpeg(raw.replace(b"\xff\xd2", b"\xff\xd6", 1))
+        unseal(io.BytesIO(raw.replace(b"\xff\xd2", b"\xff\xd6", 1)))
     with pytest.raises(Refusal, match=r"marker FF 01 at byte \d+"):
-        unsealed_jpeg(raw[:-2] + b"\xff\x01" + raw[-2:])
+        unseal(io.BytesIO(raw[:-2] + b"\xff\x01" + raw[-2:]))
