@@ -20,10 +20,12 @@ from mmalign_runtime.engine.session import OnnxSession, SessionOptions
 from mmalign_runtime.engine.threads import available_threads
 from mmalign_runtime.errors import BundleError, EmbedderStateError
 from mmalign_runtime.image import ImageItem
+from mmalign_runtime.image_stream import stream_images
 from mmalign_runtime.info import RuntimeInfo, TowerInfo
 from mmalign_runtime.once import Once
 from mmalign_runtime.spec import ImageLimits, Modality, Precision
-from mmalign_runtime.streaming import OnError, PartialBatch, StreamedItem, Vectors, gather, stream_batches
+from mmalign_runtime.streaming import OnError, PartialBatch, StreamedItem, Vectors, gather
+from mmalign_runtime.text_stream import stream_texts
 
 DEFAULT_BATCH_SIZE = 32
 
@@ -227,16 +229,24 @@ class Embedder:
     def stream_images(
         self, items: Iterable[ImageItem], *, batch_size: int = DEFAULT_BATCH_SIZE, on_error: OnError = "raise"
     ) -> Iterator[StreamedItem]:
-        """Embed any number of images, one batch in memory at a time, yielding them in order."""
+        """Embed any number of images, yielding them in order.
+
+        Two batches are in memory at a time: threads prepare one while the tower runs on the other. Items are taken in
+        the caller's thread, at most two batches ahead; whoever stops asking stops the threads.
+        """
         _reject_single(items, "items")
-        return stream_batches(items, self.image.pixel_values, self.image.vectors, batch_size, on_error)
+        return stream_images(items, self.image, batch_size, on_error)
 
     def stream_texts(
         self, texts: Iterable[str], *, batch_size: int = DEFAULT_BATCH_SIZE, on_error: OnError = "raise"
     ) -> Iterator[StreamedItem]:
-        """Embed any number of texts, one batch in memory at a time, yielding them in order."""
+        """Embed any number of texts, yielding them in order.
+
+        A window of texts is in memory at a time, tokenized at once and run by length: 16 batches of them, or fewer
+        where they are long. With a `batch_size` of 1 each text is run as it comes.
+        """
         _reject_single(texts, "texts")
-        return stream_batches(texts, self.text.checked, self.text.vectors, batch_size, on_error)
+        return stream_texts(texts, self.text, batch_size, on_error)
 
     def truncated(self, texts: Sequence[str]) -> NDArray[np.bool_]:
         """Return (N,) which texts are longer than the bundle's context length, and lose their end before the tower."""

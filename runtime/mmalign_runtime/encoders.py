@@ -12,14 +12,16 @@ from mmalign_runtime.bundle import Bundle
 from mmalign_runtime.engine.session import OnnxSession, SessionOptions
 from mmalign_runtime.engine.threads import limit_tokenizer_threads
 from mmalign_runtime.errors import EngineError
-from mmalign_runtime.image import ImageItem, decode_image
+from mmalign_runtime.image import HeldImage, ImageItem, decode_held, hold_image
 from mmalign_runtime.preprocess import Preprocessor
 from mmalign_runtime.spec import ImageLimits, Precision
 from mmalign_runtime.streaming import Vectors
-from mmalign_runtime.tokenizer import TextTokenizer, TokenBatch, check_text
+from mmalign_runtime.tokenizer import TextTokenizer, TokenBatch, TokenRow, check_text
 
 # float16 keeps three digits; a tower that lost its normalisation is off by far more.
 _LENGTH_BOUND = 5e-3
+# On a CPU a run is no quicker for more tokens, and what it keeps of them leaves the caches.
+_TOKEN_BUDGET = 1024
 
 
 class ImageEncoder:
@@ -34,14 +36,29 @@ class ImageEncoder:
         self.spec = msgspec.structs.replace(files.spec, limits=limits) if limits else files.spec
         self.preprocess = Preprocessor(bundle.source(files.preprocess), options.pool)
         self.session = _session(bundle, bundle.model("image", precision), options)
+        # With one thread on the CPU there is nothing that preparing could overlap with.
+        is_alone = options.provider == "cpu" and options.pool.num_threads == 1
+        self.num_workers = 0 if is_alone else options.pool.num_threads
 
-    def pixel_values(self, item: ImageItem, index: int) -> NDArray[np.float32]:
-        """Return one item's (1, 3, S, S) float32. Raises ItemError."""
-        return self.preprocess(decode_image(item, self.spec, index=index))
+    def hold(self, item: ImageItem, index: int) -> HeldImage:
+        """Read what only the caller's thread may read of an item. Raises ItemError."""
+        return hold_image(item, self.spec, index=index)
+
+    def empty(self, num_images: int) -> NDArray[np.float32]:
+        """Return room for B prepared images, (B, 3, S, S)."""
+        return np.empty((num_images, 3, self.spec.size, self.spec.size), np.float32)
+
+    def prepare(self, held: HeldImage, index: int, room: NDArray[np.float32]) -> None:
+        """Decode and preprocess one image into its room, (3, S, S), from any thread. Raises ItemError."""
+        room[...] = self.preprocess(decode_held(held, self.spec, index=index))[0]
 
     def vectors(self, prepared: Sequence[NDArray[np.float32]]) -> Vectors:
         """Return (B, D) for B prepared images, (1, 3, S, S) each."""
-        return self._checked(self.session.run({self.files.input_name: np.concatenate(prepared)}))
+        return self.tower(np.concatenate(prepared))
+
+    def tower(self, pixel_values: NDArray[np.float32]) -> Vectors:
+        """Return (B, D) for pixel_values (B, 3, S, S)."""
+        return self._checked(self.session.run({self.files.input_name: pixel_values}))
 
     def close(self) -> None:
         """Let go of the tower and the preprocessing graph."""
@@ -62,10 +79,23 @@ class TextEncoder:
         varying = msgspec.structs.replace(options, reuse_memory_plan=False)
         self.session = _session(bundle, bundle.model("text", precision), varying)
 
-    def checked(self, text: str, index: int) -> str:
-        """Return the text itself. Raises ItemError when it cannot be tokenized."""
+        self.token_budget = _TOKEN_BUDGET if options.provider == "cpu" else None
+
+    def check(self, text: str, index: int) -> None:
+        """Raise ItemError when a text cannot be tokenized."""
         check_text(text, index, self.files.spec)
-        return text
+
+    def tokenize(self, texts: Sequence[str]) -> list[TokenRow]:
+        """Return the tokens of checked texts."""
+        return self.tokenizer.tokenize(texts)
+
+    def padded_length(self, rows: Sequence[TokenRow]) -> int:
+        """Return L of the batch that these rows would make."""
+        return self.tokenizer.padded_length(rows)
+
+    def batch(self, rows: Sequence[TokenRow]) -> TokenBatch:
+        """Return rows as one batch (B, L)."""
+        return self.tokenizer.batch(rows)
 
     def vectors(self, texts: Sequence[str]) -> Vectors:
         """Return (B, D) for B checked texts."""

@@ -1,10 +1,12 @@
-"""Any number of items to vectors, one batch in memory at a time; one bad item never costs its batch."""
+"""What comes out of a stream of items, and the rules that both kinds of streams share.
+
+`image_stream` and `text_stream` say how batches are made; one bad item never costs its batch.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain, islice
-from typing import Literal, TypeAlias, TypeVar, get_args
+from collections.abc import Iterator
+from typing import Literal, TypeAlias, get_args
 
 import msgspec
 import numpy as np
@@ -14,8 +16,6 @@ from mmalign_runtime.errors import ItemError
 
 Vectors: TypeAlias = NDArray[np.float32]
 OnError: TypeAlias = Literal["raise", "skip"]
-Item = TypeVar("Item")
-Prepared = TypeVar("Prepared")
 
 
 class PartialBatch(msgspec.Struct, frozen=True):
@@ -27,51 +27,24 @@ class PartialBatch(msgspec.Struct, frozen=True):
 
 
 class StreamedItem(msgspec.Struct, frozen=True):
-    """One item of a stream: its `vector` (D,), or the `error` that it met."""
+    """One item of a stream: its `vector` (D,), or the `error` that it met.
+
+    `ends_window` is true where no batch holds both an item up to this one and a later one: a stream that is broken off
+    here and begun again with the next item gives the same vectors, to the last bit.
+    """
 
     index: int
     vector: Vectors | None
     error: ItemError | None
+    ends_window: bool
 
 
-def stream_batches(
-    items: Iterable[Item],
-    prepare: Callable[[Item, int], Prepared],
-    embed: Callable[[Sequence[Prepared]], Vectors],
-    batch_size: int,
-    on_error: OnError,
-) -> Iterator[StreamedItem]:
-    """Prepare and embed items batch by batch, yielding them in order.
-
-    Raises ValueError at once, before the first item, for a batch size below 1 and another `on_error` than there is.
-    """
+def check_settings(batch_size: int, on_error: OnError) -> None:
+    """Raise ValueError for a batch size below 1 and another `on_error` than there is."""
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"batch_size is {batch_size!r}, expected a whole number of at least 1.")
     if on_error not in get_args(OnError):
         raise ValueError(f"on_error is {on_error!r}, expected one of {', '.join(get_args(OnError))}.")
-    numbered = enumerate(items)
-    batches = iter(lambda: list(islice(numbered, batch_size)), [])
-    return chain.from_iterable(_embed_batch(batch, prepare, embed, on_error) for batch in batches)
-
-
-def _embed_batch(
-    batch: Sequence[tuple[int, Item]],
-    prepare: Callable[[Item, int], Prepared],
-    embed: Callable[[Sequence[Prepared]], Vectors],
-    on_error: OnError,
-) -> Iterator[StreamedItem]:
-    prepared: dict[int, Prepared] = {}
-    errors: dict[int, ItemError] = {}
-    for index, item in batch:
-        try:
-            prepared[index] = prepare(item, index)
-        except ItemError as error:
-            if on_error == "raise":
-                raise
-            errors[index] = error
-    vectors = dict(zip(prepared, embed(list(prepared.values())), strict=True)) if prepared else {}
-    for index, _ in batch:
-        yield StreamedItem(index, vectors.get(index), errors.get(index))
 
 
 def gather(stream: Iterator[StreamedItem], embed_dim: int, on_error: OnError) -> Vectors | PartialBatch:

@@ -27,7 +27,9 @@ class TokenBatch(msgspec.Struct, frozen=True):
     truncated: NDArray[np.bool_]
 
 
-class _Row(msgspec.Struct, frozen=True):
+class TokenRow(msgspec.Struct, frozen=True):
+    """The tokens of one text, not padded, and whether it had more than the context holds."""
+
     ids: list[int]
     mask: list[int]
     truncated: bool
@@ -63,29 +65,41 @@ class TextTokenizer:
         """
         for offset, text in enumerate(texts):
             check_text(text, first_index + offset, self.spec)
-        rows = [row for group in _groups(texts) for row in self._rows(group)]
+        return self.batch(self.tokenize(texts))
+
+    def tokenize(self, texts: Sequence[str]) -> list[TokenRow]:
+        """Tokenize texts that `check_text` has seen, all of them in bulk."""
+        return [row for group in _groups(texts) for row in self._rows(group)]
+
+    def padded_length(self, rows: Sequence[TokenRow]) -> int:
+        """Return L of the batch that these rows would make."""
+        if rows and self.spec.padding == "fixed":
+            return self.spec.context_length
+        return max((len(row.ids) for row in rows), default=0)
+
+    def batch(self, rows: Sequence[TokenRow]) -> TokenBatch:
+        """Return rows as one batch, padded as the spec says."""
         return TokenBatch(
-            self._padded([row.ids for row in rows], self.spec.pad_token_id),  # (B, L)
-            self._padded([row.mask for row in rows], 0),  # (B, L)
+            _padded([row.ids for row in rows], self.padded_length(rows), self.spec.pad_token_id),  # (B, L)
+            _padded([row.mask for row in rows], self.padded_length(rows), 0),  # (B, L)
             np.array([row.truncated for row in rows], np.bool_),  # (B,)
         )
 
-    def _rows(self, texts: list[str]) -> list[_Row]:
+    def _rows(self, texts: list[str]) -> list[TokenRow]:
         try:
             encodings = self._tokenizer.encode_batch(texts)
         except BaseException as error:
             if not (type(error) is Exception or _is_panic(error)):
                 raise
             raise EngineError(f"the tokenizer failed: {error}. Run `mmalign verify`, or export again.") from error
-        return [_Row(e.ids, e.attention_mask, bool(e.overflowing)) for e in encodings]
+        return [TokenRow(e.ids, e.attention_mask, bool(e.overflowing)) for e in encodings]
 
-    def _padded(self, rows: Sequence[Sequence[int]], value: int) -> NDArray[np.int64]:
-        longest = max(map(len, rows), default=0)
-        length = self.spec.context_length if rows and self.spec.padding == "fixed" else longest
-        padded = np.full((len(rows), length), value, np.int64)  # (B, L)
-        for row, tokens in zip(padded, rows, strict=True):
-            row[: len(tokens)] = tokens
-        return padded
+
+def _padded(rows: Sequence[Sequence[int]], length: int, value: int) -> NDArray[np.int64]:
+    padded = np.full((len(rows), length), value, np.int64)  # (B, L)
+    for row, tokens in zip(padded, rows, strict=True):
+        row[: len(tokens)] = tokens
+    return padded
 
 
 def _is_panic(error: BaseException) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mmalign_runtime import Embedder
+from mmalign_runtime import Embedder, text_stream
 from mmalign_runtime.spec import SPEC_NAME, BundleSpec, decode_spec, encode_spec
 
 _TINY_BUNDLE = Path(__file__).parent / "fixtures" / "tiny_bundle"
@@ -39,6 +39,12 @@ def edit_spec(tiny_bundle: Path) -> SpecEdit:
         path.write_bytes(encode_spec(change(decode_spec(path.read_bytes()))))
 
     return edit
+
+
+@pytest.fixture
+def window_of_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let windows of texts end with each batch, so that few texts make many parts."""
+    monkeypatch.setattr(text_stream, "WINDOW_BATCHES", 1)
 
 
 @pytest.fixture(scope="session")

@@ -74,19 +74,6 @@ def test_skip_works_when_a_whole_batch_is_bad(embedder: Embedder) -> None:
     assert [error.index for error in partial.errors] == [0, 1]
 
 
-def test_a_stream_is_read_one_batch_ahead_at_most(embedder: Embedder) -> None:
-    taken: list[int] = []
-
-    def endless() -> object:
-        while True:
-            taken.append(len(taken))
-            yield "a dog"
-
-    stream = embedder.stream_texts(endless(), batch_size=4)
-    assert [next(stream).index for _ in range(5)] == [0, 1, 2, 3, 4]
-    assert len(taken) == 8
-
-
 @pytest.mark.parametrize("single", ["dog.jpg", Path("dog.jpg"), b"dog"])
 def test_a_single_item_is_no_list(embedder: Embedder, single: object) -> None:
     with pytest.raises(TypeError, match=r"pass \[items\]"):

@@ -1,7 +1,7 @@
 """Embedding of any number of items into parts: what is done stays done, whatever stops the run.
 
-A part begins at a multiple of the batch size, whether its end came by count or by the clock. So a run that goes on
-forms the very batches of a run that nothing stopped, and its vectors are the same to the bit.
+A part begins where the embedder begins a window of batches, whether its end came by count or by the clock. So a run
+that goes on forms the very batches of a run that nothing stopped, and its vectors are the same to the bit.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ OnFailure: TypeAlias = Literal["record", "skip", "raise"]
 
 
 class Job(msgspec.Struct, frozen=True):
-    """How to embed; `part_seconds` closes a part early, after the batch at hand."""
+    """How to embed; `part_seconds` closes a part early, after the window at hand."""
 
     kind: Modality
     batch_size: int = DEFAULT_BATCH_SIZE
@@ -62,17 +62,17 @@ def embed_parts(
 ) -> bool:
     """Embed every item that no part stands for yet, and return whether all of them are done now.
 
-    `advance` is told of each batch; when `stopped` says so, the batch at hand is finished, its part written, and the
-    rest left. Raises ItemError for the first failure when `job.on_error` is "raise", and InputError when the input or
-    the disk fails or the tower runs out of memory; then, too, the whole batches so far are written.
+    `advance` is told of each window of batches; when `stopped` says so, the window at hand is finished, its part
+    written, and the rest left. Raises ItemError for the first failure when `job.on_error` is "raise", and InputError
+    when the input or the disk fails or the tower runs out of memory; then, too, the whole windows so far are written.
     """
     for gap in parts.gaps(len(source)):
         entries = islice(source.entries(gap.start), gap.stop - gap.start)
         writer = PartWriter(parts, manifest, job, gap.start)
         try:
-            for batch in _batches(embedder, entries, job, gap):
-                writer.add(batch)
-                advance(len(batch))
+            for window in _windows(embedder, entries, job, gap):
+                writer.add(window)
+                advance(len(window))
                 if stopped():
                     break
         finally:
@@ -97,7 +97,7 @@ def stream_entries(embedder: Embedder, entries: Iterator[Entry], job: Job, first
 
 
 class PartWriter:
-    """Gathers whole batches to a part, and writes it when it is full or its time is up."""
+    """Gathers whole windows to a part, and writes it when it is full or its time is up."""
 
     def __init__(self, parts: PartsFolder, manifest: Manifest, job: Job, first: int) -> None:
         self._parts = parts
@@ -105,16 +105,16 @@ class PartWriter:
         self._job = job
         self._begin(first)
 
-    def add(self, batch: list[Result]) -> None:
-        """Take one batch. Raises InputError when its part is due and cannot be written."""
+    def add(self, window: list[Result]) -> None:
+        """Take one window. Raises InputError when its part is due and cannot be written."""
         part = self._part
-        for row, result in enumerate(batch, start=part.first + part.num_items):
+        for row, result in enumerate(window, start=part.first + part.num_items):
             if result.error is not None:
                 part.failures.append(Failure(row, result.entry.id, result.error.stage, result.error.reason))
             elif result.streamed.vector is not None:
                 part.ids.append(result.entry.id)
                 part.vectors.append(result.streamed.vector)
-        part.num_items += len(batch)
+        part.num_items += len(window)
         if part.num_items >= self._job.part_rows or time.monotonic() - self._since >= self._job.part_seconds:
             self.flush()
 
@@ -130,13 +130,16 @@ class PartWriter:
         self._since = time.monotonic()
 
 
-def _batches(embedder: Embedder, entries: Iterator[Entry], job: Job, gap: Span) -> Iterator[list[Result]]:
-    results = stream_entries(embedder, entries, job, gap.start)
+def _windows(embedder: Embedder, entries: Iterator[Entry], job: Job, gap: Span) -> Iterator[list[Result]]:
+    window: list[Result] = []
     done = gap.start
     try:
-        while batch := list(islice(results, job.batch_size)):
-            yield batch
-            done += len(batch)
+        for result in stream_entries(embedder, entries, job, gap.start):
+            window.append(result)
+            if result.streamed.ends_window:
+                yield window
+                done += len(window)
+                window = []
     except (EngineError, MemoryError) as error:
         seen = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         fix = "If memory ran out, free some and go on with --resume, or start afresh with a smaller --batch-size."

@@ -6,6 +6,14 @@
 
 from __future__ import annotations
 
-from mmalign_runtime.image.decode import ImageItem, Pixels, decode_image, describe
+from mmalign_runtime.image.decode import (
+    HeldImage,
+    ImageItem,
+    Pixels,
+    decode_held,
+    decode_image,
+    describe,
+    hold_image,
+)
 
-__all__ = ["ImageItem", "Pixels", "decode_image", "describe"]
+__all__ = ["HeldImage", "ImageItem", "Pixels", "decode_held", "decode_image", "describe", "hold_image"]

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import logging
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from PIL import ExifTags, Image
 
@@ -17,11 +20,11 @@ from mmalign_runtime.errors import ItemError
 from mmalign_runtime.image.arrays import Pixels, check_array
 from mmalign_runtime.image.colour import to_rgb
 from mmalign_runtime.image.limits import check_size
-from mmalign_runtime.image.opening import ImageItem, open_image
+from mmalign_runtime.image.opening import ImageItem, hold, open_image
 from mmalign_runtime.image.refusal import Refusal
 from mmalign_runtime.spec import ImageSpec
 
-__all__ = ["ImageItem", "Pixels", "decode_image", "describe"]
+__all__ = ["HeldImage", "ImageItem", "Pixels", "decode_held", "decode_image", "describe", "hold_image"]
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +56,13 @@ _UPRIGHT = {
 }
 
 
+class HeldImage(msgspec.Struct, frozen=True):
+    """An item that hangs on nothing of its caller's any more, so that another thread may decode it; and its name."""
+
+    item: ImageItem
+    source: str
+
+
 def decode_image(item: ImageItem, spec: ImageSpec, *, index: int = 0) -> Pixels:
     """Decode one item to (H, W, 3) uint8 RGB, C-contiguous, to be read only.
 
@@ -67,9 +77,30 @@ def decode_image(item: ImageItem, spec: ImageSpec, *, index: int = 0) -> Pixels:
     Raises ItemError carrying `index`, the item's name and the stage: "open" when there is no such file or it is no
     image, "decode" when it is truncated, outside `spec.limits`, or its pixels have no agreed meaning.
     """
+    return decode_held(hold_image(item, spec, index=index), spec, index=index)
+
+
+def hold_image(item: ImageItem, spec: ImageSpec, *, index: int = 0) -> HeldImage:
+    """Read what only the caller's own thread may touch: a file object, and a PIL image that is not loaded yet.
+
+    Raises ItemError as `decode_image` does.
+    """
     source = describe(item)
+    with _named(index, source):
+        return HeldImage(hold(item, spec), source)
+
+
+def decode_held(held: HeldImage, spec: ImageSpec, *, index: int = 0) -> Pixels:
+    """Decode a held item as `decode_image` does. Safe to call from any thread."""
+    with _named(index, held.source):
+        return _decode(held.item, spec, held.source)
+
+
+@contextmanager
+def _named(index: int, source: str) -> Iterator[None]:
+    """Make an ItemError of whatever is wrong with one item."""
     try:
-        return _decode(item, spec, source)
+        yield
     except Refusal as refusal:
         raise ItemError(index, source, refusal.stage, refusal.reason) from refusal
     except FileNotFoundError as error:

@@ -36,28 +36,40 @@ _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _BASE64 = re.compile(r"[A-Za-z0-9+/\s]{64,}={0,2}\s*")
 
 
-@contextmanager
-def open_image(item: object, spec: ImageSpec) -> Iterator[Image.Image]:
-    """Yield a picture that is inside the spec's limits. Raises Refusal, and what Pillow raises on damaged headers."""
+def hold(item: ImageItem, spec: ImageSpec) -> ImageItem:
+    """Return an item that no longer hangs on its caller: the bytes of a file object or of a JPEG that is only open, a
+    PIL image with its pixels. Raises Refusal, and what Pillow raises on damaged files.
+    """
     if isinstance(item, Image.Image):
         check_size(item.size, spec)
         raw = unread_bytes(item)
-        if raw is None:
-            yield item
-            return
-        item = raw
+        if raw is not None:
+            return raw
+        item.load()
+    elif callable(getattr(item, "read", None)):
+        return _read_file(cast("IO[bytes]", item), spec.limits)
+    return item
+
+
+@contextmanager
+def open_image(item: ImageItem, spec: ImageSpec) -> Iterator[Image.Image]:
+    """Yield the picture of a held item if it is inside the spec's limits.
+
+    Raises Refusal, and what Pillow raises on damaged headers.
+    """
+    if isinstance(item, Image.Image):
+        yield item
+        return
     with closing(_stream(item, spec.limits)) as stream:
         yield _open_stream(stream, spec)
 
 
-def _stream(item: object, limits: ImageLimits) -> IO[bytes]:
+def _stream(item: ImageItem, limits: ImageLimits) -> IO[bytes]:
     if isinstance(item, str | Path):
         return _open_path(item, limits)
     if isinstance(item, bytes):
         check_bytes(len(item), limits)
         return io.BytesIO(item)
-    if callable(getattr(item, "read", None)):
-        return io.BytesIO(_read_file(cast("IO[bytes]", item), limits))
     raise Refusal("open", _no_item(item))
 
 

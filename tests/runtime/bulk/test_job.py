@@ -16,6 +16,7 @@ from mmalign_runtime.errors import InputError, ItemError
 from mmalign_runtime.streaming import StreamedItem
 
 pytest.importorskip("pyarrow", reason="Parquet needs pyarrow, the extra mmalign-runtime[parquet]")
+pytestmark = pytest.mark.usefixtures("window_of_one_batch")
 
 NUM_TEXTS = 21
 BAD = 5

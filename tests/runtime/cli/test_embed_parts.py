@@ -10,6 +10,7 @@ from mmalign_runtime.bulk.rows import read_failures
 from mmalign_runtime.errors import InputError
 
 pytest.importorskip("pyarrow", reason="Parquet needs pyarrow, the extra mmalign-runtime[parquet]")
+pytestmark = pytest.mark.usefixtures("window_of_one_batch")
 
 NUM_TEXTS = 10
 BAD = 3

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mmalign_runtime.image.opening import open_image
+from mmalign_runtime.image.opening import hold, open_image
 from mmalign_runtime.image.refusal import Refusal
 from mmalign_runtime.spec import ImageLimits, ImageSpec
 from tests.runtime.pictures import noise, png, saved
@@ -21,7 +21,7 @@ def test_a_path_is_closed_and_a_caller_s_file_stays_open(tmp_path: Path) -> None
     path = tmp_path / "dog.png"
     path.write_bytes(RAW)
     before = num_open_files()
-    with path.open("rb") as file, open_image(file, SPEC) as image:
+    with path.open("rb") as file, open_image(hold(file, SPEC), SPEC) as image:
         assert image.size == (7, 5)
         assert not file.closed
     with open_image(path, SPEC):
@@ -59,6 +59,6 @@ def test_a_file_object_is_read_no_further_than_the_limit() -> None:
             return bytes(size)
 
     endless = Endless()
-    with pytest.raises(Refusal, match="bytes are more than the 10000"), open_image(endless, SPEC):
-        pass
+    with pytest.raises(Refusal, match="bytes are more than the 10000"):
+        hold(endless, SPEC)
     assert endless.num_read == SPEC.limits.max_bytes + 1

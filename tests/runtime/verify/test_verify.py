@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from mmalign_runtime.errors import BundleError, BundleFormatError, BundleIntegri
 from mmalign_runtime.info import RuntimeInfo, TowerInfo
 from mmalign_runtime.spec import SPEC_NAME, BundleSpec
 from mmalign_runtime.streaming import Vectors
+from mmalign_runtime.tokenizer import TokenBatch
 from mmalign_runtime.verify import CheckResult, VerifyReport, verify_bundle, verify_embedder
 from mmalign_runtime.verify.float32 import check_float32, check_placement
 
@@ -86,16 +88,17 @@ def test_a_vector_that_depends_on_its_neighbours_is_found(embedder: Embedder, mo
 
 def test_a_vector_that_depends_on_other_threads_is_found(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
     inside: list[int] = []
-    whole = TextEncoder.vectors
+    whole = TextEncoder.tower
 
-    def race(encoder: TextEncoder, texts: list[str]) -> Vectors:
+    def race(encoder: TextEncoder, tokens: TokenBatch) -> Vectors:
         inside.append(1)
-        found = whole(encoder, texts)
+        found = whole(encoder, tokens)
+        time.sleep(0.01)  # long enough for another thread to come in
         moved = np.float32(1e-5) * (len(inside) > 1)
         inside.pop()
         return found + moved
 
-    monkeypatch.setattr(TextEncoder, "vectors", race)
+    monkeypatch.setattr(TextEncoder, "tower", race)
     report = verify_embedder(embedder)
     assert check(report, "text batch").passed
     assert not check(report, "concurrency").passed
