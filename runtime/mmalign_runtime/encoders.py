@@ -20,8 +20,10 @@ from mmalign_runtime.tokenizer import TextTokenizer, TokenBatch, TokenRow, check
 
 # float16 keeps three digits; a tower that lost its normalisation is off by far more.
 _LENGTH_BOUND = 5e-3
-# On a CPU a run is no quicker for more tokens, and what it keeps of them leaves the caches.
-_TOKEN_BUDGET = 1024
+# On a CPU what a run keeps of more images or tokens leaves the caches: measured on 2 cores, with the demo's towers and
+# the reference's (docs/decisions.md). Another device takes whole batches.
+_MOST_IMAGES = 8
+_TOKEN_BUDGET = 512
 
 
 class ImageEncoder:
@@ -39,6 +41,7 @@ class ImageEncoder:
         # With one thread on the CPU there is nothing that preparing could overlap with.
         is_alone = options.provider == "cpu" and options.pool.num_threads == 1
         self.num_workers = 0 if is_alone else options.pool.num_threads
+        self.most_at_once = _MOST_IMAGES if options.provider == "cpu" else None
 
     def hold(self, item: ImageItem, index: int) -> HeldImage:
         """Read what only the caller's thread may read of an item. Raises ItemError."""

@@ -35,6 +35,7 @@ class ImageStages(Protocol):
     """What becomes of an image, one stage after the other."""
 
     num_workers: int
+    most_at_once: int | None
 
     def hold(self, item: ImageItem, index: int) -> HeldImage:
         """Read what only the caller's thread may read. Raises ItemError."""
@@ -56,12 +57,13 @@ class ImageStages(Protocol):
 def stream_images(
     items: Iterable[ImageItem], stages: ImageStages, batch_size: int, on_error: OnError
 ) -> Iterator[StreamedItem]:
-    """Yield the items' vectors, in order.
+    """Yield the items' vectors, in order; no batch has more than `batch_size` images, or than suits the tower.
 
     Raises ValueError at once, before the first item, for settings that make no sense.
     """
     check_settings(batch_size, on_error)
-    return _stream(_Batches(items, batch_size), stages, on_error)
+    size = batch_size if stages.most_at_once is None else min(batch_size, stages.most_at_once)
+    return _stream(_Batches(items, size), stages, on_error)
 
 
 def _stream(batches: _Batches, stages: ImageStages, on_error: OnError) -> Iterator[StreamedItem]:

@@ -20,6 +20,7 @@ class FakeStages:
 
     def __init__(self, num_workers: int = 2, broken: tuple[int, ...] = ()) -> None:
         self.num_workers = num_workers
+        self.most_at_once: int | None = None
         self.broken = broken
         self.threads: set[int] = set()
         self.batches: list[list[int]] = []
@@ -73,6 +74,14 @@ def test_items_come_in_order_in_the_same_batches(num_workers: int, num_items: in
     assert stages.batches == [list(range(start, min(start + batch_size, num_items))) for start in starts]
     last = {min(start + batch_size, num_items) - 1 for start in starts}
     assert {result.index for result in results if result.ends_window} == last
+
+
+def test_batches_are_no_larger_than_suits_the_tower() -> None:
+    for batch_size, expected in ((2, [[0, 1], [2, 3], [4]]), (4, [[0, 1, 2], [3, 4]]), (32, [[0, 1, 2], [3, 4]])):
+        stages = FakeStages()
+        stages.most_at_once = 3
+        run(stages, range(5), batch_size)
+        assert stages.batches == expected
 
 
 def test_a_batch_is_prepared_while_the_tower_runs_on_the_one_before() -> None:
