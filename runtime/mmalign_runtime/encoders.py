@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmalign_runtime.bundle import Bundle
-from mmalign_runtime.engine.session import OnnxSession, SessionOptions
+from mmalign_runtime.engine.engines import open_session
+from mmalign_runtime.engine.session import ComputePrecision, SessionOptions
 from mmalign_runtime.engine.threads import limit_tokenizer_threads
 from mmalign_runtime.errors import EngineError
 from mmalign_runtime.image import ImageItem, decode_image
 from mmalign_runtime.preprocess import Preprocessor
-from mmalign_runtime.spec import ImageLimits, Precision
+from mmalign_runtime.spec import ImageLimits
 from mmalign_runtime.streaming import Vectors
 from mmalign_runtime.tokenizer import TextTokenizer, TokenBatch, check_text
 
@@ -26,14 +27,14 @@ class ImageEncoder:
     """The image side: decode, preprocess, tower. `limits` take the place of the bundle's own, when given."""
 
     def __init__(
-        self, bundle: Bundle, precision: Precision, options: SessionOptions, limits: ImageLimits | None = None
+        self, bundle: Bundle, precision: ComputePrecision, options: SessionOptions, limits: ImageLimits | None = None
     ) -> None:
         files = bundle.spec.image
         self.files = files
         self._checked = UnitVectors(bundle.spec.embed_dim, f"{bundle.path}: the image tower")
         self.spec = msgspec.structs.replace(files.spec, limits=limits) if limits else files.spec
         self.preprocess = Preprocessor(bundle.source(files.preprocess), options.pool)
-        self.session = _session(bundle, bundle.model("image", precision), options)
+        self.session = open_session(bundle, "image", precision, (files.input_name,), options)
 
     def pixel_values(self, item: ImageItem, index: int) -> NDArray[np.float32]:
         """Return one item's (1, 3, S, S) float32. Raises ItemError."""
@@ -52,7 +53,7 @@ class ImageEncoder:
 class TextEncoder:
     """The text side: tokenize, tower."""
 
-    def __init__(self, bundle: Bundle, precision: Precision, options: SessionOptions) -> None:
+    def __init__(self, bundle: Bundle, precision: ComputePrecision, options: SessionOptions) -> None:
         files = bundle.spec.text
         self.files = files
         self._checked = UnitVectors(bundle.spec.embed_dim, f"{bundle.path}: the text tower")
@@ -60,7 +61,7 @@ class TextEncoder:
         self.tokenizer = TextTokenizer.from_bytes(bundle.read(files.tokenizer), files.tokenizer, files.spec)
         # Texts differ in length, so a batch seldom has the shape of the last one.
         varying = msgspec.structs.replace(options, reuse_memory_plan=False)
-        self.session = _session(bundle, bundle.model("text", precision), varying)
+        self.session = open_session(bundle, "text", precision, files.input_names, varying)
 
     def checked(self, text: str, index: int) -> str:
         """Return the text itself. Raises ItemError when it cannot be tokenized."""
@@ -98,9 +99,3 @@ class UnitVectors:
             reason = f"{self._name} gave a vector whose length is off by {moved:.2g}, expected 1"
             raise EngineError(f"{reason}: its weights or this provider are broken. Run `mmalign verify`.")
         return vectors
-
-
-def _session(bundle: Bundle, name: str, options: SessionOptions) -> OnnxSession:
-    session = OnnxSession(bundle.source(name), f"{bundle.path / name}", options)
-    bundle.check_unchanged(name)  # nor while it was loaded
-    return session

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias, cast, get_args
 import typer
 
 from mmalign_runtime.engine.providers import Provider
+from mmalign_runtime.engine.session import BFLOAT16, ComputePrecision
 from mmalign_runtime.errors import InputError
 from mmalign_runtime.spec import Modality, Precision
 
@@ -18,7 +19,10 @@ BundleArgument: TypeAlias = Annotated[
     Path, typer.Argument(metavar="BUNDLE", help="The bundle: a folder, or a .mmalign file.", show_default=False)
 ]
 ProviderOption: TypeAlias = Annotated[str, typer.Option(help="auto, cpu, cuda, tensorrt or openvino.")]
-PrecisionOption: TypeAlias = Annotated[str, typer.Option(help="fp32, fp16 or int8, as the bundle offers.")]
+EngineOption: TypeAlias = Annotated[str, typer.Option(help="onnxruntime, openvino or aotinductor, as installed.")]
+PrecisionOption: TypeAlias = Annotated[
+    str, typer.Option(help="fp32, fp16 or int8, as the bundle offers; bf16 with engine openvino.")
+]
 ThreadsOption: TypeAlias = Annotated[
     int | None, typer.Option(min=1, help="Threads; default: what the container allows.", show_default=False)
 ]
@@ -30,9 +34,9 @@ def as_provider(word: str) -> Provider:
     return cast("Provider", _one_of(word, get_args(Provider), "--provider"))
 
 
-def as_precision(word: str) -> Precision:
+def as_precision(word: str) -> ComputePrecision:
     """Return the precision of that name. Raises InputError naming the choices."""
-    return cast("Precision", _one_of(word, get_args(Precision), "--precision"))
+    return cast("ComputePrecision", _one_of(word, (*get_args(Precision), BFLOAT16), "--precision"))
 
 
 def as_modality(word: str) -> Modality:

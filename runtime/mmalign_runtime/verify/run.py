@@ -11,8 +11,9 @@ import msgspec
 from mmalign_runtime.bundle import open_bundle
 from mmalign_runtime.embedder import Embedder
 from mmalign_runtime.engine.providers import Provider
+from mmalign_runtime.engine.session import DEFAULT_ENGINE, ComputePrecision
 from mmalign_runtime.errors import BundleFormatError, VerificationError
-from mmalign_runtime.spec import Parity, Precision
+from mmalign_runtime.spec import Parity
 from mmalign_runtime.verify.against import compare
 from mmalign_runtime.verify.float32 import check_float32, check_placement
 from mmalign_runtime.verify.golden_cases import GoldenRun, run_golden
@@ -23,21 +24,22 @@ from mmalign_runtime.verify.report import CaseResult, CheckResult, VerifyReport
 def verify_bundle(
     path: str | Path,
     *,
+    engine: str = DEFAULT_ENGINE,
     provider: Provider = "auto",
-    precision: Precision = "fp32",
+    precision: ComputePrecision = "fp32",
     num_threads: int | None = None,
     against: str | Path | None = None,
 ) -> VerifyReport:
-    """Verify a bundle with the provider, precision and threads that will serve.
+    """Verify a bundle with the engine, provider, precision and threads that will serve.
 
     `against` is another bundle, which embeds the same items. Every file is hashed, whatever is remembered of it. Raises
-    BundleError when a bundle cannot be used at all, ProviderError when the provider is not there.
+    BundleError when a bundle cannot be used at all, ProviderError when the engine or provider is not there.
     """
     started = perf_counter()
 
     def load(bundle: str | Path) -> Embedder:
         opened = open_bundle(bundle, use_memory=False)
-        return Embedder(opened, provider=provider, precision=precision, num_threads=num_threads)
+        return Embedder(opened, engine=engine, provider=provider, precision=precision, num_threads=num_threads)
 
     with load(path) as embedder:
         if against is None:
@@ -50,7 +52,7 @@ def verify_bundle(
 
 def verify_embedder(embedder: Embedder, *, against: Embedder | None = None) -> VerifyReport:
     """Verify the towers that an embedder has, as it stands."""
-    golden = run_golden(embedder, _bounds(embedder.bundle.spec.parity, embedder.precision))
+    golden = run_golden(embedder, _bounds(embedder.bundle.spec.parity, embedder.engine.artifact(embedder.precision)))
     return VerifyReport(
         runtime=embedder.info(),
         bounds=golden.bounds,
@@ -81,13 +83,12 @@ def _checks(embedder: Embedder, golden: GoldenRun) -> tuple[CheckResult, ...]:
         checks.append(check_image_batch(embedder, golden.images, limit))
     checks.append(check_concurrency(embedder, golden.images, golden.texts, limit))
     checks.append(check_placement(embedder.info()))
-    if embedder.precision == "fp32" and not embedder.options.allow_tf32:
+    if embedder.precision == "fp32" and not embedder.options.allow_tf32 and embedder.engine.runs_onnx:
         checks.append(check_float32(embedder.options))
     return tuple(checks)
 
 
-def _bounds(parity: Sequence[Parity], precision: Precision) -> Parity:
-    artifact = f"onnx-{precision}"
+def _bounds(parity: Sequence[Parity], artifact: str) -> Parity:
     for entry in parity:
         if entry.artifact == artifact:
             return entry
