@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from mmalign_runtime.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from mmalign_runtime.bench.environment import Environment, cpu_model
+    from mmalign_runtime.bench.environment import Environment
     from mmalign_runtime.bench.plan import BenchPlan
     from mmalign_runtime.bench.report import BenchReport
     from mmalign_runtime.bench.run import run_bench
@@ -24,7 +24,6 @@ _HOMES = {
     "BenchReport": "report",
     "Environment": "environment",
     "StageTiming": "stages",
-    "cpu_model": "environment",
     "golden_images": "workload",
     "golden_texts": "workload",
     "run_bench": "run",
@@ -35,7 +34,6 @@ __all__ = [
     "BenchReport",
     "Environment",
     "StageTiming",
-    "cpu_model",
     "golden_images",
     "golden_texts",
     "run_bench",

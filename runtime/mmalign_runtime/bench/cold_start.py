@@ -69,6 +69,7 @@ def time_cold_start(embedder: Embedder, kind: Modality, num_starts: int) -> Cold
 def _options(embedder: Embedder) -> dict[str, object]:
     info = embedder.info()
     return {
+        "engine": info.engine,
         "provider": info.provider,
         "precision": info.precision,
         "num_threads": info.num_threads,

@@ -5,15 +5,13 @@ from __future__ import annotations
 import platform
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
 
 import msgspec
 
 from mmalign_runtime.embedder import Embedder
 from mmalign_runtime.engine.providers import import_onnxruntime
 from mmalign_runtime.info import RuntimeInfo
-
-_CPU_INFO = Path("/proc/cpuinfo")
+from mmalign_runtime.machine import cpu_name
 
 
 class Environment(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,17 +30,10 @@ def environment_card(embedder: Embedder) -> Environment:
     """Describe this machine and what the embedder chose on it."""
     return Environment(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
-        cpu=cpu_model(),
+        cpu=cpu_name(),
         platform=platform.platform(),
         python=platform.python_version(),
         mmalign_runtime=version("mmalign-runtime"),
         onnxruntime=str(import_onnxruntime().__version__),
         runtime=embedder.info(),
     )
-
-
-def cpu_model(cpu_info: Path = _CPU_INFO) -> str:
-    """Return the processor's name as Linux gives it, elsewhere as the platform module does."""
-    lines = cpu_info.read_text().splitlines() if cpu_info.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

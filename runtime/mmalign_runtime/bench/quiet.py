@@ -31,7 +31,7 @@ _EVERY_S = 0.4
 _MIN_REFERENCES = 20
 
 
-class Machine(msgspec.Struct, frozen=True, kw_only=True):
+class Quietness(msgspec.Struct, frozen=True, kw_only=True):
     """How quiet the machine was. `noise` says what was seen against which limit; empty on a quiet machine.
 
     `spread` is p90 over p50 of the references, `drift` the median of their last third over that of their first, either
@@ -71,7 +71,7 @@ class Watch:
         if perf_counter() - self._last >= _EVERY_S:
             self._measure()
 
-    def verdict(self) -> Machine:
+    def verdict(self) -> Quietness:
         """End the watch and say how quiet it was."""
         while len(self._references_s) < _MIN_REFERENCES:
             self._measure()
@@ -100,7 +100,7 @@ class Watch:
         return max(1, round(_REFERENCE_S / block_s))
 
 
-def judge(references_s: Sequence[float], others_share: float | None, steal_share: float | None) -> Machine:
+def judge(references_s: Sequence[float], others_share: float | None, steal_share: float | None) -> Quietness:
     """Say how quiet a machine was, from the durations of the reference work in the order they were taken."""
     p50, p90 = np.percentile(references_s, (50, 90))
     third = max(1, len(references_s) // 3)
@@ -115,7 +115,7 @@ def judge(references_s: Sequence[float], others_share: float | None, steal_share
         noise.append(f"other processes took {others_share:.0%} of the processors (limit {OTHERS_LIMIT:.0%})")
     if steal_share is not None and steal_share > STEAL_LIMIT:
         noise.append(f"the host took {steal_share:.0%} of the processors (limit {STEAL_LIMIT:.0%})")
-    return Machine(
+    return Quietness(
         num_references=len(references_s),
         reference_ms=float(p50) * 1000,
         spread=spread,

@@ -10,7 +10,7 @@ from mmalign_runtime.bench.cold_start import ColdStart
 from mmalign_runtime.bench.environment import Environment
 from mmalign_runtime.bench.memory import Memory
 from mmalign_runtime.bench.open_loop import OpenLoop
-from mmalign_runtime.bench.quiet import Machine
+from mmalign_runtime.bench.quiet import Quietness
 from mmalign_runtime.bench.stages import StageTiming
 from mmalign_runtime.bench.workload import Skipped
 
@@ -27,6 +27,6 @@ class BenchReport(msgspec.Struct, frozen=True, kw_only=True):
     open_loop: tuple[OpenLoop, ...] = ()
     cold_starts: tuple[ColdStart, ...] = ()
     memory: Memory | None = None
-    machine: Machine | None = None
+    quietness: Quietness | None = None
     skipped: tuple[Skipped, ...] = ()
     seconds: float = 0.0

@@ -77,7 +77,7 @@ def run_bench(
         open_loop=tuple(open_loop),
         cold_starts=tuple(cold_starts),
         memory=memory,
-        machine=watch.verdict(),
+        quietness=watch.verdict(),
         skipped=tuple(item for side in sides for item in side.skipped),
         seconds=perf_counter() - started,
     )

@@ -31,25 +31,26 @@ JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON.
 
 def as_provider(word: str) -> Provider:
     """Return the provider of that name. Raises InputError naming the choices."""
-    return cast("Provider", _one_of(word, get_args(Provider), "--provider"))
+    return cast("Provider", one_of(word, get_args(Provider), "--provider"))
 
 
 def as_precision(word: str) -> ComputePrecision:
     """Return the precision of that name. Raises InputError naming the choices."""
-    return cast("ComputePrecision", _one_of(word, (*get_args(Precision), BFLOAT16), "--precision"))
+    return cast("ComputePrecision", one_of(word, (*get_args(Precision), BFLOAT16), "--precision"))
 
 
 def as_modality(word: str) -> Modality:
     """Return the modality of that name. Raises InputError naming the choices."""
-    return cast("Modality", _one_of(word, get_args(Modality), "--kind"))
+    return cast("Modality", one_of(word, get_args(Modality), "--kind"))
 
 
 def as_on_failure(word: str) -> OnFailure:
     """Return the way to meet a bad item of that name. Raises InputError naming the choices."""
-    return cast("OnFailure", _one_of(word, ("record", "skip", "raise"), "--on-error"))
+    return cast("OnFailure", one_of(word, ("record", "skip", "raise"), "--on-error"))
 
 
-def _one_of(word: str, choices: tuple[str, ...], option: str) -> str:
+def one_of(word: str, choices: tuple[str, ...], option: str) -> str:
+    """Return the word. Raises InputError naming the choices when it is none of them."""
     if word not in choices:
         raise InputError(f"{option} {word!r} is not known; choose one of {', '.join(choices)}.")
     return word

@@ -1,29 +1,109 @@
 import json
 from pathlib import Path
 
+import pytest
+
+STAGES = ("--only", "stages", "--rounds", 1)
+
 
 def test_a_table_and_a_file_are_written(cli, tiny_bundle: Path, tmp_path: Path) -> None:
     path = tmp_path / "bench.json"
-    result = cli("bench", tiny_bundle, "--rounds", 1, "--batch-size", 1, "--batch-size", 2, "--json", path)
+    result = cli("bench", tiny_bundle, *STAGES, "--batch-size", 1, "--batch-size", 2, "--json", path)
     assert result.code == 0
     assert all(stage in result.out for stage in ("decode", "preprocess", "tokenize", "tower", "total"))
     assert {row["batch_size"] for row in json.loads(path.read_text())["timings"]} == {1, 2}
 
 
+def test_conclusions_come_before_tables_and_every_table_fits_80_columns(
+    cli, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    result = cli("bench", tiny_bundle, "--seconds", 1, "--starts", 1, "--batch-size", 1, "--rate", 50)
+    assert result.code == 0
+    words = (
+        "machine: ",
+        "one at a time",
+        "in bulk",
+        "arriving at any time",
+        "cold start",
+        "stages, one after the other",
+    )
+    places = [result.out.index(word) for word in words]
+    assert places == sorted(places)
+    assert all(f"{title}:" in result.out for title in ("in bulk", "closed loop", "open loop", "cold start"))
+    assert "…" not in result.out
+    assert max(map(len, result.out.splitlines())) <= 80
+
+
+def test_progress_is_told_on_stderr(cli, tiny_bundle: Path) -> None:
+    result = cli("bench", tiny_bundle, *STAGES, "--json", "-")
+    assert [line for line in result.err.splitlines() if line] == [
+        "every item once",
+        "stages of images",
+        "stages of texts",
+    ]
+
+
 def test_json_to_stdout_stands_alone(cli, tiny_bundle: Path) -> None:
-    result = cli("bench", tiny_bundle, "--rounds", 1, "--batch-size", 1, "--threads", 1, "--json", "-")
+    result = cli("bench", tiny_bundle, *STAGES, "--batch-size", 1, "--threads", 1, "--json", "-")
     report = json.loads(result.out)
     assert report["environment"]["runtime"]["num_threads"] == 1
 
 
 def test_images_and_texts_of_ones_own_are_used(cli, tiny_bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "texts.txt").write_text("a dog\na cat\n")
-    words = ("--texts", tmp_path / "texts.txt", "--images", tiny_bundle / "golden", "--rounds", 1, "--json", "-")
+    words = ("--texts", tmp_path / "texts.txt", "--images", tiny_bundle / "golden", *STAGES, "--json", "-")
     report = json.loads(cli("bench", tiny_bundle, *words).out)
     assert report["num_texts"] == 2
 
 
-def test_a_file_without_a_folder_is_refused_before_measuring(cli, tiny_bundle: Path, tmp_path: Path) -> None:
+def test_one_kind_alone(cli, tiny_bundle: Path) -> None:
+    report = json.loads(cli("bench", tiny_bundle, *STAGES, "--kind", "text", "--json", "-").out)
+    assert {row["kind"] for row in report["timings"]} == {"text"}
+    assert [tower["name"] for tower in report["environment"]["runtime"]["towers"]] == ["text"]
+
+
+def test_a_bad_image_is_left_out_and_named_or_raised(cli, tiny_bundle: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "bad.png").write_bytes(b"no picture")
+    (photos / "good.png").write_bytes((tiny_bundle / "golden" / "tiny.png").read_bytes())
+    words = ("bench", tiny_bundle, *STAGES, "--images", photos)
+    skipped = cli(*words)
+    assert skipped.code == 0
+    assert "1 items left out, which cannot be embedded" in skipped.out and "bad.png, " in skipped.out
+    raised = cli(*words, "--on-error", "raise")
+    assert raised.code == 2 and "bad.png" in raised.err
+
+
+def test_charts_are_drawn(cli, tiny_bundle: Path, tmp_path: Path) -> None:
+    result = cli("bench", tiny_bundle, *STAGES, "--charts", tmp_path / "charts")
+    assert result.code == 0
+    assert (tmp_path / "charts" / "stages.png").is_file()
+    assert str(tmp_path / "charts" / "stages.png") in result.out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--only", "everything"), "--only 'everything' is not known; choose one of stages, bulk"),
+        (("--arrivals", "bursty"), "--arrivals 'bursty' is not known; choose one of poisson, constant"),
+        (("--on-error", "record"), "--on-error 'record' is not known; choose one of raise, skip"),
+        (("--rate", 0), "expected more than 0"),
+        (("--kind", "sound"), "--kind 'sound' is not known"),
+    ],
+)
+def test_words_that_are_not_known_are_refused_before_measuring(cli, tiny_bundle: Path, words, said: str) -> None:
+    result = cli("bench", tiny_bundle, *words)
+    assert result.code == 2
+    assert said in result.err
+
+
+def test_places_that_cannot_be_written_are_refused_before_measuring(cli, tiny_bundle: Path, tmp_path: Path) -> None:
     result = cli("bench", tiny_bundle, "--json", tmp_path / "missing" / "bench.json")
     assert result.code == 2
     assert "its folder does not exist" in result.err
+    (tmp_path / "file").write_text("")
+    result = cli("bench", tiny_bundle, "--charts", tmp_path / "file")
+    assert result.code == 2
+    assert "is a file, expected a folder" in result.err
