@@ -21,8 +21,17 @@ from mmalign_runtime.bundle import Bundle
 from mmalign_runtime.engine.external_data import check_closed
 from mmalign_runtime.engine.held import Held
 from mmalign_runtime.engine.providers import Provider, ProviderChoice, ResolvedProvider
-from mmalign_runtime.engine.session import BFLOAT16, ComputePrecision, Feeds, Model, NodeGroup, SessionOptions
-from mmalign_runtime.errors import BundleError, EngineError, MissingDependencyError, ProviderError
+from mmalign_runtime.engine.session import (
+    BFLOAT16,
+    ComputePrecision,
+    Feeds,
+    Model,
+    NodeGroup,
+    SessionOptions,
+    one_line,
+    run_failed,
+)
+from mmalign_runtime.errors import BundleError, MissingDependencyError, ProviderError
 from mmalign_runtime.spec import BundleSpec, Modality
 
 if TYPE_CHECKING:
@@ -109,11 +118,7 @@ class OpenVinoSession:
                 outputs = request.infer(dict(feeds), share_inputs=True, share_outputs=False)
                 return cast("NDArray[np.float32]", outputs[0])
         except RuntimeError as error:  # the only error that OpenVINO raises
-            shapes = ", ".join(f"{name} {array.shape}" for name, array in feeds.items())
-            reason = (
-                f"{self.name} failed on {shapes}: {_one_line(error)} Use a smaller batch_size, or free some memory."
-            )
-            raise EngineError(reason) from error
+            raise run_failed(self.name, feeds, error) from error
 
     def choices(self) -> tuple[ProviderChoice, ...]:
         """Return the device, with the options it was given."""
@@ -140,7 +145,7 @@ class _Loaded:
             self.compiled: CompiledModel = self.core.compile_model(self.core.read_model(source), _DEVICE, config)
         except RuntimeError as error:
             version = OpenVinoEngine().version()
-            raise BundleError(f"{model.name} cannot be loaded by OpenVINO {version}: {_one_line(error)}") from error
+            raise BundleError(f"{model.name} cannot be loaded by OpenVINO {version}: {one_line(error)}") from error
         self._idle: deque[InferRequest] = deque()
 
     @contextmanager
@@ -193,7 +198,3 @@ def _config(precision: ComputePrecision, options: SessionOptions) -> dict[str, s
         # Two sessions or two containers that pin their threads pin them to the same cores.
         "ENABLE_CPU_PINNING": "NO",
     }
-
-
-def _one_line(error: RuntimeError) -> str:
-    return " ".join(str(error).split())
