@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from mmalign_runtime.bundle import Bundle
 from mmalign_runtime.engine.onnxruntime import OnnxRuntimeEngine
-from mmalign_runtime.engine.session import ComputePrecision, Engine, Model, Session, SessionOptions
+from mmalign_runtime.engine.session import DEFAULT_ENGINE, ComputePrecision, Engine, Model, Session, SessionOptions
 from mmalign_runtime.errors import MissingDependencyError, ProviderError
 from mmalign_runtime.spec import Modality
 
 ENTRY_POINT_GROUP = "mmalign.engines"
 
-# The engines that mmalign's distributions bring, and how to get them.
-_INSTALL = {
-    "onnxruntime": "pip install 'mmalign-runtime[cpu]'",
-    "aotinductor": "pip install 'mmalign[cpu]'",
-}
+_OWN = (DEFAULT_ENGINE, "openvino")
+# Engines of mmalign's other distributions, and how to get them.
+_INSTALL = {"aotinductor": "pip install 'mmalign[cpu]'"}
 
 
 def find_engine(name: str) -> Engine:
@@ -27,8 +25,12 @@ def find_engine(name: str) -> Engine:
     Raises ProviderError when the name is not known, MissingDependencyError when the distribution that brings it is not
     installed.
     """
-    if name == "onnxruntime":
+    if name == DEFAULT_ENGINE:
         return OnnxRuntimeEngine()
+    if name == "openvino":
+        from mmalign_runtime.engine.openvino import OpenVinoEngine
+
+        return OpenVinoEngine()
     from importlib.metadata import entry_points  # takes longer than everything else here, and few need it
 
     found = {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
@@ -37,7 +39,7 @@ def find_engine(name: str) -> Engine:
         return engine
     if name in _INSTALL:
         raise MissingDependencyError(f"engine {name!r} is not installed. Run `{_INSTALL[name]}`.")
-    known = ", ".join(sorted({*_INSTALL, *found}))
+    known = ", ".join((*_OWN, *sorted({*_INSTALL, *found})))
     raise ProviderError(f"engine {name!r} is not known; choose one of {known}.")
 
 
@@ -45,8 +47,8 @@ def installed_engines() -> tuple[str, ...]:
     """Return the names of the engines whose libraries are here, the default first."""
     from importlib.metadata import entry_points
 
-    names = {*_INSTALL, *(entry.name for entry in entry_points(group=ENTRY_POINT_GROUP))}
-    return tuple(name for name in sorted(names, key=lambda name: (name != "onnxruntime", name)) if _is_installed(name))
+    others = sorted({entry.name for entry in entry_points(group=ENTRY_POINT_GROUP)})
+    return tuple(name for name in (*_OWN, *others) if _is_installed(name))
 
 
 def open_session(

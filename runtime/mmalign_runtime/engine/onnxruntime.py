@@ -23,8 +23,16 @@ from mmalign_runtime.engine.providers import (
     provider_choices,
     resolve_provider,
 )
-from mmalign_runtime.engine.session import BFLOAT16, ComputePrecision, Feeds, Model, NodeGroup, SessionOptions
-from mmalign_runtime.errors import BundleError, EngineError, ProviderError
+from mmalign_runtime.engine.session import (
+    BFLOAT16,
+    ComputePrecision,
+    Feeds,
+    Model,
+    NodeGroup,
+    SessionOptions,
+    run_failed,
+)
+from mmalign_runtime.errors import BundleError, ProviderError
 from mmalign_runtime.spec import BundleSpec, Modality, Precision
 
 if TYPE_CHECKING:
@@ -104,9 +112,7 @@ class OnnxSession:
             with self._turn():
                 outputs = session.run(self._output_names, dict(feeds))
         except _engine_errors(import_onnxruntime()) as error:
-            shapes = ", ".join(f"{name} {array.shape}" for name, array in feeds.items())
-            reason = f"{self.name} failed on {shapes}: {error} Use a smaller batch_size, or free some memory."
-            raise EngineError(reason) from error
+            raise run_failed(self.name, feeds, error) from error
         return cast("NDArray[np.float32]", outputs[0])
 
     def choices(self) -> tuple[ProviderChoice, ...]:

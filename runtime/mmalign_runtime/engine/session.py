@@ -17,6 +17,7 @@ from mmalign_runtime.bundle import Bundle
 from mmalign_runtime.bundle.contents import FileSource
 from mmalign_runtime.engine.pool import Pool
 from mmalign_runtime.engine.providers import Provider, ProviderChoice, ResolvedProvider
+from mmalign_runtime.errors import EngineError
 from mmalign_runtime.spec import BundleSpec, Modality, Precision
 
 Feeds: TypeAlias = Mapping[str, NDArray[np.generic]]
@@ -119,3 +120,14 @@ class Engine(Protocol):
         Raises ProviderError when the provider did not take it, BundleError when it cannot be loaded,
         BundleIntegrityError when it keeps weights elsewhere.
         """
+
+
+def run_failed(name: str, feeds: Feeds, error: Exception) -> EngineError:
+    """Return the error of a run that the engine gave up, with the shapes that it was given."""
+    shapes = ", ".join(f"{name} {array.shape}" for name, array in feeds.items())
+    return EngineError(f"{name} failed on {shapes}: {one_line(error)} Use a smaller batch_size, or free some memory.")
+
+
+def one_line(error: Exception) -> str:
+    """Return the message of an error, which some engines spread over many lines."""
+    return " ".join(str(error).split())

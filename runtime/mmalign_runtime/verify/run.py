@@ -11,7 +11,7 @@ import msgspec
 from mmalign_runtime.bundle import open_bundle
 from mmalign_runtime.embedder import Embedder
 from mmalign_runtime.engine.providers import Provider
-from mmalign_runtime.engine.session import DEFAULT_ENGINE, ComputePrecision
+from mmalign_runtime.engine.session import BFLOAT16, DEFAULT_ENGINE, ComputePrecision
 from mmalign_runtime.errors import BundleFormatError, VerificationError
 from mmalign_runtime.spec import Parity
 from mmalign_runtime.verify.against import compare
@@ -19,6 +19,11 @@ from mmalign_runtime.verify.float32 import check_float32, check_placement
 from mmalign_runtime.verify.golden_cases import GoldenRun, run_golden
 from mmalign_runtime.verify.invariance import bound, check_concurrency, check_image_batch, check_text_batch
 from mmalign_runtime.verify.report import CaseResult, CheckResult, VerifyReport
+
+# Lowest cosine and largest difference of golden cases computed in bfloat16 (OpenVINO 2026.4, AMX): ResNet-50 0.99998
+# and 0.0014, BERT-base 0.99990 and 0.0029, MiniLM 0.99990 and 0.0027, EfficientNet-Lite0 0.9916 and 0.024.
+_BF16_COSINE = 0.985
+_BF16_ABS = 0.05
 
 
 def verify_bundle(
@@ -52,12 +57,13 @@ def verify_bundle(
 
 def verify_embedder(embedder: Embedder, *, against: Embedder | None = None) -> VerifyReport:
     """Verify the towers that an embedder has, as it stands."""
-    golden = run_golden(embedder, _bounds(embedder.bundle.spec.parity, embedder.engine.artifact(embedder.precision)))
+    recorded = _recorded(embedder.bundle.spec.parity, embedder.engine.artifact(embedder.precision))
+    golden = run_golden(embedder, _computed(recorded, embedder.precision))
     return VerifyReport(
         runtime=embedder.info(),
         bounds=golden.bounds,
         cases=golden.results(),
-        checks=_checks(embedder, golden),
+        checks=_checks(embedder, golden, bound(embedder, recorded)),
         against=None if against is None else compare(against, embedder.bundle, golden),
     )
 
@@ -74,8 +80,7 @@ def require_golden(embedder: Embedder) -> None:
         )
 
 
-def _checks(embedder: Embedder, golden: GoldenRun) -> tuple[CheckResult, ...]:
-    limit = bound(embedder, golden.bounds)
+def _checks(embedder: Embedder, golden: GoldenRun, limit: float) -> tuple[CheckResult, ...]:
     checks = []
     if golden.texts:
         checks.append(check_text_batch(embedder, golden.texts, limit))
@@ -88,7 +93,15 @@ def _checks(embedder: Embedder, golden: GoldenRun) -> tuple[CheckResult, ...]:
     return tuple(checks)
 
 
-def _bounds(parity: Sequence[Parity], artifact: str) -> Parity:
+def _computed(recorded: Parity, precision: ComputePrecision) -> Parity:
+    """Return the bounds of a file computed in another precision than it is written in."""
+    if precision != BFLOAT16:
+        return recorded
+    artifact = f"{recorded.artifact} in {BFLOAT16}"
+    return msgspec.structs.replace(recorded, artifact=artifact, cosine_bound=_BF16_COSINE, abs_bound=_BF16_ABS)
+
+
+def _recorded(parity: Sequence[Parity], artifact: str) -> Parity:
     for entry in parity:
         if entry.artifact == artifact:
             return entry
