@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
-from mmalign_runtime.cli.options import BundleArgument, EngineOption, PrecisionOption, ProviderOption, ThreadsOption
+from mmalign_runtime.cli.bench_output import STDOUT, telling, write_report
+from mmalign_runtime.cli.options import BundleArgument, ProviderOption, ThreadsOption
 from mmalign_runtime.engine.session import DEFAULT_ENGINE
 from mmalign_runtime.errors import InputError
 
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from mmalign_runtime.bench import BenchReport
     from mmalign_runtime.spec import Modality
 
-_STDOUT = "-"
+ALL_ENGINES = "all"
 # Enough different items for a fair mean; more would cost time before anything is measured.
 _MAX_ITEMS = 128
 
@@ -59,9 +58,25 @@ def bench(
     on_error: Annotated[
         str, typer.Option(help="An item that cannot be embedded: skip (left out and reported) or raise.")
     ] = "skip",
-    engine: EngineOption = DEFAULT_ENGINE,
+    engine: Annotated[
+        str, typer.Option(help="onnxruntime, openvino or aotinductor; all: compare what is installed, and recommend.")
+    ] = DEFAULT_ENGINE,
+    goal: Annotated[
+        str | None,
+        typer.Option(help="Compare engines, precisions and threads for latency or throughput; default: latency."),
+    ] = None,
+    save_profile: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Write what is recommended, for `Embedder.load(profile=)`.", show_default=False
+        ),
+    ] = None,
+    even_if_noisy: Annotated[bool, typer.Option("--even-if-noisy", help="Recommend on a noisy machine too.")] = False,
     provider: ProviderOption = "auto",
-    precision: PrecisionOption = "fp32",
+    precision: Annotated[
+        str | None,
+        typer.Option(help="fp32 (default), fp16, int8 or bf16; compared: all there are, unless one is named."),
+    ] = None,
     threads: ThreadsOption = None,
     json: Annotated[
         str | None, typer.Option(metavar="FILE|-", help="Write the report as JSON to a file, or to stdout alone.")
@@ -70,14 +85,44 @@ def bench(
         Path | None, typer.Option(metavar="FOLDER", help="Draw the report as PNG files.", show_default=False)
     ] = None,
 ) -> None:
-    """Measure a bundle here: stages, throughput, latency under load, cold start, memory. About a minute."""
+    """Measure a bundle here in about a minute: stages, throughput, latency under load, cold start, memory.
+
+    With --engine all, --goal or --save-profile: compare what could run it here, and recommend.
+    """
     from mmalign_runtime.bench import BenchPlan, golden_images, golden_texts, run_bench
     from mmalign_runtime.bench.open_loop import Arrivals
     from mmalign_runtime.bench.plan import DEFAULT_BATCH_SIZES, PARTS, Part
+    from mmalign_runtime.cli.bench_tables import print_report
     from mmalign_runtime.cli.options import as_modality, as_precision, as_provider, one_of
     from mmalign_runtime.embedder import Embedder
     from mmalign_runtime.streaming import OnError
 
+    policy = cast("OnError", one_of(on_error, get_args(OnError), "--on-error"))
+    towers: tuple[Modality, ...] = ("image", "text") if kind is None else (as_modality(kind),)
+    _check_json(json)
+    if engine == ALL_ENGINES or goal is not None or save_profile is not None:
+        from mmalign_runtime.cli.bench_compare import Asked, compare_engines
+
+        _refuse_measuring_options(only, rounds, callers, rate, charts)
+        compare_engines(
+            bundle,
+            Asked(
+                images=None if images is None else _items(images, "image"),
+                texts=None if texts is None else cast("list[str]", _items(texts, "text")),
+                engine=engine,
+                goal=goal,
+                provider=as_provider(provider),
+                precision=None if precision is None else as_precision(precision),
+                num_threads=threads,
+                towers=towers,
+                batch_sizes=tuple(batch_size or ()),
+                even_if_noisy=even_if_noisy,
+                on_error=policy,
+            ),
+            save_profile=save_profile,
+            json=json,
+        )
+        return
     plan = BenchPlan(
         parts=tuple(cast("Part", one_of(word, PARTS, "--only")) for word in only) if only else PARTS,
         batch_sizes=tuple(batch_size or DEFAULT_BATCH_SIZES),
@@ -90,19 +135,19 @@ def bench(
         num_starts=starts,
     )
     plan.check()
-    policy = cast("OnError", one_of(on_error, get_args(OnError), "--on-error"))
-    _check_json(json)
     if charts is not None:
         _check_charts(charts)
-    embedder = Embedder.load(
-        bundle,
-        engine=engine,
-        provider=as_provider(provider),
-        precision=as_precision(precision),
-        num_threads=threads,
-        towers=("image", "text") if kind is None else (as_modality(kind),),
-    )
-    with embedder, _progress() as tell:
+    with (
+        Embedder.load(
+            bundle,
+            engine=engine,
+            provider=as_provider(provider),
+            precision=as_precision(precision or "fp32"),
+            num_threads=threads,
+            towers=towers,
+        ) as embedder,
+        telling() as tell,
+    ):
         report = run_bench(
             embedder,
             _items(images, "image") if images else golden_images(embedder.bundle),
@@ -111,7 +156,10 @@ def bench(
             on_error=policy,
             tell=tell,
         )
-    _write(report, json, charts)
+    drawn = [] if charts is None else _draw(report, charts)
+    write_report(report, json, print_report)
+    if drawn and json != STDOUT:
+        typer.echo(f"charts: {', '.join(map(str, drawn))}")
 
 
 def _items(source: str, kind: Modality) -> list[str | Path | bytes]:
@@ -121,7 +169,7 @@ def _items(source: str, kind: Modality) -> list[str | Path | bytes]:
 
 
 def _check_json(json: str | None) -> None:
-    if json is not None and json != _STDOUT and not Path(json).parent.is_dir():
+    if json is not None and json != STDOUT and not Path(json).parent.is_dir():
         raise InputError(f"{json} cannot be written: its folder does not exist. Make it first.")
 
 
@@ -133,34 +181,23 @@ def _check_charts(charts: Path) -> None:
         raise InputError(f"{charts} is a file, expected a folder to draw into. Name another with --charts.")
 
 
-@contextmanager
-def _progress() -> Iterator[Callable[[str], None]]:
-    """Say on stderr what is measured next: in one line that moves on a terminal, a line each elsewhere."""
-    from rich.console import Console
+def _draw(report: BenchReport, folder: Path) -> list[Path]:
+    from mmalign_runtime.bench.charts import draw_charts
 
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda what: console.print(f"{what}", highlight=False)
-        return
-    with console.status("loading") as status:
-        yield lambda what: status.update(f"{what}")
+    return draw_charts(report, folder)
 
 
-def _write(report: BenchReport, json: str | None, charts: Path | None) -> None:
-    import msgspec
-
-    from mmalign_runtime.cli.bench_tables import print_report
-
-    if charts is not None:
-        from mmalign_runtime.bench.charts import draw_charts
-
-        drawn = draw_charts(report, charts)
-    line = msgspec.json.encode(report).decode()
-    if json == _STDOUT:
-        typer.echo(line)
-        return
-    print_report(report)
-    if json is not None:
-        Path(json).write_text(line + "\n")
-    if charts is not None:
-        typer.echo(f"charts: {', '.join(map(str, drawn))}")
+def _refuse_measuring_options(
+    only: list[str] | None,
+    rounds: int | None,
+    callers: list[int] | None,
+    rate: list[float] | None,
+    charts: Path | None,
+) -> None:
+    given = {"--only": only, "--rounds": rounds, "--callers": callers, "--rate": rate, "--charts": charts}
+    named = [name for name, value in given.items() if value]
+    if named:
+        raise InputError(
+            f"{' and '.join(named)} belong to measuring one engine, not to comparing. Leave them out, or leave out "
+            "--engine all, --goal and --save-profile."
+        )
