@@ -31,7 +31,7 @@ EXIT_NOTHING_RECOMMENDED = 1
 _ALL = "all"
 _ADVICE = {
     "latency": "one item at a time, milliseconds (p50)",
-    "throughput": "items a second, at the best batch size of each",
+    "throughput": "items a second, at the best batch size tried",
 }
 
 
@@ -54,7 +54,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 def compare_engines(bundle: Path, asked: Asked, *, save_profile: Path | None, json: str | None) -> None:
     """Compare, print, and save the profile of what is recommended."""
     from mmalign_runtime.bench import golden_images, golden_texts
-    from mmalign_runtime.bench.compare.run import DEFAULT_BATCH_SIZES, Question, compare
+    from mmalign_runtime.bench.compare.run import Question, compare
+    from mmalign_runtime.bench.plan import DEFAULT_BATCH_SIZES
     from mmalign_runtime.bundle import open_bundle
     from mmalign_runtime.engine.engines import installed_engines
     from mmalign_runtime.profile import Goal
@@ -138,23 +139,21 @@ def _table(found: Comparison) -> Table:
     from rich.table import Table
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for column in ("engine", "precision", "threads", "waits"):
-        table.add_column(column, justify="right" if column == "threads" else "left")
+    table.add_column("candidate", no_wrap=True)
     kinds = list(dict.fromkeys(row.kind for each in found.contestants for row in each.measured))
-    for column in (*(f"{kind}s" for kind in kinds), "speed", "tries", "verified"):
+    of_batch = " (batch)" if found.goal == "throughput" else ""
+    for column in (*(f"{kind}s{of_batch}" for kind in kinds), "speed", "verified"):
         table.add_column(column, justify="right")
-    standing = max(each.score(found.goal) for each in found.contestants) if found.contestants else 1.0
+    best = max((each.score(found.goal) for each in found.contestants), default=1.0)
     for each in found.contestants:
-        one = each.candidate
-        style = "bold" if one == found.recommended else None
-        words = (one.engine, one.precision, str(one.num_threads), "spinning" if one.allow_spinning else "asleep")
-        speed = f"{each.score(found.goal) / standing:.2f}x"
+        speed = f"{each.score(found.goal) / best:.2f}x"
         verified = "yes" if each.is_verified else "-"
-        table.add_row(*words, *_figures(each, found.goal), speed, str(each.num_tries), verified, style=style)
+        style = "bold" if each.candidate == found.recommended else None
+        table.add_row(str(each.candidate), *_figures(each, found.goal), speed, verified, style=style)
     return table
 
 
 def _figures(each: Contestant, goal: Goal) -> list[str]:
     if goal == "latency":
         return [f"{row.p50_ms:.2f}" for row in each.best(goal)]
-    return [f"{row.items_per_s:.0f} (of {row.batch_size})" for row in each.best(goal)]
+    return [f"{row.items_per_s:.0f} ({row.batch_size})" for row in each.best(goal)]

@@ -3,6 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from mmalign_runtime import Embedder
+
 STAGES = ("--only", "stages", "--rounds", 1)
 
 
@@ -107,3 +109,41 @@ def test_places_that_cannot_be_written_are_refused_before_measuring(cli, tiny_bu
     result = cli("bench", tiny_bundle, "--charts", tmp_path / "file")
     assert result.code == 2
     assert "is a file, expected a folder" in result.err
+
+
+def test_engines_are_compared_and_the_profile_is_saved(cli, tiny_bundle: Path, tmp_path: Path) -> None:
+    path = tmp_path / "profile.json"
+    words = ("--engine", "all", "--precision", "fp32", "--threads", 1, "--even-if-noisy", "--save-profile", path)
+    result = cli("bench", tiny_bundle, *words)
+    assert result.code == 0
+    assert "For latency: " in result.out and "1 thread." in result.out
+    assert f'saved: {path}, for Embedder.load("{tiny_bundle}", profile="{path}")' in result.out
+    with Embedder.load(tiny_bundle, profile=path) as embedder:
+        assert embedder.info().num_threads == 1
+
+
+def test_on_a_noisy_machine_nothing_is_recommended_nor_saved(
+    cli, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mmalign_runtime.bench.quiet.SPREAD_LIMIT", 0.5)  # no machine is that steady
+    path = tmp_path / "profile.json"
+    words = ("--engine", "onnxruntime", "--goal", "throughput", "--threads", 1, "--batch-size", 1)
+    result = cli("bench", tiny_bundle, *words, "--precision", "fp32", "--save-profile", path)
+    assert result.code == 1
+    assert "Noisy machine" in result.out and "Nothing is recommended on a noisy machine" in result.out
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--goal", "cheap"), "--goal 'cheap' is not known; choose one of latency, throughput"),
+        (("--engine", "all", "--rate", 5), "--rate belong to measuring one engine, not to comparing"),
+        (("--engine", "tvm", "--goal", "latency"), "engine 'tvm' is not known"),
+        (("--save-profile", "missing/p.json"), "missing/p.json cannot be written: its folder does not exist"),
+    ],
+)
+def test_comparisons_that_make_no_sense_are_refused_at_once(cli, tiny_bundle: Path, words, said: str) -> None:
+    result = cli("bench", tiny_bundle, *words)
+    assert result.code == 2
+    assert said in result.err

@@ -21,7 +21,7 @@ Verify = Callable[[Candidate], object]
 Tell = Callable[[str], object]
 
 HEAT_BATCH_SIZE = 8
-_NUM_BASIC_TRIES, _NUM_FINAL_TRIES = 2, 5
+_NUM_BASIC_TRIES, _NUM_FINAL_TRIES = 2, 3
 # Far more than tries of one candidate differ by on a quiet machine, and, the first, than threads and spinning gain.
 _STILL_IN, _IN_FINAL = 1.5, 1.15
 _MAX_FINALISTS = 4

@@ -14,6 +14,7 @@ from mmalign_runtime.bench.compare.heats import Heats, Tell
 from mmalign_runtime.bench.compare.laps import Lap, Track, lap_items, works
 from mmalign_runtime.bench.compare.report import Comparison, Contestant
 from mmalign_runtime.bench.environment import environment_card
+from mmalign_runtime.bench.plan import DEFAULT_BATCH_SIZES
 from mmalign_runtime.bench.quiet import Watch
 from mmalign_runtime.bench.workload import usable_images, usable_texts
 from mmalign_runtime.bundle import Bundle
@@ -30,7 +31,6 @@ from mmalign_runtime.spec import Modality
 from mmalign_runtime.streaming import OnError
 from mmalign_runtime.verify import require_golden
 
-DEFAULT_BATCH_SIZES = (1, 4, 8, 16, 32)
 # Below it, two candidates are equals, and preference decides.
 _EQUAL = 1.03
 
@@ -60,8 +60,8 @@ def compare(
     """Compare what can run a bundle here, and recommend one candidate that passed `verify`.
 
     Nothing is recommended, and there is no profile, when nothing passed, or the machine was noisy and the question does
-    not say "even if". Raises InputError when a kind has no usable item, ProviderError when no engine can run the bundle
-    as asked, and as `Embedder.load` does when the default candidate cannot be loaded.
+    not say "even if". Raises InputError when a kind has no usable item, ProviderError or MissingDependencyError when no
+    engine can run the bundle as asked, and as `Embedder.load` does when the default candidate cannot be loaded.
     """
     started = perf_counter()
     basics = _basics(bundle, question)
@@ -129,6 +129,8 @@ def recommended(
 
 def _basics(bundle: Bundle, question: Question) -> list[Candidate]:
     """Return what is tried first, the default first of all."""
+    for name in question.engines:
+        find_engine(name).version()  # one that was asked for by name is known, and installed
     engines = [name for name in question.engines if supports(question.provider, name)]
     basics = basic_candidates(
         bundle,
