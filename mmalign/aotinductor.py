@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch._inductor.cpu_vec_isa import x86_isa_checker
-from torch._inductor.package import load_package
+from torch._inductor.package.package import load_package
 
 from mmalign_runtime.bundle import Bundle
 from mmalign_runtime.bundle.contents import FileSource
@@ -153,7 +153,7 @@ def _check_process(name: str) -> None:
 def _check_machine(path: str, name: str) -> None:
     """Raise BundleError unless the package was built for a processor like this one; nothing of it is run yet."""
     try:
-        built = torch._C._aoti.AOTIModelPackageLoader.load_metadata_from_package(path, _MODEL_NAME)
+        built = torch._C._aoti.AOTIModelPackageLoader.load_metadata_from_package(path, _MODEL_NAME)  # type: ignore[attr-defined]
     except RuntimeError as error:
         raise BundleError(
             f"{name} is no AOTInductor package that PyTorch {torch.__version__} reads: "
