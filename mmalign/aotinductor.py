@@ -33,6 +33,7 @@ from mmalign_runtime.engine.session import (
     NodeGroup,
     SessionOptions,
     one_line,
+    refuse_cache,
     run_failed,
 )
 from mmalign_runtime.errors import BundleError, EmbedderStateError, ProviderError
@@ -98,8 +99,9 @@ class AotInductorSession:
         """Load the package.
 
         Raises BundleError when it is none or was built for another kind of processor, EmbedderStateError in a child
-        that was forked after PyTorch ran in its parent.
+        that was forked after PyTorch ran in its parent, ProviderError when it is to be kept in the cache.
         """
+        refuse_cache("aotinductor", options)
         _check_process(model.name)
         self.name = model.name
         self.options = options
