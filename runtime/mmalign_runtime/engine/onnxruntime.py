@@ -188,6 +188,8 @@ def _keeping_options(ort: ModuleType, options: SessionOptions, folder: Path) -> 
     found.optimized_model_filepath = str(folder / GRAPH_NAME)
     found.add_session_config_entry("session.optimized_model_external_initializers_file_name", WEIGHTS_NAME)
     found.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", _MAPPED_FROM)
+    # In the order in which the kernels read them: nothing is left to be copied, by no process that maps them.
+    found.add_session_config_entry("session.save_external_prepacked_constant_initializers", "1")
     return found
 
 
