@@ -48,3 +48,4 @@ class RuntimeInfo(msgspec.Struct, frozen=True):
     towers: tuple[TowerInfo, ...]
     engine: str = DEFAULT_ENGINE
     engine_version: str = ""
+    cache: bool = False

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import platform
-from pathlib import Path
-
 import msgspec
 
 from mmalign_runtime.engine.engines import find_engine, installed_engines
+from mmalign_runtime.engine.processor import cpu_name
 from mmalign_runtime.engine.threads import available_threads
-
-_CPU_INFO = Path("/proc/cpuinfo")
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -25,13 +21,3 @@ def this_machine() -> Machine:
     """Return the machine that this process runs on."""
     versions = {name: find_engine(name).version() for name in installed_engines()}
     return Machine(cpu=cpu_name(), num_threads=available_threads(), engine_versions=versions)
-
-
-def cpu_name(cpu_info: Path = _CPU_INFO) -> str:
-    """Return the processor's name as the kernel gives it, or the architecture where it gives none."""
-    try:
-        lines = cpu_info.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, "") or platform.processor() or platform.machine()

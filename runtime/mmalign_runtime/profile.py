@@ -14,11 +14,12 @@ import msgspec
 from mmalign_runtime.atomic import replacing
 from mmalign_runtime.choices import BatchSizes, Choices
 from mmalign_runtime.engine.engines import find_engine
+from mmalign_runtime.engine.processor import cpu_name
 from mmalign_runtime.engine.providers import ResolvedProvider
 from mmalign_runtime.engine.session import ComputePrecision
 from mmalign_runtime.engine.threads import available_threads
 from mmalign_runtime.errors import MmalignError, ProfileError
-from mmalign_runtime.machine import Machine, cpu_name
+from mmalign_runtime.machine import Machine
 from mmalign_runtime.spec import BundleSpec, Modality
 from mmalign_runtime.strict_json import JsonError, read_json
 

@@ -61,7 +61,8 @@ def open_session(
     """
     engine = find_engine(options.engine)
     name = engine.model_file(bundle, tower, precision)
-    session = engine.open(Model(bundle.source(name), f"{bundle.path / name}", input_names, precision), options)
+    source, sha256 = bundle.source(name), bundle.spec.files[name]
+    session = engine.open(Model(source, f"{bundle.path / name}", input_names, precision, sha256), options)
     bundle.check_unchanged(name)  # nor while it was loaded
     return session
 

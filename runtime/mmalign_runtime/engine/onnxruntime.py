@@ -14,6 +14,7 @@ from mmalign_runtime.bundle import Bundle
 from mmalign_runtime.bundle.contents import FileSource
 from mmalign_runtime.engine.external_data import check_closed
 from mmalign_runtime.engine.held import Held
+from mmalign_runtime.engine.optimized import GRAPH_NAME, WEIGHTS_NAME, OptimizedGraph
 from mmalign_runtime.engine.providers import (
     Provider,
     ProviderChoice,
@@ -37,8 +38,11 @@ from mmalign_runtime.spec import BundleSpec, Modality, Precision
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
+    from onnxruntime import SessionOptions as OrtOptions
 
 _ERRORS_ONLY = 3
+# Smaller weights stay in the graph: a tensor in the file beside it costs more than it saves.
+_MAPPED_FROM = "1024"
 
 
 class OnnxRuntimeEngine:
@@ -73,23 +77,45 @@ class OnnxRuntimeEngine:
         return f"onnx-{precision}"
 
     def open(self, model: Model, options: SessionOptions) -> OnnxSession:
-        """Load an .onnx file. Raises as OnnxSession does."""
-        return OnnxSession(model.source, model.name, options)
+        """Load an .onnx file, or the optimised graph that is kept of it. Raises as OnnxSession does.
+
+        With `options.cache`, raises EngineError when the graph cannot be kept, ProviderError on another provider than
+        the CPU.
+        """
+        if not options.cache:
+            return OnnxSession(model.source, model.name, options)
+        if options.provider != "cpu":
+            reason = f"optimised graphs are kept for provider 'cpu', and {options.provider!r} was asked for"
+            raise ProviderError(f"{reason}. Leave out cache.")
+        return OnnxSession(self._kept(model, options), model.name, options, is_kept=True)
+
+    def _kept(self, model: Model, options: SessionOptions) -> Path:
+        assert model.sha256, "a graph is kept under the hash of its file"
+        graph = OptimizedGraph(model.sha256, self.version())
+
+        def write(folder: Path) -> None:
+            check_closed(model.source, model.name)
+            _create(model.source, model.name, options, _keeping_options(import_onnxruntime(), options, folder))
+
+        return graph.path() or graph.make(write)
 
 
 class OnnxSession:
     """An onnxruntime session over one graph. `run` is safe to call from many threads at once."""
 
-    def __init__(self, source: FileSource, name: str, options: SessionOptions) -> None:
+    def __init__(self, source: FileSource, name: str, options: SessionOptions, *, is_kept: bool = False) -> None:
         """Load the graph from a path or from bytes; `name` stands for it in messages.
 
+        `is_kept` says that it is one of OptimizedGraph's: as onnxruntime optimised it, with weights beside it.
         Raises ProviderError when the provider did not take the graph, BundleError when the file is no ONNX model,
         BundleIntegrityError when it keeps weights elsewhere.
         """
-        check_closed(source, name)
+        if not is_kept:
+            check_closed(source, name)
         self.name = name
         self.options = options
-        session = _create(source, name, options)
+        ort = import_onnxruntime()
+        session = _create(source, name, options, _kept_options(ort, options) if is_kept else _ort_options(ort, options))
         self._session = Held(session, name)
         self._output_names = [output.name for output in session.get_outputs()]
         first = session.get_providers()[0]
@@ -134,13 +160,13 @@ class OnnxSession:
         self._session.close()
 
 
-def _create(source: FileSource, name: str, options: SessionOptions) -> InferenceSession:
+def _create(source: FileSource, name: str, options: SessionOptions, ort_options: OrtOptions) -> InferenceSession:
     ort = import_onnxruntime()
     providers = [(choice.name, choice.options) for choice in _choices(options)]
     model = str(source) if isinstance(source, Path) else source
     try:
         # Without enable_fallback=0, an error of CUDA during a run would make onnxruntime go on on the CPU.
-        session = ort.InferenceSession(model, _ort_options(ort, options), providers=providers, enable_fallback=0)
+        session = ort.InferenceSession(model, ort_options, providers=providers, enable_fallback=0)
         session._model_bytes = None  # kept for the fallback that is switched off: all weights of an archive once more
         return session
     except _engine_errors(ort) as error:
@@ -151,8 +177,24 @@ def _choices(options: SessionOptions) -> tuple[ProviderChoice, ...]:
     return provider_choices(options.provider, options.pool.num_threads, allow_tf32=options.allow_tf32)
 
 
-def _ort_options(ort: ModuleType, options: SessionOptions) -> object:
-    found = ort.SessionOptions()
+def _kept_options(ort: ModuleType, options: SessionOptions) -> OrtOptions:
+    found = _ort_options(ort, options)
+    found.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return found
+
+
+def _keeping_options(ort: ModuleType, options: SessionOptions, folder: Path) -> OrtOptions:
+    found = _ort_options(ort, options)
+    found.optimized_model_filepath = str(folder / GRAPH_NAME)
+    found.add_session_config_entry("session.optimized_model_external_initializers_file_name", WEIGHTS_NAME)
+    found.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", _MAPPED_FROM)
+    # In the order in which the kernels read them: nothing is left to be copied, by no process that maps them.
+    found.add_session_config_entry("session.save_external_prepacked_constant_initializers", "1")
+    return found
+
+
+def _ort_options(ort: ModuleType, options: SessionOptions) -> OrtOptions:
+    found: OrtOptions = ort.SessionOptions()
     found.intra_op_num_threads = options.pool.num_threads
     found.add_session_config_entry("session.intra_op.allow_spinning", str(int(options.allow_spinning)))
     found.enable_mem_pattern = options.reuse_memory_plan

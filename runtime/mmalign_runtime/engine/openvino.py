@@ -29,6 +29,7 @@ from mmalign_runtime.engine.session import (
     NodeGroup,
     SessionOptions,
     one_line,
+    refuse_cache,
     run_failed,
 )
 from mmalign_runtime.errors import BundleError, MissingDependencyError, ProviderError
@@ -97,8 +98,9 @@ class OpenVinoSession:
         """Compile the model.
 
         Raises MissingDependencyError, BundleError when it cannot be compiled, BundleIntegrityError when it keeps
-        weights in another file.
+        weights in another file, ProviderError when it is to be kept in the cache.
         """
+        refuse_cache("openvino", options)
         check_closed(model.source, model.name)
         self.name = model.name
         self.options = options

@@ -17,7 +17,7 @@ from mmalign_runtime.bundle import Bundle
 from mmalign_runtime.bundle.contents import FileSource
 from mmalign_runtime.engine.pool import Pool
 from mmalign_runtime.engine.providers import Provider, ProviderChoice, ResolvedProvider
-from mmalign_runtime.errors import EngineError
+from mmalign_runtime.errors import EngineError, ProviderError
 from mmalign_runtime.spec import BundleSpec, Modality, Precision
 
 Feeds: TypeAlias = Mapping[str, NDArray[np.generic]]
@@ -36,7 +36,8 @@ class SessionOptions(msgspec.Struct, frozen=True):
     plan for every shape it ever saw. `takes_turns` sends runs through the pool's door.
     `allow_spinning` lets threads wait busily for the next run: quick on a machine of one's own, and cores lost to
     whoever runs in between, the other tower, decoding, other containers. `allow_tf32` lets CUDA keep 10 of 23 bits of
-    mantissa: quicker, and other vectors than every other machine's. Engines ignore what they have no such thing for.
+    mantissa: quicker, and other vectors than every other machine's. Engines ignore what they have no such thing for,
+    all but `cache`: keep what was made of the graph in the user's cache, and take it from there the next time.
     """
 
     provider: ResolvedProvider
@@ -46,6 +47,7 @@ class SessionOptions(msgspec.Struct, frozen=True):
     reuse_memory_plan: bool = True
     takes_turns: bool = True
     engine: str = DEFAULT_ENGINE
+    cache: bool = False
 
 
 class NodeGroup(msgspec.Struct, frozen=True):
@@ -57,12 +59,16 @@ class NodeGroup(msgspec.Struct, frozen=True):
 
 
 class Model(msgspec.Struct, frozen=True):
-    """A file to run: its path or its bytes, the name it goes by in messages, its inputs in order, how to compute it."""
+    """A file to run: its path or its bytes, the name it goes by in messages, its inputs in order, how to compute it.
+
+    `sha256` is what the bundle says of it.
+    """
 
     source: FileSource
     name: str
     input_names: tuple[str, ...]
     precision: ComputePrecision = "fp32"
+    sha256: str = ""
 
 
 class Session(Protocol):
@@ -131,3 +137,9 @@ def run_failed(name: str, feeds: Feeds, error: Exception) -> EngineError:
 def one_line(error: Exception) -> str:
     """Return the message of an error, which some engines spread over many lines."""
     return " ".join(str(error).split())
+
+
+def refuse_cache(engine: str, options: SessionOptions) -> None:
+    """Raise ProviderError when a graph is to be kept in the cache, by an engine that keeps none."""
+    if options.cache:
+        raise ProviderError(f"engine {engine!r} keeps nothing in a cache. Leave out cache, or ask for 'onnxruntime'.")

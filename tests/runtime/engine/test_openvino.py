@@ -219,3 +219,9 @@ def test_a_fork_is_told_and_ends_and_may_load_its_own(openvino_embedder: Embedde
 def test_it_is_found_by_its_name() -> None:
     assert find_engine("openvino").name == "openvino"
     assert "openvino" in installed_engines()
+
+
+@needs_openvino
+def test_it_keeps_nothing_in_a_cache(tiny_bundle: Path) -> None:
+    with pytest.raises(ProviderError, match="engine 'openvino' keeps nothing in a cache"):
+        Embedder.load(tiny_bundle, engine="openvino", cache=True)
