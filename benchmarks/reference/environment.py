@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from mmalign_runtime.machine import cpu_name
+from mmalign_runtime.engine.processor import cpu_name
 
 _CPU_INFO = Path("/proc/cpuinfo")
 _STAT = Path("/proc/stat")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from mmalign_runtime.machine import cpu_name
+from mmalign_runtime.engine.processor import cpu_name
 
 RESULTS = Path(__file__).with_name("results")
 ROOT = Path(__file__).resolve().parents[2]

@@ -37,7 +37,7 @@ from mmalign_runtime.bench import BenchPlan, golden_images, run_bench
 from mmalign_runtime.bench import golden_texts as bench_texts
 from mmalign_runtime.bundle.golden import Golden
 from mmalign_runtime.embedder import Embedder
-from mmalign_runtime.machine import cpu_name
+from mmalign_runtime.engine.processor import cpu_name
 from mmalign_runtime.spec import BundleSpec, Parity
 
 logger = logging.getLogger(__name__)

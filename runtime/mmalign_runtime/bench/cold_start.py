@@ -74,6 +74,7 @@ def _options(embedder: Embedder) -> dict[str, object]:
         "precision": info.precision,
         "num_threads": info.num_threads,
         "allow_spinning": info.allow_spinning,
+        "cache": info.cache,
     }
 
 

@@ -9,9 +9,9 @@ from importlib.metadata import version
 import msgspec
 
 from mmalign_runtime.embedder import Embedder
+from mmalign_runtime.engine.processor import cpu_name
 from mmalign_runtime.engine.providers import import_onnxruntime
 from mmalign_runtime.info import RuntimeInfo
-from mmalign_runtime.machine import cpu_name
 
 
 class Environment(msgspec.Struct, frozen=True, kw_only=True):

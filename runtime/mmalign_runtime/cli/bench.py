@@ -78,6 +78,9 @@ def bench(
         typer.Option(help="fp32 (default), fp16, int8 or bf16; compared: all there are, unless one is named."),
     ] = None,
     threads: ThreadsOption = None,
+    cache: Annotated[
+        bool, typer.Option("--cache", help="Keep optimised graphs between starts, as Embedder.load(cache=True) does.")
+    ] = False,
     json: Annotated[
         str | None, typer.Option(metavar="FILE|-", help="Write the report as JSON to a file, or to stdout alone.")
     ] = None,
@@ -145,6 +148,7 @@ def bench(
             precision=as_precision(precision or "fp32"),
             num_threads=threads,
             towers=towers,
+            cache=cache,
         ) as embedder,
         telling() as tell,
     ):

@@ -78,6 +78,13 @@ def test_a_bad_image_is_left_out_and_named_or_raised(cli, tiny_bundle: Path, tmp
     assert raised.code == 2 and "bad.png" in raised.err
 
 
+def test_cold_starts_of_kept_graphs_can_be_measured(cli, tiny_bundle: Path) -> None:
+    words = ("--only", "cold-start", "--starts", 1, "--kind", "text", "--cache", "--json", "-")
+    report = json.loads(cli("bench", tiny_bundle, *words).out)
+    assert report["environment"]["runtime"]["cache"] is True
+    assert [start["kind"] for start in report["cold_starts"]] == ["text"]
+
+
 def test_charts_are_drawn(cli, tiny_bundle: Path, tmp_path: Path) -> None:
     result = cli("bench", tiny_bundle, *STAGES, "--charts", tmp_path / "charts")
     assert result.code == 0
