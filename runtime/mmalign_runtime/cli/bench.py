@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mmalign_runtime.spec import Modality
 
 ALL_ENGINES = "all"
+_LOAD, _COMPARE = "Callers and arrivals", "Comparing engines"
 # Enough different items for a fair mean; more would cost time before anything is measured.
 _MAX_ITEMS = 128
 
@@ -46,14 +47,22 @@ def bench(
     ] = None,
     callers: Annotated[
         list[int] | None,
-        typer.Option(min=1, help="Closed loop: how many callers; repeat for several. Default: 1, and one a thread."),
+        typer.Option(
+            min=1,
+            help="Closed loop: how many callers; repeat for several. Default: 1, and one a thread.",
+            rich_help_panel=_LOAD,
+        ),
     ] = None,
     rate: Annotated[
         list[float] | None,
-        typer.Option(help="Open loop: requests a second; default: 50%, 80% and 95% of the closed loop's."),
+        typer.Option(
+            help="Open loop: requests a second; default: 50%, 80% and 95% of the closed loop's.", rich_help_panel=_LOAD
+        ),
     ] = None,
-    arrivals: Annotated[str, typer.Option(help="Open loop: poisson or constant.")] = "poisson",
-    seed: Annotated[int, typer.Option(min=0, help="Open loop: what poisson arrivals are drawn from.")] = 0,
+    arrivals: Annotated[str, typer.Option(help="Open loop: poisson or constant.", rich_help_panel=_LOAD)] = "poisson",
+    seed: Annotated[
+        int, typer.Option(min=0, help="Open loop: what poisson arrivals are drawn from.", rich_help_panel=_LOAD)
+    ] = 0,
     starts: Annotated[int, typer.Option(min=1, help="Cold starts of each tower.")] = 3,
     on_error: Annotated[
         str, typer.Option(help="An item that cannot be embedded: skip (left out and reported) or raise.")
@@ -63,15 +72,23 @@ def bench(
     ] = DEFAULT_ENGINE,
     goal: Annotated[
         str | None,
-        typer.Option(help="Compare engines, precisions and threads for latency or throughput; default: latency."),
+        typer.Option(
+            help="Compare engines, precisions and threads for latency or throughput; default: latency.",
+            rich_help_panel=_COMPARE,
+        ),
     ] = None,
     save_profile: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Write what is recommended, for `Embedder.load(profile=)`.", show_default=False
+            metavar="FILE",
+            help="Write what is recommended, for `Embedder.load(profile=)`.",
+            show_default=False,
+            rich_help_panel=_COMPARE,
         ),
     ] = None,
-    even_if_noisy: Annotated[bool, typer.Option("--even-if-noisy", help="Recommend on a noisy machine too.")] = False,
+    even_if_noisy: Annotated[
+        bool, typer.Option("--even-if-noisy", help="Recommend on a noisy machine too.", rich_help_panel=_COMPARE)
+    ] = False,
     provider: ProviderOption = "auto",
     precision: Annotated[
         str | None,
