@@ -105,3 +105,11 @@ def test_bad_items_are_left_out_and_reported(embedder: Embedder) -> None:
 def test_nothing_but_bad_items_is_an_input_error(embedder: Embedder) -> None:
     with pytest.raises(InputError, match=r"none of 1 images can be embedded, the first \(missing\.jpg\) fails in open"):
         run_bench(embedder, ["missing.jpg"], ["a dog"], plan=STAGES_ONLY, on_error="skip")
+
+
+def test_arrivals_come_in_whole_passes_over_the_items(embedder: Embedder) -> None:
+    plan = BenchPlan(parts=("open-loop",), seconds=2.0, num_callers=(1,), rates_per_s=(50.0,))
+    report = run_bench(embedder, golden_images(embedder.bundle)[:7], ["a dog", "a cat"], plan=plan)
+    image, text = report.open_loop
+    assert image.num_requests % 7 == 0 and text.num_requests % 2 == 0
+    assert 28 <= image.num_requests <= 42  # 0.7 of the seconds are the open loop's, half of them the images'
