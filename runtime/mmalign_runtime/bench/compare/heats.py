@@ -43,7 +43,7 @@ class Heats:
     def run(
         self, basics: Sequence[Candidate], default: Candidate, batch_sizes: Sequence[int], num_threads: int | None
     ) -> list[Contestant]:
-        """Return the finalists, fastest first, and after them everyone else who ran.
+        """Return everyone who ran, fastest first; the finalists have been tried most often.
 
         `default` is always a finalist unless it is refused. `num_threads` keeps all to that many, None tries fewer.
         """
@@ -57,10 +57,7 @@ class Heats:
         for round_ in range(_NUM_FINAL_TRIES):
             turn = round_ % max(1, len(finalists))  # so that nobody always runs behind the same one
             self._heat(finalists[turn:] + finalists[:turn], batch_sizes)
-        ran = [self._contestant(candidate) for candidate in self._laps]
-        finals = [found for found in ran if found.candidate in finalists]
-        others = [found for found in ran if found.candidate not in finalists]
-        return [*fastest_first(finals, self._goal), *fastest_first(others, self._goal)]
+        return fastest_first([self._contestant(candidate) for candidate in self._laps], self._goal)
 
     def _heat(self, candidates: Sequence[Candidate], batch_sizes: Sequence[int]) -> None:
         refused = {found.candidate for found in self.refused}
