@@ -9,7 +9,7 @@ mmalign=("$python" -c 'from mmalign_runtime.cli import main; main()')
 mkdir -p "$out"
 
 "${mmalign[@]}" verify "$bundle" --provider "$provider" --json > "$out/verify.json"; verified=$?
-"${mmalign[@]}" bench "$bundle" --provider "$provider" --batch-size 1 --batch-size 8 --batch-size 32 --json "$out/bench.json" > /dev/null
+"${mmalign[@]}" bench "$bundle" --only stages --provider "$provider" --batch-size 1 --batch-size 8 --batch-size 32 --json "$out/bench.json" > /dev/null
 "$python" -m pytest tests/runtime/verify tests/runtime/engine -q -rs > "$out/tests.txt" 2>&1; tested=$?
 tail -n 5 "$out/tests.txt"
 "$python" -m benchmarks.gpu.table "$out" || exit

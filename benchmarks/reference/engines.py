@@ -18,8 +18,9 @@ from benchmarks.reference.workload import eager_function
 from mmalign_export.to_compiled import compile_tower, load_aoti, package_aoti
 from mmalign_export.to_onnx import OPSET_VERSION, export_onnx
 from mmalign_export.towers import TowerFunction, TracedTower
+from mmalign_runtime.engine.onnxruntime import OnnxSession
 from mmalign_runtime.engine.pool import thread_pool
-from mmalign_runtime.engine.session import Feeds, OnnxSession, SessionOptions
+from mmalign_runtime.engine.session import Feeds, SessionOptions
 from mmalign_runtime.spec import Modality
 
 EngineName: TypeAlias = Literal["eager", "compile", "aoti", "onnx"]

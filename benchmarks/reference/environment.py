@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from mmalign_runtime.bench import cpu_model
+from mmalign_runtime.engine.processor import cpu_name
 
 _CPU_INFO = Path("/proc/cpuinfo")
 _STAT = Path("/proc/stat")
@@ -66,7 +66,7 @@ class Watch:
         return Environment(
             date=datetime.now(UTC).isoformat(timespec="seconds"),
             command=self._command,
-            cpu=cpu_model(),
+            cpu=cpu_name(),
             cpu_flags=cpu_flags(),
             num_cpus=os.cpu_count() or 1,
             num_threads=self._num_threads,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from mmalign_runtime.bench import cpu_model
+from mmalign_runtime.engine.processor import cpu_name
 
 RESULTS = Path(__file__).with_name("results")
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,7 +70,7 @@ def _card() -> Card:
     return Card(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         command=" ".join(["python", shown, *(_shown(argument) for argument in sys.argv[1:])]),
-        cpu=cpu_model(),
+        cpu=cpu_name(),
         platform=f"{platform.system()} {platform.machine()}",
         python=platform.python_version(),
         versions={name: version(name) for name in _PACKAGES},

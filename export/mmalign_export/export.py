@@ -33,10 +33,11 @@ from mmalign_export.staging import staged
 from mmalign_export.to_compiled import compile_tower, load_aoti, package_aoti
 from mmalign_export.to_onnx import OPSET_VERSION, export_onnx
 from mmalign_export.towers import TracedTower, image_tower, text_tower
-from mmalign_runtime.bench import cpu_model, golden_images, run_bench
+from mmalign_runtime.bench import BenchPlan, golden_images, run_bench
 from mmalign_runtime.bench import golden_texts as bench_texts
 from mmalign_runtime.bundle.golden import Golden
 from mmalign_runtime.embedder import Embedder
+from mmalign_runtime.engine.processor import cpu_name
 from mmalign_runtime.spec import BundleSpec, Parity
 
 logger = logging.getLogger(__name__)
@@ -134,10 +135,9 @@ def _finish(run: Run, folder: Path, parity: tuple[Parity, ...], opset_version: i
         embedder,
         golden_images(bundle),
         bench_texts(bundle),
-        batch_sizes=_CARD_BATCH_SIZES,
-        num_rounds=_CARD_ROUNDS,
+        plan=BenchPlan(parts=("stages",), batch_sizes=_CARD_BATCH_SIZES, num_rounds=_CARD_ROUNDS),
     )
-    card = model_card(spec, _evaluation(run), report.timings, cpu_model(), embedder.info().num_threads)
+    card = model_card(spec, _evaluation(run), report.timings, cpu_name(), embedder.info().num_threads)
     (folder / CARD).write_text(card, encoding="utf-8")
     return write_spec(run, folder, parity, opset_version)
 

@@ -13,21 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmalign_runtime.bundle import Bundle, open_bundle
+from mmalign_runtime.choices import BatchSizes, Choices
 from mmalign_runtime.encoders import ImageEncoder, TextEncoder
+from mmalign_runtime.engine.engines import find_engine
 from mmalign_runtime.engine.pool import thread_pool
-from mmalign_runtime.engine.providers import Provider, resolve_provider
-from mmalign_runtime.engine.session import OnnxSession, SessionOptions
+from mmalign_runtime.engine.providers import Provider
+from mmalign_runtime.engine.session import DEFAULT_ENGINE, ComputePrecision, Session, SessionOptions
 from mmalign_runtime.engine.threads import available_threads
 from mmalign_runtime.errors import BundleError, EmbedderStateError
 from mmalign_runtime.image import ImageItem
 from mmalign_runtime.image_stream import stream_images
 from mmalign_runtime.info import RuntimeInfo, TowerInfo
 from mmalign_runtime.once import Once
-from mmalign_runtime.spec import ImageLimits, Modality, Precision
+from mmalign_runtime.spec import ImageLimits, Modality
 from mmalign_runtime.streaming import OnError, PartialBatch, StreamedItem, Vectors, gather
 from mmalign_runtime.text_stream import stream_texts
-
-DEFAULT_BATCH_SIZE = 32
 
 Verification = Literal["hash", "golden"]
 Encoder = TypeVar("Encoder", ImageEncoder, TextEncoder)
@@ -44,24 +44,35 @@ class Embedder:
         self,
         bundle: Bundle,
         *,
+        engine: str = DEFAULT_ENGINE,
         provider: Provider = "auto",
-        precision: Precision = "fp32",
+        precision: ComputePrecision = "fp32",
         num_threads: int | None = None,
         towers: Sequence[Modality] = ("image", "text"),
         image_limits: ImageLimits | None = None,
         allow_spinning: bool = False,
         allow_tf32: bool = False,
+        batch_sizes: BatchSizes | None = None,
+        cache: bool = False,
     ) -> None:
-        """Take an opened bundle; towers are loaded when first used. `load` is the usual way in."""
+        """Take an opened bundle; towers are loaded when first used. `load` is the usual way in.
+
+        `batch_sizes` are those of calls that name none.
+        """
         _check_arguments(towers, num_threads, image_limits)
+        self.engine = found = find_engine(engine)
+        resolved = found.resolve_provider(provider)
         for tower in towers:
-            bundle.model(tower, precision)
+            found.model_file(bundle, tower, precision)
         self.bundle = bundle
-        self.precision: Precision = precision
+        self.precision: ComputePrecision = precision
+        self.batch_sizes = batch_sizes or BatchSizes()
         self.towers = tuple(towers)
         self._provider_asked = provider
         pool = thread_pool(num_threads or available_threads())
-        self.options = options = SessionOptions(resolve_provider(provider), pool, allow_spinning, allow_tf32)
+        self.options = options = SessionOptions(
+            resolved, pool, allow_spinning=allow_spinning, allow_tf32=allow_tf32, engine=engine, cache=cache
+        )
         # No reference to `self`: an embedder that is dropped must give its memory back at once, not when cycles are.
         self._image = Once(lambda: ImageEncoder(bundle, precision, options, image_limits))
         self._text = Once(lambda: TextEncoder(bundle, precision, options))
@@ -73,38 +84,54 @@ class Embedder:
         cls,
         path: str | Path,
         *,
-        provider: Provider = "auto",
-        precision: Precision = "fp32",
+        profile: str | Path | None = None,
+        engine: str | None = None,
+        provider: Provider | None = None,
+        precision: ComputePrecision | None = None,
         num_threads: int | None = None,
         towers: Sequence[Modality] = ("image", "text"),
         verify: Verification | None = "hash",
         lazy: bool = False,
         image_limits: ImageLimits | None = None,
-        allow_spinning: bool = False,
+        allow_spinning: bool | None = None,
         allow_tf32: bool = False,
+        cache: bool = False,
     ) -> Embedder:
         """Open a bundle, a folder or a .mmalign file, and load the towers asked for.
+
+        `engine` is "onnxruntime" (the default), "openvino" or "aotinductor"; `provider` defaults to "auto", `precision`
+        to "fp32", and "bf16" computes the fp32 files in bfloat16 where the engine and the processor can. `profile` is a
+        file that `mmalign bench --save-profile` wrote: it takes the place of these defaults, of `num_threads`, of
+        `allow_spinning` and of the batch sizes, and what is passed here wins over it.
 
         `num_threads` defaults to what the affinity mask and the container's quota allow. `verify="hash"` holds every
         file to its hash (files untouched since an earlier check are not read again), `"golden"` runs the golden cases
         too, as `mmalign verify` does, None does neither. With `lazy`, a tower is loaded when it is first used.
         `image_limits` take the place of the bundle's. `allow_spinning` lets threads wait busily between runs: for a
-        machine that does nothing else; `allow_tf32` lets CUDA trade digits for speed.
+        machine that does nothing else; `allow_tf32` lets CUDA trade digits for speed. `cache` keeps the graphs as
+        onnxruntime optimised them in the user's cache, for this processor: loading takes less time and memory from the
+        second time on.
 
-        Raises BundleError (and its children) when the bundle cannot be used, ProviderError when the provider is not
-        there, ValueError for arguments that make no sense.
+        Raises BundleError (and its children) when the bundle cannot be used, ProviderError when the engine or provider
+        is not there, MissingDependencyError when it is not installed, ProfileError when the profile does not fit this
+        bundle and machine, ValueError for arguments that make no sense.
         """
         if verify not in (None, *get_args(Verification)):
             raise ValueError(f"verify is {verify!r}, expected 'hash', 'golden' or None.")
+        bundle = open_bundle(path, check_hashes=verify is not None)
+        default = Choices() if profile is None else _choices_of(profile, bundle)
         embedder = cls(
-            open_bundle(path, check_hashes=verify is not None),
-            provider=provider,
-            precision=precision,
-            num_threads=num_threads,
+            bundle,
+            engine=default.engine if engine is None else engine,
+            provider=default.provider if provider is None else provider,
+            precision=default.precision if precision is None else precision,
+            num_threads=default.num_threads if num_threads is None else num_threads,
             towers=towers,
             image_limits=image_limits,
-            allow_spinning=allow_spinning,
+            allow_spinning=default.allow_spinning if allow_spinning is None else allow_spinning,
             allow_tf32=allow_tf32,
+            batch_sizes=default.batch_sizes,
+            cache=cache,
         )
         if not lazy:
             embedder.load_towers()
@@ -155,8 +182,8 @@ class Embedder:
 
     @property
     def variant_id(self) -> str:
-        """The id of the files of this precision, which made the vectors' last digits."""
-        return self.bundle.spec.variant_id(self.precision)
+        """The id of the files of this precision and of how they are computed, which make the vectors' last digits."""
+        return self.engine.variant_id(self.bundle.spec, self.precision)
 
     @property
     def image(self) -> ImageEncoder:
@@ -173,7 +200,7 @@ class Embedder:
         return self._still_open(encoder)
 
     def info(self) -> RuntimeInfo:
-        """Say what was chosen: provider and its options, precision, threads, and where the nodes went."""
+        """Say what was chosen: engine, provider and its options, precision, threads, and where the nodes went."""
         if self._is_closed:
             raise EmbedderStateError("this embedder was closed. Load it again.")
         loaded = [("image", self._image.made), ("text", self._text.made)]
@@ -183,24 +210,27 @@ class Embedder:
             variant_id=self.variant_id,
             embed_dim=self.embed_dim,
             precision=self.precision,
+            engine=self.engine.name,
+            engine_version=self.engine.version(),
             provider_asked=self._provider_asked,
             provider=self.options.provider,
             num_threads=self.options.pool.num_threads,
             num_runs=self.options.pool.num_runs,
             allow_spinning=self.options.allow_spinning,
+            cache=self.options.cache,
             towers=tuple(_tower_info(name, encoder.session) for name, encoder in loaded if encoder is not None),
         )
 
     @overload
     def encode_image(
-        self, items: Sequence[ImageItem], *, batch_size: int = ..., on_error: Literal["raise"] = ...
+        self, items: Sequence[ImageItem], *, batch_size: int | None = ..., on_error: Literal["raise"] = ...
     ) -> Vectors: ...
     @overload
     def encode_image(
-        self, items: Sequence[ImageItem], *, batch_size: int = ..., on_error: Literal["skip"]
+        self, items: Sequence[ImageItem], *, batch_size: int | None = ..., on_error: Literal["skip"]
     ) -> PartialBatch: ...
     def encode_image(
-        self, items: Sequence[ImageItem], *, batch_size: int = DEFAULT_BATCH_SIZE, on_error: OnError = "raise"
+        self, items: Sequence[ImageItem], *, batch_size: int | None = None, on_error: OnError = "raise"
     ) -> Vectors | PartialBatch:
         """Embed images (paths, bytes, files, PIL images, (H, W, 3) uint8 RGB arrays) to (N, D) float32, unit length.
 
@@ -211,14 +241,14 @@ class Embedder:
 
     @overload
     def encode_text(
-        self, texts: Sequence[str], *, batch_size: int = ..., on_error: Literal["raise"] = ...
+        self, texts: Sequence[str], *, batch_size: int | None = ..., on_error: Literal["raise"] = ...
     ) -> Vectors: ...
     @overload
     def encode_text(
-        self, texts: Sequence[str], *, batch_size: int = ..., on_error: Literal["skip"]
+        self, texts: Sequence[str], *, batch_size: int | None = ..., on_error: Literal["skip"]
     ) -> PartialBatch: ...
     def encode_text(
-        self, texts: Sequence[str], *, batch_size: int = DEFAULT_BATCH_SIZE, on_error: OnError = "raise"
+        self, texts: Sequence[str], *, batch_size: int | None = None, on_error: OnError = "raise"
     ) -> Vectors | PartialBatch:
         """Embed texts to (N, D) float32, unit length; truncated to the bundle's context length, the empty text allowed.
 
@@ -227,7 +257,7 @@ class Embedder:
         return gather(self.stream_texts(texts, batch_size=batch_size, on_error=on_error), self.embed_dim, on_error)
 
     def stream_images(
-        self, items: Iterable[ImageItem], *, batch_size: int = DEFAULT_BATCH_SIZE, on_error: OnError = "raise"
+        self, items: Iterable[ImageItem], *, batch_size: int | None = None, on_error: OnError = "raise"
     ) -> Iterator[StreamedItem]:
         """Embed any number of images, yielding them in order.
 
@@ -235,10 +265,11 @@ class Embedder:
         the caller's thread, at most two batches ahead; whoever stops asking stops the threads.
         """
         _reject_single(items, "items")
-        return stream_images(items, self.image, batch_size, on_error)
+        size = self.batch_sizes.image if batch_size is None else batch_size
+        return stream_images(items, self.image, size, on_error)
 
     def stream_texts(
-        self, texts: Iterable[str], *, batch_size: int = DEFAULT_BATCH_SIZE, on_error: OnError = "raise"
+        self, texts: Iterable[str], *, batch_size: int | None = None, on_error: OnError = "raise"
     ) -> Iterator[StreamedItem]:
         """Embed any number of texts, yielding them in order.
 
@@ -246,7 +277,8 @@ class Embedder:
         where they are long. With a `batch_size` of 1 each text is run as it comes.
         """
         _reject_single(texts, "texts")
-        return stream_texts(texts, self.text, batch_size, on_error)
+        size = self.batch_sizes.text if batch_size is None else batch_size
+        return stream_texts(texts, self.text, size, on_error)
 
     def truncated(self, texts: Sequence[str]) -> NDArray[np.bool_]:
         """Return (N,) which texts are longer than the bundle's context length, and lose their end before the tower."""
@@ -271,8 +303,16 @@ class Embedder:
             raise BundleError(f"the {tower} tower was not loaded: add {tower!r} to `towers` of Embedder.load.")
 
 
-def _tower_info(name: str, session: OnnxSession) -> TowerInfo:
-    return TowerInfo(name, Path(session.name).name, session.options.choices(), session.placement())
+def _tower_info(name: str, session: Session) -> TowerInfo:
+    return TowerInfo(name, Path(session.name).name, session.choices(), session.placement())
+
+
+def _choices_of(profile: str | Path, bundle: Bundle) -> Choices:
+    from mmalign_runtime.profile import load_profile  # few have one
+
+    found = load_profile(profile)
+    found.check_fits(bundle.spec)
+    return found.choices()
 
 
 def _check_arguments(towers: object, num_threads: object, image_limits: object) -> None:

@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmalign_runtime.bundle import Bundle
-from mmalign_runtime.engine.session import OnnxSession, SessionOptions
+from mmalign_runtime.engine.engines import open_session
+from mmalign_runtime.engine.session import ComputePrecision, SessionOptions
 from mmalign_runtime.engine.threads import limit_tokenizer_threads
 from mmalign_runtime.errors import EngineError
 from mmalign_runtime.image import HeldImage, ImageItem, decode_held, hold_image
 from mmalign_runtime.preprocess import Preprocessor
-from mmalign_runtime.spec import ImageLimits, Precision
+from mmalign_runtime.spec import ImageLimits
 from mmalign_runtime.streaming import Vectors
 from mmalign_runtime.tokenizer import TextTokenizer, TokenBatch, TokenRow, check_text
 
@@ -30,14 +31,14 @@ class ImageEncoder:
     """The image side: decode, preprocess, tower. `limits` take the place of the bundle's own, when given."""
 
     def __init__(
-        self, bundle: Bundle, precision: Precision, options: SessionOptions, limits: ImageLimits | None = None
+        self, bundle: Bundle, precision: ComputePrecision, options: SessionOptions, limits: ImageLimits | None = None
     ) -> None:
         files = bundle.spec.image
         self.files = files
         self._checked = UnitVectors(bundle.spec.embed_dim, f"{bundle.path}: the image tower")
         self.spec = msgspec.structs.replace(files.spec, limits=limits) if limits else files.spec
         self.preprocess = Preprocessor(bundle.source(files.preprocess), options.pool)
-        self.session = _session(bundle, bundle.model("image", precision), options)
+        self.session = open_session(bundle, "image", precision, (files.input_name,), options)
         # With one thread on the CPU there is nothing that preparing could overlap with.
         is_alone = options.provider == "cpu" and options.pool.num_threads == 1
         self.num_workers = 0 if is_alone else options.pool.num_threads
@@ -72,7 +73,7 @@ class ImageEncoder:
 class TextEncoder:
     """The text side: tokenize, tower."""
 
-    def __init__(self, bundle: Bundle, precision: Precision, options: SessionOptions) -> None:
+    def __init__(self, bundle: Bundle, precision: ComputePrecision, options: SessionOptions) -> None:
         files = bundle.spec.text
         self.files = files
         self._checked = UnitVectors(bundle.spec.embed_dim, f"{bundle.path}: the text tower")
@@ -80,8 +81,7 @@ class TextEncoder:
         self.tokenizer = TextTokenizer.from_bytes(bundle.read(files.tokenizer), files.tokenizer, files.spec)
         # Texts differ in length, so a batch seldom has the shape of the last one.
         varying = msgspec.structs.replace(options, reuse_memory_plan=False)
-        self.session = _session(bundle, bundle.model("text", precision), varying)
-
+        self.session = open_session(bundle, "text", precision, files.input_names, varying)
         self.token_budget = _TOKEN_BUDGET if options.provider == "cpu" else None
 
     def check(self, text: str, index: int) -> None:
@@ -131,9 +131,3 @@ class UnitVectors:
             reason = f"{self._name} gave a vector whose length is off by {moved:.2g}, expected 1"
             raise EngineError(f"{reason}: its weights or this provider are broken. Run `mmalign verify`.")
         return vectors
-
-
-def _session(bundle: Bundle, name: str, options: SessionOptions) -> OnnxSession:
-    session = OnnxSession(bundle.source(name), f"{bundle.path / name}", options)
-    bundle.check_unchanged(name)  # nor while it was loaded
-    return session

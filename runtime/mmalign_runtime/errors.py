@@ -7,8 +7,9 @@ MmalignError
 │   └── VerificationError       the golden cases give other vectors here
 ├── ItemError                   one image or text cannot be embedded
 ├── InputError                  a command's input (folder, table, column) is not usable
-├── ProviderError               the execution provider asked for is not there
-├── EngineError                 onnxruntime failed inside a run
+├── ProviderError               the engine or execution provider asked for is not there, or cannot compute so
+├── ProfileError                a saved profile does not fit this bundle or this machine
+├── EngineError                 the engine failed inside a run
 ├── EmbedderStateError          an embedder is used after close(), or in a forked child
 ├── MissingDependencyError      an optional package is not installed
 └── SpaceMismatchError          vectors of two spaces were about to be compared
@@ -68,11 +69,15 @@ class InputError(MmalignError):
 
 
 class ProviderError(MmalignError):
-    """The execution provider that was asked for is not available, or did not take the model."""
+    """The engine or execution provider that was asked for is not available, or did not take the model."""
+
+
+class ProfileError(MmalignError):
+    """A saved profile cannot be read, or was made for another bundle or another machine."""
 
 
 class EngineError(MmalignError):
-    """onnxruntime failed while it ran a graph: memory ran out, or the device was lost."""
+    """The engine failed while it ran a graph: memory ran out, or the device was lost."""
 
 
 class EmbedderStateError(MmalignError):

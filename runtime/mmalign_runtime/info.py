@@ -5,11 +5,11 @@ from __future__ import annotations
 import msgspec
 
 from mmalign_runtime.engine.providers import ProviderChoice
-from mmalign_runtime.engine.session import NodeGroup
+from mmalign_runtime.engine.session import DEFAULT_ENGINE, NodeGroup
 
 
 class TowerInfo(msgspec.Struct, frozen=True):
-    """One loaded tower: its file, the providers it was offered to with their options, and which took which nodes."""
+    """One loaded tower: its file, what it was offered to with the options given, and which of them took which nodes."""
 
     name: str
     file: str
@@ -32,7 +32,7 @@ class RuntimeInfo(msgspec.Struct, frozen=True):
     """Everything that was chosen, asked for or automatically, when an embedder was loaded.
 
     A run uses `num_threads`; `num_runs` of them go on at once on the CPU, whoever calls. `towers` are those loaded
-    by now.
+    by now. A record without `engine` was made when onnxruntime was the only one.
     """
 
     bundle: str
@@ -46,3 +46,6 @@ class RuntimeInfo(msgspec.Struct, frozen=True):
     num_runs: int
     allow_spinning: bool
     towers: tuple[TowerInfo, ...]
+    engine: str = DEFAULT_ENGINE
+    engine_version: str = ""
+    cache: bool = False

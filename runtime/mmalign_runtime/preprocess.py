@@ -6,15 +6,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmalign_runtime.bundle.contents import FileSource
+from mmalign_runtime.engine.onnxruntime import OnnxSession
 from mmalign_runtime.engine.pool import Pool
-from mmalign_runtime.engine.session import OnnxSession, SessionOptions
+from mmalign_runtime.engine.session import SessionOptions
 from mmalign_runtime.image import Pixels
 
 _INPUT_NAME = "pixels"
 
 
 class Preprocessor:
-    """Runs image_preprocess.onnx on the CPU: (H, W, 3) uint8 RGB -> (1, 3, S, S) float32."""
+    """Runs image_preprocess.onnx on the CPU: (H, W, 3) uint8 RGB -> (1, 3, S, S) float32.
+
+    With onnxruntime, whatever engine the towers have: the pixels are part of the bundle.
+    """
 
     def __init__(self, source: FileSource, pool: Pool) -> None:
         # Every image has another shape, so a memory plan made for the last one is no use for the next. One image does

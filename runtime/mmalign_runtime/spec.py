@@ -85,8 +85,8 @@ class TextSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class ImageTowerFiles(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The image side of a bundle: its spec, its preprocessing graph and one model file a precision.
 
-    `aoti` is an AOTInductor package for callers who have torch, built for the machine that exported; the runtime never
-    loads it.
+    `aoti` is an AOTInductor package for callers who have torch, built for the machine that exported: mmalign's engine
+    "aotinductor" runs it.
     """
 
     spec: ImageSpec

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from mmalign_runtime import BundleError, Embedder, ItemError
-from mmalign_runtime.engine.session import OnnxSession
+from mmalign_runtime.engine.onnxruntime import OnnxSession
 from mmalign_runtime.errors import EngineError
 from mmalign_runtime.spec import BundleSpec
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from mmalign_runtime.atomic import replacing
+from mmalign_runtime.engine.session import DEFAULT_ENGINE
 from mmalign_runtime.errors import InputError
 from mmalign_runtime.spec import Modality
 from mmalign_runtime.strict_json import JsonError, read_json
@@ -27,6 +28,7 @@ _IDENTITY = {
     "space_id": "space",
     "variant_id": "variant",
     "provider": "--provider",
+    "engine": "--engine",
 }
 
 
@@ -49,6 +51,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     provider: str
     embed_dim: int
     batch_size: int
+    engine: str = DEFAULT_ENGINE
     is_complete: bool = False
     num_failed: int = 0
     run: str = msgspec.field(default_factory=lambda: secrets.token_hex(8))

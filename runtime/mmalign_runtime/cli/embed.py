@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from mmalign_runtime.cli.options import BundleArgument, PrecisionOption, ProviderOption, ThreadsOption
+from mmalign_runtime.cli.options import BundleArgument, EngineOption, PrecisionOption, ProviderOption, ThreadsOption
+from mmalign_runtime.engine.session import DEFAULT_ENGINE
 from mmalign_runtime.errors import InputError, MmalignError
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def embed(
     kind: Annotated[str, typer.Option(help="image or text.")] = "image",
     column: Annotated[str | None, typer.Option(help="Parquet: the column to embed.")] = None,
     id_column: Annotated[str | None, typer.Option(help="Parquet: the column of ids; default: row numbers.")] = None,
+    engine: EngineOption = DEFAULT_ENGINE,
     provider: ProviderOption = "auto",
     precision: PrecisionOption = "fp32",
     threads: ThreadsOption = None,
@@ -68,8 +70,9 @@ def embed(
 ) -> None:
     """Embed images or texts into a folder or a file of vectors."""
     from mmalign_runtime.bulk.job import DEFAULT_PART_ROWS, Job
+    from mmalign_runtime.choices import DEFAULT_BATCH_SIZE
     from mmalign_runtime.cli.options import as_modality, as_on_failure, as_precision, as_provider
-    from mmalign_runtime.embedder import DEFAULT_BATCH_SIZE, Embedder
+    from mmalign_runtime.embedder import Embedder
 
     job = Job(
         kind=as_modality(kind),
@@ -82,7 +85,14 @@ def embed(
 
     def load() -> Embedder:
         names = as_provider(provider), as_precision(precision)
-        return Embedder.load(bundle, provider=names[0], precision=names[1], num_threads=threads, towers=(job.kind,))
+        return Embedder.load(
+            bundle,
+            engine=engine,
+            provider=names[0],
+            precision=names[1],
+            num_threads=threads,
+            towers=(job.kind,),
+        )
 
     _check_apart(source, out)
     request = Request(source, out, column, id_column, resume, force, again=resume_command(context))
@@ -229,6 +239,7 @@ def _manifest(request: Request, job: Job, source: Source, embedder: Embedder) ->
         space_id=info.space_id,
         variant_id=info.variant_id,
         provider=info.provider,
+        engine=info.engine,
         embed_dim=info.embed_dim,
         batch_size=job.batch_size,
     )

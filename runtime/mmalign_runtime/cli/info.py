@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from mmalign_runtime.cli.options import BundleArgument, JsonOption, PrecisionOption, ProviderOption, ThreadsOption
+from mmalign_runtime.cli.options import (
+    BundleArgument,
+    EngineOption,
+    JsonOption,
+    PrecisionOption,
+    ProviderOption,
+    ThreadsOption,
+)
+from mmalign_runtime.engine.session import DEFAULT_ENGINE
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -18,6 +26,7 @@ if TYPE_CHECKING:
 
 def info(
     bundle: BundleArgument,
+    engine: EngineOption = DEFAULT_ENGINE,
     provider: ProviderOption = "auto",
     precision: PrecisionOption = "fp32",
     threads: ThreadsOption = None,
@@ -30,7 +39,7 @@ def info(
     from mmalign_runtime.embedder import Embedder
 
     with Embedder.load(
-        bundle, provider=as_provider(provider), precision=as_precision(precision), num_threads=threads
+        bundle, engine=engine, provider=as_provider(provider), precision=as_precision(precision), num_threads=threads
     ) as embedder:
         spec, runtime = embedder.bundle.spec, embedder.info()
     if json:
@@ -69,6 +78,7 @@ def runtime_facts(runtime: RuntimeInfo) -> dict[str, str]:
     """Return what was chosen here, as words."""
     waits = "spinning" if runtime.allow_spinning else "asleep"
     facts = {
+        "engine": f"{runtime.engine} {runtime.engine_version}",
         "provider": f"{runtime.provider} (asked: {runtime.provider_asked})",
         "variant": runtime.variant_id,
         "threads": f"{runtime.num_threads} a run, {runtime.num_runs} runs at once, {waits} between",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias, cast, get_args
 import typer
 
 from mmalign_runtime.engine.providers import Provider
+from mmalign_runtime.engine.session import BFLOAT16, ComputePrecision
 from mmalign_runtime.errors import InputError
 from mmalign_runtime.spec import Modality, Precision
 
@@ -18,7 +19,10 @@ BundleArgument: TypeAlias = Annotated[
     Path, typer.Argument(metavar="BUNDLE", help="The bundle: a folder, or a .mmalign file.", show_default=False)
 ]
 ProviderOption: TypeAlias = Annotated[str, typer.Option(help="auto, cpu, cuda, tensorrt or openvino.")]
-PrecisionOption: TypeAlias = Annotated[str, typer.Option(help="fp32, fp16 or int8, as the bundle offers.")]
+EngineOption: TypeAlias = Annotated[str, typer.Option(help="onnxruntime, openvino or aotinductor, as installed.")]
+PrecisionOption: TypeAlias = Annotated[
+    str, typer.Option(help="fp32, fp16 or int8, as the bundle offers; bf16 with engine openvino.")
+]
 ThreadsOption: TypeAlias = Annotated[
     int | None, typer.Option(min=1, help="Threads; default: what the container allows.", show_default=False)
 ]
@@ -27,25 +31,26 @@ JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON.
 
 def as_provider(word: str) -> Provider:
     """Return the provider of that name. Raises InputError naming the choices."""
-    return cast("Provider", _one_of(word, get_args(Provider), "--provider"))
+    return cast("Provider", one_of(word, get_args(Provider), "--provider"))
 
 
-def as_precision(word: str) -> Precision:
+def as_precision(word: str) -> ComputePrecision:
     """Return the precision of that name. Raises InputError naming the choices."""
-    return cast("Precision", _one_of(word, get_args(Precision), "--precision"))
+    return cast("ComputePrecision", one_of(word, (*get_args(Precision), BFLOAT16), "--precision"))
 
 
 def as_modality(word: str) -> Modality:
     """Return the modality of that name. Raises InputError naming the choices."""
-    return cast("Modality", _one_of(word, get_args(Modality), "--kind"))
+    return cast("Modality", one_of(word, get_args(Modality), "--kind"))
 
 
 def as_on_failure(word: str) -> OnFailure:
     """Return the way to meet a bad item of that name. Raises InputError naming the choices."""
-    return cast("OnFailure", _one_of(word, ("record", "skip", "raise"), "--on-error"))
+    return cast("OnFailure", one_of(word, ("record", "skip", "raise"), "--on-error"))
 
 
-def _one_of(word: str, choices: tuple[str, ...], option: str) -> str:
+def one_of(word: str, choices: tuple[str, ...], option: str) -> str:
+    """Return the word. Raises InputError naming the choices when it is none of them."""
     if word not in choices:
         raise InputError(f"{option} {word!r} is not known; choose one of {', '.join(choices)}.")
     return word

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmalign_runtime.cli.options import BundleArgument, JsonOption, PrecisionOption, ProviderOption, ThreadsOption
+from mmalign_runtime.cli.options import (
+    BundleArgument,
+    EngineOption,
+    JsonOption,
+    PrecisionOption,
+    ProviderOption,
+    ThreadsOption,
+)
+from mmalign_runtime.engine.session import DEFAULT_ENGINE
 
 if TYPE_CHECKING:
     from mmalign_runtime.ranking import Hit
@@ -20,6 +28,7 @@ def search(
     queries: Annotated[list[str], typer.Argument(metavar="QUERY", help="Texts, or image files with --image.")],
     image: Annotated[bool, typer.Option("--image", help="The queries are paths of images.")] = False,
     top_k: Annotated[int, typer.Option(min=1, help="How many to show for each query.")] = 10,
+    engine: EngineOption = DEFAULT_ENGINE,
     provider: ProviderOption = "auto",
     precision: PrecisionOption = "fp32",
     threads: ThreadsOption = None,
@@ -36,6 +45,7 @@ def search(
     saved = load_vectors(vectors)
     embedder = Embedder.load(
         bundle,
+        engine=engine,
         provider=as_provider(provider),
         precision=as_precision(precision),
         num_threads=threads,

@@ -9,6 +9,7 @@ import typer
 
 from mmalign_runtime.cli.options import (
     BundleArgument,
+    EngineOption,
     JsonOption,
     PrecisionOption,
     ProviderOption,
@@ -16,6 +17,7 @@ from mmalign_runtime.cli.options import (
     as_precision,
     as_provider,
 )
+from mmalign_runtime.engine.session import DEFAULT_ENGINE
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -27,6 +29,7 @@ EXIT_DIFFERS = 1
 
 def verify(
     bundle: BundleArgument,
+    engine: EngineOption = DEFAULT_ENGINE,
     provider: ProviderOption = "auto",
     precision: PrecisionOption = "fp32",
     threads: ThreadsOption = None,
@@ -43,6 +46,7 @@ def verify(
 
     report = verify_bundle(
         bundle,
+        engine=engine,
         provider=as_provider(provider),
         precision=as_precision(precision),
         num_threads=threads,
@@ -83,7 +87,8 @@ def _cases(report: VerifyReport) -> Table:
     from rich.table import Table
 
     runtime = report.runtime
-    title = f"{escape(runtime.bundle)}  {runtime.provider} {runtime.precision}, {runtime.num_threads} threads"
+    chosen = f"{runtime.engine} {runtime.provider} {runtime.precision}, {runtime.num_threads} threads"
+    title = f"{escape(runtime.bundle)}  {chosen}"
     table = Table(title=title, title_justify="left")
     for column in ("case", "kind", "cosine", "max abs", "verdict"):
         table.add_column(column, justify="right" if column in ("cosine", "max abs") else "left")

@@ -6,7 +6,11 @@ and onnxruntime follows such references to wherever they lead.
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator
+
+from mmalign_runtime.bundle.contents import FileSource
+from mmalign_runtime.errors import BundleError, BundleIntegrityError
 
 # Field numbers of onnx.proto (ONNX 1.x, stable since IR version 3).
 _MODEL_GRAPH = 7
@@ -39,6 +43,18 @@ _LEADS: dict[str, dict[int, str]] = {
 }
 
 
+def check_closed(source: FileSource, name: str) -> None:
+    """Raise BundleError when a file is no ONNX model, BundleIntegrityError when it keeps weights in another file."""
+    try:
+        is_open = has_external_data(_view(source))
+    except ValueError as error:
+        raise BundleError(f"{name} is no ONNX model ({error}). Export the bundle again.") from error
+    if is_open:
+        raise BundleIntegrityError(
+            f"{name} keeps weights in another file; a bundle's models are whole. Export it again."
+        )
+
+
 def has_external_data(model: memoryview) -> bool:
     """Return whether a tensor of the model lies outside of it. Raises ValueError when the bytes are no protobuf."""
     waiting: list[tuple[str, memoryview]] = [("model", model)]
@@ -50,6 +66,13 @@ def has_external_data(model: memoryview) -> bool:
             if lead := _LEADS.get(kind, {}).get(field):
                 waiting.append((lead, content))
     return False
+
+
+def _view(source: FileSource) -> memoryview:
+    if isinstance(source, bytes):
+        return memoryview(source)
+    with source.open("rb") as file:  # the mapping outlives the file, and goes when nobody looks at it any more
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:

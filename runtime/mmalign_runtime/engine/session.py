@@ -1,39 +1,32 @@
-"""One ONNX graph, ready to run: the only place that creates onnxruntime sessions."""
+"""What runs a tower, whatever engine it is: an `Engine` opens a bundle's file as a `Session`, which runs it.
+
+Every engine takes the same files of the bundle where it can, and gives vectors within the same bounds. The
+preprocessing graph is no choice: onnxruntime runs it beside every engine, since the pixels are part of the bundle.
+"""
 
 from __future__ import annotations
 
-import ctypes
-import mmap
-import os
 from collections.abc import Mapping
-from contextlib import nullcontext
-from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, TypeAlias, cast
-from weakref import WeakSet
+from typing import Final, Literal, Protocol, TypeAlias
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from mmalign_runtime.bundle import Bundle
 from mmalign_runtime.bundle.contents import FileSource
-from mmalign_runtime.engine.external_data import has_external_data
 from mmalign_runtime.engine.pool import Pool
-from mmalign_runtime.engine.providers import (
-    ProviderChoice,
-    ResolvedProvider,
-    import_onnxruntime,
-    ort_name,
-    provider_choices,
-)
-from mmalign_runtime.errors import BundleError, BundleIntegrityError, EmbedderStateError, EngineError, ProviderError
-
-if TYPE_CHECKING:
-    from onnxruntime import InferenceSession
+from mmalign_runtime.engine.providers import Provider, ProviderChoice, ResolvedProvider
+from mmalign_runtime.errors import EngineError, ProviderError
+from mmalign_runtime.spec import BundleSpec, Modality, Precision
 
 Feeds: TypeAlias = Mapping[str, NDArray[np.generic]]
 
-_ERRORS_ONLY = 3
+DEFAULT_ENGINE = "onnxruntime"
+
+# "bf16" is no file of a bundle but a way to compute the fp32 one, on engines and processors that have it.
+BFLOAT16: Final = "bf16"
+ComputePrecision: TypeAlias = Precision | Literal["bf16"]
 
 
 class SessionOptions(msgspec.Struct, frozen=True):
@@ -43,7 +36,8 @@ class SessionOptions(msgspec.Struct, frozen=True):
     plan for every shape it ever saw. `takes_turns` sends runs through the pool's door.
     `allow_spinning` lets threads wait busily for the next run: quick on a machine of one's own, and cores lost to
     whoever runs in between, the other tower, decoding, other containers. `allow_tf32` lets CUDA keep 10 of 23 bits of
-    mantissa: quicker, and other vectors than every other machine's.
+    mantissa: quicker, and other vectors than every other machine's. Engines ignore what they have no such thing for,
+    all but `cache`: keep what was made of the graph in the user's cache, and take it from there the next time.
     """
 
     provider: ResolvedProvider
@@ -52,10 +46,8 @@ class SessionOptions(msgspec.Struct, frozen=True):
     allow_tf32: bool = False
     reuse_memory_plan: bool = True
     takes_turns: bool = True
-
-    def choices(self) -> tuple[ProviderChoice, ...]:
-        """Return the providers that these options offer a graph to, in order."""
-        return provider_choices(self.provider, self.pool.num_threads, allow_tf32=self.allow_tf32)
+    engine: str = DEFAULT_ENGINE
+    cache: bool = False
 
 
 class NodeGroup(msgspec.Struct, frozen=True):
@@ -66,134 +58,88 @@ class NodeGroup(msgspec.Struct, frozen=True):
     num_nodes: int
 
 
-class OnnxSession:
-    """An onnxruntime session over one graph. `run` is safe to call from many threads at once."""
+class Model(msgspec.Struct, frozen=True):
+    """A file to run: its path or its bytes, the name it goes by in messages, its inputs in order, how to compute it.
 
-    def __init__(self, source: FileSource, name: str, options: SessionOptions) -> None:
-        """Load the graph from a path or from bytes; `name` stands for it in messages.
+    `sha256` is what the bundle says of it.
+    """
 
-        Raises ProviderError when the provider did not take the graph, BundleError when the file is no ONNX model,
-        BundleIntegrityError when it keeps weights elsewhere.
-        """
-        _check_closed(source, name)
-        self.name = name
-        self.options = options
-        self._process_id = os.getpid()
-        _live.add(self)
-        self._session: InferenceSession | None = _create(source, name, options)
-        self._output_names = [output.name for output in self._session.get_outputs()]
-        first = self._session.get_providers()[0]
-        if first != ort_name(options.provider):
-            raise ProviderError(
-                f"provider {options.provider!r} was asked for and onnxruntime fell back to {first} for {name}: "
-                "its libraries did not load. Check that they fit this onnxruntime, or ask for 'cpu'."
-            )
-        # Runs on a device queue there; only on the CPU do they compete for the caller's own cores.
-        takes_turns = options.takes_turns and options.provider == "cpu"
-        self._turn = options.pool.turnstile.turn if takes_turns else nullcontext
+    source: FileSource
+    name: str
+    input_names: tuple[str, ...]
+    precision: ComputePrecision = "fp32"
+    sha256: str = ""
+
+
+class Session(Protocol):
+    """One model, ready to run. `run` is safe to call from many threads at once."""
+
+    name: str
+    options: SessionOptions
 
     def run(self, feeds: Feeds) -> NDArray[np.float32]:
-        """Run the graph and return its only output, float32.
+        """Run the model and return its only output, float32, in memory that no later run touches.
 
-        Raises EngineError when onnxruntime gives up, EmbedderStateError after `close` and in a forked child.
+        Raises EngineError when the engine gives up, EmbedderStateError after `close` and in a forked child.
         """
-        session = self._usable()
-        try:
-            with self._turn():
-                outputs = session.run(self._output_names, dict(feeds))
-        except _engine_errors(import_onnxruntime()) as error:
-            shapes = ", ".join(f"{name} {array.shape}" for name, array in feeds.items())
-            reason = f"{self.name} failed on {shapes}: {error} Use a smaller batch_size, or free some memory."
-            raise EngineError(reason) from error
-        return cast("NDArray[np.float32]", outputs[0])
+
+    def choices(self) -> tuple[ProviderChoice, ...]:
+        """Return what the graph was offered to, in order: an execution provider or a device, with its options."""
 
     def placement(self) -> tuple[NodeGroup, ...]:
-        """Return which execution provider took how many nodes of which operator, most first."""
-        counts: dict[tuple[str, str], int] = {}
-        for subgraph in self._usable().get_provider_graph_assignment_info():
-            for node in subgraph.get_nodes():
-                key = (subgraph.ep_name, node.op_type)
-                counts[key] = counts.get(key, 0) + 1
-        groups = (NodeGroup(provider, operator, count) for (provider, operator), count in counts.items())
-        return tuple(sorted(groups, key=lambda group: -group.num_nodes))
+        """Return which of them took how many nodes of which operator, most first."""
 
     def close(self) -> None:
-        """Let go of the graph and its memory. A run that is going on ends first."""
-        self._session = None
-
-    def _usable(self) -> InferenceSession:
-        if self._process_id != os.getpid():
-            raise EmbedderStateError(
-                f"{self.name} was loaded by process {self._process_id}, and this is a fork of it, without its threads. "
-                "Load the Embedder after the fork, or start workers with multiprocessing's 'spawn'."
-            )
-        if self._session is None:
-            raise EmbedderStateError(f"{self.name} was closed. Load the Embedder again.")
-        return self._session
+        """Let go of the model and its memory. A run that is going on ends first."""
 
 
-_live: WeakSet[OnnxSession] = WeakSet()
+class Engine(Protocol):
+    """A library that runs towers. One that is not installed raises MissingDependencyError, whatever it is asked.
 
-
-def _keep_sessions_of_the_parent() -> None:
-    """Let no session of the parent be destroyed in a forked child.
-
-    onnxruntime waits for a session's threads when it is destroyed, and they are not there: a child that merely collects
-    garbage, or ends, would hang. A reference that nobody gives back costs it nothing but pages shared with its parent.
+    `runs_onnx` says whether it opens .onnx files other than a bundle's own, as verify's probe of float32 is.
     """
-    for session in list(_live):
-        if session._session is not None:
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(session._session))
+
+    name: str
+    runs_onnx: bool
+
+    def version(self) -> str:
+        """Return the version of the library."""
+
+    def resolve_provider(self, asked: Provider) -> ResolvedProvider:
+        """Return the provider to use for `asked`. Raises ProviderError when it is unknown or not there."""
+
+    def model_file(self, bundle: Bundle, tower: Modality, precision: ComputePrecision) -> str:
+        """Return the name of the bundle's file to run.
+
+        Raises BundleError when the bundle has none, ProviderError when it cannot be computed so here.
+        """
+
+    def variant_id(self, spec: BundleSpec, precision: ComputePrecision) -> str:
+        """Return the id of the files that both towers run, and of how they are computed."""
+
+    def artifact(self, precision: ComputePrecision) -> str:
+        """Return the artifact whose recorded parity the vectors are held to."""
+
+    def open(self, model: Model, options: SessionOptions) -> Session:
+        """Load a model.
+
+        Raises ProviderError when the provider did not take it, BundleError when it cannot be loaded,
+        BundleIntegrityError when it keeps weights elsewhere.
+        """
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_keep_sessions_of_the_parent)
+def run_failed(name: str, feeds: Feeds, error: Exception) -> EngineError:
+    """Return the error of a run that the engine gave up, with the shapes that it was given."""
+    shapes = ", ".join(f"{name} {array.shape}" for name, array in feeds.items())
+    return EngineError(f"{name} failed on {shapes}: {one_line(error)} Use a smaller batch_size, or free some memory.")
 
 
-def _check_closed(source: FileSource, name: str) -> None:
-    try:
-        is_open = has_external_data(_view(source))
-    except ValueError as error:
-        raise BundleError(f"{name} is no ONNX model ({error}). Export the bundle again.") from error
-    if is_open:
-        raise BundleIntegrityError(
-            f"{name} keeps weights in another file; a bundle's models are whole. Export it again."
-        )
+def one_line(error: Exception) -> str:
+    """Return the message of an error, which some engines spread over many lines."""
+    return " ".join(str(error).split())
 
 
-def _view(source: FileSource) -> memoryview:
-    if isinstance(source, bytes):
-        return memoryview(source)
-    with source.open("rb") as file:  # the mapping outlives the file, and goes when nobody looks at it any more
-        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-
-
-def _create(source: FileSource, name: str, options: SessionOptions) -> InferenceSession:
-    ort = import_onnxruntime()
-    providers = [(choice.name, choice.options) for choice in options.choices()]
-    model = str(source) if isinstance(source, Path) else source
-    try:
-        # Without enable_fallback=0, an error of CUDA during a run would make onnxruntime go on on the CPU.
-        session = ort.InferenceSession(model, _ort_options(ort, options), providers=providers, enable_fallback=0)
-        session._model_bytes = None  # kept for the fallback that is switched off: all weights of an archive once more
-        return session
-    except _engine_errors(ort) as error:
-        raise BundleError(f"{name} cannot be loaded by onnxruntime {ort.__version__}: {error}") from error
-
-
-def _ort_options(ort: ModuleType, options: SessionOptions) -> object:
-    found = ort.SessionOptions()
-    found.intra_op_num_threads = options.pool.num_threads
-    found.add_session_config_entry("session.intra_op.allow_spinning", str(int(options.allow_spinning)))
-    found.enable_mem_pattern = options.reuse_memory_plan
-    found.log_severity_level = _ERRORS_ONLY
-    # Lets `placement` say which provider took which node.
-    found.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    return found
-
-
-def _engine_errors(ort: ModuleType) -> tuple[type[Exception], ...]:
-    # onnxruntime's errors share no root but Exception.
-    state = ort.capi.onnxruntime_pybind11_state
-    names = ("EPFail", "Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoSuchFile", "NotImplemented")
-    return (RuntimeError, MemoryError, ValueError, *(getattr(state, name) for name in (*names, "RuntimeException")))
+def refuse_cache(engine: str, options: SessionOptions) -> None:
+    """Raise ProviderError when a graph is to be kept in the cache, by an engine that keeps none."""
+    if options.cache:
+        raise ProviderError(f"engine {engine!r} keeps nothing in a cache. Leave out cache, or ask for 'onnxruntime'.")

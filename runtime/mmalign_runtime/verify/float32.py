@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from importlib.resources import files
 
+import msgspec
 import numpy as np
 
-from mmalign_runtime.engine.providers import ort_name
-from mmalign_runtime.engine.session import OnnxSession, SessionOptions
+from mmalign_runtime.engine.engines import find_engine
+from mmalign_runtime.engine.session import Model, SessionOptions
 from mmalign_runtime.info import RuntimeInfo
 from mmalign_runtime.verify.report import CheckResult
 
@@ -25,8 +26,9 @@ _HEAVY = frozenset({"Conv", "MatMul", "Gemm", "FusedConv", "FusedMatMul", "Fused
 
 
 def check_float32(options: SessionOptions) -> CheckResult:
-    """Send the number through, on the provider and with the options of `options`."""
-    session = OnnxSession(files(__package__).joinpath(PROBE).read_bytes(), PROBE, options)
+    """Send the number through, with the engine, on the provider and with the options of `options`."""
+    model = Model(files(__package__).joinpath(PROBE).read_bytes(), PROBE, ("x", "kernel", "left"))
+    session = find_engine(options.engine).open(model, msgspec.structs.replace(options, cache=False))
     eye = np.eye(_CHANNELS, dtype=np.float32)
     numbers = np.full((1, _CHANNELS, _SIDE, _SIDE), _NUMBER)
     found = session.run({"x": numbers, "kernel": eye[:, :, None, None], "left": eye})
@@ -42,6 +44,7 @@ def check_placement(info: RuntimeInfo) -> CheckResult:
     heavy = [f"{name}: {group.num_nodes} {group.operator}" for name, group in elsewhere if group.operator in _HEAVY]
     total = sum(group.num_nodes for tower in info.towers for group in tower.nodes)
     away = sum(group.num_nodes for _, group in elsewhere)
-    detail = f"{total - away} of {total} nodes on {ort_name(info.provider)}"  # type: ignore[arg-type]
+    asked = info.towers[0].providers[0].name if info.towers else info.provider
+    detail = f"{total - away} of {total} nodes on {asked}"
     detail += f"; on another: {', '.join(heavy)}" if heavy else ""
     return CheckResult(name="placement", passed=not heavy, max_abs_difference=0.0, bound=0.0, detail=detail)

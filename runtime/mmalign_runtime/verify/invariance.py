@@ -26,7 +26,7 @@ def bound(embedder: Embedder, parity: Parity) -> float:
     """Return how far company may move a component of a vector.
 
     On other providers than the CPU, libraries choose a kernel by the shape of the batch, and kernels differ as machines
-    do; quantized files round. There the bound is the one that holds against the reference.
+    do; quantized files round. There the bound is the one that holds the files to the reference.
     """
     is_exact = embedder.options.provider == "cpu" and embedder.precision == "fp32"
     return _FLOAT32_ON_CPU if is_exact else parity.abs_bound

@@ -11,33 +11,41 @@ import msgspec
 from mmalign_runtime.bundle import open_bundle
 from mmalign_runtime.embedder import Embedder
 from mmalign_runtime.engine.providers import Provider
+from mmalign_runtime.engine.session import BFLOAT16, DEFAULT_ENGINE, ComputePrecision
 from mmalign_runtime.errors import BundleFormatError, VerificationError
-from mmalign_runtime.spec import Parity, Precision
+from mmalign_runtime.spec import Parity
 from mmalign_runtime.verify.against import compare
 from mmalign_runtime.verify.float32 import check_float32, check_placement
 from mmalign_runtime.verify.golden_cases import GoldenRun, run_golden
 from mmalign_runtime.verify.invariance import bound, check_concurrency, check_image_batch, check_text_batch
 from mmalign_runtime.verify.report import CaseResult, CheckResult, VerifyReport
 
+# Lowest cosine and largest difference of golden cases computed in bfloat16 (OpenVINO 2026.4, AMX): ResNet-50 0.99998
+# and 0.0014, BERT-base 0.99990 and 0.0029, MiniLM 0.99990 and 0.0027, EfficientNet-Lite0 0.9916 and 0.024, and 0.982 as
+# the lowest of 1,255 drawings, whose recall stayed.
+_BF16_COSINE = 0.97
+_BF16_ABS = 0.06
+
 
 def verify_bundle(
     path: str | Path,
     *,
+    engine: str = DEFAULT_ENGINE,
     provider: Provider = "auto",
-    precision: Precision = "fp32",
+    precision: ComputePrecision = "fp32",
     num_threads: int | None = None,
     against: str | Path | None = None,
 ) -> VerifyReport:
-    """Verify a bundle with the provider, precision and threads that will serve.
+    """Verify a bundle with the engine, provider, precision and threads that will serve.
 
     `against` is another bundle, which embeds the same items. Every file is hashed, whatever is remembered of it. Raises
-    BundleError when a bundle cannot be used at all, ProviderError when the provider is not there.
+    BundleError when a bundle cannot be used at all, ProviderError when the engine or provider is not there.
     """
     started = perf_counter()
 
     def load(bundle: str | Path) -> Embedder:
         opened = open_bundle(bundle, use_memory=False)
-        return Embedder(opened, provider=provider, precision=precision, num_threads=num_threads)
+        return Embedder(opened, engine=engine, provider=provider, precision=precision, num_threads=num_threads)
 
     with load(path) as embedder:
         if against is None:
@@ -50,12 +58,13 @@ def verify_bundle(
 
 def verify_embedder(embedder: Embedder, *, against: Embedder | None = None) -> VerifyReport:
     """Verify the towers that an embedder has, as it stands."""
-    golden = run_golden(embedder, _bounds(embedder.bundle.spec.parity, embedder.precision))
+    recorded = _recorded(embedder.bundle.spec.parity, embedder.engine.artifact(embedder.precision))
+    golden = run_golden(embedder, _computed(recorded, embedder.precision))
     return VerifyReport(
         runtime=embedder.info(),
         bounds=golden.bounds,
         cases=golden.results(),
-        checks=_checks(embedder, golden),
+        checks=_checks(embedder, golden, bound(embedder, recorded)),
         against=None if against is None else compare(against, embedder.bundle, golden),
     )
 
@@ -72,22 +81,30 @@ def require_golden(embedder: Embedder) -> None:
         )
 
 
-def _checks(embedder: Embedder, golden: GoldenRun) -> tuple[CheckResult, ...]:
-    limit = bound(embedder, golden.bounds)
+def _checks(embedder: Embedder, golden: GoldenRun, limit: float) -> tuple[CheckResult, ...]:
     checks = []
     if golden.texts:
         checks.append(check_text_batch(embedder, golden.texts, limit))
     if golden.images:  # where none decodes, every case has failed on its own line already
         checks.append(check_image_batch(embedder, golden.images, limit))
     checks.append(check_concurrency(embedder, golden.images, golden.texts, limit))
-    checks.append(check_placement(embedder.info()))
-    if embedder.precision == "fp32" and not embedder.options.allow_tf32:
+    info = embedder.info()
+    if any(tower.nodes for tower in info.towers):  # some engines compile a tower to one piece
+        checks.append(check_placement(info))
+    if embedder.precision == "fp32" and not embedder.options.allow_tf32 and embedder.engine.runs_onnx:
         checks.append(check_float32(embedder.options))
     return tuple(checks)
 
 
-def _bounds(parity: Sequence[Parity], precision: Precision) -> Parity:
-    artifact = f"onnx-{precision}"
+def _computed(recorded: Parity, precision: ComputePrecision) -> Parity:
+    """Return the bounds of a file computed in another precision than it is written in."""
+    if precision != BFLOAT16:
+        return recorded
+    artifact = f"{recorded.artifact} in {BFLOAT16}"
+    return msgspec.structs.replace(recorded, artifact=artifact, cosine_bound=_BF16_COSINE, abs_bound=_BF16_ABS)
+
+
+def _recorded(parity: Sequence[Parity], artifact: str) -> Parity:
     for entry in parity:
         if entry.artifact == artifact:
             return entry

@@ -42,6 +42,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         ("space_id", "other", "space is other, was space"),
         ("variant_id", "int8-0", "variant is int8-0, was fp32-0"),
         ("provider", "cuda", "--provider is cuda, was cpu"),
+        ("engine", "openvino", "--engine is openvino, was onnxruntime"),
     ],
 )
 def test_what_would_give_other_rows_is_named(name: str, value: object, words: str) -> None:

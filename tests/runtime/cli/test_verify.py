@@ -1,5 +1,8 @@
 import json
+from importlib.util import find_spec
 from pathlib import Path
+
+import pytest
 
 
 def test_a_table_ends_with_the_verdict(cli, tiny_bundle: Path) -> None:
@@ -33,3 +36,17 @@ def test_what_differs_is_one_and_what_cannot_run_is_two(cli, tiny_bundle: Path, 
     assert result.code == 1
     assert "cases outside the bounds" in result.out
     assert cli("verify", tmp_path / "nothing").code == 2
+
+
+def test_bfloat16_without_an_engine_that_has_it_cannot_run(cli, tiny_bundle: Path) -> None:
+    result = cli("verify", tiny_bundle, "--provider", "cpu", "--precision", "bf16")
+    assert result.code == 2
+    assert "Ask for engine 'openvino'" in result.err
+
+
+@pytest.mark.skipif(find_spec("openvino") is None, reason="needs openvino: pip install 'mmalign-runtime[openvino]'")
+def test_every_verb_takes_an_engine(cli, tiny_bundle: Path, tmp_path: Path) -> None:
+    assert "openvino cpu fp32" in cli("verify", tiny_bundle, "--engine", "openvino").out
+    out = tmp_path / "vectors.npz"
+    assert cli("embed", tiny_bundle, tiny_bundle / "golden", "--out", out, "--engine", "openvino").code == 0
+    assert cli("search", tiny_bundle, out, "a dog", "--engine", "openvino").code == 0

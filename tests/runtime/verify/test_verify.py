@@ -13,8 +13,9 @@ from mmalign_runtime import Embedder
 from mmalign_runtime.bundle import open_bundle
 from mmalign_runtime.bundle.golden import load_golden
 from mmalign_runtime.encoders import TextEncoder
+from mmalign_runtime.engine.onnxruntime import OnnxSession
 from mmalign_runtime.engine.providers import ProviderChoice, ResolvedProvider, import_onnxruntime, ort_name
-from mmalign_runtime.engine.session import NodeGroup, OnnxSession
+from mmalign_runtime.engine.session import NodeGroup
 from mmalign_runtime.errors import BundleError, BundleFormatError, BundleIntegrityError, ProviderError
 from mmalign_runtime.info import RuntimeInfo, TowerInfo
 from mmalign_runtime.spec import SPEC_NAME, BundleSpec
@@ -183,7 +184,7 @@ def test_bfloat16_on_a_real_processor_is_found(tiny_bundle: Path, monkeypatch: p
     config = '{"CPU": {"INFERENCE_PRECISION_HINT": "bf16"}}'
     choices = (ProviderChoice(name, {"device_type": "CPU", "load_config": config}),)
     with Embedder.load(tiny_bundle, provider="openvino", lazy=True) as embedder:
-        monkeypatch.setattr("mmalign_runtime.engine.session.provider_choices", lambda *a, **k: choices)
+        monkeypatch.setattr("mmalign_runtime.engine.onnxruntime.provider_choices", lambda *a, **k: choices)
         assert not check_float32(embedder.options).passed
 
 

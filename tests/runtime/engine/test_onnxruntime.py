@@ -5,8 +5,9 @@ import onnxruntime
 import pytest
 
 from mmalign_runtime.bundle import open_bundle
+from mmalign_runtime.engine.onnxruntime import OnnxSession
 from mmalign_runtime.engine.pool import thread_pool
-from mmalign_runtime.engine.session import OnnxSession, SessionOptions
+from mmalign_runtime.engine.session import SessionOptions
 from mmalign_runtime.errors import (
     BundleError,
     BundleIntegrityError,
@@ -84,7 +85,7 @@ def test_an_error_inside_a_run_is_named_with_the_shapes(tiny_bundle: Path) -> No
 
 
 def test_a_provider_that_fails_during_a_run_is_not_replaced(tiny_bundle: Path) -> None:
-    assert vision(tiny_bundle)._session._enable_fallback == 0  # type: ignore[union-attr]
+    assert vision(tiny_bundle)._session.get()._enable_fallback == 0  # type: ignore[union-attr]
 
 
 def test_after_close_there_is_nothing_to_run(tiny_bundle: Path) -> None:

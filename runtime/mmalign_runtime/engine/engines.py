@@ -1,0 +1,75 @@
+"""Engines by name: the runtime's own, and those that other distributions add.
+
+A distribution adds an engine with an entry point of the group "mmalign.engines", named after the engine, that makes an
+`Engine` when it is called. So mmalign, which has torch, brings AOTInductor, and the runtime imports none of it.
+"""
+
+from __future__ import annotations
+
+from mmalign_runtime.bundle import Bundle
+from mmalign_runtime.engine.onnxruntime import OnnxRuntimeEngine
+from mmalign_runtime.engine.session import DEFAULT_ENGINE, ComputePrecision, Engine, Model, Session, SessionOptions
+from mmalign_runtime.errors import MissingDependencyError, ProviderError
+from mmalign_runtime.spec import Modality
+
+ENTRY_POINT_GROUP = "mmalign.engines"
+
+_OWN = (DEFAULT_ENGINE, "openvino")
+# Engines of mmalign's other distributions, and how to get them.
+_INSTALL = {"aotinductor": "pip install 'mmalign[cpu]'"}
+
+
+def find_engine(name: str) -> Engine:
+    """Return the engine of that name; its library may still be missing, which its methods say.
+
+    Raises ProviderError when the name is not known, MissingDependencyError when the distribution that brings it is not
+    installed.
+    """
+    if name == DEFAULT_ENGINE:
+        return OnnxRuntimeEngine()
+    if name == "openvino":
+        from mmalign_runtime.engine.openvino import OpenVinoEngine
+
+        return OpenVinoEngine()
+    from importlib.metadata import entry_points  # takes longer than everything else here, and few need it
+
+    found = {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
+    if name in found:
+        engine: Engine = found[name].load()()
+        return engine
+    if name in _INSTALL:
+        raise MissingDependencyError(f"engine {name!r} is not installed. Run `{_INSTALL[name]}`.")
+    known = ", ".join((*_OWN, *sorted({*_INSTALL, *found})))
+    raise ProviderError(f"engine {name!r} is not known; choose one of {known}.")
+
+
+def installed_engines() -> tuple[str, ...]:
+    """Return the names of the engines whose libraries are here, the default first."""
+    from importlib.metadata import entry_points
+
+    others = sorted({entry.name for entry in entry_points(group=ENTRY_POINT_GROUP)})
+    return tuple(name for name in (*_OWN, *others) if _is_installed(name))
+
+
+def open_session(
+    bundle: Bundle, tower: Modality, precision: ComputePrecision, input_names: tuple[str, ...], options: SessionOptions
+) -> Session:
+    """Open one tower of a bundle with the engine of `options`.
+
+    Raises as `Engine.model_file` and `Engine.open` do, and BundleIntegrityError when the file was replaced since the
+    bundle was opened.
+    """
+    engine = find_engine(options.engine)
+    name = engine.model_file(bundle, tower, precision)
+    source, sha256 = bundle.source(name), bundle.spec.files[name]
+    session = engine.open(Model(source, f"{bundle.path / name}", input_names, precision, sha256), options)
+    bundle.check_unchanged(name)  # nor while it was loaded
+    return session
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        find_engine(name).version()
+    except MissingDependencyError:
+        return False
+    return True

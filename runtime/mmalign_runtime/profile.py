@@ -1,0 +1,112 @@
+"""A profile: how one bundle is run best on one machine, as measured there by `mmalign bench --save-profile`.
+
+It says what to ask of `Embedder.load`, never what a vector is. It is refused where it was not measured: on another
+machine, with other files or another version of its engine, its choice may be the wrong one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from mmalign_runtime.atomic import replacing
+from mmalign_runtime.choices import BatchSizes, Choices
+from mmalign_runtime.engine.engines import find_engine
+from mmalign_runtime.engine.processor import cpu_name
+from mmalign_runtime.engine.providers import ResolvedProvider
+from mmalign_runtime.engine.session import ComputePrecision
+from mmalign_runtime.engine.threads import available_threads
+from mmalign_runtime.errors import MmalignError, ProfileError
+from mmalign_runtime.machine import Machine
+from mmalign_runtime.spec import BundleSpec, Modality
+from mmalign_runtime.strict_json import JsonError, read_json
+
+_FORMAT_VERSION = 1
+_AGAIN = "Measure again here: `mmalign bench BUNDLE --engine all --save-profile FILE`."
+
+Goal = Literal["latency", "throughput"]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class Measured(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One kind of items at one batch size: percentiles of the ms that a whole batch took, and items a second."""
+
+    kind: Modality
+    batch_size: Count
+    p50_ms: float
+    p99_ms: float
+    items_per_s: float
+
+
+class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What to ask of `Embedder.load`, what it was chosen for, where it holds, and the figures it rests on.
+
+    `variant_id` is that of the files that were run, `created` a time (ISO 8601, UTC).
+    """
+
+    goal: Goal
+    engine: str
+    provider: ResolvedProvider
+    precision: ComputePrecision
+    num_threads: Count
+    image_batch_size: Count
+    text_batch_size: Count
+    allow_spinning: bool
+    space_id: str
+    variant_id: str
+    machine: Machine
+    measured: tuple[Measured, ...]
+    created: str
+    format_version: int = _FORMAT_VERSION
+
+    def choices(self) -> Choices:
+        """Return the profile's part of the arguments of `Embedder.load`."""
+        return Choices(
+            engine=self.engine,
+            provider=self.provider,
+            precision=self.precision,
+            num_threads=self.num_threads,
+            allow_spinning=self.allow_spinning,
+            batch_sizes=BatchSizes(self.image_batch_size, self.text_batch_size),
+        )
+
+    def check_fits(self, spec: BundleSpec) -> None:
+        """Raise ProfileError, naming all that differs, unless the profile was made for this bundle and this machine."""
+        try:
+            engine = find_engine(self.engine)
+            version = engine.version()
+        except MmalignError as error:
+            raise ProfileError(f"the profile asks for engine {self.engine!r}, which is not here: {error}") from error
+        then = self.machine
+        seen = {
+            "the space": (self.space_id, spec.space_id),
+            "the variant": (self.variant_id, engine.variant_id(spec, self.precision)),
+            "the processor": (then.cpu, cpu_name()),
+            "the number of threads": (str(then.num_threads), str(available_threads())),
+            f"{self.engine}'s version": (then.engine_versions.get(self.engine, "unknown"), version),
+        }
+        differ = [f"{name} is {here}, it was made for {made}" for name, (made, here) in seen.items() if made != here]
+        if differ:
+            raise ProfileError(f"the profile does not fit: {'; '.join(differ)}. {_AGAIN}")
+
+
+def load_profile(path: str | Path) -> Profile:
+    """Read a profile. Raises ProfileError when there is none, or this version cannot read it."""
+    try:
+        profile = read_json(Path(path).read_bytes(), Profile)
+    except OSError as error:
+        raise ProfileError(f"the profile {path} cannot be read: {error.strerror}. {_AGAIN}") from error
+    except JsonError as error:
+        raise ProfileError(f"{path} is no profile that this version reads: {error}. {_AGAIN}") from error
+    if profile.format_version != _FORMAT_VERSION:
+        seen = f"format version {profile.format_version}, expected {_FORMAT_VERSION}"
+        raise ProfileError(f"{path} has {seen}. {_AGAIN}")
+    return profile
+
+
+def save_profile(path: str | Path, profile: Profile) -> None:
+    """Write a profile as JSON, in one step."""
+    with replacing(Path(path)) as temporary:
+        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(profile), indent=2) + b"\n")

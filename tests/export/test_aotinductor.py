@@ -1,0 +1,170 @@
+"""AOTInductor as an engine, on packages made here. They need a C++ compiler."""
+
+from __future__ import annotations
+
+import multiprocessing
+import shutil
+import threading
+import tomllib
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mmalign.aotinductor import AotInductorEngine, AotInductorSession
+from mmalign.run import Run
+from mmalign_export import export_model
+from mmalign_runtime import BundleError, Embedder, ProviderError, verify_bundle
+from mmalign_runtime.bundle.packing import pack_bundle
+from mmalign_runtime.engine.engines import find_engine
+from mmalign_runtime.engine.pool import thread_pool
+from mmalign_runtime.engine.session import Model, SessionOptions
+from mmalign_runtime.errors import EmbedderStateError
+
+pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++, which inductor compiles with")
+
+ROOT = Path(__file__).parents[2]
+TEXTS = ["a dog", "", "a much longer text about a dog"]
+# Float32 in another order of sums, on unit vectors.
+ENGINES_APART = 1e-5
+
+
+@pytest.fixture(scope="module")
+def packaged(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("packaged") / "bundle"
+    export_model(run, (), out, formats=("onnx", "aoti"))
+    return out
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Register what pyproject.toml says, whatever metadata this environment was installed with."""
+    entries = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["mmalign.engines"]
+    found = [EntryPoint(name, value, "mmalign.engines") for name, value in entries.items()]
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: found)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def load(bundle: Path) -> Embedder:
+    return Embedder.load(bundle, engine="aotinductor", num_threads=1)
+
+
+def test_the_entry_point_of_the_project_is_found() -> None:
+    assert isinstance(find_engine("aotinductor"), AotInductorEngine)
+
+
+def test_vectors_are_those_of_onnxruntime(packaged: Path) -> None:
+    images = [np.full((40, 60, 3), level, np.uint8) for level in (0, 90, 255)]
+    with load(packaged) as found, Embedder.load(packaged, provider="cpu", num_threads=1) as expected:
+        for mine, its in (
+            (found.encode_text(TEXTS), expected.encode_text(TEXTS)),
+            (found.encode_image(images), expected.encode_image(images)),
+        ):
+            np.testing.assert_allclose(mine, its, atol=ENGINES_APART, rtol=0)
+        assert found.space_id == expected.space_id
+        assert found.variant_id != expected.variant_id
+
+
+def test_verify_covers_it(packaged: Path) -> None:
+    report = verify_bundle(packaged, engine="aotinductor", num_threads=1)
+    assert report.passed
+    assert report.bounds.artifact == "aoti-fp32"
+    assert {"text batch", "image batch", "concurrency"} == {check.name for check in report.checks}
+    assert report.runtime.engine == "aotinductor"
+
+
+def test_an_archives_package_is_run_too(packaged: Path, tmp_path: Path) -> None:
+    archive = tmp_path / "one.mmalign"
+    pack_bundle(packaged, archive)
+    with load(archive) as packed, load(packaged) as folder:
+        np.testing.assert_array_equal(packed.encode_text(TEXTS), folder.encode_text(TEXTS))
+
+
+def test_threads_follow_the_pool(packaged: Path) -> None:
+    with Embedder.load(packaged, engine="aotinductor", num_threads=2, towers=("text",)) as embedder:
+        assert torch.get_num_threads() == 2
+        assert embedder.info().towers[0].providers[0].options == {"torch.get_num_threads": "2"}
+
+
+def test_runs_from_many_threads_do_not_mix(packaged: Path) -> None:
+    with load(packaged) as embedder:
+        expected = [embedder.encode_text([text] * 3) for text in TEXTS]
+        found: dict[int, bool] = {}
+
+        def call(n: int) -> None:
+            mine = [embedder.encode_text([TEXTS[n % 3]] * 3) for _ in range(5)]
+            found[n] = all(np.allclose(vectors, expected[n % 3], atol=ENGINES_APART) for vectors in mine)
+
+        callers = [threading.Thread(target=call, args=(n,)) for n in range(6)]
+        for caller in callers:
+            caller.start()
+        for caller in callers:
+            caller.join()
+    assert found == dict.fromkeys(range(6), True)
+
+
+def test_a_bundle_without_packages_says_how_to_get_them(bundle_dir: Path) -> None:
+    with pytest.raises(BundleError, match=r"no AOTInductor package.*--formats onnx,aoti"):
+        load(bundle_dir)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "seen"),
+    [
+        ({"AOTI_CPU_ISA": "AVX512 QUANTUM"}, r"QUANTUM \(here: "),
+        ({"AOTI_MACHINE": "abacus"}, r"abacus \(here: "),
+        ({"AOTI_DEVICE_KEY": "cuda"}, r"cuda \(here: cpu\)"),
+    ],
+)
+def test_a_package_for_another_machine_is_refused(
+    packaged: Path, monkeypatch: pytest.MonkeyPatch, metadata: dict[str, str], seen: str
+) -> None:
+    class Loader:
+        @staticmethod
+        def load_metadata_from_package(path: str, name: str) -> dict[str, str]:
+            return metadata
+
+    monkeypatch.setattr("torch._C._aoti.AOTIModelPackageLoader", Loader)
+    with pytest.raises(BundleError, match=f"built for another kind of machine, with {seen}"):
+        load(packaged)
+
+
+def test_what_is_no_package_is_a_bundle_error() -> None:
+    options = SessionOptions("cpu", thread_pool(1), engine="aotinductor")
+    with pytest.raises(BundleError, match="is no AOTInductor package"):
+        AotInductorSession(Model(b"no package", "broken.pt2", ()), options)
+
+
+def test_other_precisions_and_providers_are_refused(packaged: Path) -> None:
+    with pytest.raises(ProviderError, match="only fp32"):
+        Embedder.load(packaged, engine="aotinductor", precision="bf16")
+    with pytest.raises(ProviderError, match="runs on the CPU"):
+        Embedder.load(packaged, engine="aotinductor", provider="cuda")
+
+
+def _use_in_fork(embedder: Embedder, answers: multiprocessing.Queue[str]) -> None:
+    for use in (lambda: embedder.encode_text(["a dog"]), lambda: load(embedder.bundle.path)):
+        try:
+            use()
+        except EmbedderStateError as error:
+            answers.put(str(error))
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_fork_is_told_and_ends(packaged: Path) -> None:
+    with load(packaged) as embedder:
+        embedder.encode_text(["a dog"])
+        context = multiprocessing.get_context("fork")
+        answers: multiprocessing.Queue[str] = context.Queue()  # type: ignore[assignment]
+        child = context.Process(target=_use_in_fork, args=(embedder, answers))
+        child.start()
+        assert "Load the Embedder after the fork" in answers.get(timeout=60)
+        assert "multiprocessing's 'spawn'" in answers.get(timeout=60)
+        child.join(timeout=30)
+    assert child.exitcode == 0

@@ -1,0 +1,23 @@
+"""A clock that moves when it is told to, so that the arithmetic of queues can be held to numbers on paper."""
+
+from __future__ import annotations
+
+import pytest
+
+
+class FakeClock:
+    """Time passes by sleeping, and by what a fake server says its work takes."""
+
+    def __init__(self) -> None:
+        self.time_s = 100.0
+
+    def now(self) -> float:
+        return self.time_s
+
+    def sleep(self, seconds: float) -> None:
+        self.time_s += seconds
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()

@@ -1,0 +1,52 @@
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+
+from mmalign_runtime import Embedder, ProviderError
+from mmalign_runtime.engine.engines import find_engine, installed_engines
+from mmalign_runtime.engine.onnxruntime import OnnxRuntimeEngine
+from mmalign_runtime.errors import MissingDependencyError
+
+
+class ElsewhereEngine(OnnxRuntimeEngine):
+    """What another distribution would bring."""
+
+    name = "elsewhere"
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = EntryPoint("elsewhere", f"{__name__}:ElsewhereEngine", "mmalign.engines")
+    monkeypatch.setattr(EntryPoint, "load", lambda self: ElsewhereEngine)
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [entry])
+
+
+def test_an_engine_of_another_distribution_runs_the_towers(tiny_bundle: Path, elsewhere: None) -> None:
+    assert "elsewhere" in installed_engines()
+    with Embedder.load(tiny_bundle, engine="elsewhere", provider="cpu", towers=("text",)) as embedder:
+        assert embedder.encode_text(["a dog"]).shape == (1, embedder.embed_dim)
+        info = embedder.info()
+    assert (info.engine, info.engine_version) == ("elsewhere", OnnxRuntimeEngine().version())
+
+
+def test_an_unknown_engine_is_refused_with_the_known_ones(tiny_bundle: Path, elsewhere: None) -> None:
+    with pytest.raises(
+        ProviderError, match=r"engine 'tvm' is not known; choose one of onnxruntime, openvino, .*elsewhere"
+    ):
+        Embedder.load(tiny_bundle, engine="tvm")
+
+
+def test_an_engine_that_is_not_installed_is_refused_with_its_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [])
+    with pytest.raises(MissingDependencyError, match=r"pip install 'mmalign\[cpu\]'"):
+        find_engine("aotinductor")
+
+
+def test_the_default_engine_comes_first() -> None:
+    assert installed_engines()[0] == "onnxruntime"
+
+
+def test_bfloat16_is_refused_by_onnxruntime_with_the_engine_that_has_it(tiny_bundle: Path) -> None:
+    with pytest.raises(ProviderError, match="Ask for engine 'openvino'"):
+        Embedder.load(tiny_bundle, provider="cpu", precision="bf16", lazy=True)
