@@ -94,7 +94,7 @@ def write_spec(run: Run, folder: Path, parity: tuple[Parity, ...], opset_version
         parity=parity,
         golden=GOLDEN,
         provenance=_provenance(run, opset_version),
-        files=_hashes(folder),
+        files=hashes(folder),
     )
     (folder / SPEC_NAME).write_bytes(encode_spec(spec))
     return spec
@@ -115,7 +115,8 @@ def _provenance(run: Run, opset_version: int) -> Provenance:
     )
 
 
-def _hashes(folder: Path) -> dict[str, str]:
+def hashes(folder: Path) -> dict[str, str]:
+    """Return the sha256 of every file of a bundle but bundle.json, by its path from the folder."""
     listed = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != SPEC_NAME)
     return {path.relative_to(folder).as_posix(): sha256_of_file(path) for path in listed}
 

@@ -2,7 +2,8 @@
 
 MmalignError (mmalign_runtime)
 └── ExportError       a bundle could not be made
-    └── ParityError   an artifact's vectors are not those of eager PyTorch
+    ├── ParityError   an artifact's vectors are not those of eager PyTorch
+    └── QuantizationError   a bundle cannot be quantized as asked
 """
 
 from __future__ import annotations
@@ -16,3 +17,7 @@ class ExportError(MmalignError):
 
 class ParityError(ExportError):
     """An artifact's vectors differ from eager PyTorch's by more than the bound."""
+
+
+class QuantizationError(ExportError):
+    """A bundle cannot be quantized: the model, the data or the budget do not allow it."""

@@ -136,7 +136,10 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class BundleSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The contents of bundle.json. `files` maps every other file (path from the bundle's folder) to its sha256."""
+    """The contents of bundle.json. `files` maps every other file (path from the bundle's folder) to its sha256.
+
+    `quantization` names the report of how the int8 files were chosen, where there are any.
+    """
 
     format_version: str
     space_id: str
@@ -148,6 +151,7 @@ class BundleSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     golden: str
     provenance: Provenance
     files: dict[str, Sha256]
+    quantization: str | None = None
     seal: str = ""
 
     def variant_id(self, precision: Precision) -> str:
@@ -220,6 +224,7 @@ def _check_listed(spec: BundleSpec) -> None:
     named = {"golden": spec.golden, "image.preprocess": image.preprocess, "text.tokenizer": text.tokenizer}
     named |= {f"image.models.{precision}": name for precision, name in image.models.items()}
     named |= {f"text.models.{precision}": name for precision, name in text.models.items()}
+    named |= {"quantization": spec.quantization} if spec.quantization else {}
     named |= {f"{tower}.aoti": files.aoti for tower, files in (("image", image), ("text", text)) if files.aoti}
     for field, name in named.items():
         if name not in spec.files:

@@ -1,0 +1,81 @@
+"""Convolutional towers in eight bits, by onnxruntime's static quantizer.
+
+Weights are signed and per channel, activations unsigned: signed by signed takes onnxruntime's slow way.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto
+from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType
+from onnxruntime.quantization.calibrate import TensorsData, create_calibrator
+from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+
+Range = Literal["minmax", "percentile", "entropy"]
+
+_METHODS = {
+    "minmax": CalibrationMethod.MinMax,
+    "percentile": CalibrationMethod.Percentile,
+    "entropy": CalibrationMethod.Entropy,
+}
+# The share of values that a percentile keeps; the rest is clipped.
+_PERCENTILE = 99.999
+_OPERATORS = ["Conv", "Relu", "Clip", "Add", "MaxPool", "GlobalAveragePool", "Gemm"]
+
+
+def record_ranges(model_path: Path, input_name: str, images: Sequence[NDArray[np.float32]], kind: Range) -> TensorsData:
+    """Run the model on prepared images, (1, 3, S, S) each, and return the range of every activation."""
+    with tempfile.TemporaryDirectory() as folder:
+        calibrator = create_calibrator(
+            model_path,
+            _OPERATORS,
+            augmented_model_path=str(Path(folder) / "augmented.onnx"),
+            calibrate_method=_METHODS[kind],
+            extra_options={"symmetric": False, "percentile": _PERCENTILE},
+        )
+        calibrator.collect_data(_Images(input_name, images))
+        found = calibrator.compute_data()
+        del calibrator  # its session maps the file
+    assert isinstance(found, TensorsData)
+    return found
+
+
+def quantize_convolutions(model: ModelProto, ranges: TensorsData, excluded: frozenset[str]) -> ModelProto:
+    """Return the model in eight bits, all but the `excluded` nodes."""
+    source = ModelProto()
+    source.CopyFrom(model)  # the quantizer works in place
+    quantizer = QDQQuantizer(
+        source,
+        per_channel=True,
+        reduce_range=False,
+        weight_qType=QuantType.QInt8,
+        activation_qType=QuantType.QUInt8,
+        tensors_range=deepcopy(ranges),  # widened in place, for this choice of nodes alone
+        nodes_to_quantize=[],
+        nodes_to_exclude=sorted(excluded),
+        op_types_to_quantize=_OPERATORS,
+        extra_options={"ActivationSymmetric": False},
+    )
+    quantizer.quantize_model()
+    quantized: ModelProto = quantizer.model.model
+    return quantized
+
+
+def weighted_nodes(model: ModelProto) -> tuple[str, ...]:
+    """Return the names of the nodes that carry weights, in order: what a sensitivity scan goes through."""
+    return tuple(node.name for node in model.graph.node if node.op_type in ("Conv", "Gemm"))
+
+
+class _Images(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
+    def __init__(self, input_name: str, images: Sequence[NDArray[np.float32]]) -> None:
+        self._feeds: Iterator[dict[str, NDArray[np.float32]]] = iter([{input_name: image} for image in images])
+
+    def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+        return next(self._feeds, None)

@@ -1,0 +1,92 @@
+"""The real images and texts that a quantized tower is calibrated and judged on, prepared as the runtime prepares them.
+
+Letters: N images, M captions, S image side.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from mmalign.config import load_config
+from mmalign.data import DataSource, Pair, read_pairs
+from mmalign.pairs import load_sources
+from mmalign.pool import build_pool
+from mmalign_export.errors import QuantizationError
+from mmalign_runtime.bundle.golden import load_golden
+from mmalign_runtime.embedder import Embedder
+from mmalign_runtime.tokenizer import TokenBatch
+
+PixelValues = NDArray[np.float32]
+
+_TEXT_BATCH = 32
+_SEED = 0
+
+
+class Calibration(msgspec.Struct, frozen=True):
+    """Prepared images, (1, 3, S, S) each, and token batches."""
+
+    images: tuple[PixelValues, ...]
+    tokens: tuple[TokenBatch, ...]
+
+
+class Questions(msgspec.Struct, frozen=True):
+    """What recall is measured on: N prepared images, M captions in batches, and `relevant` (N, M) bool."""
+
+    images: tuple[PixelValues, ...]
+    texts: tuple[str, ...]
+    tokens: tuple[TokenBatch, ...]
+    relevant: NDArray[np.bool_]
+
+
+def read_calibration(data: str, embedder: Embedder, num_images: int, num_texts: int) -> Calibration:
+    """Take a seeded sample of the data's pairs: of a training configuration, those of the train split.
+
+    The golden cases join them: what no training data shows, a photograph among drawings, is not to be clipped either.
+    """
+    pairs = _pairs(data, "train")
+    captions = [caption for pair in _sampled(pairs, num_texts) for caption in pair.captions[:2]][:num_texts]
+    golden = load_golden(embedder.bundle)
+    images = [embedder.bundle.source(case.file) for case in golden.images]
+    images += [pair.image for pair in _sampled(pairs, num_images)]
+    texts = [case.text for case in golden.texts]
+    return Calibration(_images(images, embedder), _tokens([*texts, *captions], embedder))
+
+
+def read_questions(data: str, embedder: Embedder, max_images: int) -> Questions:
+    """Take the data's pairs, at most `max_images`, and their first captions: of a configuration, the test split."""
+    pool = build_pool(_sampled(_pairs(data, "test"), max_images), "first")
+    relevant = pool.relevant.numpy()
+    return Questions(
+        _images([pair.image for pair in pool.pairs], embedder), pool.texts, _tokens(pool.texts, embedder), relevant
+    )
+
+
+def _pairs(data: str, split: str) -> Sequence[Pair]:
+    if Path(data).suffix != ".toml":
+        return read_pairs(DataSource(data)).pairs
+    config = load_config(Path(data))
+    sources = load_sources(config.data, config.image)
+    if split == "train":
+        return [pair for source in sources if not source.is_held_out for pair in source.splits.train]
+    return [pair for source in sources for pair in source.splits.test]
+
+
+def _sampled(pairs: Sequence[Pair], count: int) -> list[Pair]:
+    if not pairs:
+        raise QuantizationError("the data holds no pairs to measure with. Give a file or folder of pairs.")
+    return random.Random(_SEED).sample(list(pairs), min(count, len(pairs)))
+
+
+def _images(items: Sequence[Path | bytes], embedder: Embedder) -> tuple[PixelValues, ...]:
+    return tuple(embedder.image.pixel_values(item, index) for index, item in enumerate(items))
+
+
+def _tokens(texts: Sequence[str], embedder: Embedder) -> tuple[TokenBatch, ...]:
+    starts = range(0, len(texts), _TEXT_BATCH)
+    return tuple(embedder.text.tokenizer.encode(texts[start : start + _TEXT_BATCH]) for start in starts)

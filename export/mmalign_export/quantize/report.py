@@ -1,0 +1,64 @@
+"""What quantizing found out: every candidate's figures, and which was chosen. Written to quantization.json."""
+
+from __future__ import annotations
+
+from statistics import geometric_mean
+
+import msgspec
+
+from mmalign.retrieval import Recall
+from mmalign_export.quantize.trial import Speed
+from mmalign_runtime.spec import Modality
+
+REPORT = "quantization.json"
+
+
+class Trial(msgspec.Struct, frozen=True, kw_only=True):
+    """One candidate of one tower beside float32, on this machine.
+
+    `recall` is (image to text, text to image) with the other tower in float32, `lost_points` what it lost by k in the
+    worse direction. `moved_in_batch` is how far a vector moves, at most in any component, with its batch-mates.
+    `refused` says why it is not offered, and is empty where it could be.
+    """
+
+    tower: Modality
+    recipe: str
+    excluded: tuple[str, ...]
+    speeds: tuple[Speed, ...]
+    mean_cosine: float
+    min_cosine: float
+    recall: tuple[Recall, Recall]
+    lost_points: dict[int, float]
+    moved_in_batch: float
+    size_bytes: int
+    resident_mb: float | None
+    refused: str = ""
+
+    def speedup(self) -> float:
+        """Return the geometric mean of the ratios: one number to rank by, for single items and batches alike."""
+        return geometric_mean(speed.ratio() for speed in self.speeds)
+
+
+class QuantizationReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole search: budget, machine, data, float32's own recall and every trial; `chosen` by tower.
+
+    `pair_lost_points` and `pair_recall` are of both chosen towers together.
+    """
+
+    date: str
+    cpu: str
+    engine: str
+    engine_version: str
+    num_threads: int
+    calibration: str
+    evaluation: str
+    num_images: int
+    num_captions: int
+    budget: str
+    fp32_recall: tuple[Recall, Recall]
+    fp32_size_bytes: dict[Modality, int]
+    fp32_resident_mb: dict[Modality, float | None]
+    trials: tuple[Trial, ...]
+    chosen: dict[Modality, Trial]
+    pair_recall: tuple[Recall, Recall] | None = None
+    pair_lost_points: dict[int, float] = {}

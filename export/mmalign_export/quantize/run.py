@@ -1,0 +1,215 @@
+"""From a bundle to the same bundle with a quantized variant: measure, choose, prove, write."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import msgspec
+import numpy as np
+import torch
+
+from mmalign.retrieval import Recall
+from mmalign_export.errors import QuantizationError
+from mmalign_export.quantize.budget import Budget, lost_points
+from mmalign_export.quantize.examples import Calibration, PixelValues, Questions, read_calibration, read_questions
+from mmalign_export.quantize.recipes import Recipe, image_recipes, text_recipes
+from mmalign_export.quantize.report import QuantizationReport, Trial
+from mmalign_export.quantize.resident import resident_mb
+from mmalign_export.quantize.search import Found, Tower, pair_recalls, search
+from mmalign_export.quantize.trial import open_model, run_all
+from mmalign_export.quantize.variant import add_variant
+from mmalign_runtime.bench import cpu_model
+from mmalign_runtime.embedder import Embedder
+from mmalign_runtime.engine.session import DEFAULT_ENGINE, Feeds
+from mmalign_runtime.spec import BundleSpec, Modality
+from mmalign_runtime.streaming import Vectors
+from mmalign_runtime.tokenizer import TokenBatch
+
+logger = logging.getLogger(__name__)
+
+_NUM_CALIBRATION_IMAGES, _NUM_CALIBRATION_TEXTS = 64, 512
+_IMAGE_BATCH, _NUM_SCANNED = 8, 16
+
+
+def quantize_bundle(
+    path: str | Path,
+    out: str | Path,
+    *,
+    calibration: str,
+    evaluation: str,
+    budget: Budget,
+    engine: str = DEFAULT_ENGINE,
+    towers: Sequence[Modality] = ("image", "text"),
+    num_threads: int | None = None,
+    max_images: int = 1000,
+    force: bool = False,
+) -> tuple[BundleSpec, QuantizationReport]:
+    """Add to a bundle the fastest eight-bit towers that stay inside the budget here, and write it at `out`.
+
+    `calibration` and `evaluation` are files or folders of pairs as for training, or a training configuration (.toml),
+    whose train and test splits they then are. A tower for which nothing qualifies stays as it is. Raises
+    QuantizationError when that is so for every tower, and the errors of the data and of the bundle.
+    """
+    with Embedder.load(path, engine=engine, provider="cpu", num_threads=num_threads) as embedder:
+        examples = read_calibration(calibration, embedder, _NUM_CALIBRATION_IMAGES, _NUM_CALIBRATION_TEXTS)
+        questions = read_questions(evaluation, embedder, max_images)
+        logger.info("quantize: %d images and %d captions to judge by", len(questions.images), len(questions.texts))
+        searched = _search(embedder, towers, examples, questions, budget)
+        report = _report(embedder, searched, budget, calibration, evaluation, questions)
+        bundle = embedder.bundle
+    if not report.chosen:
+        raise QuantizationError(
+            f"no recipe is inside the budget {budget} and fast enough: the best lost "
+            f"{min(trial.lost_points[1] for trial in report.trials):.2f} points. Allow more, or calibrate on more data."
+        )
+    models = {tower: found.contents for tower, found in searched.chosen.items()}
+    return add_variant(bundle, models, report, Path(out), force=force), report
+
+
+class _Searched(msgspec.Struct):
+    towers: dict[Modality, Tower]
+    relevant: torch.Tensor
+    trials: list[Trial]
+    chosen: dict[Modality, Found]
+    pair: dict[Modality, Vectors]
+    sizes: dict[Modality, int]
+    resident: dict[Modality, float | None]
+
+
+def _search(
+    embedder: Embedder, kinds: Sequence[Modality], examples: Calibration, questions: Questions, budget: Budget
+) -> _Searched:
+    relevant = torch.from_numpy(questions.relevant)
+    batches: dict[Modality, tuple[Feeds, ...]] = {
+        "image": _image_feeds(embedder, questions.images),
+        "text": tuple(_text_feeds(embedder, tokens) for tokens in questions.tokens),
+    }
+    sessions = {"image": embedder.image.session, "text": embedder.text.session}
+    reference: dict[Modality, Vectors] = {kind: run_all(sessions[kind], batches[kind]) for kind in batches}
+
+    def recalls(kind: Modality, vectors: Vectors) -> tuple[Recall, Recall]:
+        images, texts = (vectors, reference["text"]) if kind == "image" else (reference["image"], vectors)
+        return pair_recalls(images, texts, relevant)
+
+    towers = {
+        kind: Tower(
+            kind=kind,
+            input_names=tuple(batches[kind][0]),
+            batches=batches[kind],
+            timed=(_first(batches[kind][0], 1), batches[kind][0]),
+            scanned=_scanned(embedder, kind, examples),
+            float32=sessions[kind],
+            reference=reference[kind],
+            recalls=partial(recalls, kind),
+            options=sessions[kind].options,
+        )
+        for kind in kinds
+    }
+    found = _Searched(towers, relevant, [], {}, dict(reference), {}, {})
+    offered: dict[Modality, list[Found]] = {}
+    with TemporaryDirectory() as folder:
+        for kind, tower in towers.items():
+            contents = embedder.bundle.read(_float32_file(embedder, kind))
+            model = Path(folder) / f"{kind}.onnx"
+            model.write_bytes(contents)
+            found.sizes[kind] = len(contents)
+            found.resident[kind] = resident_mb(contents, tower.timed[0], tower.options)
+            trials, offered[kind] = search(tower, _recipes(embedder, kind, model, examples), budget)
+            found.trials += trials
+    _choose_pair(found, offered, budget)
+    return found
+
+
+def _choose_pair(found: _Searched, offered: dict[Modality, list[Found]], budget: Budget) -> None:
+    """Take the fastest of each tower; while the pair loses too much, step back where the next one costs least."""
+    before = pair_recalls(found.pair["image"], found.pair["text"], found.relevant)
+    reference = dict(found.pair)
+    left = {kind: list(candidates) for kind, candidates in offered.items() if candidates}
+    while left:
+        for kind, candidates in left.items():
+            tower = found.towers[kind]
+            session = open_model(candidates[0].contents, tower.input_names, tower.options)
+            found.pair[kind] = run_all(session, tower.batches)
+            session.close()
+        after = pair_recalls(found.pair["image"], found.pair["text"], found.relevant)
+        if budget.allows(lost_points(before, after), 1.0):
+            break
+        slowest = min(left, key=lambda kind: _step(left[kind]))
+        left[slowest].pop(0)
+        if not left[slowest]:
+            del left[slowest]
+            found.pair[slowest] = reference[slowest]
+    found.chosen = {kind: candidates[0] for kind, candidates in left.items()}
+
+
+def _step(candidates: Sequence[Found]) -> float:
+    """Return how many times slower the next candidate is."""
+    following = candidates[1].trial.speedup() if len(candidates) > 1 else 1.0
+    return candidates[0].trial.speedup() / following
+
+
+def _recipes(embedder: Embedder, kind: Modality, model: Path, examples: Calibration) -> tuple[Recipe, ...]:
+    spec = embedder.bundle.spec
+    if kind == "image":
+        return image_recipes(model, spec.image, examples)
+    return text_recipes(model, spec.text, examples)
+
+
+def _report(
+    embedder: Embedder, found: _Searched, budget: Budget, calibration: str, evaluation: str, questions: Questions
+) -> QuantizationReport:
+    reference = {kind: tower.reference for kind, tower in found.towers.items()}
+    images = reference.get("image", found.pair["image"])
+    texts = reference.get("text", found.pair["text"])
+    before = pair_recalls(images, texts, found.relevant)
+    after = pair_recalls(found.pair["image"], found.pair["text"], found.relevant)
+    return QuantizationReport(
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        cpu=cpu_model(),
+        engine=embedder.engine.name,
+        engine_version=embedder.engine.version(),
+        num_threads=embedder.options.pool.num_threads,
+        calibration=Path(calibration).name,
+        evaluation=Path(evaluation).name,
+        num_images=len(questions.images),
+        num_captions=len(questions.texts),
+        budget=str(budget),
+        fp32_recall=before,
+        fp32_size_bytes=found.sizes,
+        fp32_resident_mb=found.resident,
+        trials=tuple(found.trials),
+        chosen={kind: candidate.trial for kind, candidate in found.chosen.items()},
+        pair_recall=after,
+        pair_lost_points=lost_points(before, after),
+    )
+
+
+def _float32_file(embedder: Embedder, kind: Modality) -> str:
+    spec = embedder.bundle.spec
+    return (spec.image if kind == "image" else spec.text).models["fp32"]
+
+
+def _image_feeds(embedder: Embedder, images: Sequence[PixelValues]) -> tuple[Feeds, ...]:
+    name = embedder.image.files.input_name
+    starts = range(0, len(images), _IMAGE_BATCH)
+    return tuple({name: np.concatenate(images[start : start + _IMAGE_BATCH])} for start in starts)
+
+
+def _text_feeds(embedder: Embedder, tokens: TokenBatch) -> Feeds:
+    names = embedder.text.files.input_names
+    return dict(zip(names, (tokens.input_ids, tokens.attention_mask), strict=True))
+
+
+def _scanned(embedder: Embedder, kind: Modality, examples: Calibration) -> Feeds:
+    if kind == "image":
+        return _image_feeds(embedder, examples.images[:_NUM_SCANNED])[0]
+    return _text_feeds(embedder, examples.tokens[0])
+
+
+def _first(feeds: Feeds, count: int) -> Feeds:
+    return {name: values[:count] for name, values in feeds.items()}

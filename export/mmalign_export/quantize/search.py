@@ -1,0 +1,189 @@
+"""Finds the fastest candidate of a tower that stays inside the budget, on this machine and with one engine.
+
+Every recipe is tried whole. One that loses too much is tried again with layers left in float32, those that a scan found
+most sensitive or the first of the network, as long as it could still be the fastest.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+
+import msgspec
+import numpy as np
+import torch
+
+from mmalign.retrieval import Recall, recall
+from mmalign_export.quantize.budget import Budget, lost_points
+from mmalign_export.quantize.recipes import Recipe
+from mmalign_export.quantize.report import Trial
+from mmalign_export.quantize.resident import resident_mb
+from mmalign_export.quantize.trial import cosines, largest_move, open_model, run_all, time_beside
+from mmalign_runtime.engine.session import Feeds, Session, SessionOptions
+from mmalign_runtime.errors import BundleError, EngineError
+from mmalign_runtime.spec import Modality
+from mmalign_runtime.streaming import Vectors
+
+logger = logging.getLogger(__name__)
+
+# What a recipe must gain to be worth its loss.
+LEAST_SPEEDUP = 1.15
+# A vector that moves by more depends on its batch-mates; float32's own sums move by 1e-7.
+_INVARIANCE_BOUND = 1e-6
+# Timings of one model repeat to within a tenth on a shared machine.
+_ALIKE = 0.9
+_NUM_EXCLUDED = (1, 2, 4, 8)
+_FIRST_LAYERS = (1, 3, 6, 9)
+
+Recalls = Callable[[Vectors], tuple[Recall, Recall]]
+
+
+class Tower(msgspec.Struct, frozen=True):
+    """A tower under search: its batches and what float32 gave for them; `timed` are the feeds that speed counts on.
+
+    `scanned` is a small batch for the sensitivity scan.
+    """
+
+    kind: Modality
+    input_names: tuple[str, ...]
+    batches: tuple[Feeds, ...]
+    timed: tuple[Feeds, ...]
+    scanned: Feeds
+    float32: Session
+    reference: Vectors
+    recalls: Recalls
+    options: SessionOptions
+
+
+class Found(msgspec.Struct, frozen=True):
+    """The chosen candidate, and its file's bytes."""
+
+    trial: Trial
+    contents: bytes
+
+
+def pair_recalls(images: Vectors, texts: Vectors, relevant: torch.Tensor) -> tuple[Recall, Recall]:
+    """Return recall (image to text, text to image) of (N, D) and (M, D) given `relevant` (N, M)."""
+    similarity = torch.from_numpy(images @ texts.T)  # (N, M)
+    return recall(similarity, relevant), recall(similarity.T, relevant.T)
+
+
+def search(tower: Tower, recipes: Sequence[Recipe], budget: Budget) -> tuple[list[Trial], list[Found]]:
+    """Try a ladder; return every trial, and those that could be offered, fastest first."""
+    trials: list[Trial] = []
+    offered: list[Found] = []
+    for recipe in recipes:
+        found = _try(tower, recipe, frozenset(), budget)
+        if found is None:
+            continue
+        trials.append(found.trial)
+        if not found.trial.refused:
+            offered.append(found)
+    best = max((found.trial.speedup() for found in offered), default=LEAST_SPEEDUP)
+    for recipe, whole in _promising(recipes, trials, best):
+        for excluded in _exclusions(tower, recipe):
+            found = _try(tower, recipe, excluded, budget)
+            if found is None:
+                continue
+            trials.append(found.trial)
+            if not found.trial.refused:
+                offered.append(found)
+        logger.info("quantize: %s, %s: %.2fx whole", tower.kind, recipe.name, whole.speedup())
+    return trials, _ranked(offered)
+
+
+def _ranked(offered: Sequence[Found]) -> list[Found]:
+    """Return the fastest first; of those as fast as it but for noise, the most exact."""
+    left, ranked = list(offered), []
+    while left:
+        fastest = max(found.trial.speedup() for found in left)
+        alike = [found for found in left if found.trial.speedup() >= fastest * _ALIKE]
+        ranked.append(max(alike, key=lambda found: found.trial.mean_cosine))
+        left.remove(ranked[-1])
+    return ranked
+
+
+def _promising(recipes: Sequence[Recipe], trials: Sequence[Trial], best: float) -> Iterator[tuple[Recipe, Trial]]:
+    """Yield the recipe that lost least among those that lost too much and are faster than what can be offered."""
+    by_name = {trial.recipe: trial for trial in trials if not trial.excluded}
+    lossy = [
+        (recipe, by_name[recipe.name])
+        for recipe in recipes
+        if recipe.layers
+        and not recipe.refused
+        and recipe.name in by_name
+        and by_name[recipe.name].refused
+        and by_name[recipe.name].speedup() > best
+    ]
+    yield from sorted(lossy, key=lambda pair: -pair[1].mean_cosine)[:1]
+
+
+def _exclusions(tower: Tower, recipe: Recipe) -> Iterator[frozenset[str]]:
+    ranked = _sensitivities(tower, recipe)
+    for count in _NUM_EXCLUDED:
+        yield frozenset(ranked[:count])
+    for count in _FIRST_LAYERS:
+        yield frozenset(recipe.layers[:count])
+
+
+def _sensitivities(tower: Tower, recipe: Recipe) -> list[str]:
+    """Return the layers, most sensitive first: each is rounded alone, and the cosine to float32 is what it costs."""
+    reference = tower.float32.run(tower.scanned)
+    lost: dict[str, float] = {}
+    for layer in recipe.layers:
+        contents = recipe.build(frozenset(recipe.layers) - {layer}).SerializeToString()
+        session = open_model(contents, tower.input_names, tower.options)
+        lost[layer] = float(1 - cosines(session.run(tower.scanned), reference).mean())
+        session.close()
+    return sorted(lost, key=lambda layer: -lost[layer])
+
+
+def _try(tower: Tower, recipe: Recipe, excluded: frozenset[str], budget: Budget) -> Found | None:
+    """Measure one candidate; None when the engine cannot run it."""
+    contents = recipe.build(excluded).SerializeToString()
+    try:
+        session = open_model(contents, tower.input_names, tower.options)
+        vectors = run_all(session, tower.batches)
+    except (BundleError, EngineError) as error:
+        logger.warning("quantize: %s, %s: %s cannot run it: %s", tower.kind, recipe.name, tower.options.engine, error)
+        return None
+    found = cosines(vectors, tower.reference)
+    recalls = tower.recalls(vectors)
+    trial = Trial(
+        tower=tower.kind,
+        recipe=recipe.name,
+        excluded=tuple(sorted(excluded)),
+        speeds=tuple(time_beside(session, tower.float32, feeds) for feeds in tower.timed),
+        mean_cosine=float(found.mean()),
+        min_cosine=float(found.min()),
+        recall=recalls,
+        lost_points=lost_points(tower.recalls(tower.reference), recalls),
+        moved_in_batch=largest_move(session, tower.timed[-1]),
+        size_bytes=len(contents),
+        resident_mb=resident_mb(contents, tower.timed[0], tower.options),
+    )
+    session.close()
+    trial = msgspec.structs.replace(trial, refused=recipe.refused or _refusal(trial, budget))
+    logger.info("quantize: %s", _describe(trial))
+    return Found(trial, contents)
+
+
+def _refusal(trial: Trial, budget: Budget) -> str:
+    if not np.isfinite(trial.mean_cosine):
+        return "its vectors are no numbers"
+    if trial.moved_in_batch > _INVARIANCE_BOUND:
+        return "moves with its batch"
+    if not budget.allows(trial.lost_points, trial.mean_cosine):
+        return "outside the budget"
+    if trial.speedup() < LEAST_SPEEDUP:
+        return "too slow"
+    return ""
+
+
+def _describe(trial: Trial) -> str:
+    """Return one line about a trial."""
+    speeds = ", ".join(f"{speed.ratio():.2f}x at {speed.num_items}" for speed in trial.speeds)
+    kept = f", {len(trial.excluded)} layers in float32" if trial.excluded else ""
+    lost = f"recall@1 lost {trial.lost_points[1]:+.2f} points"
+    verdict = f"; {trial.refused}" if trial.refused else ""
+    return f"{trial.tower}, {trial.recipe}{kept}: {speeds}, cosine {trial.mean_cosine:.5f}, {lost}{verdict}"

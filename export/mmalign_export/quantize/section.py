@@ -1,0 +1,84 @@
+"""The model card's section on quantization: a table of every trial, and what was chosen."""
+
+from __future__ import annotations
+
+from mmalign_export.quantize.chart import CHART
+from mmalign_export.quantize.report import QuantizationReport, Trial
+
+_TITLE = "## Quantized to eight bits"
+
+
+def with_section(card: str, report: QuantizationReport) -> str:
+    """Return a card with the section, before "Origin", in place of an older one."""
+    sections = [part for part in card.split("\n## ") if not f"## {part}".startswith(_TITLE)]
+    at = next((number for number, part in enumerate(sections) if part.startswith("Origin")), len(sections))
+    return "\n## ".join([*sections[:at], _section(report).removeprefix("## ") + "\n", *sections[at:]])
+
+
+def _section(report: QuantizationReport) -> str:
+    columns = [
+        "tower",
+        "recipe",
+        *_speed_heads(report),
+        "recall@1",
+        "lost",
+        "cosine",
+        "lowest",
+        "MB",
+        "resident MB",
+        "",
+    ]
+    lines = [
+        _TITLE,
+        "",
+        f"Budget {report.budget}; {report.engine} {report.engine_version}, {report.num_threads} threads, {report.cpu}, "
+        f"{report.date[:10]}. Recall on {report.num_images} images and {report.num_captions} captions of "
+        f"{report.evaluation}, image to text / text to image, the other tower in float32; points lost in the worse. "
+        f"Milliseconds are of a whole batch; in brackets how many times as fast as float32 beside it.",
+        "",
+        f"| {' | '.join(columns)} |",
+        "|" + "---|" * len(columns),
+        *(_float32_row(report, tower) for tower in report.chosen),
+        *(_row(trial, is_chosen=report.chosen.get(trial.tower) == trial) for trial in report.trials),
+        "",
+        f"![speed against cosine]({CHART})",
+    ]
+    if report.pair_recall is not None:
+        to_text, to_image = report.pair_recall
+        lost = report.pair_lost_points[1]
+        lines += [
+            "",
+            f"Both towers together: recall@1 {to_text.at_1:.3f} / {to_image.at_1:.3f}, {lost:+.2f} points lost.",
+        ]
+    return "\n".join(lines)
+
+
+def _speed_heads(report: QuantizationReport) -> list[str]:
+    first = report.trials[0]
+    return [f"ms, {'one' if position == 0 else 'batch'}" for position, _ in enumerate(first.speeds)]
+
+
+def _float32_row(report: QuantizationReport, tower: str) -> str:
+    trial = next(trial for trial in report.trials if trial.tower == tower)
+    times = " | ".join(f"{speed.fp32_median_ms:.1f}" for speed in trial.speeds)
+    to_text, to_image = report.fp32_recall
+    resident = report.fp32_resident_mb[trial.tower]
+    size = report.fp32_size_bytes[trial.tower] / 1e6
+    recall = f"{to_text.at_1:.3f} / {to_image.at_1:.3f}"
+    return f"| {tower} | float32 | {times} | {recall} | | 1 | 1 | {size:.0f} | {_number(resident)} | |"
+
+
+def _row(trial: Trial, *, is_chosen: bool) -> str:
+    recipe = trial.recipe + (f", {len(trial.excluded)} layers float32" if trial.excluded else "")
+    times = " | ".join(f"{speed.median_ms:.1f} ({speed.ratio():.2f}x, {speed.num_items})" for speed in trial.speeds)
+    to_text, to_image = trial.recall
+    verdict = "**chosen**" if is_chosen else trial.refused
+    return (
+        f"| {trial.tower} | {recipe} | {times} | {to_text.at_1:.3f} / {to_image.at_1:.3f} "
+        f"| {trial.lost_points[1]:+.2f} | {trial.mean_cosine:.5f} | {trial.min_cosine:.4f} "
+        f"| {trial.size_bytes / 1e6:.0f} | {_number(trial.resident_mb)} | {verdict} |"
+    )
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.0f}"
