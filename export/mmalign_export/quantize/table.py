@@ -29,7 +29,9 @@ def print_report(report: QuantizationReport) -> None:
             soft_wrap=True,
         )
     for tower in report.fp32_size_bytes:
-        console.print(_table([trial for trial in report.trials if trial.tower == tower], report.chosen.get(tower)))
+        trials = [trial for trial in report.trials if trial.tower == tower]
+        if trials:  # none where the engine ran no candidate
+            console.print(_table(trials, report.chosen.get(tower)))
 
 
 def _table(trials: Sequence[Trial], chosen: Trial | None) -> Table:
