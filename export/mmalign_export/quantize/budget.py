@@ -37,11 +37,15 @@ def parse_budget(written: str) -> Budget:
     """Read a budget. Raises QuantizationError when it is none."""
     points: dict[int, float] = {}
     mean_cosine = LEAST_COSINE
+    seen: set[str] = set()
     for term in written.split(","):
         match = _WRITTEN.fullmatch(term.strip())
         if match is None:
             reason = f"budget {term.strip()!r} is not known; expected terms such as recall@1=0.5 or cosine=0.999"
             raise QuantizationError(f"{reason}, joined by commas.")
+        if match[1] in seen:
+            raise QuantizationError(f"budget {written!r} names {match[1]} twice. Give it once.")
+        seen.add(match[1])
         if match[1] == "cosine":
             mean_cosine = float(match[2])
         else:
