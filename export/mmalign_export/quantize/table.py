@@ -36,11 +36,11 @@ def print_report(report: QuantizationReport) -> None:
 
 def _table(trials: Sequence[Trial], chosen: Trial | None) -> Table:
     table = Table("recipe", title=f"{trials[0].tower}, times as fast as float32", title_justify="left")
-    for column in (*(f"x{speed.num_items}" for speed in trials[0].speeds), "lost @1", "cosine", "MB"):
+    for column in (*(f"batch {speed.num_items}" for speed in trials[0].speeds), "lost @1", "cosine", "MB"):
         table.add_column(column, justify="right")
     table.add_column("verdict")
     for trial in trials:
-        table.add_row(*_cells(trial), "[bold]chosen[/bold]" if trial == chosen else trial.refused)
+        table.add_row(*_cells(trial), "[bold]chosen[/bold]" if trial == chosen else trial.refused or "inside the budget")
     return table
 
 

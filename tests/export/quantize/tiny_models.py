@@ -55,8 +55,9 @@ def convolutional() -> ModelProto:
     constants: dict[str, NDArray[np.generic]] = {
         "w1": rng.normal(0, 0.4, (NUM_CHANNELS, 3, 3, 3)).astype(np.float32),
         "b1": rng.normal(0, 0.2, NUM_CHANNELS).astype(np.float32),
-        "w2": (rng.normal(0, 0.4, (NUM_CHANNELS, 1, 3, 3)) * np.geomspace(0.1, 10, NUM_CHANNELS)[:, None, None, None])
-        .astype(np.float32),
+        "w2": (
+            rng.normal(0, 0.4, (NUM_CHANNELS, 1, 3, 3)) * np.geomspace(0.1, 10, NUM_CHANNELS)[:, None, None, None]
+        ).astype(np.float32),
         "b2": rng.normal(0, 0.2, NUM_CHANNELS).astype(np.float32),
         "w3": rng.normal(0, 0.4, (NUM_CHANNELS, EMBED_DIM)).astype(np.float32),
         "b3": rng.normal(0, 0.2, EMBED_DIM).astype(np.float32),
@@ -98,7 +99,10 @@ def turned(angle: float, *, moves: bool = False, value: float = 1.0) -> ModelPro
     }
     nodes = [helper.make_node("MatMul", ["x", "turn"], ["y"])]
     if moves:
-        nodes += [helper.make_node("ReduceMean", ["y", "rows"], ["mean"]), helper.make_node("Add", ["y", "mean"], ["z"])]
+        nodes += [
+            helper.make_node("ReduceMean", ["y", "rows"], ["mean"]),
+            helper.make_node("Add", ["y", "mean"], ["z"]),
+        ]
     source = "z" if moves else "y"
     nodes += [
         helper.make_node("ReduceL2", [source, "last"], ["length"], keepdims=1),
