@@ -45,9 +45,7 @@ REWRITTEN = Tolerance(5e-6, "attention and LayerNormalization taken apart or fus
 RIGHT_SUMS = Tolerance(
     2e-5, "sums of 64 products of bytes are exact, their scales are float32; one wrong level moves a sum by 1e-3"
 )
-BATCH_MATES = Tolerance(
-    1e-6, "float32 sums in another order; one scale over a batch moves a vector by 1e-3 or more"
-)
+BATCH_MATES = Tolerance(1e-6, "float32 sums in another order; one scale over a batch moves a vector by 1e-3 or more")
 INTEGER_COSINE = Tolerance(
     0.9999,
     "the lowest of all plans is 0.99998 on a tiny BERT whose biases are large; one bias doubled costs 0.01",

@@ -74,7 +74,7 @@ def _float32_row(report: QuantizationReport, tower: Modality) -> str:
 
 
 def _row(trial: Trial, *, is_chosen: bool) -> str:
-    recipe = trial.recipe + (f", {len(trial.excluded)} layers float32" if trial.excluded else "")
+    recipe = trial.recipe + (f", {len(trial.excluded)} in float32" if trial.excluded else "")
     times = " | ".join(f"{speed.median_ms:.1f} ({speed.ratio():.2f}x, {speed.num_items})" for speed in trial.speeds)
     to_text, to_image = trial.recall
     verdict = "**chosen**" if is_chosen else trial.refused or "inside the budget"

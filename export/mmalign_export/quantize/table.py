@@ -40,7 +40,8 @@ def _table(trials: Sequence[Trial], chosen: Trial | None) -> Table:
         table.add_column(column, justify="right")
     table.add_column("verdict")
     for trial in trials:
-        table.add_row(*_cells(trial), "[bold]chosen[/bold]" if trial == chosen else trial.refused or "inside the budget")
+        verdict = "[bold]chosen[/bold]" if trial == chosen else trial.refused or "inside the budget"
+        table.add_row(*_cells(trial), verdict)
     return table
 
 
@@ -51,4 +52,4 @@ def _cells(trial: Trial) -> list[str]:
 
 
 def _name(trial: Trial) -> str:
-    return trial.recipe + (f", {len(trial.excluded)} float32" if trial.excluded else "")
+    return trial.recipe + (f", {len(trial.excluded)} in float32" if trial.excluded else "")
