@@ -41,3 +41,13 @@ CLIPPED_NORM = Tolerance(1e-3, "relative: torch adds 1e-6 to the norm that it di
 NORMALIZED = Tolerance(1e-6, "one multiplication and one addition in place of two of each, float32")
 ONE_LEVEL = Tolerance(0.02, "one level of 255 after division by the least standard deviation of ImageNet, 0.224")
 FEATURES = Tolerance(1e-5, "one tower on the same items in batches of other sizes: float32 sums in another order")
+REWRITTEN = Tolerance(5e-6, "attention and LayerNormalization taken apart or fused: float32 sums in another order")
+RIGHT_SUMS = Tolerance(
+    2e-5, "sums of 64 products of bytes are exact, their scales are float32; one wrong level moves a sum by 1e-3"
+)
+BATCH_MATES = Tolerance(1e-6, "float32 sums in another order; one scale over a batch moves a vector by 1e-3 or more")
+INTEGER_COSINE = Tolerance(
+    0.9999,
+    "the lowest of all plans is 0.99998 on a tiny BERT whose biases are large; one bias doubled costs 0.01",
+)
+ONE_SITE_COSINE = Tolerance(0.99999, "one product of eight in eight bits: 0.999998 or more")

@@ -31,7 +31,7 @@ def staged(out: Path, *, force: bool) -> Iterator[Path]:
     Where `out` is a .mmalign file, the folder is packed into it. Raises ExportError when `out` is there already and
     `force` is not set, when it is something else than a bundle, or the disk is full.
     """
-    _check_free(out, force=force)
+    check_free(out, force=force)
     with _errors_named(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(out)
@@ -48,7 +48,8 @@ def staged(out: Path, *, force: bool) -> Iterator[Path]:
             _remove(stage)
 
 
-def _check_free(out: Path, *, force: bool) -> None:
+def check_free(out: Path, *, force: bool) -> None:
+    """Raise ExportError when `out` is there and `force` is not set, or when it is something else than a bundle."""
     if not out.exists():
         return
     if not force:

@@ -1,7 +1,27 @@
-"""Fewer bits within a budget: quantize a bundle's towers, keep the fastest that loses little, prove and add it."""
+"""Fewer bits within a budget: quantize a bundle's towers, keep the fastest that loses little, prove and add it.
 
-from mmalign_export.quantize.budget import Budget, parse_budget
-from mmalign_export.quantize.report import QuantizationReport, Trial
-from mmalign_export.quantize.run import quantize_bundle
+Names are loaded when first used: the process that measures a model's memory holds no torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mmalign_runtime.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from mmalign_export.quantize.budget import Budget, parse_budget
+    from mmalign_export.quantize.report import QuantizationReport, Trial
+    from mmalign_export.quantize.run import quantize_bundle
+
+_HOMES = {
+    "Budget": "budget",
+    "QuantizationReport": "report",
+    "Trial": "report",
+    "parse_budget": "budget",
+    "quantize_bundle": "run",
+}
 
 __all__ = ["Budget", "QuantizationReport", "Trial", "parse_budget", "quantize_bundle"]
+
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

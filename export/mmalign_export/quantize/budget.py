@@ -11,6 +11,8 @@ from mmalign.retrieval import RECALL_AT, Recall
 from mmalign_export.errors import QuantizationError
 
 LEAST_COSINE = 0.995
+# One question of 200 is 0.5 points, whatever the last digit of 100 * (0.71 - 0.705) says.
+_ROUNDING = 1e-6
 
 _WRITTEN = re.compile(r"(recall@(?:1|5|10)|cosine)=(\d+(?:\.\d+)?)")
 
@@ -26,7 +28,8 @@ class Budget(msgspec.Struct, frozen=True):
 
     def allows(self, losses: dict[int, float], mean_cosine: float) -> bool:
         """Whether losses in points, by k, and a mean cosine are inside."""
-        return mean_cosine >= self.mean_cosine and all(losses[k] <= points for k, points in self.points.items())
+        is_near = mean_cosine >= self.mean_cosine
+        return is_near and all(losses[k] <= points + _ROUNDING for k, points in self.points.items())
 
     def __str__(self) -> str:
         terms = [f"recall@{k}={points:g}" for k, points in self.points.items()]
@@ -37,11 +40,15 @@ def parse_budget(written: str) -> Budget:
     """Read a budget. Raises QuantizationError when it is none."""
     points: dict[int, float] = {}
     mean_cosine = LEAST_COSINE
+    seen: set[str] = set()
     for term in written.split(","):
         match = _WRITTEN.fullmatch(term.strip())
         if match is None:
             reason = f"budget {term.strip()!r} is not known; expected terms such as recall@1=0.5 or cosine=0.999"
             raise QuantizationError(f"{reason}, joined by commas.")
+        if match[1] in seen:
+            raise QuantizationError(f"budget {written!r} names {match[1]} twice. Give it once.")
+        seen.add(match[1])
         if match[1] == "cosine":
             mean_cosine = float(match[2])
         else:

@@ -15,6 +15,8 @@ CHART = "quantization.svg"
 _OFFERED, _REFUSED, _CHOSEN = "#3b6fb6", "#c9ced6", "#d1495b"
 # A cosine of exactly 1 has no place on a logarithmic axis.
 _LEAST_LOSS = 1e-6
+# The height of a name, as a share of the panel's.
+_LINE = 0.045
 
 
 def write_chart(report: QuantizationReport, path: Path) -> None:
@@ -24,32 +26,57 @@ def write_chart(report: QuantizationReport, path: Path) -> None:
 
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "mmalign", "font.size": 9}):
         towers = list(report.fp32_size_bytes)
-        figure = Figure(figsize=(5.2 * len(towers), 4.2), layout="constrained")
+        figure = Figure(figsize=(6.2 * len(towers), 4.4), layout="constrained")
         for axes, tower in zip(figure.subplots(1, len(towers), squeeze=False)[0], towers, strict=True):
             _panel(axes, [trial for trial in report.trials if trial.tower == tower], report.chosen.get(tower))
             axes.set_title(f"{tower} tower, {report.engine}", loc="left", fontweight="bold")
+        marks = {"chosen": _CHOSEN, "inside the budget": _OFFERED, "refused": _REFUSED}
+        handles = [axes.scatter([], [], color=colour, label=label) for label, colour in marks.items()]
+        figure.legend(handles=handles, loc="outside lower center", ncols=len(marks), frameon=False)
         figure.savefig(path, metadata={"Date": None})
 
 
 def _panel(axes: Axes, trials: list[Trial], chosen: Trial | None) -> None:
     for trial in trials:
         colour = _CHOSEN if trial == chosen else _REFUSED if trial.refused else _OFFERED
-        loss = max(1 - trial.mean_cosine, _LEAST_LOSS)
-        axes.scatter(loss, trial.speedup(), color=colour, s=36, zorder=3)
-        if not trial.excluded or trial == chosen:
-            kept = f", {len(trial.excluded)} kept" if trial.excluded else ""
-            axes.annotate(
-                trial.recipe + kept, (loss, trial.speedup()), xytext=(4, 4), textcoords="offset points", fontsize=7
-            )
+        axes.scatter(_loss(trial), trial.speedup(), color=colour, s=36, zorder=3)
     axes.axhline(1, color="#999999", linewidth=0.8)
     axes.set_xscale("log")
-    axes.margins(x=0.25, y=0.12)
+    axes.margins(x=0.1, y=0.12)
     axes.set_xlabel("1 - mean cosine to float32 (lower is better)")
     axes.set_ylabel("times as fast as float32")
     axes.grid(visible=True, color="#eeeeee", zorder=0)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    marks = {"chosen": _CHOSEN, "inside the budget": _OFFERED, "refused": _REFUSED}
-    for label, colour in marks.items():
-        axes.scatter([], [], color=colour, label=label)
-    axes.legend(frameon=False, fontsize=7, loc="best")
+    _label(axes, [trial for trial in trials if not trial.excluded or trial == chosen])
+
+
+def _label(axes: Axes, trials: list[Trial]) -> None:
+    """Write names in a column beside the panel, each with a line to its point: near points would share one place."""
+    bottom, top = axes.get_ylim()
+    ordered = sorted(trials, key=lambda trial: -trial.speedup())
+    heights = _spread([(trial.speedup() - bottom) / (top - bottom) for trial in ordered])
+    for trial, height in zip(ordered, heights, strict=True):
+        axes.annotate(
+            trial.recipe + (f", {len(trial.excluded)} in float32" if trial.excluded else ""),
+            (_loss(trial), trial.speedup()),
+            xytext=(1.02, height),
+            textcoords="axes fraction",
+            arrowprops={"arrowstyle": "-", "color": "#bbbbbb", "linewidth": 0.6},
+            fontsize=7,
+            va="center",
+        )
+
+
+def _spread(heights: list[float]) -> list[float]:
+    """Return heights, highest first, moved down until none is nearer to the next than a line, then up if they left."""
+    spread: list[float] = []
+    for height in heights:
+        spread.append(min(height, spread[-1] - _LINE) if spread else height)
+    for position in reversed(range(len(spread))):
+        spread[position] = max(spread[position], spread[position + 1] + _LINE if position + 1 < len(spread) else 0.0)
+    return spread
+
+
+def _loss(trial: Trial) -> float:
+    return max(1 - trial.mean_cosine, _LEAST_LOSS)

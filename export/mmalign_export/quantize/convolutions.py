@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stdout
 from copy import deepcopy
+from io import StringIO
 from pathlib import Path
 from typing import Literal
 
@@ -25,8 +27,13 @@ _METHODS = {
     "percentile": CalibrationMethod.Percentile,
     "entropy": CalibrationMethod.Entropy,
 }
-# The share of values that a percentile keeps; the rest is clipped.
-_PERCENTILE = 99.999
+# A percentile keeps this share of values, the rest is clipped. Entropy chooses among ranges between the quantized bins
+# and all bins: with onnxruntime's own 128 of both there is one to choose, the extremes.
+_OPTIONS: dict[Range, dict[str, float]] = {
+    "minmax": {},
+    "percentile": {"percentile": 99.999},
+    "entropy": {"num_bins": 512, "num_quantized_bins": 128},
+}
 _OPERATORS = ["Conv", "Relu", "Clip", "Add", "MaxPool", "GlobalAveragePool", "Gemm"]
 
 
@@ -38,10 +45,11 @@ def record_ranges(model_path: Path, input_name: str, images: Sequence[NDArray[np
             _OPERATORS,
             augmented_model_path=str(Path(folder) / "augmented.onnx"),
             calibrate_method=_METHODS[kind],
-            extra_options={"symmetric": False, "percentile": _PERCENTILE},
+            extra_options={"symmetric": False, **_OPTIONS[kind]},
         )
-        calibrator.collect_data(_Images(input_name, images))
-        found = calibrator.compute_data()
+        with redirect_stdout(StringIO()):  # it prints what it is doing, and the command's output may be JSON
+            calibrator.collect_data(_Images(input_name, images))
+            found = calibrator.compute_data()
         del calibrator  # its session maps the file
     assert isinstance(found, TensorsData)
     return found

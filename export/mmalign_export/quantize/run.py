@@ -23,6 +23,7 @@ from mmalign_export.quantize.resident import resident_mb
 from mmalign_export.quantize.search import Found, Tower, pair_recalls, search
 from mmalign_export.quantize.trial import open_model, run_all
 from mmalign_export.quantize.variant import add_variant
+from mmalign_export.staging import check_free
 from mmalign_runtime.bench import cpu_model
 from mmalign_runtime.embedder import Embedder
 from mmalign_runtime.engine.session import DEFAULT_ENGINE, Feeds
@@ -53,8 +54,10 @@ def quantize_bundle(
 
     `calibration` and `evaluation` are files or folders of pairs as for training, or a training configuration (.toml),
     whose train and test splits they then are. A tower for which nothing qualifies stays as it is. Raises
-    QuantizationError when that is so for every tower, and the errors of the data and of the bundle.
+    QuantizationError when that is so for every tower, ExportError when `out` is there and `force` is not set, and the
+    errors of the data and of the bundle.
     """
+    check_free(Path(out), force=force)  # before the minutes that measuring takes
     with Embedder.load(path, engine=engine, provider="cpu", num_threads=num_threads) as embedder:
         examples = read_calibration(calibration, embedder, _NUM_CALIBRATION_IMAGES, _NUM_CALIBRATION_TEXTS)
         questions = read_questions(evaluation, embedder, max_images)
@@ -63,12 +66,21 @@ def quantize_bundle(
         report = _report(embedder, searched, budget, calibration, evaluation, questions)
         bundle = embedder.bundle
     if not report.chosen:
-        raise QuantizationError(
-            f"no recipe is inside the budget {budget} and fast enough: the best lost "
-            f"{min(trial.lost_points[1] for trial in report.trials):.2f} points. Allow more, or calibrate on more data."
-        )
+        raise QuantizationError(_nothing_qualified(report))
     models = {tower: found.contents for tower, found in searched.chosen.items()}
     return add_variant(bundle, models, report, Path(out), force=force), report
+
+
+def _nothing_qualified(report: QuantizationReport) -> str:
+    if not report.trials:
+        return f"{report.engine} ran none of the candidates, so there is nothing to choose. Ask for another --engine."
+    nearest = max(report.trials, key=lambda trial: trial.mean_cosine)
+    return (
+        f"no recipe is inside the budget {report.budget} and fast enough; the nearest, {nearest.tower} "
+        f"{nearest.recipe!r}, is {nearest.speedup():.2f}x as fast as float32, loses {nearest.lost_points[1]:.2f} "
+        f"points of recall@1 and has a mean cosine of {nearest.mean_cosine:.4f} ({nearest.refused or 'inside alone'}). "
+        "Allow more with --budget, or calibrate on more data."
+    )
 
 
 class _Searched(msgspec.Struct):

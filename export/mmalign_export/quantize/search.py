@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from mmalign.retrieval import Recall, recall
+from mmalign_export.errors import QuantizationError
 from mmalign_export.quantize.budget import Budget, lost_points
 from mmalign_export.quantize.recipes import Recipe
 from mmalign_export.quantize.report import Trial
@@ -139,13 +140,20 @@ def _sensitivities(tower: Tower, recipe: Recipe) -> list[str]:
 
 
 def _try(tower: Tower, recipe: Recipe, excluded: frozenset[str], budget: Budget) -> Found | None:
-    """Measure one candidate; None when the engine cannot run it."""
-    contents = recipe.build(excluded).SerializeToString()
+    """Measure one candidate; None when it cannot be made of this tower, or the engine cannot run it."""
     try:
+        contents = recipe.build(excluded).SerializeToString()
         session = open_model(contents, tower.input_names, tower.options)
         vectors = run_all(session, tower.batches)
+    except QuantizationError as error:
+        logger.warning("quantize: %s, %s: cannot be made: %s", tower.kind, recipe.name, error)
+        return None
     except (BundleError, EngineError) as error:
         logger.warning("quantize: %s, %s: %s cannot run it: %s", tower.kind, recipe.name, tower.options.engine, error)
+        return None
+    if not np.isfinite(vectors).all():
+        logger.warning("quantize: %s, %s: its vectors are no numbers", tower.kind, recipe.name)
+        session.close()
         return None
     found = cosines(vectors, tower.reference)
     recalls = tower.recalls(vectors)
@@ -169,8 +177,6 @@ def _try(tower: Tower, recipe: Recipe, excluded: frozenset[str], budget: Budget)
 
 
 def _refusal(trial: Trial, budget: Budget) -> str:
-    if not np.isfinite(trial.mean_cosine):
-        return "its vectors are no numbers"
     if trial.moved_in_batch > _INVARIANCE_BOUND:
         return "moves with its batch"
     if not budget.allows(trial.lost_points, trial.mean_cosine):

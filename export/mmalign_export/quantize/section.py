@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mmalign_export.quantize.chart import CHART
 from mmalign_export.quantize.report import QuantizationReport, Trial
+from mmalign_runtime.spec import Modality
 
 _TITLE = "## Quantized to eight bits"
 
@@ -38,7 +39,7 @@ def _section(report: QuantizationReport) -> str:
         "",
         f"| {' | '.join(columns)} |",
         "|" + "---|" * len(columns),
-        *(_float32_row(report, tower) for tower in report.chosen),
+        *(_float32_row(report, tower) for tower in report.fp32_size_bytes if _trials(report, tower)),
         *(_row(trial, is_chosen=report.chosen.get(trial.tower) == trial) for trial in report.trials),
         "",
         f"![speed against cosine]({CHART})",
@@ -58,8 +59,12 @@ def _speed_heads(report: QuantizationReport) -> list[str]:
     return [f"ms, {'one' if position == 0 else 'batch'}" for position, _ in enumerate(first.speeds)]
 
 
-def _float32_row(report: QuantizationReport, tower: str) -> str:
-    trial = next(trial for trial in report.trials if trial.tower == tower)
+def _trials(report: QuantizationReport, tower: Modality) -> list[Trial]:
+    return [trial for trial in report.trials if trial.tower == tower]
+
+
+def _float32_row(report: QuantizationReport, tower: Modality) -> str:
+    trial = _trials(report, tower)[0]
     times = " | ".join(f"{speed.fp32_median_ms:.1f}" for speed in trial.speeds)
     to_text, to_image = report.fp32_recall
     resident = report.fp32_resident_mb[trial.tower]
@@ -69,10 +74,10 @@ def _float32_row(report: QuantizationReport, tower: str) -> str:
 
 
 def _row(trial: Trial, *, is_chosen: bool) -> str:
-    recipe = trial.recipe + (f", {len(trial.excluded)} layers float32" if trial.excluded else "")
+    recipe = trial.recipe + (f", {len(trial.excluded)} in float32" if trial.excluded else "")
     times = " | ".join(f"{speed.median_ms:.1f} ({speed.ratio():.2f}x, {speed.num_items})" for speed in trial.speeds)
     to_text, to_image = trial.recall
-    verdict = "**chosen**" if is_chosen else trial.refused
+    verdict = "**chosen**" if is_chosen else trial.refused or "inside the budget"
     return (
         f"| {trial.tower} | {recipe} | {times} | {to_text.at_1:.3f} / {to_image.at_1:.3f} "
         f"| {trial.lost_points[1]:+.2f} | {trial.mean_cosine:.5f} | {trial.min_cosine:.4f} "

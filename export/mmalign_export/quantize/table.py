@@ -29,16 +29,19 @@ def print_report(report: QuantizationReport) -> None:
             soft_wrap=True,
         )
     for tower in report.fp32_size_bytes:
-        console.print(_table([trial for trial in report.trials if trial.tower == tower], report.chosen.get(tower)))
+        trials = [trial for trial in report.trials if trial.tower == tower]
+        if trials:  # none where the engine ran no candidate
+            console.print(_table(trials, report.chosen.get(tower)))
 
 
 def _table(trials: Sequence[Trial], chosen: Trial | None) -> Table:
     table = Table("recipe", title=f"{trials[0].tower}, times as fast as float32", title_justify="left")
-    for column in (*(f"x{speed.num_items}" for speed in trials[0].speeds), "lost @1", "cosine", "MB"):
+    for column in (*(f"batch {speed.num_items}" for speed in trials[0].speeds), "lost @1", "cosine", "MB"):
         table.add_column(column, justify="right")
     table.add_column("verdict")
     for trial in trials:
-        table.add_row(*_cells(trial), "[bold]chosen[/bold]" if trial == chosen else trial.refused)
+        verdict = "[bold]chosen[/bold]" if trial == chosen else trial.refused or "inside the budget"
+        table.add_row(*_cells(trial), verdict)
     return table
 
 
@@ -49,4 +52,4 @@ def _cells(trial: Trial) -> list[str]:
 
 
 def _name(trial: Trial) -> str:
-    return trial.recipe + (f", {len(trial.excluded)} float32" if trial.excluded else "")
+    return trial.recipe + (f", {len(trial.excluded)} in float32" if trial.excluded else "")

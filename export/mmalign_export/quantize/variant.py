@@ -42,7 +42,8 @@ def add_variant(
     Raises ExportError when `out` is there and `force` is not set, QuantizationError when no engine can prove it.
     """
     with staged(out, force=force) as folder:
-        for name in bundle.spec.files:
+        replaced = {files.models.get(PRECISION) for files in (bundle.spec.image, bundle.spec.text)}
+        for name in bundle.spec.files.keys() - replaced:
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(bundle.read(name))
