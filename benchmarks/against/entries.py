@@ -30,6 +30,11 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         """Whether it is mmalign."""
         return self.peer == "mmalign"
 
+    @property
+    def compiles(self) -> bool:
+        """Whether its first call of a shape compiles."""
+        return self.peer == "torch-compile"
+
 
 # Ours is what a user gets who sets nothing: it is not tuned.
 DEFAULT_OURS = ("fp32", "int8")

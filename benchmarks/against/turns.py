@@ -51,10 +51,11 @@ def choose_settings(
 
 
 def warm_up(processes: Mapping[str, PeerProcess], work: Iterable[Work], chosen: Chosen) -> None:
-    """Make every entry's first call of every case, untimed: some compile for each new shape."""
+    """Let those that compile for each new shape do so, untimed."""
     for one in work:
         for name in takers(processes, one.case.kind):
-            processes[name].measure(_request(one, chosen[name]))
+            if processes[name].entry.compiles:
+                processes[name].measure(_request(one, chosen[name]))
 
 
 def take_round(processes: Mapping[str, PeerProcess], work: Sequence[Work], chosen: Chosen, rng: random.Random) -> None:
@@ -84,11 +85,10 @@ def _request(one: Work, settings: Mapping[Kind, Setting]) -> Measure:
     kind = one.case.kind
     if one.case.mode == "single":
         return Measure(kind, one.items, SINGLE, one_by_one=True)
-    # A lead-in would start fastembed's processes twice.
-    setting = settings[kind]
-    return Measure(kind, one.items, setting, lead_in=0 if setting.processes else 1)
+    return Measure(kind, one.items, settings[kind])
 
 
 def _speed(process: PeerProcess, kind: Kind, items: tuple[str, ...], setting: Setting) -> float:
-    found = process.measure(Measure(kind, items, setting, lead_in=0 if setting.processes else _TRIAL_LEAD_IN))
+    lead_in = len(items) if process.entry.compiles else _TRIAL_LEAD_IN
+    found = process.measure(Measure(kind, items, setting, lead_in))
     return round(1 / found.seconds[0], 3)
