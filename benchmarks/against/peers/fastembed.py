@@ -25,8 +25,8 @@ from benchmarks.against.protocol import Kind, Load, Setting
 _IMAGE_MODEL = "Qdrant/resnet50-onnx"
 _TEXT_MODEL = "mmalign/text"
 _EMBED_DIM = 256
-# With processes, a call must be long enough for their number of batches in flight to say little.
-_PASSES = 2
+# With processes, a call must be long enough for the batches in flight to say little.
+_MIN_BATCHES = 8
 
 
 class FastembedPeer:
@@ -59,9 +59,10 @@ class FastembedPeer:
             vectors = self.encode(kind, items, setting)
             return Timed(vectors, (perf_counter() - start) / len(items))
         batch_size = _batch_size(setting)
-        found = iter(self._embed(kind, list(items) * _PASSES, setting, setting.processes))
         # The first batches come when all processes have started: one each.
         num_first = batch_size * setting.processes
+        num_passes = max(2, -(-_MIN_BATCHES * num_first // len(items)))
+        found = iter(self._embed(kind, list(items) * num_passes, setting, setting.processes))
         first = list(islice(found, num_first))
         start = perf_counter()
         rest = list(found)
