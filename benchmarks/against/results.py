@@ -115,7 +115,9 @@ def latency_ms(case: Case, entry: str) -> Spread:
 
 
 def cosine(vectors: NDArray[np.float32], expected: NDArray[np.float32]) -> Cosine:
-    """Return the cosines of two (N, D) of unit vectors, row by row. Raises ValueError for another shape or length."""
+    """Return the cosines of two (N, D) of unit vectors, row by row. Raises ValueError for others and for N < 2."""
+    if len(expected) < 2:
+        raise ValueError(f"seen {len(expected)} vectors, expected at least 2: a mean is taken away. Use more --items.")
     if vectors.shape != expected.shape or not np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=_LENGTH_BOUND):
         raise ValueError(f"seen vectors {vectors.shape}, expected {expected.shape} of unit length")
     found, middle = _row_cosines(vectors, expected), expected.mean(axis=0)
