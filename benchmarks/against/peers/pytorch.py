@@ -46,8 +46,8 @@ class PyTorchPeer:
         self._memory_format = torch.contiguous_format
         if request.peer == "torch-compile":
             torch._inductor.config.freezing = True
-            # Shapes are left to torch: it compiles for the first, and from the second on for any. Asking for any at once
-            # (dynamic=True) gives BERT nothing: 179 ms for 8 x 40 tokens, eager 183, this 153.
+            # Shapes are left to torch: it compiles for the first, and from the second on for any. Asking for any at
+            # once (dynamic=True) gives BERT nothing: 179 ms for 8 x 40 tokens, eager 183, this 153.
             self._image, self._text = torch.compile(self._image), torch.compile(self._text)
         self.versions = {name: version(name) for name in _PACKAGES}
 
