@@ -14,8 +14,8 @@ from benchmarks.against.protocol import Kind, PeerName, Setting
 class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One column of the comparison.
 
-    `settings` are tried on the mixed set for each kind, and the fastest is used; one alone is used as it is. A kind
-    that is not there is one that the entry does not take.
+    `settings` are tried on each set of a kind, and the fastest is used there; one alone is used as it is. A kind that
+    is not there is one that the entry does not take.
     """
 
     name: str

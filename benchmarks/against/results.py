@@ -40,10 +40,11 @@ class Cosine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Trial(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One setting that was tried for one entry on the mixed set."""
+    """One setting that was tried for one entry on one set."""
 
     entry: str
     kind: Kind
+    set_name: str
     setting: Setting
     items_per_s: float
 
@@ -75,14 +76,14 @@ class Case(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Results(msgspec.Struct, forbid_unknown_fields=True):
-    """A whole comparison. `skipped` says which entries of a model are not in it, and why."""
+    """A whole comparison. `settings` are by model, entry, kind and set; `skipped` says who is not in it, and why."""
 
     environment: Environment
     labels: dict[str, str]
     ours: tuple[str, ...]
     versions: dict[str, dict[str, str]]
     sets: list[ItemSet]
-    settings: dict[str, dict[str, dict[Kind, Setting]]]
+    settings: dict[str, dict[str, dict[Kind, dict[str, Setting]]]]
     trials: dict[str, list[Trial]]
     skipped: dict[str, dict[str, str]]
     cases: list[Case]

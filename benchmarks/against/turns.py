@@ -15,13 +15,14 @@ from benchmarks.against.processes import PeerProcess
 from benchmarks.against.protocol import Kind, Measure, Setting
 from benchmarks.against.results import Case, Trial
 
-# Items of the call before a trial, which compiles and plans memory: a whole batch of most settings.
-_TRIAL_LEAD_IN = 8
+# Items of a trial, and of the call before it, which plans memory: a whole batch of most settings.
+_NUM_TRIED, _TRIAL_LEAD_IN = 16, 8
 # How many items of a set are timed one by one each round.
 NUM_SINGLES = 4
 SINGLE = Setting(batch_size=1)
 
-Chosen = dict[str, dict[Kind, Setting]]
+# By entry, then by kind and set.
+Chosen = dict[str, dict[Kind, dict[str, Setting]]]
 
 
 class Work(msgspec.Struct, frozen=True):
@@ -31,22 +32,21 @@ class Work(msgspec.Struct, frozen=True):
     items: tuple[str, ...]
 
 
-def choose_settings(
-    processes: Mapping[str, PeerProcess], mixed: Mapping[Kind, tuple[str, ...]]
-) -> tuple[Chosen, list[Trial]]:
-    """Try every entry's settings on the mixed sets and return the fastest of each, with all that was tried."""
+def choose_settings(processes: Mapping[str, PeerProcess], work: Sequence[Work]) -> tuple[Chosen, list[Trial]]:
+    """Try every entry's settings on every set and return the fastest for each, with all that was tried."""
     chosen: Chosen = {name: {} for name in processes}
     trials: list[Trial] = []
-    for name, process in processes.items():
-        for kind, items in mixed.items():
-            settings = process.entry.settings.get(kind, ())
-            if len(settings) == 1:
-                chosen[name][kind] = settings[0]
-            if len(settings) < 2:
-                continue
-            tried = [Trial(name, kind, setting, _speed(process, kind, items, setting)) for setting in settings]
-            chosen[name][kind] = max(tried, key=lambda trial: trial.items_per_s).setting
-            trials += tried
+    for one in work:
+        kind, set_name = one.case.kind, one.case.set_name
+        for name in takers(processes, kind) if one.case.mode == "batch" else ():
+            settings = processes[name].entry.settings[kind]
+            best = settings[0]
+            if len(settings) > 1:
+                items = one.items[:_NUM_TRIED]
+                tried = [Trial(name, kind, set_name, s, _speed(processes[name], kind, items, s)) for s in settings]
+                best = max(tried, key=lambda trial: trial.items_per_s).setting
+                trials += tried
+            chosen[name].setdefault(kind, {})[set_name] = best
     return chosen, trials
 
 
@@ -81,11 +81,11 @@ def entries_of(entries: Sequence[Entry], names: Sequence[str] | None) -> list[En
     return [entry for entry in entries if names is None or entry.name in names]
 
 
-def _request(one: Work, settings: Mapping[Kind, Setting]) -> Measure:
+def _request(one: Work, settings: Mapping[Kind, Mapping[str, Setting]]) -> Measure:
     kind = one.case.kind
     if one.case.mode == "single":
         return Measure(kind, one.items, SINGLE, one_by_one=True)
-    return Measure(kind, one.items, settings[kind])
+    return Measure(kind, one.items, settings[kind][one.case.set_name])
 
 
 def _speed(process: PeerProcess, kind: Kind, items: tuple[str, ...], setting: Setting) -> float:

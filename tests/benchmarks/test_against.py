@@ -140,9 +140,11 @@ def test_a_peer_may_time_itself() -> None:
 
 def test_the_fastest_setting_is_chosen_and_one_alone_is_not_tried() -> None:
     notes: list[tuple[str, Measure]] = []
-    mixed: dict[Kind, tuple[str, ...]] = {"image": ("i",), "text": ("t",)}
-    chosen, trials = choose_settings(fakes(notes), mixed)  # type: ignore[arg-type]
-    assert chosen == {"a": {"image": Setting(batch_size=8), "text": Setting()}, "b": {"text": Setting(batch_size=4)}}
+    queries = Case("reference", "text", "queries", "batch", 1, {}, {})
+    work = [Work(case({}), ("i",)), Work(queries, ("t",)), Work(case({}, "single"), ("i",))]
+    chosen, trials = choose_settings(fakes(notes), work)  # type: ignore[arg-type]
+    assert chosen["a"] == {"image": {"mixed": Setting(batch_size=8)}, "text": {"queries": Setting()}}
+    assert chosen["b"] == {"text": {"queries": Setting(batch_size=4)}}
     assert [(trial.entry, trial.items_per_s) for trial in trials] == [("a", 1.0), ("a", 8.0)]
     assert len(notes) == 2
 
@@ -150,7 +152,7 @@ def test_the_fastest_setting_is_chosen_and_one_alone_is_not_tried() -> None:
 def test_a_round_asks_everyone_who_takes_the_kind_once() -> None:
     notes: list[tuple[str, Measure]] = []
     batch, single = case({}), Case("reference", "text", "queries", "single", 2, {}, {})
-    chosen = {"a": {"image": Setting(batch_size=8), "text": Setting()}, "b": {"text": Setting(batch_size=4)}}
+    chosen = {"a": {"image": {"mixed": Setting(batch_size=8)}}, "b": {}}
     work = [Work(batch, ("i", "j")), Work(single, ("t", "u"))]
     take_round(fakes(notes), work, chosen, random.Random(0))  # type: ignore[arg-type]
     assert batch.seconds == {"a": [1 / 8]}
