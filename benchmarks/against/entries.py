@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast, get_args
 
 import msgspec
 
-from benchmarks.against.protocol import Kind, PeerName, Setting
+from benchmarks.against.protocol import Kind, PeerName, Precision, Setting
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -22,7 +23,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     label: str
     peer: PeerName
     settings: dict[Kind, tuple[Setting, ...]]
-    precision: str = "fp32"
+    precision: Precision = "fp32"
     engine: str = "onnxruntime"
 
     @property
@@ -56,11 +57,18 @@ def ours(variants: Sequence[str]) -> list[Entry]:
             label=label,
             peer="mmalign",
             settings=_PLAIN,  # type: ignore[arg-type]
-            precision=precision,
+            precision=_precision(precision),
             engine=engine or "onnxruntime",
         )
         entries.append(found)
     return entries
+
+
+def _precision(name: str) -> Precision:
+    """Return a precision by its name. Raises ValueError for one that no bundle has."""
+    if name not in get_args(Precision):
+        raise ValueError(f"seen precision {name!r}, expected one of {', '.join(get_args(Precision))}")
+    return cast("Precision", name)
 
 
 def peers(num_threads: int) -> list[Entry]:

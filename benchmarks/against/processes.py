@@ -6,6 +6,7 @@ import os
 import subprocess
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,10 +95,8 @@ class PeerProcess:
         self.close()
 
     def _ask(self, request: Load | Measure) -> Reply:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        write_message(self._process.stdin, request)
-        reply = read_reply(self._process.stdout)
+        write_message(cast("BinaryIO", self._process.stdin), request)
+        reply = read_reply(cast("BinaryIO", self._process.stdout))
         if reply is None:
             raise PeerError(f"{self.entry.name}: its process ended; see {self._log.name}")
         if isinstance(reply, Failed):

@@ -12,6 +12,8 @@ import msgspec
 
 PeerName = Literal["mmalign", "fastembed", "sentence-transformers", "pytorch", "torch-compile", "onnxruntime"]
 Kind = Literal["image", "text"]
+# What our runtime knows, named here since a worker may be without it. bf16 is a way to compute the fp32 file.
+Precision = Literal["fp32", "fp16", "int8", "bf16"]
 _LENGTH = struct.Struct("<Q")
 
 
@@ -42,7 +44,7 @@ class Load(msgspec.Struct, frozen=True, tag=True):
     peer: PeerName
     model: ModelFiles
     num_threads: int
-    precision: str = "fp32"
+    precision: Precision = "fp32"
     engine: str = "onnxruntime"
 
 

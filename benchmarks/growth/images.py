@@ -6,7 +6,6 @@ One Embedder, the thumbnails of the comparison cycled through `stream_images`. R
 from __future__ import annotations
 
 import argparse
-import sys
 from itertools import cycle, islice
 from pathlib import Path
 from time import perf_counter
@@ -53,4 +52,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

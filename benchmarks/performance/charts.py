@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import matplotlib
 
@@ -12,8 +13,10 @@ matplotlib.use("Agg")
 
 import numpy as np
 from matplotlib import pyplot as plt
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from benchmarks.against.models import ARCHITECTURES, REFERENCE
 from benchmarks.against.results import Case, Results, items_per_s
@@ -30,6 +33,8 @@ _GROUP_WIDTH = 0.84
 _HASH_SALT = "mmalign"
 _DTYPES: dict[DType, str] = {"float32": "#56B4E9", "bfloat16": "#009E73", "int8": "#D55E00"}
 _MARKERS = {("reference", "image"): "o", ("reference", "text"): "s", ("demo", "image"): "^", ("demo", "text"): "D"}
+Panels: TypeAlias = NDArray[np.object_]
+
 _TYPE_OF: dict[str, DType] = {"fp32": "float32", "fp16": "float32", "bf16": "bfloat16", "int8": "int8"}
 
 
@@ -41,10 +46,7 @@ def draw_comparison(results: Results, path: Path) -> None:
             _draw_bars(axes, results, cases)
             architecture = ARCHITECTURES[REFERENCE].split(" and ")[kind == "text"]
             axes.set_title(f"{architecture}: {kind}s a second", loc="left", fontweight="bold", fontsize=11)
-        handles, labels = panels.flat[0].get_legend_handles_labels()
-        more = panels.flat[1].get_legend_handles_labels()
-        known = dict(zip((*labels, *more[1]), (*handles, *more[0]), strict=True))
-        figure.legend(known.values(), known.keys(), loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+        _legend(figure, panels, "outside lower center", 4)
 
 
 def draw_roofline(roofline: Roofline, path: Path) -> None:
@@ -66,9 +68,7 @@ def draw_roofline(roofline: Roofline, path: Path) -> None:
             axes.scatter(x, tower.gops, marker=marker, color=colour, edgecolor=_INK, zorder=3, label=name)
             axes.annotate(str(tower.input_shape[0]), (x, tower.gops), (5, -3), textcoords="offset points", fontsize=7)
         axes.set(xscale="log", yscale="log", xlabel="operations a byte of weights", ylabel="Gop/s")
-        handles, labels = axes.get_legend_handles_labels()
-        once = dict(zip(labels, handles, strict=True))
-        figure.legend(once.values(), once.keys(), loc="outside right upper", frameon=False, fontsize=8)
+        _legend(figure, panels, "outside right upper", 1)
         _plain(axes)
 
 
@@ -101,11 +101,7 @@ def draw_curves(curves: Curves, path: Path) -> None:
             axes.minorticks_off()
             _plain(axes)
         panels.flat[0].set_ylabel("items/s")
-        known = {}
-        for axes in panels.flat:
-            handles, labels = axes.get_legend_handles_labels()
-            known |= dict(zip(labels, handles, strict=True))
-        figure.legend(known.values(), known.keys(), loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+        _legend(figure, panels, "outside lower center", 4)
 
 
 def _draw_curve(axes: Axes, curve: Curve) -> None:
@@ -153,6 +149,16 @@ def _colours(results: Results) -> dict[str, str]:
     }
 
 
+def _legend(
+    figure: Figure, panels: Panels, loc: Literal["outside lower center", "outside right upper"], num_columns: int
+) -> None:
+    known: dict[str, Artist] = {}
+    for axes in panels.flat:
+        handles, labels = axes.get_legend_handles_labels()
+        known |= dict(zip(labels, handles, strict=True))
+    figure.legend(list(known.values()), list(known), loc=loc, ncols=num_columns, frameon=False, fontsize=8)
+
+
 def _plain(axes: Axes) -> None:
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(length=0, labelcolor=_MUTED)
@@ -161,11 +167,8 @@ def _plain(axes: Axes) -> None:
 
 
 @contextmanager
-def _figure(
-    path: Path, num_rows: int, num_columns: int, size: tuple[float, float]
-) -> Iterator[tuple[Figure, np.ndarray]]:
-    style = {"svg.hashsalt": _HASH_SALT, "svg.fonttype": "none", "font.size": 9, "text.color": _INK}
-    with plt.rc_context(style):
+def _figure(path: Path, num_rows: int, num_columns: int, size: tuple[float, float]) -> Iterator[tuple[Figure, Panels]]:
+    with plt.rc_context({"svg.hashsalt": _HASH_SALT, "svg.fonttype": "none", "font.size": 9, "text.color": _INK}):
         figure, panels = plt.subplots(num_rows, num_columns, figsize=size, squeeze=False, layout="constrained")
         yield figure, panels
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -23,7 +23,7 @@ def laps(call: Callable[[], object], seconds: float) -> Laps:
     """Call again and again for `seconds`, at least a few times, after a warm-up."""
     for _ in range(_NUM_WARMUP):
         call()
-    found = []
+    found: list[float] = []
     end = perf_counter() + seconds
     while perf_counter() < end or len(found) < _MIN_CALLS:
         start = perf_counter()

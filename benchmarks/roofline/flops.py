@@ -98,5 +98,4 @@ def _shapes(model: ModelProto, names: set[str], feeds: Feeds) -> dict[str, Shape
 
 
 def _num_bytes(tensor: onnx.TensorProto) -> int:
-    itemsize: int = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-    return math.prod(tensor.dims) * itemsize
+    return int(math.prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)

@@ -99,23 +99,23 @@ def main() -> None:
     num_threads = available_threads()
     watch = Watch(_command(sys.argv[1:]), num_threads)
     roofline = Roofline(watch.card(), [], [], [])
-    bundles = {REFERENCE: options.reference, DEMO: options.demo}
-    for name, path in bundles.items():
+    thread_counts = list(range(1, num_threads + 1))
+    for product in measure_products(thread_counts):
+        print(product, flush=True)
+        roofline.products.append(product)
+    for threads in thread_counts:
+        found = Bandwidth(threads, round(copy_gb_s(threads, MEMORY_S), 1), round(read_gb_s(threads, MEMORY_S), 1))
+        print(found, flush=True)
+        roofline.bandwidth.append(found)
+    for name, path in {DEMO: options.demo, REFERENCE: options.reference}.items():
         if path is None or not path.is_dir():
             print(f"WITHOUT {name}: {path} is no bundle", flush=True)
             continue
         for tower in measure_towers(name, path, num_threads):
             print(tower, flush=True)
             roofline.towers.append(tower)
-    for threads in range(1, num_threads + 1):
-        found = Bandwidth(threads, round(copy_gb_s(threads, MEMORY_S), 1), round(read_gb_s(threads, MEMORY_S), 1))
-        print(found, flush=True)
-        roofline.bandwidth.append(found)
-    for product in measure_products(list(range(1, num_threads + 1))):
-        print(product, flush=True)
-        roofline.products.append(product)
-    roofline.environment = watch.card()
-    write_roofline(roofline, options.out)
+            roofline.environment = watch.card()
+            write_roofline(roofline, options.out)  # after each: a kill costs what it fell in
 
 
 def _command(arguments: list[str]) -> str:

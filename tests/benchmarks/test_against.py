@@ -161,9 +161,11 @@ def test_a_round_asks_everyone_who_takes_the_kind_once() -> None:
 
 
 def test_variants_of_ours_are_read_from_words() -> None:
-    plain, other = ours(["fp32", "bf16@openvino"])
+    plain, other = ours(["fp32", "int8@openvino"])
     assert (plain.name, plain.precision, plain.engine, plain.is_ours) == ("mmalign-fp32", "fp32", "onnxruntime", True)
-    assert (other.precision, other.engine, other.label) == ("bf16", "openvino", "mmalign bf16, openvino")
+    assert (other.precision, other.engine, other.label) == ("int8", "openvino", "mmalign int8, openvino")
+    with pytest.raises(ValueError, match="fp33"):
+        ours(["fp33"])
 
 
 def test_nobody_unknown_takes_part() -> None:

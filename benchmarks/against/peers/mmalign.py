@@ -29,8 +29,7 @@ class MmalignPeer:
 
 def load_embedder(request: Load) -> Embedder:
     """Load the bundle. Raises MmalignError when it lacks the precision, or the engine is not installed."""
+    bundle, threads = request.model.bundle, request.num_threads
     if request.engine == "onnxruntime":
-        return Embedder.load(request.model.bundle, precision=request.precision, num_threads=request.num_threads)
-    return Embedder.load(
-        request.model.bundle, precision=request.precision, engine=request.engine, num_threads=request.num_threads
-    )
+        return Embedder.load(bundle, precision=request.precision, num_threads=threads)
+    return Embedder.load(bundle, precision=request.precision, num_threads=threads, engine=request.engine)

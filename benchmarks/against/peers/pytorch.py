@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from transformers import PreTrainedTokenizerFast
@@ -23,7 +23,7 @@ from benchmarks.against.protocol import Kind, Load, Setting
 from mmalign.config import Config, load_config
 from mmalign.model import DualEncoder
 from mmalign.run import initial_model, load_run
-from mmalign_export.towers import ImageEmbedder, TextEmbedder
+from mmalign_export.towers import ImageEmbedder, TextEmbedder, TowerFunction
 from mmalign_runtime.spec import ImageSpec
 
 # What people take when they take no other.
@@ -41,8 +41,9 @@ class PyTorchPeer:
         self._transform = image_transform(config.image)
         self._tokenizer = load_transformers_tokenizer(run)
         self._context_length = config.text.context_length
-        self._image: nn.Module = ImageEmbedder(model).eval()
-        self._text: nn.Module = TextEmbedder(model).eval()
+        self._tower = ImageEmbedder(model).eval()
+        self._image: TowerFunction = self._tower
+        self._text: TowerFunction = TextEmbedder(model).eval()
         self._memory_format = torch.contiguous_format
         if request.peer == "torch-compile":
             torch._inductor.config.freezing = True
@@ -60,7 +61,7 @@ class PyTorchPeer:
     def _encode_images(self, paths: Sequence[str], setting: Setting) -> Iterator[Tensor]:
         memory_format = torch.channels_last if setting.channels_last else torch.contiguous_format
         if memory_format is not self._memory_format:
-            self._image.to(memory_format=memory_format)
+            self._tower.to(memory_format=memory_format)
             self._memory_format = memory_format
         loader = DataLoader(
             _Images(paths, self._transform), setting.batch_size or DEFAULT_BATCH_SIZE, num_workers=setting.processes
@@ -112,7 +113,8 @@ def image_transform(spec: ImageSpec) -> Callable[[Image.Image], Tensor]:
     size = (spec.size, spec.size) if spec.resize == "squash" else spec.shortest_edge
     crop = [] if spec.resize == "squash" else [transforms.CenterCrop(spec.size)]
     steps = [transforms.Resize(size, modes[spec.interpolation]), *crop, transforms.ToTensor()]
-    return transforms.Compose([*steps, transforms.Normalize(spec.mean, spec.std)])
+    composed: Callable[[Image.Image], Tensor] = transforms.Compose([*steps, transforms.Normalize(spec.mean, spec.std)])
+    return composed
 
 
 def load_transformers_tokenizer(run: Path) -> PreTrainedTokenizerFast:
