@@ -16,10 +16,10 @@ import msgspec
 import numpy as np
 
 from benchmarks.against.models import demo_source, prepare_files, reference_source
-from benchmarks.against.processes import ROOT, worker_environment
+from benchmarks.against.places import CACHE, FASTEMBED_PYTHON, ROOT
+from benchmarks.against.processes import worker_environment
 from benchmarks.against.protocol import Kind, ModelFiles
 from benchmarks.against.results import Spread, spread
-from benchmarks.against.run import CACHE, FASTEMBED_PYTHON
 from benchmarks.reference.environment import Environment, Watch
 from benchmarks.reference.report import paired_speedups
 from mmalign_runtime.atomic import replacing

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.against.entries import Entry
+from benchmarks.against.places import ROOT
 from benchmarks.against.protocol import (
     Failed,
     Load,
@@ -24,7 +25,6 @@ from benchmarks.against.protocol import (
     write_message,
 )
 
-ROOT = Path(__file__).resolve().parents[2]
 # How many threads a peer takes is said to it in its own words; what the shell says would overrule that.
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TOKENIZERS_PARALLELISM")
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}

@@ -21,7 +21,8 @@ from benchmarks.against.entries import DEFAULT_OURS, Entry, ours, peers, python_
 from benchmarks.against.images import build_image_sets
 from benchmarks.against.models import DEMO, REFERENCE, ModelSource, demo_source, prepare_files, reference_source
 from benchmarks.against.oracle import Oracle
-from benchmarks.against.processes import ROOT, PeerError, PeerProcess
+from benchmarks.against.places import CACHE, FASTEMBED_PYTHON, ROOT
+from benchmarks.against.processes import PeerError, PeerProcess
 from benchmarks.against.protocol import Kind, Measure
 from benchmarks.against.results import Case, ItemSet, Mode, Results, cosine, write_results
 from benchmarks.against.texts import build_text_sets
@@ -29,8 +30,6 @@ from benchmarks.against.turns import NUM_SINGLES, Chosen, Work, choose_settings,
 from benchmarks.reference.environment import Watch
 from mmalign_runtime.engine.threads import available_threads
 
-CACHE = ROOT / ".cache/against"
-FASTEMBED_PYTHON = ROOT / ".against/fastembed/bin/python"
 DEFAULT_MINUTES = 13.0
 # Of the time for rounds; settings, warm-ups and loading take some minutes more. The targets are about the reference.
 _SHARE = {REFERENCE: 0.8, DEMO: 0.2}

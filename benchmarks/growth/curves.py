@@ -16,9 +16,8 @@ import numpy as np
 
 from benchmarks.against.images import build_image_sets
 from benchmarks.against.models import DEMO, REFERENCE
-from benchmarks.against.processes import ROOT
+from benchmarks.against.places import CACHE, ROOT
 from benchmarks.against.results import spread
-from benchmarks.against.run import CACHE
 from benchmarks.against.texts import build_text_sets
 from benchmarks.growth.results import Curve, Curves, Point, write
 from benchmarks.reference.environment import Watch

@@ -11,8 +11,7 @@ from pathlib import Path
 from time import perf_counter
 
 from benchmarks.against.images import build_image_sets
-from benchmarks.against.processes import ROOT
-from benchmarks.against.run import CACHE
+from benchmarks.against.places import CACHE, ROOT
 from benchmarks.growth.results import Growth, Level, write
 from benchmarks.reference.environment import Watch
 from benchmarks.reliability.memory import resident_mb

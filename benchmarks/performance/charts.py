@@ -16,6 +16,7 @@ from matplotlib import pyplot as plt
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 from numpy.typing import NDArray
 
 from benchmarks.against.models import ARCHITECTURES, REFERENCE
@@ -31,6 +32,8 @@ _PEERS = ("#E69F00", "#F0C060", "#56B4E9", "#D55E00", "#E8906A", "#CC79A7", "#99
 _INK, _MUTED, _GRID = "#222222", "#6b6b6b", "#e4e4e4"
 _GROUP_WIDTH = 0.84
 _HASH_SALT = "mmalign"
+# Curves that span more than this are drawn on a logarithmic axis.
+_MANY_TIMES = 10
 _DTYPES: dict[DType, str] = {"float32": "#56B4E9", "bfloat16": "#009E73", "int8": "#D55E00"}
 _MARKERS = {("reference", "image"): "o", ("reference", "text"): "s", ("demo", "image"): "^", ("demo", "text"): "D"}
 Panels: TypeAlias = NDArray[np.object_]
@@ -94,7 +97,13 @@ def draw_curves(curves: Curves, path: Path) -> None:
             found = [curve for curve in curves.curves if curve.over == over]
             for curve in found:
                 _draw_curve(axes, curve)
-            axes.set(xlabel=over, xscale="log", yscale="log")
+            axes.set(xlabel=over, xscale="log")
+            speeds = [point.items_per_s.p50 for curve in found for point in curve.points]
+            if max(speeds) > _MANY_TIMES * min(speeds):
+                axes.set_yscale("log")
+                axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            else:
+                axes.set_ylim(0, max(speeds) * 1.1)
             ticks = sorted({point.x for curve in found for point in curve.points})
             axes.set_xticks(ticks, [str(tick) for tick in ticks])
             axes.yaxis.set_major_formatter("{x:,.0f}")

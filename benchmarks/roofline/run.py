@@ -15,7 +15,7 @@ from typing import TypeAlias
 import numpy as np
 
 from benchmarks.against.models import DEMO, REFERENCE
-from benchmarks.against.processes import ROOT
+from benchmarks.against.places import ROOT
 from benchmarks.reference.environment import Watch
 from benchmarks.roofline.clock import laps
 from benchmarks.roofline.flops import Feeds, count
