@@ -129,7 +129,8 @@ def cosine(vectors: NDArray[np.float32], expected: NDArray[np.float32]) -> Cosin
 def _row_cosines(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float64]:
     one, other = one.astype(np.float64), other.astype(np.float64)
     products: NDArray[np.float64] = (one * other).sum(axis=1)
-    return products / (np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1))
+    cosines: NDArray[np.float64] = products / (np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1))
+    return cosines
 
 
 def write_results(results: Results, path: Path) -> None:

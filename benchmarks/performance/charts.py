@@ -17,7 +17,6 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
-from numpy.typing import NDArray
 
 from benchmarks.against.models import ARCHITECTURES, REFERENCE
 from benchmarks.against.results import Case, Results, items_per_s
@@ -36,7 +35,7 @@ _HASH_SALT = "mmalign"
 _MANY_TIMES = 10
 _DTYPES: dict[DType, str] = {"float32": "#56B4E9", "bfloat16": "#009E73", "int8": "#D55E00"}
 _MARKERS = {("reference", "image"): "o", ("reference", "text"): "s", ("demo", "image"): "^", ("demo", "text"): "D"}
-Panels: TypeAlias = NDArray[np.object_]
+Panels: TypeAlias = list[Axes]
 
 _TYPE_OF: dict[str, DType] = {"fp32": "float32", "fp16": "float32", "bf16": "bfloat16", "int8": "int8"}
 
@@ -45,7 +44,7 @@ def draw_comparison(results: Results, path: Path) -> None:
     """Draw items/s of everyone on every set of the reference architecture, images above texts."""
     kinds = [(kind, _batches(results, kind)) for kind in ("image", "text")]
     with _figure(path, len(kinds), 1, (9.2, 3.1 * len(kinds))) as (figure, panels):
-        for axes, (kind, cases) in zip(panels.flat, kinds, strict=True):
+        for axes, (kind, cases) in zip(panels, kinds, strict=True):
             _draw_bars(axes, results, cases)
             architecture = ARCHITECTURES[REFERENCE].split(" and ")[kind == "text"]
             axes.set_title(f"{architecture}: {kind}s a second", loc="left", fontweight="bold", fontsize=11)
@@ -58,7 +57,7 @@ def draw_roofline(roofline: Roofline, path: Path) -> None:
     read = max(one.read_gb_s for one in roofline.bandwidth)
     intensity = np.logspace(0, 4, 200)
     with _figure(path, 1, 1, (7.6, 4.6)) as (figure, panels):
-        axes = panels.flat[0]
+        axes = panels[0]
         for dtype, colour in _DTYPES.items():
             peak = ceiling(roofline, dtype, threads).best_gops
             axes.plot(intensity, np.minimum(peak, read * intensity), color=colour, linewidth=2, label=f"{dtype} peak")
@@ -81,7 +80,7 @@ def draw_growth(growth: Growth, path: Path) -> None:
     with _figure(path, 1, 2, (9.2, 3.0)) as (_, panels):
         speeds = [level.images_per_s for level in growth.levels]
         memory = [level.resident_mb for level in growth.levels]
-        for axes, values, label in zip(panels.flat, (speeds, memory), ("images/s", "resident MB"), strict=True):
+        for axes, values, label in zip(panels, (speeds, memory), ("images/s", "resident MB"), strict=True):
             axes.plot(counts, values, color=_OURS[0], marker="." if len(counts) < 20 else None)
             axes.set(xlabel="images", ylim=(0, max(values) * 1.2))
             axes.set_title(label, loc="left", fontweight="bold", fontsize=11)
@@ -93,7 +92,7 @@ def draw_curves(curves: Curves, path: Path) -> None:
     """Draw items/s over batch size, tokens and threads: a panel each, a line a tower."""
     kinds = list(dict.fromkeys(curve.over for curve in curves.curves))
     with _figure(path, 1, len(kinds), (3.2 * len(kinds), 3.2)) as (figure, panels):
-        for axes, over in zip(panels.flat, kinds, strict=True):
+        for axes, over in zip(panels, kinds, strict=True):
             found = [curve for curve in curves.curves if curve.over == over]
             for curve in found:
                 _draw_curve(axes, curve)
@@ -109,7 +108,7 @@ def draw_curves(curves: Curves, path: Path) -> None:
             axes.yaxis.set_major_formatter("{x:,.0f}")
             axes.minorticks_off()
             _plain(axes)
-        panels.flat[0].set_ylabel("items/s")
+        panels[0].set_ylabel("items/s")
         _legend(figure, panels, "outside lower center", 4)
 
 
@@ -162,7 +161,7 @@ def _legend(
     figure: Figure, panels: Panels, loc: Literal["outside lower center", "outside right upper"], num_columns: int
 ) -> None:
     known: dict[str, Artist] = {}
-    for axes in panels.flat:
+    for axes in panels:
         handles, labels = axes.get_legend_handles_labels()
         known |= dict(zip(labels, handles, strict=True))
     figure.legend(list(known.values()), list(known), loc=loc, ncols=num_columns, frameon=False, fontsize=8)
@@ -179,7 +178,7 @@ def _plain(axes: Axes) -> None:
 def _figure(path: Path, num_rows: int, num_columns: int, size: tuple[float, float]) -> Iterator[tuple[Figure, Panels]]:
     with plt.rc_context({"svg.hashsalt": _HASH_SALT, "svg.fonttype": "none", "font.size": 9, "text.color": _INK}):
         figure, panels = plt.subplots(num_rows, num_columns, figsize=size, squeeze=False, layout="constrained")
-        yield figure, panels
+        yield figure, list(panels.flat)
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, facecolor="white", metadata={"Date": None})
         plt.close(figure)

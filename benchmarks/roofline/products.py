@@ -187,5 +187,6 @@ def _compiled(model: ModelProto, a: NDArray[np.generic], num_threads: int, preci
         "PERFORMANCE_HINT": "LATENCY",
     }
     request = core.compile_model(graph, "CPU", options).create_infer_request()
-    request.set_input_tensor(openvino.Tensor(a, shared_memory=True))
-    return request.infer
+    request.set_input_tensor(openvino.Tensor(a))  # a copy: a tensor that shares numpy's memory does not keep it alive
+    infer: Call = request.infer
+    return infer

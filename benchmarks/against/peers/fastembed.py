@@ -74,8 +74,9 @@ class FastembedPeer:
     ) -> Iterable[NDArray[np.float32]]:
         model = self._image if kind == "image" else self._text
         if not setting.batch_size:
-            return model.embed(list(items), parallel=parallel)
-        return model.embed(list(items), batch_size=setting.batch_size, parallel=parallel)
+            yield from model.embed(list(items), parallel=parallel)
+        else:
+            yield from model.embed(list(items), batch_size=setting.batch_size, parallel=parallel)
 
 
 def _batch_size(setting: Setting) -> int:
