@@ -24,7 +24,7 @@ _PER_PRODUCT = 2
 
 
 class GraphCost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Operations of one run, by operator, and the bytes of all weights."""
+    """Operations of one run, by operator, and the bytes of all weights but tables that rows are looked up in."""
 
     flops: dict[str, int]
     weight_bytes: int
@@ -43,7 +43,9 @@ def count(path: Path, feeds: Feeds) -> GraphCost:
     flops: dict[str, int] = {}
     for node in nodes:
         flops[node.op_type] = flops.get(node.op_type, 0) + _PER_PRODUCT * _COUNTS[node.op_type](node, shapes)
-    return GraphCost(flops, sum(_num_bytes(tensor) for tensor in model.graph.initializer))
+    tables = {node.input[0] for node in model.graph.node if node.op_type == "Gather"}
+    read = (tensor for tensor in model.graph.initializer if tensor.name not in tables)
+    return GraphCost(flops, sum(_num_bytes(tensor) for tensor in read))
 
 
 def _tensors(node: NodeProto) -> list[str]:

@@ -70,6 +70,19 @@ def test_quantized_weights_count_a_byte(tmp_path: Path) -> None:
     assert cost.weight_bytes == 16 * 5 + 4 + 4 + 1 + 1
 
 
+def test_a_table_that_rows_are_looked_up_in_is_no_weight_that_is_read(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Gather", ["table", "x"], ["e"]),
+        helper.make_node("MatMul", ["e", "weights"], ["y"]),
+    ]
+    path = write(tmp_path / "m.onnx", nodes, constant("table", 100, 6), constant("weights", 6, 5))
+    model = onnx.load(path)
+    model.graph.input[0].CopyFrom(helper.make_tensor_value_info("x", TensorProto.INT64, ["tokens"]))
+    onnx.save(model, path)
+    cost = count(path, {"x": np.array([1, 2, 3])})
+    assert (cost.total, cost.weight_bytes) == (2 * 3 * 6 * 5, 4 * 6 * 5)
+
+
 def test_the_quantized_product_is_the_product() -> None:
     shape = Shape("small", 3, 16, 5)
     session = onnxruntime.InferenceSession(qdq_graph(shape).SerializeToString(), providers=["CPUExecutionProvider"])
