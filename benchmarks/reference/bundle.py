@@ -11,21 +11,26 @@ from pathlib import Path
 
 from benchmarks.reference.workload import IMAGE_TOWER, TEXT_TOWER
 from mmalign.config import parse_config
-from mmalign.run import create_run
+from mmalign.run import Run, create_run
 from mmalign_export import export_model
 
 
-def export_reference(out: Path) -> None:
-    """Write the bundle, with every golden case; replaces what is at `out`."""
+def reference_run(path: Path) -> Run:
+    """Make a run of the reference architecture at `path`, its weights those of the seed: the same every time."""
     settings = {
         "data": {"sources": [{"path": "none.csv"}]},
         "image_tower": {"name": IMAGE_TOWER.name, "weights": IMAGE_TOWER.weights},
         "text_tower": {"weights": TEXT_TOWER.weights, "tokenizer": TEXT_TOWER.tokenizer},
     }
+    run = create_run(parse_config(settings, "reference"), path)
+    run.model.eval()
+    return run
+
+
+def export_reference(out: Path) -> None:
+    """Write the bundle, with every golden case; replaces what is at `out`."""
     with tempfile.TemporaryDirectory() as folder:
-        run = create_run(parse_config(settings, "reference"), Path(folder) / "run")
-        run.model.eval()
-        export_model(run, (), out, force=True)
+        export_model(reference_run(Path(folder) / "run"), (), out, force=True)
 
 
 if __name__ == "__main__":

@@ -56,13 +56,13 @@ class Watch:
         self._load_average = os.getloadavg()[0]
         self.restart()
 
-    def restart(self) -> None:
+    def restart(self, workers_cpu_s: float = 0.0) -> None:
         """Count other processes' CPU time from here on: before the first timed call."""
         self._start_s = time.monotonic()
-        self._busy_s, self._own_s = busy_cpu_s(), _own_cpu_s()
+        self._busy_s, self._own_s = busy_cpu_s(), _own_cpu_s() + workers_cpu_s
 
-    def card(self) -> Environment:
-        """Describe machine, versions and load."""
+    def card(self, workers_cpu_s: float = 0.0) -> Environment:
+        """Describe machine, versions and load; `workers_cpu_s` is what live children, not waited for, have used."""
         return Environment(
             date=datetime.now(UTC).isoformat(timespec="seconds"),
             command=self._command,
@@ -75,14 +75,14 @@ class Watch:
             versions={name: version(name) for name in _PACKAGES},
             load_average_start=round(self._load_average, 2),
             load_average_end=round(os.getloadavg()[0], 2),
-            others_cpu_share=self._others_cpu_share(),
+            others_cpu_share=self._others_cpu_share(workers_cpu_s),
         )
 
-    def _others_cpu_share(self) -> float | None:
+    def _others_cpu_share(self, workers_cpu_s: float) -> float | None:
         busy_s = busy_cpu_s()
         if busy_s is None or self._busy_s is None:
             return None
-        others_s = (busy_s - self._busy_s) - (_own_cpu_s() - self._own_s)
+        others_s = (busy_s - self._busy_s) - (_own_cpu_s() + workers_cpu_s - self._own_s)
         capacity_s = (time.monotonic() - self._start_s) * (os.cpu_count() or 1)
         return round(max(0.0, others_s / capacity_s), 3)
 

@@ -1,0 +1,152 @@
+"""Time from the start of a process to its first vector, ours and fastembed's in turns, files warm in memory.
+
+python -m benchmarks.against.cold_start --out benchmarks/against/results/cold-start-xeon.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+from time import perf_counter
+from typing import TypeAlias
+
+import msgspec
+import numpy as np
+
+from benchmarks.against.models import demo_source, prepare_files, reference_source
+from benchmarks.against.places import CACHE, FASTEMBED_PYTHON, ROOT
+from benchmarks.against.processes import worker_environment
+from benchmarks.against.protocol import Kind, ModelFiles
+from benchmarks.against.results import Spread, spread
+from benchmarks.reference.environment import Environment, Watch
+from benchmarks.reference.report import paired_speedups
+from mmalign_runtime.atomic import replacing
+from mmalign_runtime.engine.threads import available_threads
+
+NUM_TURNS = 11
+PHOTO = ROOT / "export/mmalign_export/photo/grace_hopper.jpg"
+TEXT = "a photograph of a red bicycle against a wall"
+
+# What each one's documentation shows first, with one tower loaded, the thread count left to it, and nothing more.
+_OURS = {
+    "image": """
+import sys
+from mmalign_runtime import Embedder
+embedder = Embedder.load(sys.argv[1], towers=("image",))
+print(embedder.encode_image([sys.argv[2]]).shape, flush=True)
+""",
+    "text": """
+import sys
+from mmalign_runtime import Embedder
+embedder = Embedder.load(sys.argv[1], towers=("text",))
+print(embedder.encode_text([sys.argv[2]]).shape, flush=True)
+""",
+}
+_FASTEMBED = {
+    "image": """
+import sys
+from fastembed import ImageEmbedding
+model = ImageEmbedding("Qdrant/resnet50-onnx", specific_model_path=sys.argv[1])
+print(next(iter(model.embed([sys.argv[2]]))).shape, flush=True)
+""",
+    "text": """
+import sys
+from fastembed import TextEmbedding
+from fastembed.common.model_description import ModelSource, PoolingType
+TextEmbedding.add_custom_model(
+    model="mmalign/text", pooling=PoolingType.DISABLED, normalization=False,
+    sources=ModelSource(hf="mmalign/text"), dim=256, model_file="model.onnx",
+)
+model = TextEmbedding("mmalign/text", specific_model_path=sys.argv[1])
+print(next(iter(model.embed([sys.argv[2]]))).shape, flush=True)
+""",
+}
+
+Command: TypeAlias = list[str]
+
+
+class ColdStart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Seconds to the first vector, turn by turn; position i of both lists is the same turn."""
+
+    model: str
+    kind: Kind
+    mmalign_s: tuple[float, ...]
+    fastembed_s: tuple[float, ...]
+
+    def ratio(self) -> Spread:
+        """Return how many times as long fastembed takes, pair by pair."""
+        return spread(paired_speedups(self.fastembed_s, self.mmalign_s))
+
+
+class ColdStarts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One measurement."""
+
+    environment: Environment
+    cases: tuple[ColdStart, ...]
+
+
+def measure(model: str, files: ModelFiles, fastembed_python: Path, kind: Kind, num_turns: int) -> ColdStart:
+    """Start both processes in turns, once untimed."""
+    item = str(PHOTO) if kind == "image" else TEXT
+    folder = files.fastembed_image if kind == "image" else files.fastembed_text
+    ours: Command = [sys.executable, "-c", _OURS[kind], files.bundle, item]
+    theirs: Command = [str(fastembed_python), "-c", _FASTEMBED[kind], folder, item]
+    for command in (ours, theirs):
+        first_vector_s(command)
+    pairs = [(first_vector_s(ours), first_vector_s(theirs)) for _ in range(num_turns)]
+    return ColdStart(model, kind, *(tuple(round(seconds, 4) for seconds in side) for side in zip(*pairs, strict=True)))
+
+
+def first_vector_s(command: Command) -> float:
+    """Return the seconds from starting a process to its first line of output. Raises RuntimeError when it has none."""
+    start = perf_counter()
+    with subprocess.Popen(
+        command, cwd=ROOT, env=worker_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        line = process.stdout.readline()
+        seconds = perf_counter() - start
+        if not line:
+            raise RuntimeError(f"{command[0]} gave no vector: {process.stderr.read().decode()}")
+        process.communicate()
+    return seconds
+
+
+def read_cold_starts(path: Path) -> ColdStarts:
+    """Read a measurement. Raises msgspec.ValidationError when the file is another thing."""
+    return msgspec.json.decode(path.read_bytes(), type=ColdStarts)
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description="Time from process start to the first vector, against fastembed.")
+    parser.add_argument("--out", type=Path, required=True, help="the JSON file that gets the results")
+    parser.add_argument("--cache", type=Path, default=CACHE, help="folder for exports")
+    parser.add_argument("--demo", type=Path, default=ROOT / "demo", help="what `make demo` left")
+    parser.add_argument("--reference", type=Path, help="a bundle of the reference architecture, to be timed as well")
+    parser.add_argument("--fastembed-python", type=Path, default=FASTEMBED_PYTHON, help="fastembed's interpreter")
+    parser.add_argument("--turns", type=int, default=NUM_TURNS, help="starts of each side")
+    options = parser.parse_args()
+    watch = Watch("python -m benchmarks.against.cold_start", available_threads())
+    sources = [demo_source(options.demo)]
+    if options.reference is not None:
+        sources.append(reference_source(options.reference, options.cache))
+    cases = []
+    for source in sources:
+        files = prepare_files(source, options.cache)
+        for kind in ("image", "text"):
+            found = measure(source.name, files, options.fastembed_python, kind, options.turns)
+            medians = f"mmalign {np.median(found.mmalign_s):.2f} s, fastembed {np.median(found.fastembed_s):.2f} s"
+            print(f"{source.name} {kind}: {medians}, {found.ratio().p50:.1f} times as long", flush=True)
+            cases.append(found)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(options.out) as temporary:
+        starts = ColdStarts(watch.card(), tuple(cases))
+        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(starts), indent=1) + b"\n")
+
+
+if __name__ == "__main__":
+    main()

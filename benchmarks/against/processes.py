@@ -1,0 +1,126 @@
+"""The runner's side of a worker process: start it, ask it, count its CPU time, end it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.against.entries import Entry
+from benchmarks.against.places import ROOT
+from benchmarks.against.protocol import (
+    Failed,
+    Load,
+    Loaded,
+    Measure,
+    Measured,
+    ModelFiles,
+    Reply,
+    read_reply,
+    write_message,
+)
+
+# How many threads a peer takes is said to it in its own words; what the shell says would overrule that.
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TOKENIZERS_PARALLELISM")
+_OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+
+
+class PeerError(RuntimeError):
+    """A peer could not do what it was asked; the message is its own."""
+
+
+class PeerProcess:
+    """One entry, loaded in a process of its own. Close it, or use it as a context manager."""
+
+    def __init__(self, entry: Entry, python: Path, model: ModelFiles, num_threads: int, log: Path) -> None:
+        """Start and load. Raises PeerError when that fails: its package is not installed, a precision is not there."""
+        if not python.is_file():
+            raise PeerError(f"{python} is not there: `make against` builds its environment")
+        self.entry = entry
+        self._log = log.open("ab")
+        self._process = subprocess.Popen(
+            [python, "-m", "benchmarks.against.worker"],
+            cwd=ROOT,
+            env=worker_environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+        )
+        try:
+            loaded = self._ask(Load(entry.peer, model, num_threads, entry.precision, entry.engine))
+        except PeerError:
+            self.close()
+            raise
+        assert isinstance(loaded, Loaded)
+        self.versions = loaded.versions
+
+    def measure(self, request: Measure) -> Measured:
+        """Measure. Raises PeerError when the peer fails."""
+        reply = self._ask(request)
+        assert isinstance(reply, Measured)
+        return reply
+
+    def vectors(self, request: Measure) -> NDArray[np.float32]:
+        """Return the vectors (N, D) of the items, not timed. Raises PeerError when the peer fails."""
+        reply = self.measure(Measure(request.kind, request.items, request.setting, lead_in=0, give_vectors=True))
+        return np.frombuffer(reply.vectors, np.float32).reshape(len(request.items), -1)
+
+    def cpu_s(self) -> float:
+        """Return the CPU time that the process and those below it have used (Linux)."""
+        return sum(_cpu_ticks(pid) for pid in _family(self._process.pid)) / os.sysconf("SC_CLK_TCK")
+
+    def close(self) -> None:
+        """End the process: it ends by itself when nobody can ask it any more."""
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._log.close()
+
+    def __enter__(self) -> PeerProcess:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _ask(self, request: Load | Measure) -> Reply:
+        write_message(cast("BinaryIO", self._process.stdin), request)
+        reply = read_reply(cast("BinaryIO", self._process.stdout))
+        if reply is None:
+            raise PeerError(f"{self.entry.name}: its process ended; see {self._log.name}")
+        if isinstance(reply, Failed):
+            raise PeerError(reply.reason)
+        return reply
+
+
+def worker_environment() -> dict[str, str]:
+    """Return the environment of a worker: no network, no thread counts from outside."""
+    kept = {name: value for name, value in os.environ.items() if name not in _THREAD_VARIABLES}
+    return kept | _OFFLINE
+
+
+def _family(pid: int) -> list[int]:
+    found = [pid]
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in task.read_text().split():
+            found += _family(int(child))
+    return found
+
+
+def _cpu_ticks(pid: int) -> int:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:  # it has ended; its time is in its parent's fields for children
+        return 0
+    return sum(int(field) for field in fields[11:15])  # utime, stime, and those of children that were waited for

@@ -1,0 +1,110 @@
+"""What the runner and its worker processes say to each other, and the settings a peer can be given.
+
+A worker may run in an environment that has none of the project's packages: this module needs only msgspec.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import BinaryIO, Literal, TypeAlias
+
+import msgspec
+
+PeerName = Literal["mmalign", "fastembed", "sentence-transformers", "pytorch", "torch-compile", "onnxruntime"]
+Kind = Literal["image", "text"]
+# What our runtime knows, named here since a worker may be without it. bf16 is a way to compute the fp32 file.
+Precision = Literal["fp32", "fp16", "int8", "bf16"]
+_LENGTH = struct.Struct("<Q")
+
+
+class Setting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How a peer is asked to work: each reads what its documentation offers, and ignores the rest.
+
+    `batch_size` 0 leaves the peer's own default. `processes` is fastembed's `parallel`, the size of
+    sentence-transformers' pool, and a DataLoader's `num_workers`. `channels_last` is PyTorch's.
+    """
+
+    batch_size: int = 0
+    processes: int = 0
+    channels_last: bool = False
+
+
+class ModelFiles(msgspec.Struct, frozen=True):
+    """Where one model lies in the shapes that peers take: our bundle, PyTorch's run, and fastembed's two folders."""
+
+    bundle: str
+    run: str
+    fastembed_image: str
+    fastembed_text: str
+
+
+class Load(msgspec.Struct, frozen=True, tag=True):
+    """Load a peer, with both towers. `precision` and `engine` are mmalign's."""
+
+    peer: PeerName
+    model: ModelFiles
+    num_threads: int
+    precision: Precision = "fp32"
+    engine: str = "onnxruntime"
+
+
+class Loaded(msgspec.Struct, frozen=True, tag=True):
+    """The peer is there; the versions it runs on."""
+
+    versions: dict[str, str]
+    pid: int
+
+
+class Measure(msgspec.Struct, frozen=True, tag=True):
+    """Embed items (paths of images, or texts), after `lead_in` of them untimed, so that threads and caches are awake.
+
+    With `one_by_one` every item is a call of its own. `give_vectors` asks for the vectors as well.
+    """
+
+    kind: Kind
+    items: tuple[str, ...]
+    setting: Setting
+    lead_in: int = 1
+    one_by_one: bool = False
+    give_vectors: bool = False
+
+
+class Measured(msgspec.Struct, frozen=True, tag=True):
+    """Seconds an item: one figure for a call, or one a call; `vectors` is (N, D) float32 in memory order."""
+
+    seconds: tuple[float, ...]
+    vectors: bytes = b""
+
+
+class Failed(msgspec.Struct, frozen=True, tag=True):
+    """What was asked for did not work, and why."""
+
+    reason: str
+
+
+Request: TypeAlias = Load | Measure
+Reply: TypeAlias = Loaded | Measured | Failed
+
+
+def write_message(stream: BinaryIO, message: Request | Reply) -> None:
+    """Write one message, its length in front."""
+    payload = msgspec.msgpack.encode(message)
+    stream.write(_LENGTH.pack(len(payload)) + payload)
+    stream.flush()
+
+
+def read_request(stream: BinaryIO) -> Request | None:
+    """Read a request; None when the other side has closed."""
+    payload = _read(stream)
+    return None if payload is None else msgspec.msgpack.decode(payload, type=Request)
+
+
+def read_reply(stream: BinaryIO) -> Reply | None:
+    """Read a reply; None when the other side has closed."""
+    payload = _read(stream)
+    return None if payload is None else msgspec.msgpack.decode(payload, type=Reply)
+
+
+def _read(stream: BinaryIO) -> bytes | None:
+    head = stream.read(_LENGTH.size)
+    return stream.read(_LENGTH.unpack(head)[0]) if len(head) == _LENGTH.size else None

@@ -1,0 +1,1 @@
+"""Makes docs/performance.md and its charts from what the comparison, roofline and growth scripts measured."""

@@ -1,0 +1,22 @@
+"""Tables in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table. Raises ValueError when a row is not as long as the head."""
+    if any(len(row) != len(head) for row in rows):
+        raise ValueError(f"rows of {sorted({len(row) for row in rows})} cells under a head of {len(head)}")
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(_plain(cell) for cell in line) + " |" for line in lines)
+
+
+def _plain(cell: str) -> str:
+    return cell.replace("|", "/").replace("\n", " ")
+
+
+def number(value: float) -> str:
+    """Return three digits that matter, none after the point from a hundred on."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}" if value >= 1 else f"{value:.2g}"

@@ -1,0 +1,81 @@
+"""docs/performance.md is what its results say, its links lead somewhere, and its charts can be drawn."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from benchmarks.growth.curves import measure
+from benchmarks.growth.results import Curves, Growth, read_curves, read_growth, write
+from benchmarks.performance.markdown import number, table
+from benchmarks.performance.measured import RESULTS, Measured, read_measured
+from benchmarks.performance.report import CHARTS, DOCUMENT, draw_charts, page
+
+
+@pytest.fixture(scope="module")
+def measured() -> Measured:
+    return read_measured()
+
+
+def test_the_document_is_what_the_results_say(measured: Measured) -> None:
+    assert DOCUMENT.read_text(encoding="utf-8") == page(measured)
+
+
+def test_its_links_lead_somewhere() -> None:
+    targets = re.findall(r"\]\(([^)#]+)\)", DOCUMENT.read_text(encoding="utf-8"))
+    assert targets
+    for target in targets:
+        assert (DOCUMENT.parent / target).exists(), target
+
+
+def test_results_name_no_folder_of_the_machine() -> None:
+    for path in RESULTS.glob("*.json"):
+        assert not re.search(r"/(?:home|root|tmp|work|dev/shm)/", path.read_text(encoding="utf-8")), path.name
+
+
+def test_every_chart_is_drawn_anew(measured: Measured, tmp_path: Path) -> None:
+    draw_charts(measured, tmp_path)
+    drawn = {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()}
+    assert drawn.keys() == {path.name for path in CHARTS.iterdir()}
+    assert all("<svg" in text for text in drawn.values())
+
+
+def test_everyone_is_compared_with_each_of_ours(measured: Measured) -> None:
+    text = page(measured)
+    for name in measured.against.ours:
+        if any(name in case.seconds for case in measured.against.cases):
+            assert f"Times as fast is **{measured.against.labels[name]}** as" in text
+
+
+def test_numbers_keep_three_digits() -> None:
+    assert [number(value) for value in (12345.6, 123.4, 12.34, 1.234, 0.01234)] == [
+        "12,346",
+        "123",
+        "12.3",
+        "1.23",
+        "0.012",
+    ]
+
+
+def test_a_table_with_a_short_row_is_refused() -> None:
+    assert table(["a", "b"], [["1", "2|3"]]) == "| a | b |\n| --- | --- |\n| 1 | 2/3 |"
+    with pytest.raises(ValueError, match="cells"):
+        table(["a", "b"], [["1"]])
+
+
+def test_a_curve_times_every_point_once_a_round() -> None:
+    calls: list[int] = []
+    curve = measure("demo", "image", "batch size", {x: lambda x=x: calls.append(x) for x in (1, 2)}, 4, 3)  # type: ignore[misc]
+    assert calls == [1, 2] * 4
+    assert [point.x for point in curve.points] == [1, 2]
+
+
+def test_growth_and_curves_are_read_as_they_were_written(measured: Measured, tmp_path: Path) -> None:
+    growth: Growth = measured.growth
+    curves: Curves = measured.curves
+    write(growth, tmp_path / "g.json")
+    write(curves, tmp_path / "c.json")
+    assert read_growth(tmp_path / "g.json") == growth
+    assert read_curves(tmp_path / "c.json") == curves
