@@ -6,11 +6,16 @@ A distribution adds an engine with an entry point of the group "mmalign.engines"
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from mmalign_runtime.bundle import Bundle
 from mmalign_runtime.engine.onnxruntime import OnnxRuntimeEngine
 from mmalign_runtime.engine.session import DEFAULT_ENGINE, ComputePrecision, Engine, Model, Session, SessionOptions
 from mmalign_runtime.errors import MissingDependencyError, ProviderError
 from mmalign_runtime.spec import Modality
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 ENTRY_POINT_GROUP = "mmalign.engines"
 
@@ -23,7 +28,7 @@ def find_engine(name: str) -> Engine:
     """Return the engine of that name; its library may still be missing, which its methods say.
 
     Raises ProviderError when the name is not known, MissingDependencyError when the distribution that brings it is not
-    installed.
+    installed or does not load.
     """
     if name == DEFAULT_ENGINE:
         return OnnxRuntimeEngine()
@@ -35,8 +40,7 @@ def find_engine(name: str) -> Engine:
 
     found = {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
     if name in found:
-        engine: Engine = found[name].load()()
-        return engine
+        return _load(found[name])
     if name in _INSTALL:
         raise MissingDependencyError(f"engine {name!r} is not installed. Run `{_INSTALL[name]}`.")
     known = ", ".join((*_OWN, *sorted({*_INSTALL, *found})))
@@ -65,6 +69,16 @@ def open_session(
     session = engine.open(Model(source, f"{bundle.path / name}", input_names, precision, sha256), options)
     bundle.check_unchanged(name)  # nor while it was loaded
     return session
+
+
+def _load(entry: EntryPoint) -> Engine:
+    try:
+        engine: Engine = entry.load()()
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"engine {entry.name!r} is installed and does not load: {error}. Install again what brings it."
+        ) from error
+    return engine
 
 
 def _is_installed(name: str) -> bool:

@@ -14,7 +14,7 @@ from mmalign_runtime.bundle import Bundle
 from mmalign_runtime.bundle.contents import FileSource
 from mmalign_runtime.engine.external_data import check_closed
 from mmalign_runtime.engine.held import Held
-from mmalign_runtime.engine.optimized import GRAPH_NAME, WEIGHTS_NAME, OptimizedGraph
+from mmalign_runtime.engine.optimized import GRAPH_NAME, WEIGHTS_NAME, OptimizedGraph, check_sha256
 from mmalign_runtime.engine.providers import (
     Provider,
     ProviderChoice,
@@ -79,8 +79,8 @@ class OnnxRuntimeEngine:
     def open(self, model: Model, options: SessionOptions) -> OnnxSession:
         """Load an .onnx file, or the optimised graph that is kept of it. Raises as OnnxSession does.
 
-        With `options.cache`, raises EngineError when the graph cannot be kept, ProviderError on another provider than
-        the CPU.
+        With `options.cache`, raises EngineError when the graph cannot be kept, BundleIntegrityError when the file is
+        not the one that the bundle lists, ProviderError on another provider than the CPU.
         """
         if not options.cache:
             return OnnxSession(model.source, model.name, options)
@@ -96,6 +96,8 @@ class OnnxRuntimeEngine:
         def write(folder: Path) -> None:
             check_closed(model.source, model.name)
             _create(model.source, model.name, options, _keeping_options(import_onnxruntime(), options, folder))
+            # Also where the bundle was opened without its hashes: another model kept under this one's would stay.
+            check_sha256(model.source, model.name, model.sha256)
 
         return graph.path() or graph.make(write)
 

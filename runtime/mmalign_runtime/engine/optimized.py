@@ -16,11 +16,11 @@ from pathlib import Path
 import msgspec
 
 from mmalign_runtime.atomic import flush_folder, replacing
-from mmalign_runtime.bundle.contents import Stamp
+from mmalign_runtime.bundle.contents import FileSource, Stamp
 from mmalign_runtime.bundle.folder import stamp_of
 from mmalign_runtime.bundle.hashes import cache_dir, sha256_of_file
 from mmalign_runtime.engine.processor import cpu_features, cpu_name
-from mmalign_runtime.errors import EngineError
+from mmalign_runtime.errors import BundleIntegrityError, EngineError
 from mmalign_runtime.strict_json import JsonError, read_json
 
 logger = logging.getLogger(__name__)
@@ -36,6 +36,16 @@ class Kept(msgspec.Struct, frozen=True):
 
     sha256: str
     stamp: Stamp
+
+
+def check_sha256(source: FileSource, name: str, expected: str) -> None:
+    """Raise BundleIntegrityError unless a file, or its bytes, has that hash."""
+    found = hashlib.sha256(source).hexdigest() if isinstance(source, bytes) else sha256_of_file(source)
+    if found != expected:
+        raise BundleIntegrityError(
+            f"{name} is not the file that its bundle lists: sha256 {found[:12]}..., expected {expected[:12]}.... "
+            "Copy the bundle again, or export it again."
+        )
 
 
 class OptimizedGraph:

@@ -50,3 +50,11 @@ def test_the_default_engine_comes_first() -> None:
 def test_bfloat16_is_refused_by_onnxruntime_with_the_engine_that_has_it(tiny_bundle: Path) -> None:
     with pytest.raises(ProviderError, match="Ask for engine 'openvino'"):
         Embedder.load(tiny_bundle, provider="cpu", precision="bf16", lazy=True)
+
+
+def test_an_engine_that_does_not_load_says_why_and_counts_as_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = EntryPoint("broken", "no_such_module:Engine", "mmalign.engines")
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [entry])
+    assert "broken" not in installed_engines()
+    with pytest.raises(MissingDependencyError, match="does not load: No module named 'no_such_module'"):
+        find_engine("broken")

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from mmalign_runtime import Embedder, ProviderError, verify_bundle
+from mmalign_runtime.bundle import open_bundle
 from mmalign_runtime.engine.onnxruntime import OnnxRuntimeEngine
 from mmalign_runtime.engine.optimized import GRAPH_NAME, WEIGHTS_NAME, OptimizedGraph
 from mmalign_runtime.engine.pool import thread_pool
 from mmalign_runtime.engine.session import Model, SessionOptions
-from mmalign_runtime.errors import EngineError
+from mmalign_runtime.errors import BundleIntegrityError, EngineError
 
 IMAGE = np.arange(40 * 60 * 3, dtype=np.uint8).reshape(40, 60, 3)
 
@@ -138,3 +139,12 @@ def test_verify_does_not_keep_its_probe(tiny_bundle: Path, cache: Path) -> None:
     with Embedder.load(tiny_bundle, provider="cpu", verify="golden", cache=True):
         assert len(list(cache.iterdir())) == 2
     assert verify_bundle(tiny_bundle, provider="cpu").passed
+
+
+def test_what_is_kept_is_the_file_that_the_bundle_lists(tiny_bundle: Path, cache: Path) -> None:
+    spec = open_bundle(tiny_bundle).spec
+    text, image = (tiny_bundle / tower.models["fp32"] for tower in (spec.text, spec.image))
+    text.write_bytes(image.read_bytes())
+    with pytest.raises(BundleIntegrityError, match="is not the file that its bundle lists"):
+        Embedder.load(tiny_bundle, provider="cpu", towers=("text",), verify=None, cache=True)
+    assert list(cache.iterdir()) == []
