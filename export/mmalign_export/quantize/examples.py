@@ -84,7 +84,11 @@ def _sampled(pairs: Sequence[Pair], count: int) -> list[Pair]:
 
 
 def _images(items: Sequence[Path | bytes], embedder: Embedder) -> tuple[PixelValues, ...]:
-    return tuple(embedder.image.pixel_values(item, index) for index, item in enumerate(items))
+    encoder, found = embedder.image, []
+    for index, item in enumerate(items):
+        found.append(encoder.empty(1))
+        encoder.prepare(encoder.hold(item, index), index, found[-1][0])
+    return tuple(found)
 
 
 def _tokens(texts: Sequence[str], embedder: Embedder) -> tuple[TokenBatch, ...]:

@@ -24,8 +24,8 @@ from mmalign_export.quantize.search import Found, Tower, pair_recalls, search
 from mmalign_export.quantize.trial import open_model, run_all
 from mmalign_export.quantize.variant import add_variant
 from mmalign_export.staging import check_free
-from mmalign_runtime.bench import cpu_model
 from mmalign_runtime.embedder import Embedder
+from mmalign_runtime.engine.processor import cpu_name
 from mmalign_runtime.engine.session import DEFAULT_ENGINE, Feeds
 from mmalign_runtime.spec import BundleSpec, Modality
 from mmalign_runtime.streaming import Vectors
@@ -182,7 +182,7 @@ def _report(
     after = pair_recalls(found.pair["image"], found.pair["text"], found.relevant)
     return QuantizationReport(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
-        cpu=cpu_model(),
+        cpu=cpu_name(),
         engine=embedder.engine.name,
         engine_version=embedder.engine.version(),
         num_threads=embedder.options.pool.num_threads,
