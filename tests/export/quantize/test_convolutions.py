@@ -102,7 +102,7 @@ def test_entropy_and_percentile_clip_what_extremes_keep(path: Path) -> None:
     outlying = pictures(8)
     outlying[3][0, :, 5, 5] = 40.0
     reaches = {kind: _reach(path, outlying, kind) for kind in ("minmax", "percentile", "entropy")}
-    assert reaches["entropy"] < 0.8 * reaches["minmax"]
+    assert reaches["entropy"] < 0.95 * reaches["minmax"]
     assert reaches["percentile"] <= reaches["minmax"]
 
 
