@@ -51,3 +51,8 @@ INTEGER_COSINE = Tolerance(
     "the lowest of all plans is 0.99998 on a tiny BERT whose biases are large; one bias doubled costs 0.01",
 )
 ONE_SITE_COSINE = Tolerance(0.99999, "one product of eight in eight bits: 0.999998 or more")
+CONVOLUTION_COSINE = Tolerance(
+    0.9999, "three layers in eight bits, a scale a channel: 0.99993; a scale a layer: 0.99988"
+)
+CLIPPED_COSINE = Tolerance(0.98, "entropy clips noise, which has no outliers to lose: 0.986")
+FOUR_BITS_COSINE = Tolerance(0.998, "one of fifteen levels a weight: 0.9986; eight bits give 0.99999")

@@ -32,7 +32,7 @@ _METHODS = {
 _OPTIONS: dict[Range, dict[str, float]] = {
     "minmax": {},
     "percentile": {"percentile": 99.999},
-    "entropy": {"num_bins": 512, "num_quantized_bins": 128},
+    "entropy": {"num_bins": 256, "num_quantized_bins": 128},
 }
 _OPERATORS = ["Conv", "Relu", "Clip", "Add", "MaxPool", "GlobalAveragePool", "Gemm"]
 
