@@ -113,7 +113,8 @@ class TextTowerFiles(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 class Parity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How far one artifact's vectors were from eager PyTorch's when the bundle was made, over all golden cases.
 
-    `min_cosine` and `max_abs_difference` were measured; the two bounds are what `verify` holds them to.
+    `min_cosine` and `max_abs_difference` were measured; the two bounds are what `verify` holds the artifact to, against
+    PyTorch's vectors, or against its own where it has golden cases of its own.
     """
 
     artifact: str
@@ -138,7 +139,8 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 class BundleSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The contents of bundle.json. `files` maps every other file (path from the bundle's folder) to its sha256.
 
-    `quantization` names the report of how the int8 files were chosen, where there are any.
+    `quantization` names the report of how the int8 files were chosen, where there are any. `goldens` names golden cases
+    with the vectors that a precision's own files gave: rounding moves a vector further than another machine may.
     """
 
     format_version: str
@@ -152,6 +154,7 @@ class BundleSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     provenance: Provenance
     files: dict[str, Sha256]
     quantization: str | None = None
+    goldens: dict[Precision, str] = {}
     seal: str = ""
 
     def variant_id(self, precision: Precision) -> str:
@@ -225,6 +228,7 @@ def _check_listed(spec: BundleSpec) -> None:
     named |= {f"image.models.{precision}": name for precision, name in image.models.items()}
     named |= {f"text.models.{precision}": name for precision, name in text.models.items()}
     named |= {"quantization": spec.quantization} if spec.quantization else {}
+    named |= {f"goldens.{precision}": name for precision, name in spec.goldens.items()}
     named |= {f"{tower}.aoti": files.aoti for tower, files in (("image", image), ("text", text)) if files.aoti}
     for field, name in named.items():
         if name not in spec.files:

@@ -54,16 +54,15 @@ def read_calibration(data: str, embedder: Embedder, num_images: int, num_texts: 
     captions = [caption for pair in _sampled(pairs, num_texts) for caption in pair.captions[:2]][:num_texts]
     texts = [case.text for case in load_golden(embedder.bundle).texts]
     images = [pair.image for pair in _sampled(pairs, num_images)]
-    return Calibration(_images(images, embedder), _tokens([*texts, *captions], embedder))
+    return Calibration(prepared_images(images, embedder), _tokens([*texts, *captions], embedder))
 
 
 def read_questions(data: str, embedder: Embedder, max_images: int) -> Questions:
     """Take the data's pairs, at most `max_images`, and their first captions: of a configuration, the test split."""
     pool = build_pool(_sampled(_pairs(data, "test"), max_images), "first")
     relevant = pool.relevant.numpy()
-    return Questions(
-        _images([pair.image for pair in pool.pairs], embedder), pool.texts, _tokens(pool.texts, embedder), relevant
-    )
+    images = prepared_images([pair.image for pair in pool.pairs], embedder)
+    return Questions(images, pool.texts, _tokens(pool.texts, embedder), relevant)
 
 
 def _pairs(data: str, split: str) -> Sequence[Pair]:
@@ -82,7 +81,8 @@ def _sampled(pairs: Sequence[Pair], count: int) -> list[Pair]:
     return random.Random(_SEED).sample(list(pairs), min(count, len(pairs)))
 
 
-def _images(items: Sequence[Path | bytes], embedder: Embedder) -> tuple[PixelValues, ...]:
+def prepared_images(items: Sequence[Path | bytes], embedder: Embedder) -> tuple[PixelValues, ...]:
+    """Return each image as the runtime prepares it, (1, 3, S, S). Raises ItemError."""
     encoder, found = embedder.image, []
     for index, item in enumerate(items):
         found.append(encoder.empty(1))

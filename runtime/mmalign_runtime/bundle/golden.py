@@ -48,11 +48,15 @@ class Golden(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     texts: tuple[TextCase, ...]
 
 
-def load_golden(bundle: Bundle) -> Golden:
-    """Read the bundle's golden cases. Raises BundleFormatError, naming the field, when they break the format."""
-    path = bundle.path / bundle.spec.golden
+def load_golden(bundle: Bundle, precision: str = "fp32") -> Golden:
+    """Read the bundle's golden cases: a precision's own, where it has some, else those with PyTorch's vectors.
+
+    Raises BundleFormatError, naming the field, when they break the format.
+    """
+    name = {str(key): value for key, value in bundle.spec.goldens.items()}.get(precision, bundle.spec.golden)
+    path = bundle.path / name
     try:
-        golden = read_json(bundle.read(bundle.spec.golden), Golden)
+        golden = read_json(bundle.read(name), Golden)
     except JsonError as error:
         raise BundleFormatError(f"{path}: {error}. Export the bundle again.") from error
     if not golden.images or not golden.texts:

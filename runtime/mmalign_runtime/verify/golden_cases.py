@@ -60,7 +60,7 @@ class GoldenRun(msgspec.Struct, frozen=True):
 
 def run_golden(embedder: Embedder, bounds: Parity) -> GoldenRun:
     """Run every golden case of the towers that the embedder has, alone."""
-    golden = load_golden(embedder.bundle)
+    golden = load_golden(embedder.bundle, embedder.precision)
     images: list[ImageOutcome] = []
     refused: list[CaseResult] = []
     for case in golden.images if "image" in embedder.towers else ():

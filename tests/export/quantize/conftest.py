@@ -13,7 +13,7 @@ from onnx import ModelProto
 from mmalign.run import Run
 from mmalign_export import export_model
 from mmalign_export.quantize.activations import Activations, record_activations
-from mmalign_export.quantize.examples import Calibration
+from mmalign_export.quantize.examples import Calibration, prepared_images
 from mmalign_export.quantize.fusion import fuse_transformer
 from mmalign_export.quantize.recipes import image_recipes, text_recipes
 from mmalign_export.quantize.sites import Site, find_sites
@@ -98,9 +98,9 @@ def int8_models(bundle_dir: Path) -> dict[Modality, bytes]:
     """Both towers of the tiny bundle in eight bits, calibrated on its golden cases."""
     with Embedder.load(bundle_dir, provider="cpu") as embedder:
         golden = load_golden(embedder.bundle)
-        images = [embedder.image.pixel_values(embedder.bundle.source(case.file), 0) for case in golden.images]
+        images = prepared_images([embedder.bundle.source(case.file) for case in golden.images], embedder)
         tokens = embedder.text.tokenizer.encode([case.text for case in golden.texts])
-        calibration = Calibration(tuple(images), (tokens,))
+        calibration = Calibration(images, (tokens,))
         spec = embedder.bundle.spec
         image = image_recipes(bundle_dir / spec.image.models["fp32"], spec.image, calibration)[0]
         text = text_recipes(bundle_dir / spec.text.models["fp32"], spec.text, calibration)[0]

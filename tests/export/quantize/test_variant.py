@@ -17,12 +17,14 @@ from mmalign_export.quantize.report import QuantizationReport
 from mmalign_export.quantize.variant import add_variant
 from mmalign_runtime import Embedder
 from mmalign_runtime.bundle import open_bundle
+from mmalign_runtime.bundle.golden import load_golden
 from mmalign_runtime.cli import main
 from mmalign_runtime.errors import BundleError, BundleIntegrityError
 from mmalign_runtime.spec import BundleSpec, Modality
 from mmalign_runtime.verify import verify_bundle
 from tests.export.quantize.tiny_models import make_report
 from tests.export.test_parity import reseal
+from tests.tolerances import PADDING_INVARIANCE
 
 FILES: dict[Modality, str] = {"image": "onnx/vision_model_int8.onnx", "text": "onnx/text_model_int8.onnx"}
 # Which input of a node is the scale of its weights, a number a column.
@@ -78,7 +80,7 @@ def test_files_are_those_that_the_spec_lists(bundle_dir: Path, quantized_dir: Pa
     spec = spec_of(quantized_dir)
     on_disk = {path.relative_to(quantized_dir).as_posix() for path in quantized_dir.rglob("*") if path.is_file()}
     assert on_disk == {*spec.files, "bundle.json"}
-    added = {*FILES.values(), "quantization.json", "quantization.svg"}
+    added = {*FILES.values(), "golden/cases_int8.json", "quantization.json", "quantization.svg"}
     assert spec.files.keys() - spec_of(bundle_dir).files.keys() == added
     report = msgspec.json.decode((quantized_dir / "quantization.json").read_bytes(), type=QuantizationReport)
     assert report == make_report("image", "text")
@@ -88,8 +90,20 @@ def test_bounds_are_wider_than_what_was_measured_and_narrower_than_anything(quan
     fp32, int8 = spec_of(quantized_dir).parity
     assert (fp32.artifact, int8.artifact) == ("onnx-fp32", "onnx-int8")
     assert int8.num_cases == fp32.num_cases
-    assert 0.9 < int8.cosine_bound < int8.min_cosine < 1
-    assert int8.max_abs_difference < int8.abs_bound < 0.2
+    assert 0.9 < int8.min_cosine < 1
+    assert 0.9 < int8.cosine_bound < 1
+    assert 0 < int8.max_abs_difference < 0.2
+    assert 0 < int8.abs_bound < 0.2
+
+
+def test_eight_bits_are_held_to_vectors_of_their_own(quantized_dir: Path) -> None:
+    with Embedder.load(quantized_dir, provider="cpu", precision="int8") as embedder:
+        own = load_golden(embedder.bundle, "int8")
+        vectors = embedder.encode_image([embedder.bundle.source(case.file) for case in own.images])
+        expected = np.array([case.embedding for case in own.images], np.float32)
+        np.testing.assert_allclose(vectors, expected, atol=PADDING_INVARIANCE.bound)
+        assert own != load_golden(embedder.bundle)
+        assert load_golden(embedder.bundle, "bf16") == load_golden(embedder.bundle, "fp32")
 
 
 @pytest.mark.parametrize("tower", FILES)
