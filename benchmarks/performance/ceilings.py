@@ -9,7 +9,6 @@ from benchmarks.roofline.results import Product, Roofline, Tower, ceiling
 _DTYPES: tuple[DType, ...] = ("float32", "bfloat16", "int8")
 # What a precision of a bundle multiplies in. fp16 weights are computed as float32 on a CPU.
 _DTYPE_OF: dict[str, DType] = {"fp32": "float32", "fp16": "float32", "bf16": "bfloat16", "int8": "int8"}
-_ENGINE = "onnxruntime"
 
 
 def peaks(roofline: Roofline) -> str:
@@ -49,12 +48,12 @@ def towers(roofline: Roofline) -> str:
         [
             tower.model,
             tower.tower,
-            tower.precision,
+            f"{tower.precision}, {tower.engine}",
             "x".join(str(side) for side in tower.input_shape),
             number(tower.p50_ms),
             number(tower.gop),
             number(tower.gops),
-            f"{share(roofline, tower, _ENGINE):.0%}",
+            f"{share(roofline, tower, tower.engine):.0%}",
             f"{share(roofline, tower, None):.0%}",
             number(memory_ms(roofline, tower)),
         ]
@@ -62,7 +61,7 @@ def towers(roofline: Roofline) -> str:
     ]
     head = (
         *("model", "tower", "precision", "input", "p50 ms", "Gop", "Gop/s"),
-        *("of the peak through onnxruntime", "of the peak through any", "weights read once, ms"),
+        *("of the peak through this engine", "of the peak through any", "weights read once, ms"),
     )
     return table(head, rows)
 

@@ -65,7 +65,7 @@ def draw_roofline(roofline: Roofline, path: Path) -> None:
         for tower in roofline.towers:
             x = tower.gop * 1000 / tower.weight_mb
             image, text = ARCHITECTURES[tower.model].split(" and ")
-            name = f"{image if tower.tower == 'image' else text}, {tower.precision}"
+            name = f"{image if tower.tower == 'image' else text}, {tower.precision}, {tower.engine}"
             marker, colour = _MARKERS[tower.model, tower.tower], _DTYPES[_TYPE_OF[tower.precision]]
             axes.scatter(x, tower.gops, marker=marker, color=colour, edgecolor=_INK, zorder=3, label=name)
             axes.annotate(str(tower.input_shape[0]), (x, tower.gops), (5, -3), textcoords="offset points", fontsize=7)

@@ -32,7 +32,10 @@ class Bandwidth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Tower(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One tower of one model at one input shape, through the runtime: median milliseconds, Gop a run, Gop/s."""
+    """One tower of one model at one input shape, through the runtime: median milliseconds, Gop a run, Gop/s.
+
+    The operations are those of the float32 file, whatever a precision makes of them.
+    """
 
     model: str
     tower: str
@@ -42,6 +45,7 @@ class Tower(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     gop: float
     weight_mb: float
     gops: float
+    engine: str = "onnxruntime"
 
 
 class Roofline(msgspec.Struct, forbid_unknown_fields=True):

@@ -25,8 +25,10 @@ from benchmarks.roofline.results import Bandwidth, Product, Roofline, Tower, wri
 from mmalign_runtime import Embedder
 from mmalign_runtime.bundle import open_bundle
 from mmalign_runtime.encoders import ImageEncoder, TextEncoder
+from mmalign_runtime.engine.engines import installed_engines
+from mmalign_runtime.engine.session import ComputePrecision
 from mmalign_runtime.engine.threads import available_threads
-from mmalign_runtime.spec import ImageTowerFiles, Modality, Precision, TextTowerFiles
+from mmalign_runtime.spec import BundleSpec, ImageTowerFiles, Modality, Precision, TextTowerFiles
 
 # Seconds for a figure.
 PRODUCT_S, MEMORY_S, TOWER_S = 0.1, 2.0, 1.5
@@ -48,21 +50,42 @@ def measure_products(thread_counts: list[int]) -> Iterator[Product]:
 
 
 def measure_towers(name: str, path: Path, num_threads: int) -> Iterator[Tower]:
-    """Measure both towers of a bundle in every precision it has."""
+    """Measure both towers of a bundle in every precision it has, through every engine that runs it."""
     spec = open_bundle(path).spec
-    precisions: list[Precision] = sorted({*spec.image.models, *spec.text.models})
-    for precision in precisions:
-        files: dict[Modality, ImageTowerFiles | TextTowerFiles] = {"image": spec.image, "text": spec.text}
-        towers = [tower for tower, found in files.items() if precision in found.models]
-        with Embedder.load(path, precision=precision, towers=towers, num_threads=num_threads) as embedder:
+    files: dict[Modality, ImageTowerFiles | TextTowerFiles] = {"image": spec.image, "text": spec.text}
+    for engine, precision in _ways(spec):
+        stored: Precision = "fp32" if precision == "bf16" else precision
+        towers = [tower for tower, found in files.items() if stored in found.models]
+        with Embedder.load(
+            path, engine=engine, precision=precision, towers=towers, num_threads=num_threads
+        ) as embedder:
             for tower in towers:
                 encoder = embedder.image if tower == "image" else embedder.text
                 for feeds in _feeds(encoder.files):
-                    yield _tower(name, path, precision, tower, encoder, feeds)
+                    yield _tower(name, path, encoder, feeds, stored, tower, precision, engine)
 
 
-def _tower(name: str, path: Path, precision: Precision, tower: str, encoder: Encoder, feeds: Feeds) -> Tower:
-    cost = count(path / encoder.files.models[precision], feeds)
+def _ways(spec: BundleSpec) -> Iterator[tuple[str, ComputePrecision]]:
+    precisions: list[ComputePrecision] = sorted({*spec.image.models, *spec.text.models})
+    for precision in precisions:
+        yield "onnxruntime", precision
+    if "openvino" in installed_engines():
+        for precision in [*precisions, "bf16"]:
+            yield "openvino", precision
+
+
+def _tower(
+    name: str,
+    path: Path,
+    encoder: Encoder,
+    feeds: Feeds,
+    stored: Precision,
+    tower: str,
+    precision: ComputePrecision,
+    engine: str,
+) -> Tower:
+    operations = count(path / encoder.files.models["fp32"], feeds).total
+    weight_bytes = count(path / encoder.files.models[stored], feeds).weight_bytes
     timed = laps(lambda: encoder.session.run(feeds), TOWER_S)
     shape = tuple(next(iter(feeds.values())).shape)
     return Tower(
@@ -71,9 +94,10 @@ def _tower(name: str, path: Path, precision: Precision, tower: str, encoder: Enc
         precision=precision,
         input_shape=shape,
         p50_ms=round(timed.median_s * 1000, 3),
-        gop=round(cost.total / 1e9, 3),
-        weight_mb=round(cost.weight_bytes / 1e6, 1),
-        gops=round(cost.total / timed.median_s / 1e9, 1),
+        gop=round(operations / 1e9, 3),
+        weight_mb=round(weight_bytes / 1e6, 1),
+        gops=round(operations / timed.median_s / 1e9, 1),
+        engine=engine,
     )
 
 
