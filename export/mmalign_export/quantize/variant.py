@@ -145,7 +145,7 @@ def _with_vector(case: Case, vector: NDArray[np.float32]) -> Case:
 
 
 def _embeddings(golden: Golden, towers: Sequence[Modality]) -> dict[Modality, Vectors]:
-    cases = {"image": golden.images, "text": golden.texts}
+    cases: dict[Modality, Sequence[ImageCase | TextCase]] = {"image": golden.images, "text": golden.texts}
     return {tower: np.array([case.embedding for case in cases[tower]], np.float32) for tower in towers}
 
 
