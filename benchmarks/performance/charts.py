@@ -67,7 +67,9 @@ def draw_roofline(roofline: Roofline, path: Path) -> None:
             image, text = ARCHITECTURES[tower.model].split(" and ")
             name = f"{image if tower.tower == 'image' else text}, {tower.precision}, {tower.engine}"
             marker, colour = _MARKERS[tower.model, tower.tower], _DTYPES[_TYPE_OF[tower.precision]]
-            axes.scatter(x, tower.gops, marker=marker, color=colour, edgecolor=_INK, zorder=3, label=name)
+            is_default = tower.engine == "onnxruntime"
+            face, edge = (colour, _INK) if is_default else ("white", colour)
+            axes.scatter(x, tower.gops, marker=marker, color=face, edgecolor=edge, zorder=3, label=name)
             axes.annotate(str(tower.input_shape[0]), (x, tower.gops), (5, -3), textcoords="offset points", fontsize=7)
         axes.set(xscale="log", yscale="log", xlabel="operations a byte of weights", ylabel="Gop/s")
         _legend(figure, panels, "outside right upper", 1)
