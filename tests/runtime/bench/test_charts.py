@@ -17,6 +17,7 @@ def report(embedder: Embedder) -> BenchReport:
 
 
 def test_every_part_becomes_a_picture_with_something_in_it(report: BenchReport, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="charts need matplotlib: mmalign-runtime[charts]")
     paths = draw_charts(report, tmp_path / "charts")
     assert [path.name for path in paths] == ["stages.png", "throughput.png", "open_loop.png"]
     for path in paths:
@@ -29,6 +30,7 @@ def test_every_part_becomes_a_picture_with_something_in_it(report: BenchReport, 
 
 
 def test_parts_that_were_not_measured_are_not_drawn(embedder: Embedder, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="charts need matplotlib: mmalign-runtime[charts]")
     plan = BenchPlan(parts=("bulk",), batch_sizes=(1,), num_rounds=1)
     report = run_bench(embedder, golden_images(embedder.bundle)[:1], ["a dog"], plan=plan)
     assert [path.name for path in draw_charts(report, tmp_path)] == ["throughput.png"]

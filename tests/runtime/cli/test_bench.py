@@ -86,6 +86,7 @@ def test_cold_starts_of_kept_graphs_can_be_measured(cli, tiny_bundle: Path) -> N
 
 
 def test_charts_are_drawn(cli, tiny_bundle: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="charts need matplotlib: mmalign-runtime[charts]")
     result = cli("bench", tiny_bundle, *STAGES, "--charts", tmp_path / "charts")
     assert result.code == 0
     assert (tmp_path / "charts" / "stages.png").is_file()
@@ -108,10 +109,14 @@ def test_words_that_are_not_known_are_refused_before_measuring(cli, tiny_bundle:
     assert said in result.err
 
 
-def test_places_that_cannot_be_written_are_refused_before_measuring(cli, tiny_bundle: Path, tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_is_refused_before_measuring(cli, tiny_bundle: Path, tmp_path: Path) -> None:
     result = cli("bench", tiny_bundle, "--json", tmp_path / "missing" / "bench.json")
     assert result.code == 2
     assert "its folder does not exist" in result.err
+
+
+def test_charts_in_place_of_a_file_are_refused_before_measuring(cli, tiny_bundle: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="charts need matplotlib: mmalign-runtime[charts]")
     (tmp_path / "file").write_text("")
     result = cli("bench", tiny_bundle, "--charts", tmp_path / "file")
     assert result.code == 2
