@@ -34,6 +34,7 @@ def export_onnx(tower: TracedTower, path: Path, opset_version: int = OPSET_VERSI
     if program is None:
         raise ExportError(f"torch.onnx.export gave no program for {tower.output_name}.")
     model = program.model_proto
+    _forget_origin(model)
     if model.ByteSize() > _LARGEST_FILE_BYTES:
         raise ExportError(
             f"{path.name} would be {model.ByteSize()} bytes; at most {_LARGEST_FILE_BYTES} fit one ONNX file."
@@ -41,3 +42,11 @@ def export_onnx(tower: TracedTower, path: Path, opset_version: int = OPSET_VERSI
     onnx.checker.check_model(model)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def _forget_origin(model: onnx.ModelProto) -> None:
+    """Take out what torch notes beside every node and value: source lines, with the paths of the exporting machine."""
+    graph = model.graph
+    for holder in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        holder.ClearField("doc_string")
+        holder.ClearField("metadata_props")

@@ -27,6 +27,14 @@ def test_the_opset_is_the_one_asked_for(bundle_dir: Path) -> None:
         assert [entry.version for entry in model.opset_import if entry.domain == ""] == [OPSET_VERSION]
 
 
+def test_files_name_no_path_of_the_machine_that_exported_them(bundle_dir: Path) -> None:
+    root = str(Path(__file__).resolve().parents[2]).encode()
+    for path in (bundle_dir / "onnx").iterdir():
+        contents = path.read_bytes()
+        assert root not in contents
+        assert b".py" not in contents
+
+
 def test_a_file_too_large_for_protobuf_is_refused(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mmalign_export.to_onnx._LARGEST_FILE_BYTES", 1000)
     with pytest.raises(ExportError, match="at most 1000 fit one ONNX file"):
