@@ -19,6 +19,8 @@ import torch
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from mmalign_runtime.engine.openvino import openvino_core
+
 DType = Literal["float32", "bfloat16", "int8"]
 Call = Callable[[], object]
 
@@ -179,7 +181,7 @@ def _openvino_qdq(shape: Shape, num_threads: int) -> Call:
 def _compiled(model: ModelProto, a: NDArray[np.generic], num_threads: int, precision: str) -> Call:
     import openvino  # an extra that need not be there
 
-    core = openvino.Core()
+    core = openvino_core()
     graph = core.read_model(model.SerializeToString())
     options = {
         "INFERENCE_NUM_THREADS": num_threads,

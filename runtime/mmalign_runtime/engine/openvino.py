@@ -33,6 +33,7 @@ from mmalign_runtime.engine.session import (
     run_failed,
 )
 from mmalign_runtime.errors import BundleError, MissingDependencyError, ProviderError
+from mmalign_runtime.once import Once
 from mmalign_runtime.spec import BundleSpec, Modality
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class OpenVinoEngine:
         """Return the .onnx file. Raises BundleError, and ProviderError for bf16 on a processor without it."""
         if precision != BFLOAT16:
             return bundle.model(tower, precision)
-        can = import_openvino().Core().get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
+        can = openvino_core().get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
         if "BF16" not in can:
             raise ProviderError(
                 f"precision 'bf16' was asked for, and this processor has {', '.join(can)}. Ask for fp32 or int8."
@@ -138,13 +139,13 @@ class OpenVinoSession:
 
 
 class _Loaded:
-    """A compiled model with its core, and requests: one run at a time each, made when all others are busy."""
+    """A compiled model, and requests: one run at a time each, made when all others are busy."""
 
     def __init__(self, model: Model, config: dict[str, str]) -> None:
-        self.core: Core = import_openvino().Core()  # of its own: what is closed is gone, plugins and threads too
+        core = openvino_core()
         source = str(model.source) if isinstance(model.source, Path) else model.source
         try:
-            self.compiled: CompiledModel = self.core.compile_model(self.core.read_model(source), _DEVICE, config)
+            self.compiled: CompiledModel = core.compile_model(core.read_model(source), _DEVICE, config)
         except RuntimeError as error:
             version = OpenVinoEngine().version()
             raise BundleError(f"{model.name} cannot be loaded by OpenVINO {version}: {one_line(error)}") from error
@@ -161,6 +162,16 @@ class _Loaded:
             yield request
         finally:
             self._idle.append(request)
+
+
+def openvino_core() -> Core:
+    """Return the process's only OpenVINO core, made by the first caller and never given up.
+
+    On a processor with AMX each core gives its thread a signal stack, and puts back the one before when it goes. Of two
+    cores that do not go last in, first out, that one is gone already: the next signal ends the process (OpenVINO
+    2026.4). Raises MissingDependencyError, and EmbedderStateError in a fork of the process that made it.
+    """
+    return _core.get().get()
 
 
 def import_openvino() -> ModuleType:
@@ -185,6 +196,13 @@ def _hidden(name: str) -> Iterator[None]:
         yield
     finally:
         sys.modules.pop(name, None)
+
+
+def _made_core() -> Held[Core]:
+    return Held(import_openvino().Core(), "OpenVINO")
+
+
+_core = Once(_made_core)
 
 
 def _config(precision: ComputePrecision, options: SessionOptions) -> dict[str, str]:
