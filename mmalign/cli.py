@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
@@ -32,9 +31,10 @@ def train(
     """Train a dual encoder on image-text pairs."""
     wait_without_spinning()
     from mmalign.config import load_config
+    from mmalign.progress import log_to_stderr
     from mmalign.train import train as run_training
 
-    _log_to_stderr()
+    log_to_stderr("mmalign")
     result = run_training(load_config(config, settings or []), out, resume=resume)
     print(f"{out}: {result.num_steps} steps, best validation score {result.best_score:.3f} at step {result.best_step}")
 
@@ -50,8 +50,9 @@ def evaluate(
     checkpoint_name = cast('Literal["best", "last"]', _one_of(checkpoint, ("best", "last"), "--checkpoint"))
     wait_without_spinning()
     from mmalign.evaluate import evaluate as run_evaluation
+    from mmalign.progress import log_to_stderr
 
-    _log_to_stderr()
+    log_to_stderr("mmalign")
     evaluation = run_evaluation(run, split=split_name, checkpoint=checkpoint_name)
     if json:
         print((run / "evaluation.json").read_text(encoding="utf-8"))
@@ -100,10 +101,3 @@ def _one_of(word: str, choices: tuple[str, ...], option: str) -> str:
     if word not in choices:
         raise InputError(f"{option} {word!r} is not known; choose one of {', '.join(choices)}.")
     return word
-
-
-def _log_to_stderr() -> None:
-    from mmalign.progress import ConsoleHandler
-
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[ConsoleHandler()])
-    logging.getLogger("mmalign").setLevel(logging.INFO)

@@ -29,6 +29,12 @@ class ConsoleHandler(logging.Handler):
         stderr_console().print(self.format(record), soft_wrap=True, markup=False, highlight=False)
 
 
+def log_to_stderr(package: str) -> None:
+    """Print what a package tells, and everyone's warnings. To be called before libraries set up logging themselves."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[ConsoleHandler()])
+    logging.getLogger(package).setLevel(logging.INFO)
+
+
 def track(items: Iterable[Item], description: str, total: int) -> Iterator[Item]:
     """Yield the items and show how many of `total` are done."""
     started = time.perf_counter()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast, get_args
 
@@ -33,11 +32,11 @@ def export(
 ) -> None:
     """Export a run to a bundle, and prove it equal to PyTorch."""
     wait_without_spinning()
+    from mmalign.progress import log_to_stderr
     from mmalign_export.export import export_run
     from mmalign_export.to_onnx import OPSET_VERSION
 
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger("mmalign_export").setLevel(logging.INFO)
+    log_to_stderr("mmalign_export")
     if checkpoint not in ("best", "last"):
         raise typer.BadParameter(f"{checkpoint!r} is not known; choose best or last.", param_hint="--checkpoint")
     spec = export_run(
@@ -66,14 +65,14 @@ def quantize(
 ) -> None:
     """Add eight-bit towers to a bundle: the fastest here that stay inside a budget of recall."""
     wait_without_spinning()
+    from mmalign.progress import log_to_stderr
+
+    log_to_stderr("mmalign_export")  # before the next imports: onnxruntime's quantizers would set up the root logger
     import msgspec
 
     from mmalign_export.quantize import parse_budget, quantize_bundle
     from mmalign_export.quantize.table import print_report
 
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)  # onnxruntime's quantizers set INFO
-    logging.getLogger().setLevel(logging.WARNING)
-    logging.getLogger("mmalign_export").setLevel(logging.INFO)
     _, report = quantize_bundle(
         bundle,
         out or bundle,

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from mmalign import progress
-from mmalign.progress import ConsoleHandler, track
+from mmalign.progress import ConsoleHandler, log_to_stderr, track
 
 
 @pytest.fixture
@@ -39,3 +39,19 @@ def test_log_lines_are_printed_as_they_are(terminal: io.StringIO) -> None:
     record = logging.LogRecord("mmalign", logging.INFO, "", 0, "[red] %s", ("x" * 100,), None)
     ConsoleHandler().emit(record)
     assert terminal.getvalue() == f"[red] {'x' * 100}\n"
+
+
+def test_log_lines_go_to_the_stderr_of_the_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    root, package = logging.getLogger(), logging.getLogger("mmalign")
+    monkeypatch.setattr(root, "handlers", [])
+    monkeypatch.setattr(root, "level", root.level)
+    monkeypatch.setattr(package, "level", package.level)
+    with io.StringIO() as gone:
+        monkeypatch.setattr("sys.stderr", gone)
+        log_to_stderr("mmalign")
+        package.info("first")
+        assert gone.getvalue() == "first\n"
+    now = io.StringIO()
+    monkeypatch.setattr("sys.stderr", now)
+    package.info("second")
+    assert now.getvalue() == "second\n"

@@ -54,7 +54,15 @@ def test_without_the_package_the_install_is_named(tiny_bundle: Path, monkeypatch
     monkeypatch.setitem(sys.modules, "openvino", None)
     assert "openvino" not in installed_engines()
     with pytest.raises(MissingDependencyError, match=r"pip install 'mmalign-runtime\[openvino\]'"):
-        Embedder.load(tiny_bundle, engine="openvino")
+        import_openvino()
+    program = f"""
+import sys
+sys.modules["openvino"] = None
+from mmalign_runtime import Embedder
+Embedder.load({str(tiny_bundle)!r}, engine="openvino")
+"""
+    ended = subprocess.run([sys.executable, "-c", program], timeout=60, capture_output=True, text=True)
+    assert "MissingDependencyError: " in ended.stderr.splitlines()[-1]
 
 
 def test_a_provider_that_is_not_the_cpu_is_refused(tiny_bundle: Path) -> None:
