@@ -31,7 +31,7 @@ $(READY): constraints.txt pyproject.toml runtime/pyproject.toml export/pyproject
 	@echo "setting up $(VENV): about 2 minutes and 6 GB, most of it PyTorch"
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install pip==26.3
-	$(PIP) install --constraint constraints.txt -e 'runtime[cpu,openvino,parquet]' -e . -e export --group dev
+	$(PIP) install --constraint constraints.txt -e 'runtime[cpu,jpeg,openvino,parquet]' -e . -e export --group dev
 	$(PIP) install --constraint constraints.txt --no-deps $(TOWERS)
 	@touch $(READY)
 

@@ -21,7 +21,7 @@ from mmalign_runtime.engine.providers import Provider
 from mmalign_runtime.engine.session import DEFAULT_ENGINE, ComputePrecision, Session, SessionOptions
 from mmalign_runtime.engine.threads import available_threads
 from mmalign_runtime.errors import BundleError, EmbedderStateError
-from mmalign_runtime.image import ImageItem
+from mmalign_runtime.image import ImageItem, jpeg_decoder
 from mmalign_runtime.image_stream import stream_images
 from mmalign_runtime.info import RuntimeInfo, TowerInfo
 from mmalign_runtime.once import Once
@@ -218,6 +218,7 @@ class Embedder:
             num_runs=self.options.pool.num_runs,
             allow_spinning=self.options.allow_spinning,
             cache=self.options.cache,
+            jpeg_decoder=None if self._image.made is None else jpeg_decoder(),
             towers=tuple(_tower_info(name, encoder.session) for name, encoder in loaded if encoder is not None),
         )
 

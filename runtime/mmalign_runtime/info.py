@@ -32,7 +32,8 @@ class RuntimeInfo(msgspec.Struct, frozen=True):
     """Everything that was chosen, asked for or automatically, when an embedder was loaded.
 
     A run uses `num_threads`; `num_runs` of them go on at once on the CPU, whoever calls. `towers` are those loaded
-    by now. A record without `engine` was made when onnxruntime was the only one.
+    by now, `jpeg_decoder` the package that decodes plain JPEGs for the image tower. A record without `engine` was made
+    when onnxruntime was the only one.
     """
 
     bundle: str
@@ -48,4 +49,5 @@ class RuntimeInfo(msgspec.Struct, frozen=True):
     towers: tuple[TowerInfo, ...]
     engine: str = DEFAULT_ENGINE
     engine_version: str = ""
+    jpeg_decoder: str | None = None
     cache: bool = False

@@ -83,6 +83,8 @@ def runtime_facts(runtime: RuntimeInfo) -> dict[str, str]:
         "variant": runtime.variant_id,
         "threads": f"{runtime.num_threads} a run, {runtime.num_runs} runs at once, {waits} between",
     }
+    if runtime.jpeg_decoder is not None:
+        facts["JPEG decoder"] = runtime.jpeg_decoder
     for tower in runtime.towers:
         facts[f"{tower.name} nodes"] = ", ".join(f"{n} on {name}" for name, n in tower.nodes_by_provider().items())
         if elsewhere := tower.elsewhere():

@@ -1,7 +1,8 @@
 """From an item to its pixels.
 
 `decode` is the way in. `formats` says what the bytes are, `opening` asks `limits` before a plugin sees the file, `png`,
-`jpeg` and `tiff` find the damage that decoders pass over, `colour` and `icc` bring every mode to RGB.
+`jpeg` and `tiff` find the damage that decoders pass over, `turbojpeg` takes plain JPEGs off Pillow where its package is
+installed, `colour` and `icc` bring every mode to RGB.
 """
 
 from __future__ import annotations
@@ -15,5 +16,6 @@ from mmalign_runtime.image.decode import (
     describe,
     hold_image,
 )
+from mmalign_runtime.image.turbojpeg import jpeg_decoder
 
-__all__ = ["HeldImage", "ImageItem", "Pixels", "decode_held", "decode_image", "describe", "hold_image"]
+__all__ = ["HeldImage", "ImageItem", "Pixels", "decode_held", "decode_image", "describe", "hold_image", "jpeg_decoder"]

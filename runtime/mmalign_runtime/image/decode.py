@@ -20,8 +20,9 @@ from mmalign_runtime.errors import ItemError
 from mmalign_runtime.image.arrays import Pixels, check_array
 from mmalign_runtime.image.colour import to_rgb
 from mmalign_runtime.image.limits import check_size
-from mmalign_runtime.image.opening import ImageItem, hold, open_image
+from mmalign_runtime.image.opening import ImageItem, Opened, hold, open_image
 from mmalign_runtime.image.refusal import Refusal
+from mmalign_runtime.image.turbojpeg import decode_jpeg
 from mmalign_runtime.spec import ImageSpec
 
 __all__ = ["HeldImage", "ImageItem", "Pixels", "decode_held", "decode_image", "describe", "hold_image"]
@@ -134,11 +135,21 @@ def _decode(item: ImageItem, spec: ImageSpec, source: str) -> Pixels:
         pixels = check_array(item)
         check_size((pixels.shape[1], pixels.shape[0]), spec)
         return pixels
-    with open_image(item, spec) as image:
-        image.load()
-        turn = _UPRIGHT.get(_orientation(image, source))
-        rgb = to_rgb(image, spec)
+    with open_image(item, spec) as opened:
+        plain = _plain_jpeg(opened, spec)
+        if plain is None:
+            opened.image.load()
+        turn = _UPRIGHT.get(_orientation(opened.image, source))
+        if plain is not None and turn is None:
+            return plain
+        rgb = to_rgb(opened.image, spec) if plain is None else Image.fromarray(plain)
         return np.asarray(rgb if turn is None else rgb.transpose(turn))  # (H, W, 3)
+
+
+def _plain_jpeg(opened: Opened, spec: ImageSpec) -> Pixels | None:
+    """Return the pixels of a JPEG that Pillow is not needed for, as stored: not turned yet."""
+    has_profile = spec.icc_profile == "to_srgb" and "icc_profile" in opened.image.info
+    return None if opened.jpeg is None or has_profile else decode_jpeg(opened.jpeg, opened.image)
 
 
 def _orientation(image: Image.Image, source: str) -> int:

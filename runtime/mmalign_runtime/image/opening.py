@@ -15,6 +15,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO, TypeAlias, cast
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
@@ -36,6 +37,13 @@ _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _BASE64 = re.compile(r"[A-Za-z0-9+/\s]{64,}={0,2}\s*")
 
 
+class Opened(msgspec.Struct, frozen=True):
+    """A picture whose header was read, and the bytes as stored where it is a JPEG."""
+
+    image: Image.Image
+    jpeg: bytes | None = None
+
+
 def hold(item: ImageItem, spec: ImageSpec) -> ImageItem:
     """Return an item that no longer hangs on its caller: the bytes of a file object or of a JPEG that is only open, a
     PIL image with its pixels. Raises Refusal, and what Pillow raises on damaged files.
@@ -52,13 +60,13 @@ def hold(item: ImageItem, spec: ImageSpec) -> ImageItem:
 
 
 @contextmanager
-def open_image(item: ImageItem, spec: ImageSpec) -> Iterator[Image.Image]:
+def open_image(item: ImageItem, spec: ImageSpec) -> Iterator[Opened]:
     """Yield the picture of a held item if it is inside the spec's limits.
 
     Raises Refusal, and what Pillow raises on damaged headers.
     """
     if isinstance(item, Image.Image):
-        yield item
+        yield Opened(item)
         return
     with closing(_stream(item, spec.limits)) as stream:
         yield _open_stream(stream, spec)
@@ -128,7 +136,7 @@ def _no_item(item: object) -> str:
     return f"a {kind} is no image: pass a path, bytes, a file, a PIL image or an array."
 
 
-def _open_stream(stream: IO[bytes], spec: ImageSpec) -> Image.Image:
+def _open_stream(stream: IO[bytes], spec: ImageSpec) -> Opened:
     head = stream.read(HEAD_BYTES)
     if not head:
         raise Refusal("open", _EMPTY)
@@ -147,16 +155,17 @@ def _open_stream(stream: IO[bytes], spec: ImageSpec) -> Image.Image:
     image = plugin(stream)
     check_size(image.size, spec)
     _check_whole(image, image_format, stream)
-    return image
+    return Opened(image)
 
 
-def _open_jpeg(plugin: Plugin, stream: IO[bytes], spec: ImageSpec) -> Image.Image:
-    in_memory = stream if isinstance(stream, io.BytesIO) else io.BytesIO(stream.read())
+def _open_jpeg(plugin: Plugin, stream: IO[bytes], spec: ImageSpec) -> Opened:
+    raw = stream.getvalue() if isinstance(stream, io.BytesIO) else stream.read()  # of a BytesIO: no copy
+    in_memory = stream if isinstance(stream, io.BytesIO) else io.BytesIO(raw)
     image = plugin(in_memory)
     check_size(image.size, spec)
     unseal(in_memory)
     reduce_scale(image, spec)
-    return image
+    return Opened(image, raw)
 
 
 def _check_whole(image: ImageFile.ImageFile, image_format: ImageFormat, stream: IO[bytes]) -> None:

@@ -21,8 +21,8 @@ def test_a_path_is_closed_and_a_caller_s_file_stays_open(tmp_path: Path) -> None
     path = tmp_path / "dog.png"
     path.write_bytes(RAW)
     before = num_open_files()
-    with path.open("rb") as file, open_image(hold(file, SPEC), SPEC) as image:
-        assert image.size == (7, 5)
+    with path.open("rb") as file, open_image(hold(file, SPEC), SPEC) as opened:
+        assert opened.image.size == (7, 5)
         assert not file.closed
     with open_image(path, SPEC):
         pass
@@ -36,8 +36,8 @@ def test_a_text_that_looks_like_base64_may_be_a_file(tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     name = "d" * 100
     Path(name).write_bytes(RAW)
-    with open_image(name, SPEC) as image:
-        assert image.size == (7, 5)
+    with open_image(name, SPEC) as opened:
+        assert opened.image.size == (7, 5)
     with pytest.raises(Refusal, match="looks like base64"), open_image("e" * 100, SPEC):
         pass
 
