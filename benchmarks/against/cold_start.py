@@ -29,21 +29,14 @@ NUM_TURNS = 11
 PHOTO = ROOT / "export/mmalign_export/photo/grace_hopper.jpg"
 TEXT = "a photograph of a red bicycle against a wall"
 
+OURS, CACHED, FASTEMBED = "mmalign", "mmalign, cache=True", "fastembed"
 # What each one's documentation shows first, with one tower loaded, the thread count left to it, and nothing more.
-_OURS = {
-    "image": """
+_OURS = """
 import sys
 from mmalign_runtime import Embedder
-embedder = Embedder.load(sys.argv[1], towers=("image",))
-print(embedder.encode_image([sys.argv[2]]).shape, flush=True)
-""",
-    "text": """
-import sys
-from mmalign_runtime import Embedder
-embedder = Embedder.load(sys.argv[1], towers=("text",))
-print(embedder.encode_text([sys.argv[2]]).shape, flush=True)
-""",
-}
+embedder = Embedder.load(sys.argv[1], towers=("{kind}",), cache={cache})
+print(embedder.encode_{kind}([sys.argv[2]]).shape, flush=True)
+"""
 _FASTEMBED = {
     "image": """
 import sys
@@ -68,16 +61,15 @@ Command: TypeAlias = list[str]
 
 
 class ColdStart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Seconds to the first vector, turn by turn; position i of both lists is the same turn."""
+    """Seconds to the first vector by who was started; position i of all lists is the same turn."""
 
     model: str
     kind: Kind
-    mmalign_s: tuple[float, ...]
-    fastembed_s: tuple[float, ...]
+    seconds: dict[str, tuple[float, ...]]
 
-    def ratio(self) -> Spread:
-        """Return how many times as long fastembed takes, pair by pair."""
-        return spread(paired_speedups(self.fastembed_s, self.mmalign_s))
+    def ratio(self, ours: str) -> Spread:
+        """Return how many times as long fastembed takes as one of ours, pair by pair."""
+        return spread(paired_speedups(self.seconds[FASTEMBED], self.seconds[ours]))
 
 
 class ColdStarts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -88,15 +80,18 @@ class ColdStarts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def measure(model: str, files: ModelFiles, fastembed_python: Path, kind: Kind, num_turns: int) -> ColdStart:
-    """Start both processes in turns, once untimed."""
+    """Start the processes in turns, once untimed: what is kept between starts is kept then."""
     item = str(PHOTO) if kind == "image" else TEXT
     folder = files.fastembed_image if kind == "image" else files.fastembed_text
-    ours: Command = [sys.executable, "-c", _OURS[kind], files.bundle, item]
-    theirs: Command = [str(fastembed_python), "-c", _FASTEMBED[kind], folder, item]
-    for command in (ours, theirs):
+    commands: dict[str, Command] = {
+        name: [sys.executable, "-c", _OURS.format(kind=kind, cache=cache), files.bundle, item]
+        for name, cache in ((OURS, False), (CACHED, True))
+    }
+    commands[FASTEMBED] = [str(fastembed_python), "-c", _FASTEMBED[kind], folder, item]
+    for command in commands.values():
         first_vector_s(command)
-    pairs = [(first_vector_s(ours), first_vector_s(theirs)) for _ in range(num_turns)]
-    return ColdStart(model, kind, *(tuple(round(seconds, 4) for seconds in side) for side in zip(*pairs, strict=True)))
+    turns = [[round(first_vector_s(command), 4) for command in commands.values()] for _ in range(num_turns)]
+    return ColdStart(model, kind, dict(zip(commands, zip(*turns, strict=True), strict=True)))
 
 
 def first_vector_s(command: Command) -> float:
@@ -139,8 +134,8 @@ def main() -> None:
         files = prepare_files(source, options.cache)
         for kind in ("image", "text"):
             found = measure(source.name, files, options.fastembed_python, kind, options.turns)
-            medians = f"mmalign {np.median(found.mmalign_s):.2f} s, fastembed {np.median(found.fastembed_s):.2f} s"
-            print(f"{source.name} {kind}: {medians}, {found.ratio().p50:.1f} times as long", flush=True)
+            medians = ", ".join(f"{name} {np.median(seconds):.2f} s" for name, seconds in found.seconds.items())
+            print(f"{source.name} {kind}: {medians}", flush=True)
             cases.append(found)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(options.out) as temporary:

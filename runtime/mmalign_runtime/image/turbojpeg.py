@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import cast
 
 import PIL
@@ -44,13 +43,12 @@ def decode_jpeg(raw: bytes, opened: Image.Image) -> Pixels | None:
 
 def jpeg_decoder() -> str:
     """Name the package that decodes plain JPEGs here, and its version."""
-    return f"Pillow {PIL.__version__}" if _decoder() is None else f"{_PACKAGE} {version(_PACKAGE)}"
+    return f"Pillow {PIL.__version__}" if _decoder() is None else f"{_PACKAGE} {import_module(_PACKAGE).__version__}"
 
 
 @cache
 def _decoder() -> _Decode | None:
     try:
-        version(_PACKAGE)
         return cast("_Decode", import_module(_PACKAGE).decode_jpeg)
-    except (ImportError, PackageNotFoundError):
+    except ImportError:
         return None
