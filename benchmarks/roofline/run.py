@@ -24,11 +24,12 @@ from benchmarks.roofline.products import SHAPES, kernels
 from benchmarks.roofline.results import Bandwidth, Product, Roofline, Tower, write_roofline
 from mmalign_runtime import Embedder
 from mmalign_runtime.bundle import open_bundle
-from mmalign_runtime.encoders import ImageEncoder, TextEncoder
 from mmalign_runtime.engine.engines import installed_engines
 from mmalign_runtime.engine.session import ComputePrecision
 from mmalign_runtime.engine.threads import available_threads
+from mmalign_runtime.image_encoder import ImageEncoder
 from mmalign_runtime.spec import BundleSpec, ImageTowerFiles, Modality, Precision, TextTowerFiles
+from mmalign_runtime.text_encoder import TextEncoder
 
 # Seconds for a figure.
 PRODUCT_S, MEMORY_S, TOWER_S = 0.1, 2.0, 1.5

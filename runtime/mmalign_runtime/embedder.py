@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePath
 from types import TracebackType
-from typing import Literal, TypeVar, get_args, overload
+from typing import TYPE_CHECKING, Literal, TypeVar, get_args, overload
 
 import msgspec
 import numpy as np
@@ -14,14 +14,12 @@ from numpy.typing import NDArray
 
 from mmalign_runtime.bundle import Bundle, open_bundle
 from mmalign_runtime.choices import BatchSizes, Choices
-from mmalign_runtime.encoders import ImageEncoder, TextEncoder
 from mmalign_runtime.engine.engines import find_engine
 from mmalign_runtime.engine.pool import thread_pool
 from mmalign_runtime.engine.providers import Provider
 from mmalign_runtime.engine.session import DEFAULT_ENGINE, ComputePrecision, Session, SessionOptions
 from mmalign_runtime.engine.threads import available_threads
 from mmalign_runtime.errors import BundleError, EmbedderStateError
-from mmalign_runtime.image import ImageItem, jpeg_decoder
 from mmalign_runtime.image_stream import stream_images
 from mmalign_runtime.info import RuntimeInfo, TowerInfo
 from mmalign_runtime.once import Once
@@ -29,8 +27,13 @@ from mmalign_runtime.spec import ImageLimits, Modality
 from mmalign_runtime.streaming import OnError, PartialBatch, StreamedItem, Vectors, gather
 from mmalign_runtime.text_stream import stream_texts
 
+if TYPE_CHECKING:
+    from mmalign_runtime.image import ImageItem
+    from mmalign_runtime.image_encoder import ImageEncoder
+    from mmalign_runtime.text_encoder import TextEncoder
+
 Verification = Literal["hash", "golden"]
-Encoder = TypeVar("Encoder", ImageEncoder, TextEncoder)
+Encoder = TypeVar("Encoder", "ImageEncoder", "TextEncoder")
 
 
 class Embedder:
@@ -74,8 +77,8 @@ class Embedder:
             resolved, pool, allow_spinning=allow_spinning, allow_tf32=allow_tf32, engine=engine, cache=cache
         )
         # No reference to `self`: an embedder that is dropped must give its memory back at once, not when cycles are.
-        self._image = Once(lambda: ImageEncoder(bundle, precision, options, image_limits))
-        self._text = Once(lambda: TextEncoder(bundle, precision, options))
+        self._image = Once(lambda: _image_encoder(bundle, precision, options, image_limits))
+        self._text = Once(lambda: _text_encoder(bundle, precision, options))
         self._is_closed = False
         self._process_id = os.getpid()
 
@@ -218,7 +221,7 @@ class Embedder:
             num_runs=self.options.pool.num_runs,
             allow_spinning=self.options.allow_spinning,
             cache=self.options.cache,
-            jpeg_decoder=None if self._image.made is None else jpeg_decoder(),
+            jpeg_decoder=None if self._image.made is None else self._image.made.jpeg_decoder,
             towers=tuple(_tower_info(name, encoder.session) for name, encoder in loaded if encoder is not None),
         )
 
@@ -306,6 +309,20 @@ class Embedder:
 
 def _tower_info(name: str, session: Session) -> TowerInfo:
     return TowerInfo(name, Path(session.name).name, session.choices(), session.placement())
+
+
+def _image_encoder(
+    bundle: Bundle, precision: ComputePrecision, options: SessionOptions, limits: ImageLimits | None
+) -> ImageEncoder:
+    from mmalign_runtime.image_encoder import ImageEncoder  # a process that embeds texts needs no Pillow
+
+    return ImageEncoder(bundle, precision, options, limits)
+
+
+def _text_encoder(bundle: Bundle, precision: ComputePrecision, options: SessionOptions) -> TextEncoder:
+    from mmalign_runtime.text_encoder import TextEncoder  # and one that embeds images no tokenizers
+
+    return TextEncoder(bundle, precision, options)
 
 
 def _choices_of(profile: str | Path, bundle: Bundle) -> Choices:

@@ -14,15 +14,17 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
 from types import TracebackType
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from mmalign_runtime.errors import ItemError
-from mmalign_runtime.image import HeldImage, ImageItem
 from mmalign_runtime.streaming import OnError, StreamedItem, Vectors, check_settings
+
+if TYPE_CHECKING:
+    from mmalign_runtime.image import HeldImage, ImageItem
 
 PixelValues: TypeAlias = NDArray[np.float32]
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from mmalign_runtime.errors import ItemError
 from mmalign_runtime.streaming import OnError, StreamedItem, Vectors, check_settings
-from mmalign_runtime.tokenizer import TokenBatch, TokenRow
+
+if TYPE_CHECKING:
+    from mmalign_runtime.tokenizer import TokenBatch, TokenRow
 
 # How many batches a window holds, where there are as many texts.
 WINDOW_BATCHES = 16

@@ -15,9 +15,10 @@ import msgspec
 
 from mmalign_runtime.bench.percentiles import percentiles
 from mmalign_runtime.bench.turns import Length, take_turns
-from mmalign_runtime.encoders import ImageEncoder, TextEncoder
 from mmalign_runtime.image import ImageItem, decode_image
+from mmalign_runtime.image_encoder import ImageEncoder
 from mmalign_runtime.spec import Modality
+from mmalign_runtime.text_encoder import TextEncoder
 
 Stage = Literal["decode", "preprocess", "tokenize", "tower", "total"]
 Seconds: TypeAlias = Mapping[Stage, float]

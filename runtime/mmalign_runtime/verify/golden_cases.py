@@ -16,11 +16,12 @@ from mmalign_runtime.bundle.golden import (
     sample_pixels,
 )
 from mmalign_runtime.embedder import Embedder
-from mmalign_runtime.encoders import ImageEncoder, TextEncoder
 from mmalign_runtime.errors import ItemError
 from mmalign_runtime.image import Pixels, decode_image
+from mmalign_runtime.image_encoder import ImageEncoder
 from mmalign_runtime.spec import Modality, Parity
 from mmalign_runtime.streaming import Vectors
+from mmalign_runtime.text_encoder import TextEncoder
 from mmalign_runtime.verify.difference import Difference, difference
 from mmalign_runtime.verify.report import CaseResult, Stage
 

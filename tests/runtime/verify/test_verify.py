@@ -12,7 +12,6 @@ import pytest
 from mmalign_runtime import Embedder
 from mmalign_runtime.bundle import open_bundle
 from mmalign_runtime.bundle.golden import load_golden
-from mmalign_runtime.encoders import TextEncoder
 from mmalign_runtime.engine.onnxruntime import OnnxSession
 from mmalign_runtime.engine.providers import ProviderChoice, ResolvedProvider, import_onnxruntime, ort_name
 from mmalign_runtime.engine.session import NodeGroup
@@ -20,6 +19,7 @@ from mmalign_runtime.errors import BundleError, BundleFormatError, BundleIntegri
 from mmalign_runtime.info import RuntimeInfo, TowerInfo
 from mmalign_runtime.spec import SPEC_NAME, BundleSpec
 from mmalign_runtime.streaming import Vectors
+from mmalign_runtime.text_encoder import TextEncoder
 from mmalign_runtime.tokenizer import TokenBatch
 from mmalign_runtime.verify import CheckResult, VerifyReport, verify_bundle, verify_embedder
 from mmalign_runtime.verify.float32 import check_float32, check_placement

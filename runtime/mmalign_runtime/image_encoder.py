@@ -1,0 +1,66 @@
+"""The image side of a bundle, stage by stage: what the embedder runs, and what verify and bench look into."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from mmalign_runtime.bundle import Bundle
+from mmalign_runtime.engine.engines import open_session
+from mmalign_runtime.engine.session import ComputePrecision, SessionOptions
+from mmalign_runtime.image import HeldImage, ImageItem, decode_held, hold_image, jpeg_decoder
+from mmalign_runtime.preprocess import Preprocessor
+from mmalign_runtime.spec import ImageLimits
+from mmalign_runtime.streaming import Vectors
+from mmalign_runtime.unit_vectors import UnitVectors
+
+# On a CPU what a run keeps of more images leaves the caches: measured on 2 cores, with the demo's tower and the
+# reference's (docs/decisions.md). Another device takes whole batches.
+_MOST_IMAGES = 8
+
+
+class ImageEncoder:
+    """The image side: decode, preprocess, tower. `limits` take the place of the bundle's own, when given."""
+
+    def __init__(
+        self, bundle: Bundle, precision: ComputePrecision, options: SessionOptions, limits: ImageLimits | None = None
+    ) -> None:
+        files = bundle.spec.image
+        self.files = files
+        self._checked = UnitVectors(bundle.spec.embed_dim, f"{bundle.path}: the image tower")
+        self.spec = msgspec.structs.replace(files.spec, limits=limits) if limits else files.spec
+        self.preprocess = Preprocessor(bundle.source(files.preprocess), options.pool)
+        self.session = open_session(bundle, "image", precision, (files.input_name,), options)
+        # With one thread on the CPU there is nothing that preparing could overlap with.
+        is_alone = options.provider == "cpu" and options.pool.num_threads == 1
+        self.jpeg_decoder = jpeg_decoder()
+        self.num_workers = 0 if is_alone else options.pool.num_threads
+        self.most_at_once = _MOST_IMAGES if options.provider == "cpu" else None
+
+    def hold(self, item: ImageItem, index: int) -> HeldImage:
+        """Read what only the caller's thread may read of an item. Raises ItemError."""
+        return hold_image(item, self.spec, index=index)
+
+    def empty(self, num_images: int) -> NDArray[np.float32]:
+        """Return room for B prepared images, (B, 3, S, S)."""
+        return np.empty((num_images, 3, self.spec.size, self.spec.size), np.float32)
+
+    def prepare(self, held: HeldImage, index: int, room: NDArray[np.float32]) -> None:
+        """Decode and preprocess one image into its room, (3, S, S), from any thread. Raises ItemError."""
+        room[...] = self.preprocess(decode_held(held, self.spec, index=index))[0]
+
+    def vectors(self, prepared: Sequence[NDArray[np.float32]]) -> Vectors:
+        """Return (B, D) for B prepared images, (1, 3, S, S) each."""
+        return self.tower(np.concatenate(prepared))
+
+    def tower(self, pixel_values: NDArray[np.float32]) -> Vectors:
+        """Return (B, D) for pixel_values (B, 3, S, S)."""
+        return self._checked(self.session.run({self.files.input_name: pixel_values}))
+
+    def close(self) -> None:
+        """Let go of the tower and the preprocessing graph."""
+        self.session.close()
+        self.preprocess.session.close()
