@@ -17,8 +17,8 @@ def training_device(config: TrainConfig) -> torch.device:
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("train.device is 'cuda', and torch sees no CUDA device. Set train.device = 'cpu' or 'auto'.")
     device = _best_device(config)
-    if config.autocast != "off" and device.type != "cuda":
-        raise ConfigError(f"train.autocast is {config.autocast!r}, which needs CUDA, and this is {device}. Set 'off'.")
+    if config.autocast == "fp16" and device.type != "cuda":
+        raise ConfigError(f"train.autocast is 'fp16', which needs CUDA, and this is {device}. Set 'bf16' or 'off'.")
     logger.info("training on %s", device)
     return device
 

@@ -90,6 +90,9 @@ class Trainer:
     def _embed_image(self, image: Tensor) -> Tensor:
         image = image.to(self.device)
         has_features = image.ndim == 2  # (B, F) of a frozen tower, else pixel_values
+        if not has_features and self.config.train.autocast != "off":
+            # In half precision convolutions are made for it: 1.6 times as fast in bfloat16 on a CPU with AMX.
+            image = image.contiguous(memory_format=torch.channels_last)
         return self.model.project_image(image) if has_features else self.model.encode_image(image)  # (B, D)
 
     def _embed_text(self, text: tuple[Tensor, ...]) -> Tensor:

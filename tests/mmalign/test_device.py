@@ -27,9 +27,10 @@ def test_cuda_that_is_asked_for_and_absent_is_an_error(has_cuda: bool) -> None:
         training_device(TrainConfig(device="cuda"))
 
 
-def test_autocast_needs_cuda(has_cuda: bool) -> None:
-    with pytest.raises(ConfigError, match=r"train\.autocast is 'bf16', which needs CUDA"):
-        training_device(TrainConfig(device="cpu", autocast="bf16"))
+def test_fp16_needs_cuda_and_bf16_does_not(has_cuda: bool) -> None:
+    with pytest.raises(ConfigError, match=r"train\.autocast is 'fp16', which needs CUDA.* Set 'bf16' or 'off'"):
+        training_device(TrainConfig(device="cpu", autocast="fp16"))
+    assert training_device(TrainConfig(device="cpu", autocast="bf16")).type == "cpu"
 
 
 def test_a_run_trained_on_cuda_is_evaluated_anywhere(has_cuda: bool) -> None:

@@ -201,7 +201,7 @@ def test_damaged_checkpoint_is_refused(make_config: MakeConfig, tmp_path: Path) 
         ({"image_tower.weights": "nowhere.pth"}, WeightsError, r"no file nowhere\.pth"),
         ({"text_tower.name": "no-such-folder"}, WeightsError, "no-such-folder"),
         ({"image_tower.name": "timm:resnet5O"}, ConfigError, "no backbone"),
-        ({"train.autocast": "bf16"}, ConfigError, "needs CUDA"),
+        ({"train.autocast": "fp16"}, ConfigError, "needs CUDA"),
         ({"data.split": {"val": 0.0}}, TrainingError, "val split has 0 pairs"),
     ],
 )

@@ -151,6 +151,17 @@ def test_state_dict_is_read_from_a_file_without_its_classifier(tmp_path: Path, s
     assert all(torch.equal(tensor, saved[name]) for name, tensor in tower.backbone.state_dict().items())
 
 
+def test_a_tower_begins_with_that_of_a_run(tmp_path: Path) -> None:
+    before = load_image_tower(ImageTowerConfig(name="timm:test_resnet", weights="random"))
+    model_state = {f"image_tower.{name}": tensor for name, tensor in before.state_dict().items()}
+    save_file(model_state | {"logit_scale": torch.ones(())}, tmp_path / "best.safetensors")
+    tower = load_image_tower(ImageTowerConfig(name="timm:test_resnet", weights=str(tmp_path)))
+    assert all(torch.equal(tensor, before.state_dict()[name]) for name, tensor in tower.state_dict().items())
+    save_file({"logit_scale": torch.ones(())}, tmp_path / "best.safetensors")
+    with pytest.raises(WeightsError, match="no image tower of its own"):
+        load_image_tower(ImageTowerConfig(name="timm:test_resnet", weights=str(tmp_path)))
+
+
 def test_state_dict_of_another_network_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     save_file(timm.create_model("test_convnext").state_dict(), path)
