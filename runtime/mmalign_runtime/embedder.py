@@ -19,7 +19,7 @@ from mmalign_runtime.engine.pool import thread_pool
 from mmalign_runtime.engine.providers import Provider
 from mmalign_runtime.engine.session import DEFAULT_ENGINE, ComputePrecision, Session, SessionOptions
 from mmalign_runtime.engine.threads import available_threads
-from mmalign_runtime.errors import BundleError, EmbedderStateError
+from mmalign_runtime.errors import BundleError, EmbedderStateError, ProviderError
 from mmalign_runtime.image_stream import stream_images
 from mmalign_runtime.info import RuntimeInfo, TowerInfo
 from mmalign_runtime.once import Once
@@ -55,6 +55,7 @@ class Embedder:
         image_limits: ImageLimits | None = None,
         allow_spinning: bool = False,
         allow_tf32: bool = False,
+        cuda_graphs: bool = False,
         batch_sizes: BatchSizes | None = None,
         cache: bool = False,
     ) -> None:
@@ -65,6 +66,11 @@ class Embedder:
         _check_arguments(towers, num_threads, image_limits)
         self.engine = found = find_engine(engine)
         resolved = found.resolve_provider(provider)
+        if cuda_graphs and (engine != DEFAULT_ENGINE or resolved != "cuda"):
+            raise ProviderError(
+                f"cuda_graphs was asked for, with engine {engine!r} on provider {resolved!r}, expected onnxruntime on "
+                "'cuda'. Leave it out."
+            )
         for tower in towers:
             found.model_file(bundle, tower, precision)
         self.bundle = bundle
@@ -74,7 +80,13 @@ class Embedder:
         self._provider_asked = provider
         pool = thread_pool(num_threads or available_threads())
         self.options = options = SessionOptions(
-            resolved, pool, allow_spinning=allow_spinning, allow_tf32=allow_tf32, engine=engine, cache=cache
+            resolved,
+            pool,
+            allow_spinning=allow_spinning,
+            allow_tf32=allow_tf32,
+            cuda_graphs=cuda_graphs,
+            engine=engine,
+            cache=cache,
         )
         # No reference to `self`: an embedder that is dropped must give its memory back at once, not when cycles are.
         self._image = Once(lambda: _image_encoder(bundle, precision, options, image_limits))
@@ -98,6 +110,7 @@ class Embedder:
         image_limits: ImageLimits | None = None,
         allow_spinning: bool | None = None,
         allow_tf32: bool = False,
+        cuda_graphs: bool = False,
         cache: bool = False,
     ) -> Embedder:
         """Open a bundle, a folder or a .mmalign file, and load the towers asked for.
@@ -111,9 +124,10 @@ class Embedder:
         file to its hash (files untouched since an earlier check are not read again), `"golden"` runs the golden cases
         too, as `mmalign verify` does, None does neither. With `lazy`, a tower is loaded when it is first used.
         `image_limits` take the place of the bundle's. `allow_spinning` lets threads wait busily between runs: for a
-        machine that does nothing else; `allow_tf32` lets CUDA trade digits for speed. `cache` keeps the graphs as
-        onnxruntime optimised them in the user's cache, for this processor: loading takes less time and memory from the
-        second time on.
+        machine that does nothing else; `allow_tf32` lets CUDA trade digits for speed, and `cuda_graphs` has it record
+        the image tower's launches for batches of 1, 8 and 32 and play them back, others filled up to these. `cache`
+        keeps the graphs as onnxruntime optimised them in the user's cache, for this processor: loading takes less time
+        and memory from the second time on.
 
         Raises BundleError (and its children) when the bundle cannot be used, ProviderError when the engine or provider
         is not there, MissingDependencyError when it is not installed, ProfileError when the profile does not fit this
@@ -133,6 +147,7 @@ class Embedder:
             image_limits=image_limits,
             allow_spinning=default.allow_spinning if allow_spinning is None else allow_spinning,
             allow_tf32=allow_tf32,
+            cuda_graphs=cuda_graphs,
             batch_sizes=default.batch_sizes,
             cache=cache,
         )

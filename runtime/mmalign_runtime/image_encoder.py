@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from mmalign_runtime.bundle import Bundle
 from mmalign_runtime.engine.engines import open_session
+from mmalign_runtime.engine.host_memory import HostMemory
 from mmalign_runtime.engine.session import ComputePrecision, SessionOptions
 from mmalign_runtime.image import HeldImage, ImageItem, decode_held, hold_image, jpeg_decoder
 from mmalign_runtime.preprocess import Preprocessor
@@ -36,6 +37,7 @@ class ImageEncoder:
         self.session = open_session(bundle, "image", precision, (files.input_name,), options)
         # With one thread on the CPU there is nothing that preparing could overlap with.
         is_alone = options.provider == "cpu" and options.pool.num_threads == 1
+        self._memory = HostMemory(options.provider) if options.provider == "cuda" else None
         self.jpeg_decoder = jpeg_decoder()
         self.num_workers = 0 if is_alone else options.pool.num_threads
         self.most_at_once = _MOST_IMAGES if options.provider == "cpu" else None
@@ -46,7 +48,8 @@ class ImageEncoder:
 
     def empty(self, num_images: int) -> NDArray[np.float32]:
         """Return room for B prepared images, (B, 3, S, S)."""
-        return np.empty((num_images, 3, self.spec.size, self.spec.size), np.float32)
+        shape = (num_images, 3, self.spec.size, self.spec.size)
+        return np.empty(shape, np.float32) if self._memory is None else self._memory.empty(shape)
 
     def prepare(self, held: HeldImage, index: int, room: NDArray[np.float32]) -> None:
         """Decode and preprocess one image into its room, (3, S, S), from any thread. Raises ItemError."""

@@ -29,7 +29,7 @@ class TextEncoder:
         limit_tokenizer_threads(options.pool.num_threads)
         self.tokenizer = TextTokenizer.from_bytes(bundle.read(files.tokenizer), files.tokenizer, files.spec)
         # Texts differ in length, so a batch seldom has the shape of the last one.
-        varying = msgspec.structs.replace(options, reuse_memory_plan=False)
+        varying = msgspec.structs.replace(options, reuse_memory_plan=False, cuda_graphs=False)
         self.session = open_session(bundle, "text", precision, files.input_names, varying)
         self.token_budget = _TOKEN_BUDGET if options.provider == "cpu" else None
 

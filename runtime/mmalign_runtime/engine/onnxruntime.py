@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from mmalign_runtime.bundle import Bundle
 from mmalign_runtime.bundle.contents import FileSource
+from mmalign_runtime.engine.binding import BoundRuns, PlainRuns, Runs
 from mmalign_runtime.engine.external_data import check_closed
+from mmalign_runtime.engine.graphs import GraphRuns
 from mmalign_runtime.engine.held import Held
 from mmalign_runtime.engine.optimized import GRAPH_NAME, WEIGHTS_NAME, OptimizedGraph, check_sha256
 from mmalign_runtime.engine.providers import (
@@ -119,13 +121,13 @@ class OnnxSession:
         ort = import_onnxruntime()
         session = _create(source, name, options, _kept_options(ort, options) if is_kept else _ort_options(ort, options))
         self._session = Held(session, name)
-        self._output_names = [output.name for output in session.get_outputs()]
         first = session.get_providers()[0]
         if first != ort_name(options.provider):
             raise ProviderError(
                 f"provider {options.provider!r} was asked for and onnxruntime fell back to {first} for {name}: "
                 "its libraries did not load. Check that they fit this onnxruntime, or ask for 'cpu'."
             )
+        self._runs = _runs_of(session, name, options)
         # Runs on a device queue there; only on the CPU do they compete for the caller's own cores.
         takes_turns = options.takes_turns and options.provider == "cpu"
         self._turn = options.pool.turnstile.turn if takes_turns else nullcontext
@@ -138,10 +140,9 @@ class OnnxSession:
         session = self._session.get()
         try:
             with self._turn():
-                outputs = session.run(self._output_names, dict(feeds))
+                return self._runs.run(session, feeds)
         except _engine_errors(import_onnxruntime()) as error:
             raise run_failed(self.name, feeds, error) from error
-        return cast("NDArray[np.float32]", outputs[0])
 
     def choices(self) -> tuple[ProviderChoice, ...]:
         """Return the providers that the graph was offered to, in order."""
@@ -159,6 +160,7 @@ class OnnxSession:
 
     def close(self) -> None:
         """Let go of the graph and its memory. A run that is going on ends first."""
+        self._runs.close()
         self._session.close()
 
 
@@ -177,13 +179,24 @@ def _create(source: FileSource, name: str, options: SessionOptions, ort_options:
         raise BundleError(f"{name} cannot be loaded by onnxruntime {ort.__version__}: {error}") from error
 
 
+def _runs_of(session: InferenceSession, name: str, options: SessionOptions) -> Runs:
+    if options.provider != "cuda":
+        return PlainRuns()
+    return GraphRuns(session, name, options.provider) if options.cuda_graphs else BoundRuns(options.provider)
+
+
 def _left_out(options: SessionOptions) -> list[str]:
     # onnxruntime 1.32's kernel for a skip and its normalisation in one is five times slower on the CPU than the two.
     return ["SkipLayerNormFusion"] if options.provider == "cpu" else []
 
 
 def _choices(options: SessionOptions) -> tuple[ProviderChoice, ...]:
-    return provider_choices(options.provider, options.pool.num_threads, allow_tf32=options.allow_tf32)
+    return provider_choices(
+        options.provider,
+        options.pool.num_threads,
+        allow_tf32=options.allow_tf32,
+        cuda_graphs=options.cuda_graphs,
+    )
 
 
 def _kept_options(ort: ModuleType, options: SessionOptions) -> OrtOptions:

@@ -36,14 +36,16 @@ class SessionOptions(msgspec.Struct, frozen=True):
     plan for every shape it ever saw. `takes_turns` sends runs through the pool's door.
     `allow_spinning` lets threads wait busily for the next run: quick on a machine of one's own, and cores lost to
     whoever runs in between, the other tower, decoding, other containers. `allow_tf32` lets CUDA keep 10 of 23 bits of
-    mantissa: quicker, and other vectors than every other machine's. Engines ignore what they have no such thing for,
-    all but `cache`: keep what was made of the graph in the user's cache, and take it from there the next time.
+    mantissa: quicker, and other vectors than every other machine's. `cuda_graphs` records the launches of a few batch
+    sizes and plays them back. Engines ignore what they have no such thing for, all but `cache`: keep what was made of
+    the graph in the user's cache, and take it from there the next time.
     """
 
     provider: ResolvedProvider
     pool: Pool
     allow_spinning: bool = False
     allow_tf32: bool = False
+    cuda_graphs: bool = False
     reuse_memory_plan: bool = True
     takes_turns: bool = True
     engine: str = DEFAULT_ENGINE
