@@ -37,13 +37,11 @@ def export(
     from mmalign_export.to_onnx import OPSET_VERSION
 
     log_to_stderr("mmalign_export")
-    if checkpoint not in ("best", "last"):
-        raise typer.BadParameter(f"{checkpoint!r} is not known; choose best or last.", param_hint="--checkpoint")
     spec = export_run(
         run,
         out,
         formats=_formats(formats),
-        checkpoint="best" if checkpoint == "best" else "last",
+        checkpoint="best" if _one_of(checkpoint, ("best", "last"), "--checkpoint") == "best" else "last",
         opset_version=opset_version or OPSET_VERSION,
         force=force,
     )
@@ -52,18 +50,22 @@ def export(
 
 def quantize(
     bundle: Annotated[Path, typer.Argument(help="A bundle: a folder or a .mmalign file.", show_default=False)],
-    calibration: Annotated[str, typer.Option(help="Pairs to calibrate on, or a training configuration.")],
     evaluation: Annotated[str, typer.Option("--eval", help="Pairs to measure recall on, or a configuration.")],
+    calibration: Annotated[
+        str | None, typer.Option(help="Pairs to calibrate int8 on, or a training configuration.")
+    ] = None,
+    precision: Annotated[str, typer.Option(help="int8, or fp16 for GPUs.")] = "int8",
     budget: Annotated[str, typer.Option(help="Points that may be lost: recall@1=0.5,cosine=0.999")] = "recall@1=0.5",
     out: Annotated[Path | None, typer.Option("--out", help="Another place for the result; default: BUNDLE.")] = None,
     engine: Annotated[str, typer.Option(help="The engine to be fast with.")] = "onnxruntime",
+    provider: Annotated[str, typer.Option(help="The provider to be fast on: cpu or cuda.")] = "cpu",
     towers: Annotated[str, typer.Option(help="image, text, or both with a comma.")] = "image,text",
     threads: Annotated[int | None, typer.Option(min=1, help="Threads; default: what is available.")] = None,
     max_images: Annotated[int, typer.Option(min=1, help="Images to measure recall on, at most.")] = 1000,
     force: Annotated[bool, typer.Option("--force", help="Replace the bundle at --out.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Add eight-bit towers to a bundle: the fastest here that stay inside a budget of recall."""
+    """Add towers of fewer bits to a bundle: the fastest here that stay inside a budget of recall."""
     wait_without_spinning()
     from mmalign.progress import log_to_stderr
 
@@ -79,7 +81,9 @@ def quantize(
         calibration=calibration,
         evaluation=evaluation,
         budget=parse_budget(budget),
+        precision="fp16" if _one_of(precision, ("int8", "fp16"), "--precision") == "fp16" else "int8",
         engine=engine,
+        provider="cuda" if _one_of(provider, ("cpu", "cuda"), "--provider") == "cuda" else "cpu",
         towers=_towers(towers),
         num_threads=threads,
         max_images=max_images,
@@ -89,6 +93,12 @@ def quantize(
         print(msgspec.json.encode(report).decode())
     else:
         print_report(report)
+
+
+def _one_of(word: str, choices: tuple[str, str], option: str) -> str:
+    if word not in choices:
+        raise typer.BadParameter(f"{word!r} is not known; choose {' or '.join(choices)}.", param_hint=option)
+    return word
 
 
 def _towers(words: str) -> tuple[Modality, ...]:

@@ -5,12 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmalign_export.quantize.report import QuantizationReport, Trial
+from mmalign_export.quantize.report import QuantizationReport, Trial, report_name
+from mmalign_runtime.spec import Precision
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-CHART = "quantization.svg"
+
+def chart_name(precision: Precision) -> str:
+    """Return the name of a precision's picture in a bundle."""
+    return str(Path(report_name(precision)).with_suffix(".svg"))
+
 
 _OFFERED, _REFUSED, _CHOSEN = "#3b6fb6", "#c9ced6", "#d1495b"
 # A cosine of exactly 1 has no place on a logarithmic axis.

@@ -21,6 +21,7 @@ from mmalign_export.quantize.convolutions import (
 from mmalign_export.quantize.dynamic import quantize_dynamically
 from mmalign_export.quantize.examples import Calibration
 from mmalign_export.quantize.fusion import fuse_transformer
+from mmalign_export.quantize.half import to_half
 from mmalign_export.quantize.integer import Granularity, IntegerPlan, to_integers
 from mmalign_export.quantize.sites import Role, find_sites
 from mmalign_export.quantize.weights import quantize_weights
@@ -63,6 +64,12 @@ def image_recipes(path: Path, files: ImageTowerFiles, calibration: Calibration) 
         return quantize_convolutions(model, recorded(kind), excluded)
 
     return tuple(Recipe(f"static, {name}", partial(build, kind), layers) for kind, name in ranges.items())
+
+
+def half_recipes(path: Path) -> tuple[Recipe, ...]:
+    """Return the ladder of a tower for GPUs: one rung."""
+    model = onnx.load(path)
+    return (Recipe("float16", lambda _: to_half(model)),)
 
 
 def text_recipes(path: Path, files: TextTowerFiles, calibration: Calibration) -> tuple[Recipe, ...]:

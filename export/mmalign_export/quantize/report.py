@@ -1,4 +1,4 @@
-"""What quantizing found out: every candidate's figures, and which was chosen. Written to quantization.json."""
+"""What quantizing found out: every candidate's figures, and which was chosen. Written into the bundle."""
 
 from __future__ import annotations
 
@@ -8,9 +8,15 @@ import msgspec
 
 from mmalign.retrieval import Recall
 from mmalign_export.quantize.trial import Speed
-from mmalign_runtime.spec import Modality
+from mmalign_runtime.engine.providers import ResolvedProvider
+from mmalign_runtime.spec import Modality, Precision
 
-REPORT = "quantization.json"
+NOT_TIMED = "The times are of this CPU, where float16 is slower. It is for a GPU, and none was here to time it on."
+
+
+def report_name(precision: Precision) -> str:
+    """Return the name of a precision's report in a bundle."""
+    return "quantization.json" if precision == "int8" else f"quantization_{precision}.json"
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,7 +48,8 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
 class QuantizationReport(msgspec.Struct, frozen=True, kw_only=True):
     """The whole search: budget, machine, data, float32's own recall and every trial; `chosen` by tower.
 
-    `pair_lost_points` and `pair_recall` are of both chosen towers together.
+    `pair_lost_points` and `pair_recall` are of both chosen towers together. `asks_for_speed` is false where the towers
+    are for a device that was not here: they are timed on another, and no speed is asked of them.
     """
 
     date: str
@@ -62,3 +69,6 @@ class QuantizationReport(msgspec.Struct, frozen=True, kw_only=True):
     chosen: dict[Modality, Trial]
     pair_recall: tuple[Recall, Recall] | None = None
     pair_lost_points: dict[int, float] = {}
+    precision: Precision = "int8"
+    provider: ResolvedProvider = "cpu"
+    asks_for_speed: bool = True

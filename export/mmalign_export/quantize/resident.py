@@ -21,8 +21,9 @@ _STATUS = Path("/proc/self/status")
 
 
 def resident_mb(contents: bytes, feeds: Feeds, options: SessionOptions) -> float | None:
-    """Return by how many MB a process grows that loads the model and runs it once; None where Linux does not say."""
-    if not _STATUS.exists():
+    """Return by how many MB a process grows that loads the model and runs it once on the CPU; None where Linux does not
+    say, and on a device, whose own memory it is."""
+    if not _STATUS.exists() or options.provider != "cpu":
         return None
     with tempfile.TemporaryDirectory() as folder:
         model, inputs = Path(folder) / "model.onnx", Path(folder) / "feeds.npz"

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -17,7 +18,7 @@ from mmalign.retrieval import Recall
 from mmalign_export.errors import QuantizationError
 from mmalign_export.quantize.budget import Budget, lost_points
 from mmalign_export.quantize.examples import Calibration, PixelValues, Questions, read_calibration, read_questions
-from mmalign_export.quantize.recipes import Recipe, image_recipes, text_recipes
+from mmalign_export.quantize.recipes import Recipe, half_recipes, image_recipes, text_recipes
 from mmalign_export.quantize.report import QuantizationReport, Trial
 from mmalign_export.quantize.resident import resident_mb
 from mmalign_export.quantize.search import Found, Tower, pair_recalls, search
@@ -26,6 +27,7 @@ from mmalign_export.quantize.variant import add_variant
 from mmalign_export.staging import check_free
 from mmalign_runtime.embedder import Embedder
 from mmalign_runtime.engine.processor import cpu_name
+from mmalign_runtime.engine.providers import Provider
 from mmalign_runtime.engine.session import DEFAULT_ENGINE, Feeds
 from mmalign_runtime.spec import BundleSpec, Modality
 from mmalign_runtime.streaming import Vectors
@@ -35,22 +37,31 @@ logger = logging.getLogger(__name__)
 
 _NUM_CALIBRATION_IMAGES, _NUM_CALIBRATION_TEXTS = 64, 512
 _IMAGE_BATCH, _NUM_SCANNED = 8, 16
+# In float16, kernels that a GPU chooses by the batch's size round to three digits.
+_HALF_INVARIANCE = 1e-3
+
+Reduced = Literal["int8", "fp16"]
 
 
 def quantize_bundle(
     path: str | Path,
     out: str | Path,
     *,
-    calibration: str,
+    calibration: str | None,
     evaluation: str,
     budget: Budget,
+    precision: Reduced = "int8",
     engine: str = DEFAULT_ENGINE,
+    provider: Provider = "cpu",
     towers: Sequence[Modality] = ("image", "text"),
     num_threads: int | None = None,
     max_images: int = 1000,
     force: bool = False,
 ) -> tuple[BundleSpec, QuantizationReport]:
-    """Add to a bundle the fastest eight-bit towers that stay inside the budget here, and write it at `out`.
+    """Add to a bundle the fastest towers of fewer bits that stay inside the budget here, and write it at `out`.
+
+    "int8" has a ladder of recipes and needs the pairs of `calibration`. "fp16" is for GPUs: with provider "cuda" it has
+    to be faster there, and on a CPU it is made all the same, and the report says that no GPU timed it.
 
     `calibration` and `evaluation` are files or folders of pairs as for training, or a training configuration (.toml),
     whose train and test splits they then are. A tower for which nothing qualifies stays as it is. Raises
@@ -58,17 +69,28 @@ def quantize_bundle(
     errors of the data and of the bundle.
     """
     check_free(Path(out), force=force)  # before the minutes that measuring takes
-    with Embedder.load(path, engine=engine, provider="cpu", num_threads=num_threads) as embedder:
-        examples = read_calibration(calibration, embedder, _NUM_CALIBRATION_IMAGES, _NUM_CALIBRATION_TEXTS)
+    with Embedder.load(path, engine=engine, provider=provider, num_threads=num_threads) as embedder:
+        examples = _examples(calibration, embedder, precision)
         questions = read_questions(evaluation, embedder, max_images)
+        asks_for_speed = precision == "int8" or embedder.options.provider != "cpu"
         logger.info("quantize: %d images and %d captions to judge by", len(questions.images), len(questions.texts))
-        searched = _search(embedder, towers, examples, questions, budget)
-        report = _report(embedder, searched, budget, calibration, evaluation, questions)
+        searched = _search(embedder, towers, examples, questions, budget, asks_for_speed=asks_for_speed)
+        data = (Path(calibration).name if calibration else "", Path(evaluation).name)
+        report = _report(embedder, searched, budget, data, questions)
+        report = msgspec.structs.replace(report, precision=precision, asks_for_speed=asks_for_speed)
         bundle = embedder.bundle
     if not report.chosen:
         raise QuantizationError(_nothing_qualified(report))
     models = {tower: found.contents for tower, found in searched.chosen.items()}
     return add_variant(bundle, models, report, Path(out), force=force), report
+
+
+def _examples(calibration: str | None, embedder: Embedder, precision: Reduced) -> Calibration | None:
+    if precision == "fp16":
+        return None
+    if calibration is None:
+        raise QuantizationError("ranges of eight bits are taken from pairs. Give them with --calibration.")
+    return read_calibration(calibration, embedder, _NUM_CALIBRATION_IMAGES, _NUM_CALIBRATION_TEXTS)
 
 
 def _nothing_qualified(report: QuantizationReport) -> str:
@@ -94,7 +116,13 @@ class _Searched(msgspec.Struct):
 
 
 def _search(
-    embedder: Embedder, kinds: Sequence[Modality], examples: Calibration, questions: Questions, budget: Budget
+    embedder: Embedder,
+    kinds: Sequence[Modality],
+    examples: Calibration | None,
+    questions: Questions,
+    budget: Budget,
+    *,
+    asks_for_speed: bool,
 ) -> _Searched:
     relevant = torch.from_numpy(questions.relevant)
     batches: dict[Modality, tuple[Feeds, ...]] = {
@@ -108,17 +136,21 @@ def _search(
         images, texts = (vectors, reference["text"]) if kind == "image" else (reference["image"], vectors)
         return pair_recalls(images, texts, relevant)
 
+    rules: dict[str, float] = {} if asks_for_speed else {"least_speedup": 0.0}
+    if examples is None:
+        rules["invariance_bound"] = _HALF_INVARIANCE
     towers = {
         kind: Tower(
             kind=kind,
             input_names=tuple(batches[kind][0]),
             batches=batches[kind],
             timed=(_first(batches[kind][0], 1), batches[kind][0]),
-            scanned=_scanned(embedder, kind, examples),
+            scanned=batches[kind][0] if examples is None else _scanned(embedder, kind, examples),
             float32=sessions[kind],
             reference=reference[kind],
             recalls=partial(recalls, kind),
             options=sessions[kind].options,
+            **rules,
         )
         for kind in kinds
     }
@@ -165,15 +197,17 @@ def _step(candidates: Sequence[Found]) -> float:
     return candidates[0].trial.speedup() / following
 
 
-def _recipes(embedder: Embedder, kind: Modality, model: Path, examples: Calibration) -> tuple[Recipe, ...]:
+def _recipes(embedder: Embedder, kind: Modality, model: Path, examples: Calibration | None) -> tuple[Recipe, ...]:
     spec = embedder.bundle.spec
+    if examples is None:
+        return half_recipes(model)
     if kind == "image":
         return image_recipes(model, spec.image, examples)
     return text_recipes(model, spec.text, examples)
 
 
 def _report(
-    embedder: Embedder, found: _Searched, budget: Budget, calibration: str, evaluation: str, questions: Questions
+    embedder: Embedder, found: _Searched, budget: Budget, data: tuple[str, str], questions: Questions
 ) -> QuantizationReport:
     reference = {kind: tower.reference for kind, tower in found.towers.items()}
     images = reference.get("image", found.pair["image"])
@@ -186,8 +220,9 @@ def _report(
         engine=embedder.engine.name,
         engine_version=embedder.engine.version(),
         num_threads=embedder.options.pool.num_threads,
-        calibration=Path(calibration).name,
-        evaluation=Path(evaluation).name,
+        provider=embedder.options.provider,
+        calibration=data[0],
+        evaluation=data[1],
         num_images=len(questions.images),
         num_captions=len(questions.texts),
         budget=str(budget),

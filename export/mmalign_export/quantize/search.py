@@ -28,7 +28,7 @@ from mmalign_runtime.streaming import Vectors
 logger = logging.getLogger(__name__)
 
 # What a recipe must gain to be worth its loss.
-LEAST_SPEEDUP = 1.15
+_LEAST_SPEEDUP = 1.15
 # A vector that moves by more depends on its batch-mates; float32's own sums move by 1e-7.
 _INVARIANCE_BOUND = 1e-6
 # Timings of one model repeat to within a tenth on a shared machine.
@@ -42,7 +42,8 @@ Recalls = Callable[[Vectors], tuple[Recall, Recall]]
 class Tower(msgspec.Struct, frozen=True):
     """A tower under search: its batches and what float32 gave for them; `timed` are the feeds that speed counts on.
 
-    `scanned` is a small batch for the sensitivity scan.
+    `scanned` is a small batch for the sensitivity scan. A candidate is refused that is less than `least_speedup` times
+    as fast as float32, or moves a vector by more than `invariance_bound` when its batch-mates leave.
     """
 
     kind: Modality
@@ -54,6 +55,8 @@ class Tower(msgspec.Struct, frozen=True):
     reference: Vectors
     recalls: Recalls
     options: SessionOptions
+    least_speedup: float = _LEAST_SPEEDUP
+    invariance_bound: float = _INVARIANCE_BOUND
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -80,7 +83,7 @@ def search(tower: Tower, recipes: Sequence[Recipe], budget: Budget) -> tuple[lis
         trials.append(found.trial)
         if not found.trial.refused:
             offered.append(found)
-    best = max((found.trial.speedup() for found in offered), default=LEAST_SPEEDUP)
+    best = max((found.trial.speedup() for found in offered), default=tower.least_speedup)
     for recipe, whole in _promising(recipes, trials, best):
         for excluded in _exclusions(tower, recipe):
             found = _try(tower, recipe, excluded, budget)
@@ -171,17 +174,17 @@ def _try(tower: Tower, recipe: Recipe, excluded: frozenset[str], budget: Budget)
         resident_mb=resident_mb(contents, tower.timed[0], tower.options),
     )
     session.close()
-    trial = msgspec.structs.replace(trial, refused=recipe.refused or _refusal(trial, budget))
+    trial = msgspec.structs.replace(trial, refused=recipe.refused or _refusal(tower, trial, budget))
     logger.info("quantize: %s", _describe(trial))
     return Found(trial, contents)
 
 
-def _refusal(trial: Trial, budget: Budget) -> str:
-    if trial.moved_in_batch > _INVARIANCE_BOUND:
+def _refusal(tower: Tower, trial: Trial, budget: Budget) -> str:
+    if trial.moved_in_batch > tower.invariance_bound:
         return "moves with its batch"
     if not budget.allows(trial.lost_points, trial.mean_cosine):
         return "outside the budget"
-    if trial.speedup() < LEAST_SPEEDUP:
+    if trial.speedup() < tower.least_speedup:
         return "too slow"
     return ""
 

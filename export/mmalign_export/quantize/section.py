@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from mmalign_export.quantize.chart import CHART
-from mmalign_export.quantize.report import QuantizationReport, Trial
-from mmalign_runtime.spec import Modality
+from mmalign_export.quantize.chart import chart_name
+from mmalign_export.quantize.report import NOT_TIMED, QuantizationReport, Trial
+from mmalign_runtime.spec import Modality, Precision
 
-_TITLE = "## Quantized to eight bits"
+_TITLES: dict[Precision, str] = {"int8": "## Quantized to eight bits", "fp16": "## In float16"}
 
 
 def with_section(card: str, report: QuantizationReport) -> str:
     """Return a card with the section, before "Origin", in place of an older one."""
-    sections = [part for part in card.split("\n## ") if not f"## {part}".startswith(_TITLE)]
+    sections = [part for part in card.split("\n## ") if not f"## {part}".startswith(_TITLES[report.precision])]
     at = next((number for number, part in enumerate(sections) if part.startswith("Origin")), len(sections))
     return "\n## ".join([*sections[:at], _section(report).removeprefix("## ") + "\n", *sections[at:]])
 
@@ -30,7 +30,7 @@ def _section(report: QuantizationReport) -> str:
         "",
     ]
     lines = [
-        _TITLE,
+        _TITLES[report.precision],
         "",
         f"Budget {report.budget}; {report.engine} {report.engine_version}, {report.num_threads} threads, {report.cpu}, "
         f"{report.date[:10]}. Recall on {report.num_images} images and {report.num_captions} captions of "
@@ -42,8 +42,10 @@ def _section(report: QuantizationReport) -> str:
         *(_float32_row(report, tower) for tower in report.fp32_size_bytes if _trials(report, tower)),
         *(_row(trial, is_chosen=report.chosen.get(trial.tower) == trial) for trial in report.trials),
         "",
-        f"![speed against cosine]({CHART})",
+        f"![speed against cosine]({chart_name(report.precision)})",
     ]
+    if not report.asks_for_speed:
+        lines += ["", NOT_TIMED]
     if report.pair_recall is not None:
         to_text, to_image = report.pair_recall
         lost = report.pair_lost_points[1]

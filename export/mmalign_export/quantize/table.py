@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from mmalign_export.quantize.report import QuantizationReport, Trial
+from mmalign_export.quantize.report import NOT_TIMED, QuantizationReport, Trial
 
 
 def print_report(report: QuantizationReport) -> None:
@@ -20,6 +20,8 @@ def print_report(report: QuantizationReport) -> None:
     for tower in report.fp32_size_bytes:
         if tower not in report.chosen:
             console.print(f"[bold]{tower}[/bold]: stays float32, nothing qualified", soft_wrap=True)
+    if not report.asks_for_speed:
+        console.print(NOT_TIMED, soft_wrap=True)
     before, after = report.fp32_recall, report.pair_recall
     if after is not None:
         lost = f"{report.pair_lost_points[1]:+.2f} points lost of {report.budget}"

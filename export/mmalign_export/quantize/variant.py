@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from mmalign_export.bundle import CARD, hashes
 from mmalign_export.errors import QuantizationError
-from mmalign_export.quantize.chart import CHART, write_chart
-from mmalign_export.quantize.report import REPORT, QuantizationReport
+from mmalign_export.quantize.chart import chart_name, write_chart
+from mmalign_export.quantize.report import QuantizationReport, report_name
 from mmalign_export.quantize.section import with_section
 from mmalign_export.quantize.trial import cosines
 from mmalign_export.staging import staged
@@ -22,14 +22,12 @@ from mmalign_runtime.bundle import Bundle, open_bundle
 from mmalign_runtime.bundle.golden import Golden, ImageCase, TextCase, load_golden
 from mmalign_runtime.embedder import Embedder
 from mmalign_runtime.engine.engines import installed_engines
+from mmalign_runtime.engine.providers import ResolvedProvider as Provider
 from mmalign_runtime.errors import BundleError, EngineError, ProviderError
-from mmalign_runtime.spec import SPEC_NAME, BundleSpec, Modality, Parity, encode_spec
+from mmalign_runtime.spec import SPEC_NAME, BundleSpec, Modality, Parity, Precision, encode_spec
 from mmalign_runtime.streaming import Vectors
 
 logger = logging.getLogger(__name__)
-
-PRECISION: Literal["int8"] = "int8"
-GOLDEN = f"golden/cases_{PRECISION}.json"
 
 Case = TypeVar("Case", ImageCase, TextCase)
 
@@ -37,7 +35,8 @@ Case = TypeVar("Case", ImageCase, TextCase)
 # a sum that falls on the other side of a rounding moves a vector by a thousandth. A processor that saturates, as
 # eight-bit products do without VNNI, is further off by far.
 _ROOM = 2.0
-_LEAST_COSINE_ROOM, _LEAST_ABS = 2e-3, 2e-2
+# By precision: of the cosine, and of a component. A GPU's float16 is rounded elsewhere than a CPU's.
+_LEAST_ROOM: dict[Precision, tuple[float, float]] = {"int8": (2e-3, 2e-2), "fp16": (1e-3, 5e-3)}
 
 
 def add_variant(
@@ -48,43 +47,51 @@ def add_variant(
     Raises ExportError when `out` is there and `force` is not set, QuantizationError when no engine can prove it.
     """
     with staged(out, force=force) as folder:
-        replaced = {files.models.get(PRECISION) for files in (bundle.spec.image, bundle.spec.text)}
-        replaced.add(bundle.spec.goldens.get(PRECISION))
+        precision = report.precision
+        replaced = {files.models.get(precision) for files in (bundle.spec.image, bundle.spec.text)}
+        replaced.add(bundle.spec.goldens.get(precision))
         for name in bundle.spec.files.keys() - replaced:
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(bundle.read(name))
-        spec = _with_models(bundle.spec, models)
+        spec = _with_models(bundle.spec, models, precision)
         for tower, contents in models.items():
-            (folder / _model(spec, tower)).write_bytes(contents)
-        (folder / REPORT).write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
-        write_chart(report, folder / CHART)
+            (folder / _model(spec, tower, precision)).write_bytes(contents)
+        (folder / report_name(precision)).write_bytes(
+            msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n"
+        )
+        write_chart(report, folder / chart_name(precision))
         card = (folder / CARD).read_text(encoding="utf-8")
         (folder / CARD).write_text(with_section(card, report), encoding="utf-8")
         _write(spec, folder)
-        golden, parity = _prove(folder, tuple(models))
-        (folder / GOLDEN).write_bytes(msgspec.json.encode(golden))
+        golden_name = f"golden/cases_{precision}.json"
+        golden, parity = _prove(folder, tuple(models), precision, report.provider)
+        (folder / golden_name).write_bytes(msgspec.json.encode(golden))
         logger.info("quantize: lowest cosine to PyTorch over the golden cases %.4f", parity.min_cosine)
         others = tuple(entry for entry in spec.parity if entry.artifact != parity.artifact)
-        proven = msgspec.structs.replace(spec, parity=(*others, parity), goldens={PRECISION: GOLDEN})
+        proven = msgspec.structs.replace(
+            spec, parity=(*others, parity), goldens={**spec.goldens, precision: golden_name}
+        )
         return _write(proven, folder)
 
 
-def _with_models(spec: BundleSpec, models: Mapping[Modality, bytes]) -> BundleSpec:
+def _with_models(spec: BundleSpec, models: Mapping[Modality, bytes], precision: Precision) -> BundleSpec:
     changed = {}
     for tower in ("image", "text"):
         files = spec.image if tower == "image" else spec.text
         others = dict(files.models)
-        others.pop(PRECISION, None)
+        others.pop(precision, None)
         if tower in models:
             path = PurePosixPath(files.models["fp32"])
-            others[PRECISION] = str(path.with_name(f"{path.stem}_{PRECISION}{path.suffix}"))
+            others[precision] = str(path.with_name(f"{path.stem}_{precision}{path.suffix}"))
         changed[tower] = msgspec.structs.replace(files, models=others)
-    return msgspec.structs.replace(spec, **changed, quantization=REPORT, goldens={})
+    goldens = {name: file for name, file in spec.goldens.items() if name != precision}
+    quantization = report_name(precision) if precision == "int8" else spec.quantization
+    return msgspec.structs.replace(spec, **changed, quantization=quantization, goldens=goldens)
 
 
-def _model(spec: BundleSpec, tower: Modality) -> str:
-    return (spec.image if tower == "image" else spec.text).models[PRECISION]
+def _model(spec: BundleSpec, tower: Modality, precision: Precision) -> str:
+    return (spec.image if tower == "image" else spec.text).models[precision]
 
 
 def _write(spec: BundleSpec, folder: Path) -> BundleSpec:
@@ -93,32 +100,48 @@ def _write(spec: BundleSpec, folder: Path) -> BundleSpec:
     return wanted
 
 
-def _prove(folder: Path, towers: Sequence[Modality]) -> tuple[Golden, Parity]:
-    """Run the golden cases with every engine that is here.
+def _prove(folder: Path, towers: Sequence[Modality], precision: Precision, provider: Provider) -> tuple[Golden, Parity]:
+    """Run the golden cases with every engine that is here and has the provider.
 
     Return the cases with the first engine's vectors, how far those are from PyTorch's, and bounds that hold the others.
     """
     reference = load_golden(open_bundle(folder))
-    found = [vectors for engine in installed_engines() if (vectors := _answers(folder, engine, towers, reference))]
+    options = _ProofOptions(towers, precision, provider)
+    found = [vectors for engine in installed_engines() if (vectors := _answers(folder, engine, options, reference))]
     if not found:
         raise QuantizationError("no engine ran the quantized towers on the golden cases, so nothing is proven.")
     own = _with_vectors(reference, found[0])
     expected = _embeddings(reference, towers)
     apart = [_difference(vectors[tower], found[0][tower]) for vectors in found for tower in towers]
     moved = [_difference(found[0][tower], expected[tower]) for tower in towers]
+    cosine_room, abs_room = _LEAST_ROOM[precision]
     return own, Parity(
-        artifact=f"onnx-{PRECISION}",
+        artifact=f"onnx-{precision}",
         num_cases=sum(len(found[0][tower]) for tower in towers),
         min_cosine=min(cosine for cosine, _ in moved),
         max_abs_difference=max(largest for _, largest in moved),
-        cosine_bound=1 - max(_ROOM * (1 - min(cosine for cosine, _ in apart)), _LEAST_COSINE_ROOM),
-        abs_bound=max(_ROOM * max(largest for _, largest in apart), _LEAST_ABS),
+        cosine_bound=1 - max(_ROOM * (1 - min(cosine for cosine, _ in apart)), cosine_room),
+        abs_bound=max(_ROOM * max(largest for _, largest in apart), abs_room),
     )
 
 
-def _answers(folder: Path, engine: str, towers: Sequence[Modality], golden: Golden) -> dict[Modality, Vectors] | None:
+class _ProofOptions(msgspec.Struct, frozen=True):
+    towers: Sequence[Modality]
+    precision: Precision
+    provider: Provider
+
+
+def _answers(folder: Path, engine: str, options: _ProofOptions, golden: Golden) -> dict[Modality, Vectors] | None:
+    towers = options.towers
     try:
-        embedder = Embedder.load(folder, engine=engine, precision=PRECISION, towers=towers, provider="cpu", verify=None)
+        embedder = Embedder.load(
+            folder,
+            engine=engine,
+            precision=options.precision,
+            towers=towers,
+            provider=options.provider,
+            verify=None,
+        )
         with embedder:
             sources = [embedder.bundle.source(case.file) for case in golden.images]
             texts = [case.text for case in golden.texts]

@@ -89,6 +89,35 @@ def test_the_command_adds_both_towers_and_they_verify(
     assert list(tmp_path.iterdir()) == [out]
 
 
+@pytest.mark.usefixtures("still")
+def test_float16_needs_no_calibration_stands_beside_int8_and_verifies(
+    bundle_dir: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    eight, both, again = tmp_path / "eight", tmp_path / "both", tmp_path / "again"
+    calibrated = ("--calibration", pairs, "--eval", pairs, "--budget", ANYTHING)
+    assert run(bundle_dir, *calibrated, "--out", eight) == 0
+    assert run(eight, "--precision", "fp16", "--eval", pairs, "--budget", "cosine=0.9999", "--out", both) == 0
+    assert "none was here to time it on" in capsys.readouterr().out
+    assert open_bundle(both).spec.precisions() == ("fp32", "fp16", "int8")
+    assert open_bundle(both).spec.quantization == "quantization.json"
+    assert verify_bundle(both, provider="cpu", precision="fp16").passed
+    assert verify_bundle(both, provider="cpu", precision="int8").passed
+    card = (both / "README.md").read_text()
+    for words in ("## Quantized to eight bits", "## In float16", "quantization_fp16.svg"):
+        assert card.count(words) == 1
+    report = json.loads((both / "quantization_fp16.json").read_bytes())
+    assert (report["precision"], report["asks_for_speed"], report["calibration"]) == ("fp16", False, "")
+    assert run(both, *calibrated, "--out", again) == 0  # eight bits anew leave the other as it was
+    assert verify_bundle(again, provider="cpu", precision="fp16").passed
+
+
+def test_int8_asks_for_calibration(
+    bundle_dir: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(bundle_dir, "--eval", pairs, "--out", tmp_path / "out") == CANNOT_RUN
+    assert "Give them with --calibration" in capsys.readouterr().err
+
+
 @pytest.fixture
 def one_recipe(monkeypatch: pytest.MonkeyPatch, int8_models: dict[Modality, bytes]) -> None:
     """The ladders are short: what they hold is tested elsewhere."""
