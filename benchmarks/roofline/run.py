@@ -62,7 +62,7 @@ def measure_towers(name: str, path: Path, num_threads: int) -> Iterator[Tower]:
         ) as embedder:
             for tower in towers:
                 encoder = embedder.image if tower == "image" else embedder.text
-                for feeds in _feeds(encoder.files):
+                for feeds in tower_feeds(encoder.files):
                     yield _tower(name, path, encoder, feeds, stored, tower, precision, engine)
 
 
@@ -102,7 +102,8 @@ def _tower(
     )
 
 
-def _feeds(files: ImageTowerFiles | TextTowerFiles) -> Iterator[Feeds]:
+def tower_feeds(files: ImageTowerFiles | TextTowerFiles) -> Iterator[Feeds]:
+    """Yield what a tower is timed on: images by batch size, texts by batch size and tokens."""
     rng = np.random.default_rng(0)
     if isinstance(files, ImageTowerFiles):
         for size in BATCH_SIZES:

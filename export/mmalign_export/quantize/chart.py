@@ -63,7 +63,7 @@ def _label(axes: Axes, trials: list[Trial]) -> None:
     heights = _spread([(trial.speedup() - bottom) / (top - bottom) for trial in ordered])
     for trial, height in zip(ordered, heights, strict=True):
         axes.annotate(
-            trial.recipe + (f", {len(trial.excluded)} in float32" if trial.excluded else ""),
+            trial.name(),
             (_loss(trial), trial.speedup()),
             xytext=(1.02, height),
             textcoords="axes fraction",

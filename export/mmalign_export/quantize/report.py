@@ -11,7 +11,7 @@ from mmalign_export.quantize.trial import Speed
 from mmalign_runtime.engine.providers import ResolvedProvider
 from mmalign_runtime.spec import Modality, Precision
 
-NOT_TIMED = "The times are of this CPU, where float16 is slower. It is for a GPU, and none was here to time it on."
+NOT_TIMED = "The times are of this CPU, where float16 gains nothing. It is for a GPU, and none was here to time it on."
 
 
 def report_name(precision: Precision) -> str:
@@ -24,7 +24,8 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
 
     `recall` is (image to text, text to image) with the other tower in float32, `lost_points` what it lost by k in the
     worse direction. `moved_in_batch` is how far a vector moves, at most in any component, with its batch-mates.
-    `refused` says why it is not offered, and is empty where it could be.
+    `refused` says why it is not offered, and is empty where it could be. `kept` says how the layers that stay in
+    float32 were picked.
     """
 
     tower: Modality
@@ -39,6 +40,11 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int
     resident_mb: float | None
     refused: str = ""
+    kept: str = ""
+
+    def name(self) -> str:
+        """Return the recipe, and what stays in float32."""
+        return f"{self.recipe}, {self.kept} in float32" if self.kept else self.recipe
 
     def speedup(self) -> float:
         """Return the geometric mean of the ratios: one number to rank by, for single items and batches alike."""

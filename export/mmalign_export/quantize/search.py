@@ -66,6 +66,16 @@ class Found(msgspec.Struct, frozen=True):
     contents: bytes
 
 
+class _Kept(msgspec.Struct, frozen=True):
+    """Layers that stay in float32, and how they were picked."""
+
+    layers: frozenset[str]
+    how: str
+
+
+_WHOLE = _Kept(frozenset(), "")
+
+
 def pair_recalls(images: Vectors, texts: Vectors, relevant: torch.Tensor) -> tuple[Recall, Recall]:
     """Return recall (image to text, text to image) of (N, D) and (M, D) given `relevant` (N, M)."""
     similarity = torch.from_numpy(images @ texts.T)  # (N, M)
@@ -77,7 +87,7 @@ def search(tower: Tower, recipes: Sequence[Recipe], budget: Budget) -> tuple[lis
     trials: list[Trial] = []
     offered: list[Found] = []
     for recipe in recipes:
-        found = _try(tower, recipe, frozenset(), budget)
+        found = _try(tower, recipe, _WHOLE, budget)
         if found is None:
             continue
         trials.append(found.trial)
@@ -85,8 +95,8 @@ def search(tower: Tower, recipes: Sequence[Recipe], budget: Budget) -> tuple[lis
             offered.append(found)
     best = max((found.trial.speedup() for found in offered), default=tower.least_speedup)
     for recipe, whole in _promising(recipes, trials, best):
-        for excluded in _exclusions(tower, recipe):
-            found = _try(tower, recipe, excluded, budget)
+        for kept in _exclusions(tower, recipe):
+            found = _try(tower, recipe, kept, budget)
             if found is None:
                 continue
             trials.append(found.trial)
@@ -122,12 +132,12 @@ def _promising(recipes: Sequence[Recipe], trials: Sequence[Trial], best: float) 
     yield from sorted(lossy, key=lambda pair: -pair[1].mean_cosine)[:1]
 
 
-def _exclusions(tower: Tower, recipe: Recipe) -> Iterator[frozenset[str]]:
+def _exclusions(tower: Tower, recipe: Recipe) -> Iterator[_Kept]:
     ranked = _sensitivities(tower, recipe)
     for count in _NUM_EXCLUDED:
-        yield frozenset(ranked[:count])
+        yield _Kept(frozenset(ranked[:count]), f"{count} most sensitive")
     for count in _FIRST_LAYERS:
-        yield frozenset(recipe.layers[:count])
+        yield _Kept(frozenset(recipe.layers[:count]), f"first {count}")
 
 
 def _sensitivities(tower: Tower, recipe: Recipe) -> list[str]:
@@ -142,10 +152,10 @@ def _sensitivities(tower: Tower, recipe: Recipe) -> list[str]:
     return sorted(lost, key=lambda layer: -lost[layer])
 
 
-def _try(tower: Tower, recipe: Recipe, excluded: frozenset[str], budget: Budget) -> Found | None:
+def _try(tower: Tower, recipe: Recipe, kept: _Kept, budget: Budget) -> Found | None:
     """Measure one candidate; None when it cannot be made of this tower, or the engine cannot run it."""
     try:
-        contents = recipe.build(excluded).SerializeToString()
+        contents = recipe.build(kept.layers).SerializeToString()
         session = open_model(contents, tower.input_names, tower.options)
         vectors = run_all(session, tower.batches)
     except QuantizationError as error:
@@ -163,7 +173,8 @@ def _try(tower: Tower, recipe: Recipe, excluded: frozenset[str], budget: Budget)
     trial = Trial(
         tower=tower.kind,
         recipe=recipe.name,
-        excluded=tuple(sorted(excluded)),
+        excluded=tuple(sorted(kept.layers)),
+        kept=kept.how,
         speeds=tuple(time_beside(session, tower.float32, feeds) for feeds in tower.timed),
         mean_cosine=float(found.mean()),
         min_cosine=float(found.min()),
@@ -192,7 +203,6 @@ def _refusal(tower: Tower, trial: Trial, budget: Budget) -> str:
 def _describe(trial: Trial) -> str:
     """Return one line about a trial."""
     speeds = ", ".join(f"{speed.ratio():.2f}x at {speed.num_items}" for speed in trial.speeds)
-    kept = f", {len(trial.excluded)} layers in float32" if trial.excluded else ""
     lost = f"recall@1 lost {trial.lost_points[1]:+.2f} points"
     verdict = f"; {trial.refused}" if trial.refused else ""
-    return f"{trial.tower}, {trial.recipe}{kept}: {speeds}, cosine {trial.mean_cosine:.5f}, {lost}{verdict}"
+    return f"{trial.tower}, {trial.name()}: {speeds}, cosine {trial.mean_cosine:.5f}, {lost}{verdict}"

@@ -76,12 +76,11 @@ def _float32_row(report: QuantizationReport, tower: Modality) -> str:
 
 
 def _row(trial: Trial, *, is_chosen: bool) -> str:
-    recipe = trial.recipe + (f", {len(trial.excluded)} in float32" if trial.excluded else "")
     times = " | ".join(f"{speed.median_ms:.1f} ({speed.ratio():.2f}x, {speed.num_items})" for speed in trial.speeds)
     to_text, to_image = trial.recall
     verdict = "**chosen**" if is_chosen else trial.refused or "inside the budget"
     return (
-        f"| {trial.tower} | {recipe} | {times} | {to_text.at_1:.3f} / {to_image.at_1:.3f} "
+        f"| {trial.tower} | {trial.name()} | {times} | {to_text.at_1:.3f} / {to_image.at_1:.3f} "
         f"| {trial.lost_points[1]:+.2f} | {trial.mean_cosine:.5f} | {trial.min_cosine:.4f} "
         f"| {trial.size_bytes / 1e6:.0f} | {_number(trial.resident_mb)} | {verdict} |"
     )

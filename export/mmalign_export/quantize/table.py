@@ -15,7 +15,7 @@ def print_report(report: QuantizationReport) -> None:
     console = Console(highlight=False)
     for tower, trial in report.chosen.items():
         console.print(
-            f"[bold]{tower}[/bold]: {_name(trial)}, {trial.speedup():.2f}x as fast as float32", soft_wrap=True
+            f"[bold]{tower}[/bold]: {trial.name()}, {trial.speedup():.2f}x as fast as float32", soft_wrap=True
         )
     for tower in report.fp32_size_bytes:
         if tower not in report.chosen:
@@ -50,8 +50,4 @@ def _table(trials: Sequence[Trial], chosen: Trial | None) -> Table:
 def _cells(trial: Trial) -> list[str]:
     speeds = [f"{speed.ratio():.2f}x" for speed in trial.speeds]
     figures = [f"{trial.lost_points[1]:+.2f}", f"{trial.mean_cosine:.5f}", f"{trial.size_bytes / 1e6:.0f}"]
-    return [_name(trial), *speeds, *figures]
-
-
-def _name(trial: Trial) -> str:
-    return trial.recipe + (f", {len(trial.excluded)} in float32" if trial.excluded else "")
+    return [trial.name(), *speeds, *figures]

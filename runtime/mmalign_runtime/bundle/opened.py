@@ -38,7 +38,10 @@ class Bundle(msgspec.Struct, frozen=True):
         models = (self.spec.image if tower == "image" else self.spec.text).models
         if precision not in models:
             offered = ", ".join(models)
-            raise BundleError(f"the {tower} tower has no {precision} file; it offers {offered}. Ask for one of these.")
+            raise BundleError(
+                f"the {tower} tower has no {precision} file; it offers {offered}. Ask for one of these, or leave the "
+                "tower out (towers)."
+            )
         return models[precision]
 
     def source(self, name: str) -> FileSource:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 import typer
 
 from mmalign_runtime.cli.bench_output import STDOUT, telling, write_report
-from mmalign_runtime.cli.options import BundleArgument, ProviderOption, ThreadsOption
+from mmalign_runtime.cli.loading import CacheOption, ThreadsOption
+from mmalign_runtime.cli.options import BundleArgument
 from mmalign_runtime.engine.session import DEFAULT_ENGINE
 from mmalign_runtime.errors import InputError
 
@@ -89,15 +90,13 @@ def bench(
     even_if_noisy: Annotated[
         bool, typer.Option("--even-if-noisy", help="Recommend on a noisy machine too.", rich_help_panel=_COMPARE)
     ] = False,
-    provider: ProviderOption = "auto",
+    provider: Annotated[str, typer.Option(help="auto, cpu, cuda, tensorrt or openvino.")] = "auto",
     precision: Annotated[
         str | None,
         typer.Option(help="fp32 (default), fp16, int8 or bf16; compared: all there are, unless one is named."),
     ] = None,
     threads: ThreadsOption = None,
-    cache: Annotated[
-        bool, typer.Option("--cache", help="Keep optimised graphs between starts, as Embedder.load(cache=True) does.")
-    ] = False,
+    cache: CacheOption = False,
     json: Annotated[
         str | None, typer.Option(metavar="FILE|-", help="Write the report as JSON to a file, or to stdout alone.")
     ] = None,

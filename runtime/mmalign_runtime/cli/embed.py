@@ -14,8 +14,16 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from mmalign_runtime.cli.options import BundleArgument, EngineOption, PrecisionOption, ProviderOption, ThreadsOption
-from mmalign_runtime.engine.session import DEFAULT_ENGINE
+from mmalign_runtime.cli.loading import (
+    CacheOption,
+    EngineOption,
+    PrecisionOption,
+    ProfileOption,
+    ProviderOption,
+    ThreadsOption,
+    loading,
+)
+from mmalign_runtime.cli.options import BundleArgument
 from mmalign_runtime.errors import InputError, MmalignError
 
 if TYPE_CHECKING:
@@ -56,10 +64,12 @@ def embed(
     kind: Annotated[str, typer.Option(help="image or text.")] = "image",
     column: Annotated[str | None, typer.Option(help="Parquet: the column to embed.")] = None,
     id_column: Annotated[str | None, typer.Option(help="Parquet: the column of ids; default: row numbers.")] = None,
-    engine: EngineOption = DEFAULT_ENGINE,
-    provider: ProviderOption = "auto",
-    precision: PrecisionOption = "fp32",
+    engine: EngineOption = None,
+    provider: ProviderOption = None,
+    precision: PrecisionOption = None,
     threads: ThreadsOption = None,
+    profile: ProfileOption = None,
+    cache: CacheOption = False,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Items that go through the tower at once.")] = None,
     part_rows: Annotated[int | None, typer.Option(min=1, help="Items in a part; fewer when a minute is up.")] = None,
     on_error: Annotated[
@@ -70,29 +80,20 @@ def embed(
 ) -> None:
     """Embed images or texts into a folder or a file of vectors."""
     from mmalign_runtime.bulk.job import DEFAULT_PART_ROWS, Job
-    from mmalign_runtime.choices import DEFAULT_BATCH_SIZE
-    from mmalign_runtime.cli.options import as_modality, as_on_failure, as_precision, as_provider
-    from mmalign_runtime.embedder import Embedder
+    from mmalign_runtime.cli.options import as_modality, as_on_failure
 
+    asked = loading(engine, provider, precision, threads, profile, cache)
     job = Job(
         kind=as_modality(kind),
         on_error=as_on_failure(on_error),
-        batch_size=batch_size or DEFAULT_BATCH_SIZE,
+        batch_size=batch_size or asked.batch_size(as_modality(kind)),
         part_rows=part_rows or DEFAULT_PART_ROWS,
     )
     if resume and force:
         raise InputError("--resume goes on with what is there, --force removes it. Leave one of the two out.")
 
     def load() -> Embedder:
-        names = as_provider(provider), as_precision(precision)
-        return Embedder.load(
-            bundle,
-            engine=engine,
-            provider=names[0],
-            precision=names[1],
-            num_threads=threads,
-            towers=(job.kind,),
-        )
+        return asked.load(bundle, towers=(job.kind,))
 
     _check_apart(source, out)
     request = Request(source, out, column, id_column, resume, force, again=resume_command(context))
@@ -166,7 +167,7 @@ def resume_command(context: typer.Context) -> str:
         if parameter.param_type_name == "argument":
             words.append(str(value))
         elif parameter.name not in ("resume", "force") and value not in (None, parameter.default):
-            words += [parameter.opts[0], str(value)]
+            words += [parameter.opts[0]] if value is True else [parameter.opts[0], str(value)]
     return shlex.join([*words, "--resume"])
 
 

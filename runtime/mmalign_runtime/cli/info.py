@@ -6,15 +6,16 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from mmalign_runtime.cli.options import (
-    BundleArgument,
+from mmalign_runtime.cli.loading import (
+    CacheOption,
     EngineOption,
-    JsonOption,
     PrecisionOption,
+    ProfileOption,
     ProviderOption,
     ThreadsOption,
+    loading,
 )
-from mmalign_runtime.engine.session import DEFAULT_ENGINE
+from mmalign_runtime.cli.options import BundleArgument, JsonOption
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -26,21 +27,18 @@ if TYPE_CHECKING:
 
 def info(
     bundle: BundleArgument,
-    engine: EngineOption = DEFAULT_ENGINE,
-    provider: ProviderOption = "auto",
-    precision: PrecisionOption = "fp32",
+    engine: EngineOption = None,
+    provider: ProviderOption = None,
+    precision: PrecisionOption = None,
     threads: ThreadsOption = None,
+    profile: ProfileOption = None,
+    cache: CacheOption = False,
     json: JsonOption = False,
 ) -> None:
     """Show what a bundle is, and what would run it here."""
     import msgspec
 
-    from mmalign_runtime.cli.options import as_precision, as_provider
-    from mmalign_runtime.embedder import Embedder
-
-    with Embedder.load(
-        bundle, engine=engine, provider=as_provider(provider), precision=as_precision(precision), num_threads=threads
-    ) as embedder:
+    with loading(engine, provider, precision, threads, profile, cache).load(bundle) as embedder:
         spec, runtime = embedder.bundle.spec, embedder.info()
     if json:
         typer.echo(msgspec.json.encode({"bundle": spec, "runtime": runtime}))

@@ -18,14 +18,6 @@ if TYPE_CHECKING:
 BundleArgument: TypeAlias = Annotated[
     Path, typer.Argument(metavar="BUNDLE", help="The bundle: a folder, or a .mmalign file.", show_default=False)
 ]
-ProviderOption: TypeAlias = Annotated[str, typer.Option(help="auto, cpu, cuda, tensorrt or openvino.")]
-EngineOption: TypeAlias = Annotated[str, typer.Option(help="onnxruntime, openvino or aotinductor, as installed.")]
-PrecisionOption: TypeAlias = Annotated[
-    str, typer.Option(help="fp32, fp16 or int8, as the bundle offers; bf16 with engine openvino.")
-]
-ThreadsOption: TypeAlias = Annotated[
-    int | None, typer.Option(min=1, help="Threads; default: what the container allows.", show_default=False)
-]
 JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -42,6 +34,12 @@ def as_precision(word: str) -> ComputePrecision:
 def as_modality(word: str) -> Modality:
     """Return the modality of that name. Raises InputError naming the choices."""
     return cast("Modality", one_of(word, get_args(Modality), "--kind"))
+
+
+def as_towers(words: str) -> tuple[Modality, ...]:
+    """Return the towers of those names, which commas part. Raises InputError naming the choices."""
+    towers = (one_of(word.strip(), get_args(Modality), "--towers") for word in words.split(","))
+    return cast("tuple[Modality, ...]", tuple(dict.fromkeys(towers)))
 
 
 def as_on_failure(word: str) -> OnFailure:

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmalign_runtime.cli.options import (
-    BundleArgument,
+from mmalign_runtime.cli.loading import (
+    CacheOption,
     EngineOption,
-    JsonOption,
     PrecisionOption,
+    ProfileOption,
     ProviderOption,
     ThreadsOption,
+    loading,
 )
-from mmalign_runtime.engine.session import DEFAULT_ENGINE
+from mmalign_runtime.cli.options import BundleArgument, JsonOption
 
 if TYPE_CHECKING:
     from mmalign_runtime.ranking import Hit
@@ -28,29 +29,23 @@ def search(
     queries: Annotated[list[str], typer.Argument(metavar="QUERY", help="Texts, or image files with --image.")],
     image: Annotated[bool, typer.Option("--image", help="The queries are paths of images.")] = False,
     top_k: Annotated[int, typer.Option(min=1, help="How many to show for each query.")] = 10,
-    engine: EngineOption = DEFAULT_ENGINE,
-    provider: ProviderOption = "auto",
-    precision: PrecisionOption = "fp32",
+    engine: EngineOption = None,
+    provider: ProviderOption = None,
+    precision: PrecisionOption = None,
     threads: ThreadsOption = None,
+    profile: ProfileOption = None,
+    cache: CacheOption = False,
     json: JsonOption = False,
 ) -> None:
     """Search saved vectors with texts or images, exactly."""
     import msgspec
 
-    from mmalign_runtime.cli.options import as_precision, as_provider
-    from mmalign_runtime.embedder import Embedder
     from mmalign_runtime.ranking import search
     from mmalign_runtime.saved import load_vectors
 
     saved = load_vectors(vectors)
-    embedder = Embedder.load(
-        bundle,
-        engine=engine,
-        provider=as_provider(provider),
-        precision=as_precision(precision),
-        num_threads=threads,
-        towers=("image",) if image else ("text",),
-    )
+    asked = loading(engine, provider, precision, threads, profile, cache)
+    embedder = asked.load(bundle, towers=("image",) if image else ("text",))
     query = embedder.encode_image(queries) if image else embedder.encode_text(queries)  # (Q, D)
     found = search(query, saved, top_k=top_k, space_id=embedder.space_id)
     if json:

@@ -7,17 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmalign_runtime.cli.options import (
-    BundleArgument,
+from mmalign_runtime.cli.loading import (
+    CacheOption,
     EngineOption,
-    JsonOption,
     PrecisionOption,
+    ProfileOption,
     ProviderOption,
     ThreadsOption,
-    as_precision,
-    as_provider,
+    loading,
 )
-from mmalign_runtime.engine.session import DEFAULT_ENGINE
+from mmalign_runtime.cli.options import BundleArgument, JsonOption, as_towers
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -29,10 +28,13 @@ EXIT_DIFFERS = 1
 
 def verify(
     bundle: BundleArgument,
-    engine: EngineOption = DEFAULT_ENGINE,
-    provider: ProviderOption = "auto",
-    precision: PrecisionOption = "fp32",
+    towers: Annotated[str, typer.Option(help="image, text, or both with a comma: those that serve.")] = "image,text",
+    engine: EngineOption = None,
+    provider: ProviderOption = None,
+    precision: PrecisionOption = None,
     threads: ThreadsOption = None,
+    profile: ProfileOption = None,
+    cache: CacheOption = False,
     against: Annotated[
         Path | None,
         typer.Option(metavar="BUNDLE", help="Another bundle that must give the same vectors.", show_default=False),
@@ -44,12 +46,16 @@ def verify(
 
     from mmalign_runtime.verify import verify_bundle
 
+    asked = loading(engine, provider, precision, threads, profile, cache)
     report = verify_bundle(
         bundle,
-        engine=engine,
-        provider=as_provider(provider),
-        precision=as_precision(precision),
-        num_threads=threads,
+        profile=asked.profile,
+        engine=asked.engine,
+        provider=asked.provider,
+        precision=asked.precision,
+        num_threads=asked.threads,
+        towers=as_towers(towers),
+        cache=asked.cache,
         against=against,
     )
     if json:

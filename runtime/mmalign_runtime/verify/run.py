@@ -11,9 +11,9 @@ import msgspec
 from mmalign_runtime.bundle import open_bundle
 from mmalign_runtime.embedder import Embedder
 from mmalign_runtime.engine.providers import Provider
-from mmalign_runtime.engine.session import BFLOAT16, DEFAULT_ENGINE, ComputePrecision
+from mmalign_runtime.engine.session import BFLOAT16, ComputePrecision
 from mmalign_runtime.errors import BundleFormatError, VerificationError
-from mmalign_runtime.spec import Parity
+from mmalign_runtime.spec import Modality, Parity
 from mmalign_runtime.verify.against import compare
 from mmalign_runtime.verify.float32 import check_float32, check_placement
 from mmalign_runtime.verify.golden_cases import GoldenRun, run_golden
@@ -30,22 +30,38 @@ _BF16_ABS = 0.06
 def verify_bundle(
     path: str | Path,
     *,
-    engine: str = DEFAULT_ENGINE,
-    provider: Provider = "auto",
-    precision: ComputePrecision = "fp32",
+    profile: str | Path | None = None,
+    engine: str | None = None,
+    provider: Provider | None = None,
+    precision: ComputePrecision | None = None,
     num_threads: int | None = None,
+    towers: Sequence[Modality] = ("image", "text"),
+    cache: bool = False,
     against: str | Path | None = None,
 ) -> VerifyReport:
-    """Verify a bundle with the engine, provider, precision and threads that will serve.
+    """Verify a bundle with the engine, provider, precision, threads and towers that will serve, as `Embedder.load`
+    takes them.
 
     `against` is another bundle, which embeds the same items. Every file is hashed, whatever is remembered of it. Raises
-    BundleError when a bundle cannot be used at all, ProviderError when the engine or provider is not there.
+    BundleError when a bundle cannot be used at all, ProviderError when the engine or provider is not there,
+    ProfileError when the profile does not fit.
     """
     started = perf_counter()
 
     def load(bundle: str | Path) -> Embedder:
-        opened = open_bundle(bundle, use_memory=False)
-        return Embedder(opened, engine=engine, provider=provider, precision=precision, num_threads=num_threads)
+        open_bundle(bundle, use_memory=False)
+        return Embedder.load(
+            bundle,
+            profile=profile,
+            engine=engine,
+            provider=provider,
+            precision=precision,
+            num_threads=num_threads,
+            towers=towers,
+            cache=cache,
+            verify=None,
+            lazy=True,
+        )
 
     with load(path) as embedder:
         if against is None:

@@ -50,3 +50,28 @@ def test_every_verb_takes_an_engine(cli, tiny_bundle: Path, tmp_path: Path) -> N
     out = tmp_path / "vectors.npz"
     assert cli("embed", tiny_bundle, tiny_bundle / "golden", "--out", out, "--engine", "openvino").code == 0
     assert cli("search", tiny_bundle, out, "a dog", "--engine", "openvino").code == 0
+
+
+def test_one_tower_is_verified_alone(cli, tiny_bundle: Path) -> None:
+    for tower in ("image", "text"):
+        found = json.loads(cli("verify", tiny_bundle, "--provider", "cpu", "--towers", tower, "--json").out)
+        assert found["passed"] is True
+        assert {case["kind"] for case in found["cases"]} == {tower}
+        assert [loaded["name"] for loaded in found["runtime"]["towers"]] == [tower]
+    refused = cli("verify", tiny_bundle, "--towers", "image,sound")
+    assert refused.code == 2
+    assert "--towers 'sound' is not known; choose one of image, text." in refused.err
+
+
+def test_a_bundle_with_one_tower_in_a_precision_says_what_to_leave_out(cli, tiny_bundle: Path, edit_spec) -> None:
+    def half_image(spec):
+        import msgspec
+
+        image = msgspec.structs.replace(spec.image, models={**spec.image.models, "fp16": spec.image.models["fp32"]})
+        recorded = msgspec.structs.replace(spec.parity[0], artifact="onnx-fp16")
+        return msgspec.structs.replace(spec, image=image, parity=(*spec.parity, recorded))
+
+    edit_spec(half_image)
+    options = ("verify", tiny_bundle, "--provider", "cpu", "--precision", "fp16")
+    assert "or leave the tower out (towers)" in cli(*options).err
+    assert cli(*options, "--towers", "image").code == 0
