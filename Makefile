@@ -57,8 +57,9 @@ against-setup: $(AGAINST_READY)
 
 $(AGAINST_READY): constraints.txt $(AGAINST_REQUIREMENTS)
 	$(PYTHON) -m venv $(AGAINST)/torch
-	$(AGAINST)/torch/bin/pip install --quiet --constraint constraints.txt -e 'runtime[cpu,parquet]' -e . -e export \
-	  --group dev -r benchmarks/against/requirements.txt
+	$(AGAINST)/torch/bin/pip install --quiet pip==26.3  # older ones know no --group
+	$(AGAINST)/torch/bin/pip install --quiet --constraint constraints.txt -e 'runtime[cpu,jpeg,openvino,parquet]' -e . \
+	  -e export --group dev -r benchmarks/against/requirements.txt
 	$(AGAINST)/torch/bin/pip install --quiet --constraint constraints.txt --no-deps $(TOWERS)
 	$(PYTHON) -m venv $(AGAINST)/fastembed
 	$(AGAINST)/fastembed/bin/pip install --quiet -r benchmarks/against/requirements-fastembed.txt

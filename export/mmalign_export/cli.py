@@ -11,7 +11,6 @@ from mmalign.openmp import wait_without_spinning
 
 if TYPE_CHECKING:
     from mmalign_export.export import Format
-    from mmalign_runtime.spec import Modality
 
 
 def register(app: typer.Typer) -> None:
@@ -74,6 +73,7 @@ def quantize(
 
     from mmalign_export.quantize import parse_budget, quantize_bundle
     from mmalign_export.quantize.table import print_report
+    from mmalign_runtime.cli.options import as_towers
 
     _, report = quantize_bundle(
         bundle,
@@ -84,7 +84,7 @@ def quantize(
         precision="fp16" if _one_of(precision, ("int8", "fp16"), "--precision") == "fp16" else "int8",
         engine=engine,
         provider="cuda" if _one_of(provider, ("cpu", "cuda"), "--provider") == "cuda" else "cpu",
-        towers=_towers(towers),
+        towers=as_towers(towers),
         num_threads=threads,
         max_images=max_images,
         force=force or out is None,
@@ -99,16 +99,6 @@ def _one_of(word: str, choices: tuple[str, str], option: str) -> str:
     if word not in choices:
         raise typer.BadParameter(f"{word!r} is not known; choose {' or '.join(choices)}.", param_hint=option)
     return word
-
-
-def _towers(words: str) -> tuple[Modality, ...]:
-    from mmalign_runtime.spec import Modality
-
-    towers = tuple(word.strip() for word in words.split(","))
-    for word in towers:
-        if word not in get_args(Modality):
-            raise typer.BadParameter(f"{word!r} is not known; choose image, text or both.", param_hint="--towers")
-    return cast("tuple[Modality, ...]", towers)
 
 
 def _formats(words: str) -> tuple[Format, ...]:

@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 Case = TypeVar("Case", ImageCase, TextCase)
 
+# A golden case that lies this far from float32 was clipped by ranges that never saw its like.
+_UNLIKE = 0.95
 # How much further apart than the engines are here the vectors may be elsewhere: other processors order other sums, and
 # a sum that falls on the other side of a rounding moves a vector by a thousandth. A processor that saturates, as
 # eight-bit products do without VNNI, is further off by far.
@@ -67,12 +69,21 @@ def add_variant(
         golden_name = f"golden/cases_{precision}.json"
         golden, parity = _prove(folder, tuple(models), precision, report.provider)
         (folder / golden_name).write_bytes(msgspec.json.encode(golden))
-        logger.info("quantize: lowest cosine to PyTorch over the golden cases %.4f", parity.min_cosine)
+        _tell(parity)
         others = tuple(entry for entry in spec.parity if entry.artifact != parity.artifact)
         proven = msgspec.structs.replace(
             spec, parity=(*others, parity), goldens={**spec.goldens, precision: golden_name}
         )
         return _write(proven, folder)
+
+
+def _tell(parity: Parity) -> None:
+    logger.info("quantize: lowest cosine to PyTorch over the golden cases %.4f", parity.min_cosine)
+    if parity.min_cosine < _UNLIKE:
+        logger.warning(
+            "quantize: some golden cases are far from float32. They are unlike what the ranges were taken from, and so "
+            "would be such items in production: calibrate on what will be served."
+        )
 
 
 def _with_models(spec: BundleSpec, models: Mapping[Modality, bytes], precision: Precision) -> BundleSpec:
