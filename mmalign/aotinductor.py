@@ -113,6 +113,11 @@ class AotInductorSession:
             self._package = Held(load_package(path, _MODEL_NAME, num_runners=options.pool.num_runs), model.name)
         self._turn = options.pool.turnstile.turn if options.takes_turns else nullcontext
 
+    @property
+    def num_runs(self) -> int:
+        """One: a run takes all of PyTorch's threads."""
+        return 1
+
     def run(self, feeds: Feeds) -> NDArray[np.float32]:
         """Run the package and return its only output, float32, in memory of its own.
 

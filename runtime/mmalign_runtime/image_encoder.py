@@ -52,8 +52,12 @@ class ImageEncoder:
         return np.empty(shape, np.float32) if self._memory is None else self._memory.empty(shape)
 
     def prepare(self, held: HeldImage, index: int, room: NDArray[np.float32]) -> None:
-        """Decode and preprocess one image into its room, (3, S, S), from any thread. Raises ItemError."""
+        """Decode and preprocess one image into its room, (3, S, S). Raises ItemError."""
         room[...] = self.preprocess(decode_held(held, self.spec, index=index))[0]
+
+    def prepare_beside_others(self, held: HeldImage, index: int, room: NDArray[np.float32]) -> None:
+        """Do the same in one of several threads that all prepare images. Raises ItemError."""
+        room[...] = self.preprocess.beside_others(decode_held(held, self.spec, index=index))[0]
 
     def vectors(self, prepared: Sequence[NDArray[np.float32]]) -> Vectors:
         """Return (B, D) for B prepared images, (1, 3, S, S) each."""
@@ -66,4 +70,4 @@ class ImageEncoder:
     def close(self) -> None:
         """Let go of the tower and the preprocessing graph."""
         self.session.close()
-        self.preprocess.session.close()
+        self.preprocess.close()

@@ -14,9 +14,9 @@ from mmalign_runtime.streaming import Vectors
 from mmalign_runtime.tokenizer import TextTokenizer, TokenBatch, TokenRow, check_text
 from mmalign_runtime.unit_vectors import UnitVectors
 
-# On a CPU what a run keeps of more tokens leaves the caches: measured on 2 cores, with the demo's tower and the
-# reference's (docs/decisions.md). Another device takes whole batches.
-_TOKEN_BUDGET = 512
+# On a CPU what a run keeps of more tokens leaves the caches, which runs that go on at once share: measured on 2 cores,
+# with the demo's tower and the reference's (docs/decisions.md). Another device takes whole batches.
+_TOKEN_BUDGET, _TOKEN_BUDGET_AT_ONCE = 512, 256
 
 
 class TextEncoder:
@@ -31,7 +31,9 @@ class TextEncoder:
         # Texts differ in length, so a batch seldom has the shape of the last one.
         varying = msgspec.structs.replace(options, reuse_memory_plan=False, cuda_graphs=False)
         self.session = open_session(bundle, "text", precision, files.input_names, varying)
-        self.token_budget = _TOKEN_BUDGET if options.provider == "cpu" else None
+        self.num_runs = self.session.num_runs
+        budget = _TOKEN_BUDGET if self.num_runs == 1 else _TOKEN_BUDGET_AT_ONCE
+        self.token_budget = budget if options.provider == "cpu" else None
 
     def check(self, text: str, index: int) -> None:
         """Raise ItemError when a text cannot be tokenized."""

@@ -1,13 +1,15 @@
 """Texts to vectors, in the caller's order: tokenized once a window, run by length in batches of a bounded cost.
 
 A tower's work grows with the longest text of its batch. Texts of like length share a batch, so that little of it is
-padding; how far a text may travel for that is bounded by the window.
+padding; how far a text may travel for that is bounded by the window. Where the engine gains by it, batches of a window
+run at once.
 Shapes: B batch, L tokens, D embedding.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
@@ -21,12 +23,14 @@ if TYPE_CHECKING:
 WINDOW_BATCHES = 16
 # Texts of more characters than this are not waited for: a window must not fill the memory.
 _WINDOW_CHARACTERS = 1_000_000
+_THREAD_NAME = "mmalign-texts"
 
 
 class TextStages(Protocol):
     """What becomes of texts, one stage after the other."""
 
     token_budget: int | None
+    num_runs: int
 
     def check(self, text: str, index: int) -> None:
         """Raise ItemError when a text cannot be tokenized."""
@@ -101,14 +105,32 @@ def _windows(texts: Iterable[str], batch_size: int) -> Iterator[list[tuple[int, 
 
 
 def _embed(rows: dict[int, TokenRow], stages: TextStages, batch_size: int) -> dict[int, Vectors]:
+    batches = _batches(rows, stages, batch_size)
+
+    def run(batch: Sequence[int]) -> Vectors:
+        return stages.tower(stages.batch([rows[index] for index in batch]))  # (B, D)
+
+    num_runs = min(stages.num_runs, len(batches))
+    if num_runs <= 1:
+        found = [run(batch) for batch in batches]
+    else:
+        with ThreadPoolExecutor(num_runs, _THREAD_NAME) as executor:
+            found = list(executor.map(run, batches))
     vectors: dict[int, Vectors] = {}
-    # Longest first: what the tower needs for it is then there for all others.
+    for batch, rows_of_vectors in zip(batches, found, strict=True):
+        vectors |= zip(batch, rows_of_vectors, strict=True)
+    return vectors
+
+
+def _batches(rows: dict[int, TokenRow], stages: TextStages, batch_size: int) -> list[list[int]]:
+    # Longest first: what the tower needs for it is then there for all others, and the last to end are short.
     order = sorted(rows, key=lambda index: -len(rows[index].ids))
+    batches = []
     while order:
         size = _affordable(rows[order[0]], stages, batch_size)
-        batch, order = order[:size], order[size:]
-        vectors |= zip(batch, stages.tower(stages.batch([rows[index] for index in batch])), strict=True)
-    return vectors
+        batches.append(order[:size])
+        order = order[size:]
+    return batches
 
 
 def _affordable(longest: TokenRow, stages: TextStages, batch_size: int) -> int:

@@ -1,5 +1,7 @@
 """The stream of texts, with stages that are told what to do: a text has as many tokens as characters, and one more."""
 
+import threading
+import time
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -17,8 +19,9 @@ ATOL = 1e-6  # another batch sums float32 in another order
 class FakeStages:
     """Stages that give each text its length as its vector, and remember what they were called with."""
 
-    def __init__(self, token_budget: int | None = None, fixed_length: int = 0) -> None:
+    def __init__(self, token_budget: int | None = None, fixed_length: int = 0, num_runs: int = 1) -> None:
         self.token_budget = token_budget
+        self.num_runs = num_runs
         self.fixed_length = fixed_length
         self.tokenized: list[int] = []
         self.batches: list[list[int]] = []
@@ -155,3 +158,49 @@ def test_a_real_towers_vectors_are_those_of_each_text_alone(embedder: Embedder) 
     alone = np.concatenate([embedder.encode_text([text]) for text in texts])
     for batch_size in (2, 32, 1000):
         np.testing.assert_allclose(embedder.encode_text(texts, batch_size=batch_size), alone, atol=ATOL)
+
+
+def test_batches_of_a_window_run_at_once_and_come_in_order(texts: list[str]) -> None:
+    stages = FakeStages(num_runs=3)
+    meet = threading.Barrier(3, timeout=10)
+    tower = stages.tower
+
+    def waiting(tokens: TokenBatch) -> Vectors:
+        meet.wait()  # breaks unless three are here together
+        return tower(tokens)
+
+    stages.tower = waiting  # type: ignore[method-assign]
+    results = run(stages, texts[:288], batch_size=32)  # nine batches: three times three
+    assert lengths_of(results) == [len(text) for text in texts[:288]]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("mmalign-texts")]
+
+
+def test_one_batch_runs_in_the_callers_thread(texts: list[str]) -> None:
+    stages = FakeStages(num_runs=2)
+    seen: list[int] = []
+    tower = stages.tower
+
+    def noting(tokens: TokenBatch) -> Vectors:
+        seen.append(threading.get_ident())
+        return tower(tokens)
+
+    stages.tower = noting  # type: ignore[method-assign]
+    run(stages, texts[:8], batch_size=32)
+    assert seen == [threading.get_ident()]
+
+
+def test_a_run_that_fails_ends_the_others_and_the_stream(texts: list[str]) -> None:
+    stages = FakeStages(num_runs=2)
+    started: list[int] = []
+
+    def failing(tokens: TokenBatch) -> Vectors:
+        started.append(len(tokens.input_ids))
+        if len(started) == 1:
+            raise RuntimeError("the engine gave up")
+        time.sleep(0.05)
+        return np.zeros((len(tokens.input_ids), 1), np.float32)
+
+    stages.tower = failing  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="gave up"):
+        run(stages, texts[:320], batch_size=32)
+    assert len(started) < 10  # of ten batches: those that waited were not begun

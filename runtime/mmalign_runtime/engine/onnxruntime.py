@@ -132,6 +132,11 @@ class OnnxSession:
         takes_turns = options.takes_turns and options.provider == "cpu"
         self._turn = options.pool.turnstile.turn if takes_turns else nullcontext
 
+    @property
+    def num_runs(self) -> int:
+        """As many as there are threads on the CPU, since no run keeps them all busy; one on a device."""
+        return self.options.pool.num_runs if self.options.provider == "cpu" else 1
+
     def run(self, feeds: Feeds) -> NDArray[np.float32]:
         """Run the graph and return its only output, float32.
 

@@ -109,6 +109,11 @@ class OpenVinoSession:
         self._loaded = Held(_Loaded(model, self._config), model.name)
         self._turn = options.pool.turnstile.turn if options.takes_turns else nullcontext
 
+    @property
+    def num_runs(self) -> int:
+        """One: there is one stream, which keeps all threads busy."""
+        return 1
+
     def run(self, feeds: Feeds) -> NDArray[np.float32]:
         """Run the model and return its only output, float32, in memory of its own.
 

@@ -79,6 +79,10 @@ class Session(Protocol):
     name: str
     options: SessionOptions
 
+    @property
+    def num_runs(self) -> int:
+        """How many runs at once take less time than one after the other."""
+
     def run(self, feeds: Feeds) -> NDArray[np.float32]:
         """Run the model and return its only output, float32, in memory that no later run touches.
 

@@ -138,7 +138,7 @@ def _decode(item: ImageItem, spec: ImageSpec, source: str) -> Pixels:
     with open_image(item, spec) as opened:
         plain = _plain_jpeg(opened, spec)
         if plain is None:
-            opened.image.load()
+            opened.load()
         turn = _UPRIGHT.get(_orientation(opened.image, source))
         if plain is not None and turn is None:
             return plain
@@ -149,7 +149,7 @@ def _decode(item: ImageItem, spec: ImageSpec, source: str) -> Pixels:
 def _plain_jpeg(opened: Opened, spec: ImageSpec) -> Pixels | None:
     """Return the pixels of a JPEG that Pillow is not needed for, as stored: not turned yet."""
     has_profile = spec.icc_profile == "to_srgb" and "icc_profile" in opened.image.info
-    return None if opened.jpeg is None or has_profile else decode_jpeg(opened.jpeg, opened.image)
+    return None if opened.jpeg is None or has_profile else decode_jpeg(opened.jpeg.raw, opened.image)
 
 
 def _orientation(image: Image.Image, source: str) -> int:

@@ -37,11 +37,24 @@ _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _BASE64 = re.compile(r"[A-Za-z0-9+/\s]{64,}={0,2}\s*")
 
 
+class Jpeg(msgspec.Struct, frozen=True):
+    """A JPEG's bytes as stored, and the stream that Pillow will read them from."""
+
+    raw: bytes
+    stream: io.BytesIO
+
+
 class Opened(msgspec.Struct, frozen=True):
-    """A picture whose header was read, and the bytes as stored where it is a JPEG."""
+    """A picture whose header was read, and its bytes where it is a JPEG."""
 
     image: Image.Image
-    jpeg: bytes | None = None
+    jpeg: Jpeg | None = None
+
+    def load(self) -> None:
+        """Have Pillow decode the picture. Raises Refusal where a JPEG is damaged in a way that Pillow passes over."""
+        if self.jpeg is not None:
+            unseal(self.jpeg.stream)
+        self.image.load()
 
 
 def hold(item: ImageItem, spec: ImageSpec) -> ImageItem:
@@ -163,9 +176,8 @@ def _open_jpeg(plugin: Plugin, stream: IO[bytes], spec: ImageSpec) -> Opened:
     in_memory = stream if isinstance(stream, io.BytesIO) else io.BytesIO(raw)
     image = plugin(in_memory)
     check_size(image.size, spec)
-    unseal(in_memory)
     reduce_scale(image, spec)
-    return Opened(image, raw)
+    return Opened(image, Jpeg(raw, in_memory))
 
 
 def _check_whole(image: ImageFile.ImageFile, image_format: ImageFormat, stream: IO[bytes]) -> None:

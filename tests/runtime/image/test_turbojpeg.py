@@ -111,6 +111,35 @@ def test_pillow_decides_what_is_damaged(taken: list[bool], monkeypatch: pytest.M
     assert not any(taken)
 
 
+def _damaged(raw: bytes, random: np.random.Generator) -> bytes:
+    """Return a JPEG cut, ended early, with a bit turned, a marker put in or bytes taken out of its scan."""
+    at = int(random.integers(raw.index(b"\xff\xda") + 12, len(raw)))
+    turned = raw[:at] + bytes([raw[at] ^ 1 << int(random.integers(8))]) + raw[at + 1 :]
+    marked = raw[:at] + bytes([0xFF, int(random.integers(1, 256))]) + raw[at:]
+    shorter = raw[:at] + raw[at + int(random.integers(1, 40)) :]
+    kinds = (raw[:at], raw[:at] + b"\xff\xd9", turned, marked, shorter)
+    return kinds[int(random.integers(len(kinds)))]
+
+
+@needs_simplejpeg
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 3}])
+def test_damage_is_judged_as_without_the_package(options: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    raw = saved(Image.fromarray(noise(30, 40)).resize((160, 120)), "JPEG", **options)
+    num_refused = 0
+    for _ in range(200):
+        damaged = _damaged(raw, random)
+        try:
+            expected = by_pillow(monkeypatch, damaged)
+        except ItemError:
+            num_refused += 1
+            with pytest.raises(ItemError, match="decode"):
+                decode_image(damaged, SPEC)
+        else:
+            np.testing.assert_array_equal(decode_image(damaged, SPEC), expected)
+    assert 20 < num_refused < 200  # both happen
+
+
 def test_without_the_package_pillow_decodes(monkeypatch: pytest.MonkeyPatch) -> None:
     raw = saved(Image.fromarray(noise(40, 30)), "JPEG")
     expected = decode_image(raw, SPEC)
