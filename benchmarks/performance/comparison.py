@@ -95,7 +95,9 @@ def _vectors(results: Results) -> str:
     return (
         "### Vectors\n\nThe lowest cosine, over all sets, with eager PyTorch after this project's decoding, "
         "preprocessing and tokenizing; then the lowest with the mean vector taken away, since towers with random "
-        f"weights (ResNet-50, BERT-base) give nearly one vector for everything:\n\n{table(['', *heads], rows)}"
+        "weights (ResNet-50, BERT-base) give nearly one vector for everything. int8 was calibrated on the demo's "
+        "drawings: EfficientNet-Lite0 clips these photographs, which is why ranges are to be taken from what will be "
+        f"served ([quantization.md](quantization.md)).\n\n{table(['', *heads], rows)}"
     )
 
 
