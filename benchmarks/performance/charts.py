@@ -26,7 +26,7 @@ from benchmarks.roofline.products import DType
 from benchmarks.roofline.results import Roofline, ceiling
 
 # Okabe and Ito's colours, told apart with every kind of colour vision. Ours are the dark ones.
-_OURS = ("#0072B2", "#003B5C", "#009E73")
+_OURS = ("#0072B2", "#003B5C", "#009E73", "#7A4FA3")
 _PEERS = ("#E69F00", "#F0C060", "#56B4E9", "#D55E00", "#E8906A", "#CC79A7", "#999999")
 _INK, _MUTED, _GRID = "#222222", "#6b6b6b", "#e4e4e4"
 _GROUP_WIDTH = 0.84
@@ -145,9 +145,9 @@ def _draw_bars(axes: Axes, results: Results, cases: list[Case]) -> None:
         for centre, (_, found) in zip(centres, having, strict=True):
             at = (centre, found.p90)
             text = number(found.p50)
-            axes.annotate(text, at, (0, 2), textcoords="offset points", ha="center", fontsize=6.5)
+            axes.annotate(text, at, (0, 3), textcoords="offset points", ha="center", fontsize=6.5, rotation=90)
     axes.set_xticks(range(len(cases)), [case.set_name for case in cases])
-    axes.margins(y=0.12)
+    axes.margins(y=0.16)
     _plain(axes)
 
 
