@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from benchmarks.growth.curves import measure
 from benchmarks.growth.results import Curves, Growth, read_curves, read_growth, write
+from benchmarks.performance.glance import glance
 from benchmarks.performance.markdown import number, table
 from benchmarks.performance.measured import RESULTS, Measured, read_measured
 from benchmarks.performance.report import CHARTS, DOCUMENT, draw_charts, page
@@ -47,6 +49,14 @@ def test_everyone_is_compared_with_each_of_ours(measured: Measured) -> None:
     for name in measured.against.ours:
         if any(name in case.seconds for case in measured.against.cases):
             assert f"Times as fast is **{measured.against.labels[name]}** as" in text
+
+
+def test_the_first_table_has_no_figure_of_what_was_not_measured(measured: Measured) -> None:
+    against = msgspec.structs.replace(measured.against, cases=[])
+    rows = glance(msgspec.structs.replace(measured, against=against)).splitlines()
+    compared = [row for row in rows if "against fastembed" in row and "first" not in row]
+    assert compared == ["| images, mixed, float32, against fastembed | 2 | — | — |"]
+    assert "—" not in glance(measured).splitlines()[3]  # int8 of both engines was
 
 
 def test_numbers_keep_three_digits() -> None:
