@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from mmalign.augment import ImageAugment
 from mmalign.data import Pair
+from mmalign.data.identity import image_identity, is_path_identity
 from mmalign.fingerprint import digest_state, digest_texts
 from mmalign.pairs import decode_pair
 from mmalign.preprocess import build_preprocess
@@ -77,7 +78,7 @@ class ImageFeatures:
         """Return what decides these features: the tower, the image spec and its graph, the images, and `variant`."""
         spec = msgspec.json.encode(self._spec, order="sorted")
         graph = build_preprocess(self._spec).SerializeToString(deterministic=True)
-        return ["image", self._state_digest, spec, graph, *variant, _digest_images(pairs)]
+        return ["image", self._state_digest, spec, graph, *variant, digest_texts(map(_content_key, pairs))]
 
     @functools.cached_property
     def _state_digest(self) -> str:
@@ -145,13 +146,10 @@ def _batches(num_items: int, batch_size: int) -> list[range]:
     return [range(start, min(start + batch_size, num_items)) for start in range(0, num_items, batch_size)]
 
 
-def _digest_images(pairs: Sequence[Pair]) -> str:
-    """Digest bytes by value; files by path, size and time: to read them all again would cost what the cache saves."""
-
-    def identity(pair: Pair) -> str | bytes:
-        if isinstance(pair.image, bytes):
-            return pair.image
-        status = pair.image.stat()
-        return f"{pair.image.resolve()}:{status.st_size}:{status.st_mtime_ns}"
-
-    return digest_texts(identity(pair) for pair in pairs)
+def _content_key(pair: Pair) -> str:
+    """Return what stands for an image's bytes; where only its path is known, with the file's size and time."""
+    identity = image_identity(pair)
+    if isinstance(pair.image, bytes) or not is_path_identity(identity):
+        return identity
+    status = pair.image.stat()
+    return f"{identity}:{status.st_size}:{status.st_mtime_ns}"

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mmalign.augment import ImageAugment
 from mmalign.data import Pair
+from mmalign.data.identity import image_identity
 from mmalign.pairs import decode_pair
 from mmalign.schedule import StepPlan
 from mmalign.seeds import Stream, seed_of
@@ -27,12 +28,15 @@ from mmalign_runtime.tokenizer import TextTokenizer
 
 
 class StepInputs(msgspec.Struct, frozen=True):
-    """One step's inputs: features (B, F) or pixel_values (B, 3, S, S); features (B, F) or ids and mask (B, L)."""
+    """One step's inputs: features (B, F) or pixel_values (B, 3, S, S); features (B, F) or ids and mask (B, L).
+
+    `keys` (B, 2) int64 number each pair's concept and image: pairs with an equal one are not negatives of each other.
+    """
 
     plan: StepPlan
     image: Tensor
     text: tuple[Tensor, ...]
-    concept_ids: Tensor
+    keys: Tensor
 
 
 class FailedStep(msgspec.Struct, frozen=True):
@@ -125,15 +129,15 @@ class Steps(Dataset["StepInputs | FailedStep"]):
         self._texts = texts
         self._num_captions = [len(pair.captions) for pair in pairs]
         self._first_caption = first_caption
-        ids: dict[str, int] = {}
-        self._concept_ids = torch.tensor([ids.setdefault(pair.concept, len(ids)) for pair in pairs])  # (N,)
+        numbered = (_numbered([pair.concept for pair in pairs]), _numbered([image_identity(pair) for pair in pairs]))
+        self._keys = torch.tensor(numbered).T  # (N, 2)
 
     def __getitem__(self, plan: StepPlan) -> StepInputs | FailedStep:
         """Return the inputs of one step."""
         captions = self._draw_captions(plan)
-        concept_ids = self._concept_ids[torch.tensor(plan.rows)]  # (B,)
+        keys = self._keys[torch.tensor(plan.rows)]  # (B, 2)
         try:
-            return StepInputs(plan, self._images.gather(plan), self._texts.gather(plan, captions), concept_ids)
+            return StepInputs(plan, self._images.gather(plan), self._texts.gather(plan, captions), keys)
         except ItemError as error:
             return FailedStep(error.index, error.source, error.stage, error.reason)
 
@@ -146,6 +150,11 @@ class Steps(Dataset["StepInputs | FailedStep"]):
             is_first = num_others == 0 or coin < self._first_caption
             captions.append(0 if is_first else 1 + int(position * num_others))
         return captions
+
+
+def _numbered(names: Sequence[str]) -> list[int]:
+    numbers: dict[str, int] = {}
+    return [numbers.setdefault(name, len(numbers)) for name in names]
 
 
 def load_steps(steps: Steps, plans: Iterable[StepPlan], num_workers: int) -> Iterator[StepInputs]:

@@ -1,8 +1,8 @@
 """The contrastive loss: symmetric InfoNCE (van den Oord et al. 2018) with several positives a row.
 
-Pairs that share a concept key are positives together, never negatives: each row's target is spread evenly over its
-positives, as in UniCL (Yang et al. 2022). With all keys different it is CLIP's loss.
-Shapes: B batch, D embedding.
+Pairs that share a key (a concept, an image) are positives together, never negatives: each row's target is spread evenly
+over its positives, as in UniCL (Yang et al. 2022). With all keys different it is CLIP's loss.
+Shapes: B batch, D embedding, K keys a pair.
 """
 
 from __future__ import annotations
@@ -11,16 +11,23 @@ import torch
 from torch import Tensor
 
 
-def contrastive_loss(image_embeds: Tensor, text_embeds: Tensor, scale: Tensor, concept_ids: Tensor) -> Tensor:
+def contrastive_loss(image_embeds: Tensor, text_embeds: Tensor, scale: Tensor, keys: Tensor) -> Tensor:
     """Return the scalar loss, float32, of B pairs.
 
-    `image_embeds` and `text_embeds` are (B, D) unit vectors, `scale` multiplies cosines, `concept_ids` (B,) int64 are
-    equal where pairs show the same thing. Computed in float32 whatever autocast says.
+    `image_embeds` and `text_embeds` are (B, D) unit vectors, `scale` multiplies cosines, and pairs show the same thing
+    where `keys`, (B,) or (B, K) int64, are equal in any column. Computed in float32 whatever autocast says.
     """
     with torch.autocast(device_type=image_embeds.device.type, enabled=False):
         logits = scale.float() * image_embeds.float() @ text_embeds.float().T  # (B, B)
-        positives = (concept_ids[:, None] == concept_ids[None, :]).float()  # (B, B)
+        positives = _share_a_key(keys.reshape(len(keys), -1)).float()  # (B, B)
         targets = positives / positives.sum(dim=1, keepdim=True)  # rows sum to 1; symmetric in its support
         image_to_text = -(targets * logits.log_softmax(dim=1)).sum(dim=1).mean()
         text_to_image = -(targets * logits.T.log_softmax(dim=1)).sum(dim=1).mean()
         return (image_to_text + text_to_image) / 2
+
+
+def _share_a_key(keys: Tensor) -> Tensor:
+    shared = torch.zeros(len(keys), len(keys), dtype=torch.bool, device=keys.device)  # (B, B)
+    for column in keys.T:  # one at a time: never more than a matrix
+        shared |= column[:, None] == column[None, :]
+    return shared

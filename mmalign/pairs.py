@@ -1,20 +1,31 @@
 """From the configuration's sources to pairs on their sides, each still knowing its source.
 
-Held-out sources lend nothing to training; of them only the validation and test concepts are evaluated.
+Held-out sources lend nothing to training; of them only the validation and test concepts are evaluated. Concepts that
+share an image are on one side, whatever sources they come from.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
 
 from mmalign.config import DataConfig
-from mmalign.data import DataSource, EmptySourceError, Pair, Splits, read_pairs, split_pairs
+from mmalign.data import (
+    DataSource,
+    EmptySourceError,
+    Pair,
+    Splits,
+    joined_concepts,
+    merge_pairs,
+    read_pairs,
+    split_pairs,
+)
+from mmalign.data.identity import image_identity
 from mmalign.errors import TrainingError
 from mmalign.fingerprint import digest_texts
 from mmalign.progress import track
@@ -38,28 +49,30 @@ class SourcePairs(msgspec.Struct, frozen=True):
 
 
 def load_sources(config: DataConfig, image: ImageSpec = _DEFAULT_SPEC) -> tuple[SourcePairs, ...]:
-    """Read every source, held-out ones last. Raises DataError naming source and line.
+    """Read every source, held-out ones last, one pair an image. Raises DataError naming source and line.
 
     With `on_error` "skip" images are decoded too, as `image` says, and those that are damaged left out.
     """
     listed = [(source, False) for source in config.sources] + [(source, True) for source in config.held_out]
     stems = Counter(Path(source.path).stem for source, _ in listed)
+    read = [_read(source, config, image) for source, _ in listed]
+    joined = joined_concepts(pair for pairs in read for pair in pairs)
+    _report_joined(joined)
+    _report_shared_numbers([source.path for source, _ in listed], read)
     loaded = []
-    for source, is_held_out in listed:
+    for (source, is_held_out), pairs in zip(listed, read, strict=True):
         stem = Path(source.path).stem
-        splits = split_pairs(_read(source, config, image), config.split)
+        splits = split_pairs(pairs, config.split, joined)
         loaded.append(SourcePairs(stem if stems[stem] == 1 else source.path, is_held_out, splits))
     return tuple(loaded)
 
 
 def load_splits(config: DataConfig, image: ImageSpec = _DEFAULT_SPEC) -> Splits:
-    """Return the pairs of all sources that are not held out. Raises TrainingError when there are too few to train."""
-    trained = [source.splits for source in load_sources(config, image) if not source.is_held_out]
-    splits = Splits(
-        train=tuple(pair for side in trained for pair in side.train),
-        val=tuple(pair for side in trained for pair in side.val),
-        test=tuple(pair for side in trained for pair in side.test),
-    )
+    """Return the pairs of all sources that are not held out, one an image.
+
+    Raises TrainingError when there are too few to train.
+    """
+    splits = merged_splits(load_sources(config, image))
     for name, pairs in (("train", splits.train), ("val", splits.val)):
         if len(pairs) < _LEAST_PAIRS:
             raise TrainingError(
@@ -69,13 +82,23 @@ def load_splits(config: DataConfig, image: ImageSpec = _DEFAULT_SPEC) -> Splits:
     return splits
 
 
+def merged_splits(sources: Sequence[SourcePairs]) -> Splits:
+    """Return the pairs of the sources that are not held out: an image that several of them name is one pair."""
+    sides = [source.splits for source in sources if not source.is_held_out]
+    return Splits(
+        train=merge_pairs(pair for side in sides for pair in side.train),
+        val=merge_pairs(pair for side in sides for pair in side.val),
+        test=merge_pairs(pair for side in sides for pair in side.test),
+    )
+
+
 def identify_pairs(splits: Splits) -> str:
-    """Return an id of the pairs that training depends on: which they are and what is said of them, in their order."""
+    """Return an id of the pairs that training depends on: which images they are and what is said of them, in order."""
     return digest_texts(
         text
         for name, side in (("train", splits.train), ("val", splits.val))
         for pair in side
-        for text in (name, str(pair.origin), pair.concept, *pair.captions)
+        for text in (name, image_identity(pair), pair.concept, *pair.captions)
     )
 
 
@@ -88,8 +111,37 @@ def decode_pair(pair: Pair, spec: ImageSpec, index: int) -> Pixels:
 
 
 def _read(source: DataSource, config: DataConfig, image: ImageSpec) -> Sequence[Pair]:
-    pairs = read_pairs(source, on_error=config.on_error).pairs
+    pairs = merge_pairs(read_pairs(source, on_error=config.on_error).pairs)
     return pairs if config.on_error == "raise" else _without_damaged(source, pairs, image)
+
+
+def _report_joined(joined: Mapping[str, str]) -> None:
+    sizes = Counter(joined.values())
+    num_joined = sum(size for size in sizes.values() if size > 1)
+    if num_joined:
+        (largest, size), *_ = sizes.most_common(1)
+        logger.warning(
+            "%d of %d concepts share images with others, so they are on one side; the most together are %d, with %r",
+            *(num_joined, len(joined), size, largest),
+        )
+
+
+def _report_shared_numbers(names: Sequence[str], read: Sequence[Sequence[Pair]]) -> None:
+    """Warn of sources whose concepts look like numbers of their own rows: equal ones would be the same concept."""
+    numbered: dict[str, set[str]] = {}
+    for name, pairs in zip(names, read, strict=True):
+        concepts = {pair.concept for pair in pairs}
+        if not all(concept.isdecimal() for concept in concepts):
+            continue
+        for other, known in numbered.items():
+            if shared := concepts & known:
+                logger.warning(
+                    "%s and %s have %d concepts in common, all of them whole numbers, and equal ones are taken for the "
+                    "same concept. If they number rows or images, leave concept_column out: rows of one image belong "
+                    "together anyway",
+                    *(other, name, len(shared)),
+                )
+        numbered[name] = concepts
 
 
 def _without_damaged(source: DataSource, pairs: Sequence[Pair], spec: ImageSpec) -> Sequence[Pair]:

@@ -1,7 +1,7 @@
-"""A set of images and captions to search in, and which of them belong together.
+"""A set of distinct images and distinct captions to search in, and which of them belong together.
 
-Several captions an image and several images a caption are all right answers; a text that two concepts share is one
-candidate that is right for both. Shapes: N images, M captions.
+An image that several rows name is one candidate, and so is a text that several images have: it is right for all.
+Shapes: N images, M captions.
 """
 
 from __future__ import annotations
@@ -10,33 +10,42 @@ from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
-import torch
-from torch import Tensor
 
-from mmalign.data import Pair
+from mmalign.data import Pair, merge_pairs
+from mmalign.data.identity import image_identity
+from mmalign.retrieval import Relevance
 
 Captions = Literal["first", "all"]
 
 
 class Pool(msgspec.Struct, frozen=True):
-    """Images, distinct captions, and `relevant` (N, M) bool: caption m was given to the concept of image n."""
+    """N images, each by the first pair that has it, and M captions.
+
+    `relevant` says that a caption was given to a concept of an image; `groups` are the classes of each image.
+    """
 
     pairs: tuple[Pair, ...]
     texts: tuple[str, ...]
-    relevant: Tensor
+    relevant: Relevance
+    groups: tuple[frozenset[str], ...]
 
 
 def build_pool(pairs: Sequence[Pair], captions: Captions) -> Pool:
-    """Return the pool of some pairs, with each pair's first caption or all of them."""
-    concepts_of_text: dict[str, set[str]] = {}
-    for pair in pairs:
+    """Return the pool of some pairs, with each image's first caption or all of them."""
+    numbers: dict[str, int] = {}
+    images: dict[str, list[Pair]] = {}
+    concepts_of_text: dict[str, set[int]] = {}
+    for pair in merge_pairs(pairs):
+        images.setdefault(image_identity(pair), []).append(pair)
+        concept = numbers.setdefault(pair.concept, len(numbers))
         for caption in pair.captions[:1] if captions == "first" else pair.captions:
-            concepts_of_text.setdefault(caption, set()).add(pair.concept)
-    columns: dict[str, list[int]] = {}
-    for column, concepts in enumerate(concepts_of_text.values()):
-        for concept in concepts:
-            columns.setdefault(concept, []).append(column)
-    relevant = torch.zeros(len(pairs), len(concepts_of_text), dtype=torch.bool)  # (N, M)
-    for row, pair in enumerate(pairs):
-        relevant[row, columns[pair.concept]] = True
-    return Pool(tuple(pairs), tuple(concepts_of_text), relevant)
+            concepts_of_text.setdefault(caption, set()).add(concept)
+    return Pool(
+        pairs=tuple(same[0] for same in images.values()),
+        texts=tuple(concepts_of_text),
+        relevant=Relevance(
+            [tuple(sorted({numbers[pair.concept] for pair in same})) for same in images.values()],
+            [tuple(sorted(concepts)) for concepts in concepts_of_text.values()],
+        ),
+        groups=tuple(frozenset(pair.group for pair in same if pair.group is not None) for same in images.values()),
+    )

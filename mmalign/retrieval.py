@@ -1,19 +1,23 @@
-"""Retrieval metrics that count several right answers a query correctly.
+"""Retrieval metrics that count several right answers a query correctly, in memory that does not grow with Q x C.
 
-Shapes: Q queries, C candidates.
+Shapes: Q queries, C candidates, R rows of a chunk, D embedding.
 """
 
 from __future__ import annotations
 
-import bisect
 import math
+from collections.abc import Sequence
 
 import msgspec
 import torch
 from torch import Tensor
 
 RECALL_AT = (1, 5, 10)
+# Two cosines of float32 vectors that differ by less may be the same number: sums of products of 256 to 1024 components,
+# taken in another order, were seen to differ by up to 4e-7. A tie must not be broken by where a candidate stands.
+TIE = 1e-6
 _HALF = 0.5 - 1e-12  # one half, less what rounding takes off a product of many factors
+_CHUNK_CELLS = 1 << 22  # scores held at a time: 16 MB, and 32 MB of what is made of them
 
 
 class Recall(msgspec.Struct, frozen=True):
@@ -33,41 +37,104 @@ class Recall(msgspec.Struct, frozen=True):
         return sum(self.shares()) / len(RECALL_AT)
 
 
-def recall(similarity: Tensor, relevant: Tensor) -> Recall:
-    """Return the recall of `similarity` (Q, C), higher is nearer, given `relevant` (Q, C) bool.
+class Relevance:
+    """Which candidates are right for which queries: those that share a label with them.
 
-    A query's rank is that of its best right answer, counted from 1; equal scores rank behind wrong answers, so that a
-    constant embedding earns nothing. Raises ValueError when a query has no right answer at all, or a score is NaN: it
-    compares as false with everything, and would rank first.
+    Held as labels, one tuple of numbers an item, and not as a (Q, C) matrix.
     """
+
+    def __init__(self, query_labels: Sequence[tuple[int, ...]], candidate_labels: Sequence[tuple[int, ...]]) -> None:
+        self.query_labels = query_labels
+        self.candidate_labels = candidate_labels
+        columns: dict[int, list[int]] = {}
+        for column, labels in enumerate(candidate_labels):
+            for label in labels:
+                columns.setdefault(label, []).append(column)
+        self._columns = {label: torch.tensor(found) for label, found in columns.items()}
+
+    def reversed(self) -> Relevance:
+        """Return the same of the candidates as queries."""
+        return Relevance(self.candidate_labels, self.query_labels)
+
+    def mask(self, rows: range) -> Tensor:
+        """Return (R, C) bool for some of the queries: whether a candidate is right."""
+        mask = torch.zeros(len(rows), len(self.candidate_labels), dtype=torch.bool)
+        for at, row in enumerate(rows):
+            for columns in self._columns_of(row):
+                mask[at, columns] = True
+        return mask
+
+    def num_right(self) -> list[int]:
+        """Return for each query how many candidates are right."""
+        return [_num_distinct(self._columns_of(row)) for row in range(len(self.query_labels))]
+
+    def _columns_of(self, row: int) -> list[Tensor]:
+        return [self._columns[label] for label in self.query_labels[row] if label in self._columns]
+
+
+def _num_distinct(parts: list[Tensor]) -> int:
+    return sum(map(len, parts)) if len(parts) <= 1 else torch.unique(torch.cat(parts)).numel()
+
+
+def recall(queries: Tensor, candidates: Tensor, relevant: Relevance) -> Recall:
+    """Return the recall of `queries` (Q, D) among `candidates` (C, D), unit vectors; the highest cosine is nearest.
+
+    Raises as `best_ranks` does.
+    """
+    ranks = best_ranks(queries, candidates, relevant)
+    return _from_shares([float((ranks <= k).double().mean()) for k in RECALL_AT], _median(ranks))
+
+
+def recall_both_ways(images: Tensor, texts: Tensor, relevant: Relevance) -> tuple[Recall, Recall]:
+    """Return recall from image to text and from text to image, of unit vectors (N, D) and (M, D). Raises likewise."""
+    return recall(images, texts, relevant), recall(texts, images, relevant.reversed())
+
+
+def best_ranks(queries: Tensor, candidates: Tensor, relevant: Relevance) -> Tensor:
+    """Return each query's rank, (Q,) float64 on the CPU: that of its best right answer, counted from 1.
+
+    Scores within TIE of it rank behind wrong answers, so that a constant embedding earns nothing. Raises ValueError
+    when a query has no right answer at all, or a score is NaN: it compares as false with everything, and would rank
+    first.
+    """
+    num_rows = max(1, _CHUNK_CELLS // max(1, len(candidates)))
+    parts = [torch.empty(0, dtype=torch.float64)]
+    for start in range(0, len(queries), num_rows):
+        rows = range(start, min(start + num_rows, len(queries)))
+        similarity = queries[start : rows.stop] @ candidates.T  # (R, C)
+        parts.append(_ranks(similarity, relevant.mask(rows).to(similarity.device)))
+    return torch.cat(parts)  # (Q,)
+
+
+def _ranks(similarity: Tensor, relevant: Tensor) -> Tensor:
     if not bool(relevant.any(dim=1).all()):
         raise ValueError("a query has no right answer among the candidates, so its recall is not defined.")
     if bool(similarity.isnan().any()):
         raise ValueError("a score is NaN, so its rank is not defined. Look for NaN in the embeddings.")
-    best = similarity.masked_fill(~relevant, -math.inf).amax(dim=1, keepdim=True)  # (Q, 1)
-    ahead = ((similarity >= best) & ~relevant).sum(dim=1)  # (Q,)
-    ranks = (ahead + 1).double()
-    return _from_shares([float((ranks <= k).double().mean()) for k in RECALL_AT], _median(ranks))
+    best = similarity.masked_fill(~relevant, -math.inf).amax(dim=1, keepdim=True)  # (R, 1)
+    ahead = ((similarity >= best - TIE) & ~relevant).sum(dim=1)  # (R,)
+    return (ahead + 1).double().cpu()
 
 
-def chance_recall(relevant: Tensor) -> Recall:
+def chance_recall(relevant: Relevance) -> Recall:
     """Return what random ranking is expected to give: hypergeometric, averaged over queries; the rank is its median."""
-    num_candidates = relevant.shape[1]
-    counts: list[int] = relevant.sum(dim=1).tolist()  # (Q,)
-    by_count = {count: _chance_by_rank(num_candidates, count) for count in set(counts)}
-    at_k = [[by_count[count][min(k, num_candidates) - 1] for k in RECALL_AT] for count in counts]
-    medians = [bisect.bisect_left(by_count[count], _HALF) + 1 for count in counts]
-    shares = torch.tensor(at_k, dtype=torch.float64).mean(dim=0)  # (3,)
-    return _from_shares(shares.tolist(), _median(torch.tensor(medians, dtype=torch.float64)))
+    counts = relevant.num_right()
+    chance = {count: _chance(len(relevant.candidate_labels), count) for count in set(counts)}
+    shares = torch.tensor([chance[count][0] for count in counts], dtype=torch.float64).mean(dim=0)  # (3,)
+    medians = torch.tensor([chance[count][1] for count in counts], dtype=torch.float64)
+    return _from_shares(shares.tolist(), _median(medians))
 
 
-def _chance_by_rank(num_candidates: int, num_right: int) -> list[float]:
-    """Return the probability that a random order has shown a right answer by rank 1, 2, ... `num_candidates`."""
-    missed, found = 1.0, []
-    for rank in range(1, num_candidates + 1):
+def _chance(num_candidates: int, num_right: int) -> tuple[list[float], int]:
+    """Return the probabilities that a random order shows a right answer by rank 1, 5 and 10, and the median rank."""
+    missed, found, median = 1.0, [0.0], 0
+    while len(found) <= min(max(RECALL_AT), num_candidates) or not median:
+        rank = len(found)
         missed *= max(0, num_candidates - num_right - rank + 1) / (num_candidates - rank + 1)
         found.append(1 - missed)
-    return found
+        if not median and found[-1] >= _HALF:
+            median = rank
+    return [found[min(k, num_candidates)] for k in RECALL_AT], median
 
 
 def _from_shares(shares: list[float], median_rank: float) -> Recall:

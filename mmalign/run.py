@@ -5,11 +5,13 @@ run/tokenizer.json         run/text_encoder.json (its architecture)      run/ima
 run/frozen.safetensors     weights that do not learn, written once
 run/last.safetensors       weights that learn, optimizer, step           run/best.safetensors   weights that learn
 run/metrics.csv            one line a step
+run/trained_images.txt     the identity of every image trained on, one a line
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +21,8 @@ import transformers
 from tokenizers import Tokenizer
 
 from mmalign.config import Config, dump_config, load_dumped
+from mmalign.data import Pair
+from mmalign.data.identity import image_identity
 from mmalign.errors import CheckpointError
 from mmalign.model import DualEncoder, freeze
 from mmalign.preprocess import write_preprocess
@@ -41,8 +45,16 @@ from mmalign_runtime.tokenizer import TextTokenizer
 
 Checkpoint = Literal["best", "last"]
 
+_TRAINED_IMAGES = "trained_images.txt"
 # What an earlier start in the same folder may have left: gone before the new run's first file is written.
-_OF_ONE_START = ("config.toml", "best.safetensors", "metrics.csv", "evaluation.json", "bad_batch.txt")
+_OF_ONE_START = (
+    "config.toml",
+    "best.safetensors",
+    "metrics.csv",
+    "evaluation.json",
+    "bad_batch.txt",
+    _TRAINED_IMAGES,
+)
 # What says where an architecture came from, a folder of this machine perhaps, and not what it is.
 _ORIGIN_KEYS = ("_name_or_path", "transformers_version")
 
@@ -79,6 +91,21 @@ class Run(msgspec.Struct, frozen=True):
     def preprocessor(self) -> Preprocessor:
         """Return the run's preprocessing graph, loaded."""
         return Preprocessor(self.folder.existing("image_preprocess.onnx"), thread_pool(available_threads()))
+
+
+def write_trained_images(folder: RunFolder, pairs: Sequence[Pair]) -> None:
+    """Write down which images a run learns from, so that an evaluation can tell whether it asks about any of them."""
+    with replacing(folder.file(_TRAINED_IMAGES)) as temporary:
+        lines = (f"{image_identity(pair)}\n" for pair in pairs)
+        temporary.write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
+
+
+def read_trained_images(folder: RunFolder) -> frozenset[str] | None:
+    """Return the identities of the images a run learned from; None for a run of a version that did not keep them."""
+    path = folder.file(_TRAINED_IMAGES)
+    if not path.is_file():
+        return None
+    return frozenset(path.read_text(encoding="utf-8", errors="surrogateescape").splitlines())
 
 
 def initial_model(config: Config) -> DualEncoder:

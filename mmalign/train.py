@@ -23,7 +23,7 @@ from mmalign.inputs import StepInputs, Steps, load_steps
 from mmalign.metrics import MetricsLog, MetricsRow
 from mmalign.pairs import identify_pairs, load_splits
 from mmalign.progress import track
-from mmalign.run import Run, RunFolder, check_free, create_run, load_run
+from mmalign.run import Run, RunFolder, check_free, create_run, load_run, write_trained_images
 from mmalign.schedule import Schedule, plan_steps
 from mmalign.towers import Towers
 from mmalign.trainer import Trainer
@@ -55,6 +55,7 @@ def train(config: Config, run_dir: Path, *, resume: bool = False) -> TrainResult
     remove_leftovers(run_dir)  # of a run that was killed while it wrote a checkpoint
     splits = load_splits(config.data, config.image)
     run = _open_run(config, run_dir, resume=resume)
+    write_trained_images(run.folder, splits.train)
     num_pairs, batch_size = len(splits.train), min(config.train.batch_size, len(splits.train))
     schedule = Schedule(num_pairs, batch_size, config.train.epochs, config.optim.accumulate)
     trainer = Trainer(run.model.to(device), config, schedule)

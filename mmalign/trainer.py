@@ -55,7 +55,7 @@ class Trainer:
         with self._autocast():
             image_embeds, text_embeds = self._embed_image(inputs.image), self._embed_text(inputs.text)  # (B, D)
             scale = self.model.scale()
-            loss = contrastive_loss(image_embeds, text_embeds, scale, inputs.concept_ids.to(self.device))
+            loss = contrastive_loss(image_embeds, text_embeds, scale, inputs.keys.to(self.device))
         if not math.isfinite(loss.item()):
             raise NonFiniteError(
                 "the loss", plan.step + 1, _not_finite(plan.rows, image_embeds, text_embeds) or plan.rows

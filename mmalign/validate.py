@@ -16,7 +16,7 @@ from mmalign.errors import TrainingError
 from mmalign.metrics import Validation
 from mmalign.model import DualEncoder
 from mmalign.pool import build_pool
-from mmalign.retrieval import recall
+from mmalign.retrieval import recall_both_ways
 from mmalign.towers import Towers
 
 
@@ -40,14 +40,12 @@ class Validator:
         with torch.inference_mode():
             image_embeds = model.project_image(images.to(device))  # (N, D)
             text_embeds = model.project_text(texts.to(device))  # (M, D)
-            similarity = (image_embeds @ text_embeds.T).cpu()  # (N, M)
-        if not bool(similarity.isfinite().all()):
+        if not bool(image_embeds.isfinite().all() and text_embeds.isfinite().all()):
             raise TrainingError(
                 "vectors of validation pairs are not finite, so the model is not saved. Lower the learning rates in "
                 "optim, or look for images and captions that are out of the ordinary."
             )
-        to_text = recall(similarity, self._pool.relevant)
-        to_image = recall(similarity.T, self._pool.relevant.T)
+        to_text, to_image = recall_both_ways(image_embeds, text_embeds, self._pool.relevant)
         return Validation(to_text.at_1, to_image.at_1, (to_text.mean() + to_image.mean()) / 2)
 
     def _images(self) -> Tensor:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 from torch.nn import functional
+
+from mmalign.retrieval import Relevance, best_ranks
 
 
 def class_prompts(classes: Sequence[str], templates: Sequence[str]) -> list[str]:
@@ -24,15 +25,15 @@ def class_vectors(prompt_embeds: Tensor, num_classes: int) -> Tensor:
     return functional.normalize(means, dim=-1)
 
 
-def zero_shot_accuracy(images: Tensor, weights: Tensor, groups: Sequence[str | None], classes: Sequence[str]) -> float:
-    """Return the share of labelled images (N, D), 0..1, whose nearest class vector (C, D) is their own's.
+def zero_shot_accuracy(
+    images: Tensor, weights: Tensor, groups: Sequence[frozenset[str]], classes: Sequence[str]
+) -> float:
+    """Return the share of labelled images (N, D), 0..1, whose nearest class vector (C, D) is one of their own.
 
-    Images without a group are left out; a class that ties with another does not count as nearest.
+    Images without a class are left out; a class that ties with a wrong one does not count as nearest.
     """
     position = {name: at for at, name in enumerate(classes)}
-    rows = [row for row, group in enumerate(groups) if group is not None]
-    labels = torch.tensor([position[group] for group in groups if group is not None])
-    scores = images[rows] @ weights.T  # (N, C)
-    own = scores.gather(1, labels[:, None])  # (N, 1)
-    is_nearest = (scores >= own).sum(dim=1) == 1  # (N,): its own alone
-    return float(is_nearest.double().mean())
+    rows = [row for row, own in enumerate(groups) if own]
+    labels = [tuple(position[name] for name in groups[row]) for row in rows]
+    ranks = best_ranks(images[rows], weights, Relevance(labels, [(at,) for at in range(len(classes))]))  # (N,)
+    return float((ranks == 1).double().mean())

@@ -14,10 +14,11 @@ from mmalign.data.errors import (
     SourceFormatError,
     SourceNotFoundError,
 )
+from mmalign.data.merge import merge_pairs
 from mmalign.data.pair import Origin, Pair, PairSet, RejectedRow
 from mmalign.data.read import iter_pairs, read_pairs
 from mmalign.data.source import DataSource
-from mmalign.data.split import SplitConfig, Splits, split_of, split_pairs
+from mmalign.data.split import SplitConfig, Splits, joined_concepts, split_of, split_pairs
 
 __all__ = [
     "ColumnError",
@@ -36,6 +37,8 @@ __all__ = [
     "SplitConfig",
     "Splits",
     "iter_pairs",
+    "joined_concepts",
+    "merge_pairs",
     "read_pairs",
     "split_of",
     "split_pairs",

@@ -4,18 +4,20 @@ Formats differ in where the cells lie. What a cell may hold, and what is said of
 else, is decided here.
 """
 
-import hashlib
 import os
 import reprlib
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
+from mmalign.data.identity import hash_image, path_identity
 from mmalign.data.pair import Origin, Pair, RejectedRow
 from mmalign.data.source import SourceFiles
 
 SHOWN_CHARACTERS = 80  # of a cell that an error quotes: enough to search for, short enough for one line
-CONCEPT_HASH_BYTES = 16  # 128 bits: no collision among 1e9 images to one part in 1e20
+
+HashImage = Callable[[Path | bytes], str]
 
 _quote = reprlib.Repr()
 _quote.maxstring = _quote.maxother = SHOWN_CHARACTERS
@@ -39,15 +41,15 @@ class _BadCellError(Exception):
     """Why a row is rejected; never leaves this module."""
 
 
-def to_pair(cells: Cells, files: SourceFiles) -> Pair | RejectedRow:
-    """Build the pair of a row, or say why there is none."""
+def to_pair(cells: Cells, files: SourceFiles, hash_of: HashImage = hash_image) -> Pair | RejectedRow:
+    """Build the pair of a row, or say why there is none. `hash_of` hashes an image; it may remember files."""
     try:
-        return _build_pair(cells, files)
+        return _build_pair(cells, files, hash_of)
     except _BadCellError as bad:
         return RejectedRow(cells.origin, str(bad))
 
 
-def _build_pair(cells: Cells, files: SourceFiles) -> Pair:
+def _build_pair(cells: Cells, files: SourceFiles, hash_of: HashImage) -> Pair:
     source = files.source
     image_dir = Path(source.image_root) if source.image_root is not None else cells.origin.source_path.parent
     image = _image(cells.image, image_dir)
@@ -56,14 +58,11 @@ def _build_pair(cells: Cells, files: SourceFiles) -> Pair:
     captions = tuple(caption for cell in cells.captions for caption in _captions(cell))
     if not captions:
         raise _BadCellError("no caption: every caption is null or blank; expected one or more texts")
-    concept = _label(cells.concept, "concept")
-    if concept is None:
-        if source.concept_column is not None:
-            raise _BadCellError(
-                f"no concept: {source.concept_column!r} is null or blank; expected text or a whole number"
-            )
-        concept = _image_concept(image, files)
-    return Pair(image, captions, concept, cells.origin, _label(cells.group, "group"))
+    concept, group = _label(cells.concept, "concept"), _label(cells.group, "group")
+    if concept is None and source.concept_column is not None:
+        raise _BadCellError(f"no concept: {source.concept_column!r} is null or blank; expected text or a whole number")
+    image_id = _identity(image, source.check_images, hash_of)
+    return Pair(image, captions, concept or image_id, cells.origin, group, image_id)
 
 
 def _image(cell: object, image_dir: Path) -> Path | bytes:
@@ -104,12 +103,14 @@ def _label(cell: object, name: str) -> str | None:
     return None if cell is None else str(cell).strip() or None
 
 
-def _image_concept(image: Path | bytes, files: SourceFiles) -> str:
-    """Name an image by its bytes, or by its path from the source: moving the data set changes no name."""
-    if isinstance(image, bytes):
-        return hashlib.blake2b(image, digest_size=CONCEPT_HASH_BYTES).hexdigest()
-    root = files.source.image_root if files.source.image_root is not None else files.base_dir
-    return Path(os.path.relpath(image, root)).as_posix()
+def _identity(image: Path | bytes, is_read: bool, hash_of: HashImage) -> str:
+    if isinstance(image, Path) and not is_read:
+        return path_identity(image)
+    try:
+        return hash_of(image)
+    except OSError as error:
+        reason = f"the image file {_quote.repr(str(image))} cannot be read: {error.strerror or error}"
+        raise _BadCellError(f"{reason}; expected a readable file") from error
 
 
 def _shown(cell: object) -> str:

@@ -1,4 +1,4 @@
-"""COCO captions files: one JSON with `images` and `annotations`; the id of an image is its concept.
+"""COCO captions files: one JSON with `images` and `annotations`. Ids of images join the two and mean nothing elsewhere.
 
 The file holds names, not pixels; COCO keeps the images in another folder, which `image_root` names.
 """
@@ -81,4 +81,4 @@ def _row(path: Path, image: _Image, captions: list[str]) -> Cells | RejectedRow:
     if not captions:
         reason = "no caption: no annotation names this image, or an earlier image has its id"
         return RejectedRow(origin, f"{reason}; expected unique ids, each with one or more annotations")
-    return Cells(origin, image.file_name, tuple(captions), concept=image.id)
+    return Cells(origin, image.file_name, tuple(captions))

@@ -30,8 +30,9 @@ class Pair(msgspec.Struct, frozen=True):
     """One image with the texts that describe it.
 
     `image` is a path or the encoded bytes; `captions` has one or more texts, stripped and not empty. Pairs of
-    one `concept` show the same thing: they are never split apart, and are no negatives of each other. `group`
-    is the class name for zero-shot evaluation.
+    one `concept` show the same thing: they are never split apart, and are not negatives of each other. `group`
+    is the class name for zero-shot evaluation. Readers set `image_id`, the same for the same image: see
+    `mmalign.data.identity`.
     """
 
     image: Path | bytes
@@ -39,6 +40,7 @@ class Pair(msgspec.Struct, frozen=True):
     concept: str
     origin: Origin
     group: str | None = None
+    image_id: str = ""
 
 
 class RejectedRow(msgspec.Struct, frozen=True):

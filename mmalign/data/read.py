@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
-from mmalign.data.cells import Cells, to_pair
+from mmalign.data.cells import Cells, HashImage, to_pair
 from mmalign.data.coco import read_coco
 from mmalign.data.delimited import read_csv, read_tsv
 from mmalign.data.errors import DataConfigError, EmptySourceError, RowError, SourceError
 from mmalign.data.folder import read_folder
+from mmalign.data.identity import hash_image
 from mmalign.data.jsonl import read_jsonl
 from mmalign.data.pair import Pair, PairSet, RejectedRow
 from mmalign.data.parquet import read_parquet
@@ -45,11 +46,12 @@ def iter_pairs(source: DataSource) -> Iterator[Pair | RejectedRow]:
 
 def _rows(files: SourceFiles) -> Iterator[Pair | RejectedRow]:
     is_empty = True
+    hash_of = _remembering({})
     for path in files.paths:
         try:
             for row in READERS[files.format](path, files.source):
                 is_empty = False
-                yield to_pair(row, files) if isinstance(row, Cells) else row
+                yield to_pair(row, files, hash_of) if isinstance(row, Cells) else row
         except OSError as error:
             advice = "Expected a readable file or folder; check its permissions and its disk"
             raise SourceError(f"{path} cannot be read ({error}). {advice}") from error
@@ -58,6 +60,17 @@ def _rows(files: SourceFiles) -> Iterator[Pair | RejectedRow]:
             f"{files.source.path}, read as {files.format}, holds nothing; expected one or more pairs. "
             "Check path, set format if it is something else, or give a pattern for files in nested folders"
         )
+
+
+def _remembering(hashes: dict[Path, str]) -> HashImage:
+    def hash_of(image: Path | bytes) -> str:
+        if isinstance(image, bytes):
+            return hash_image(image)
+        if image not in hashes:  # tables with a row a caption name each file several times
+            hashes[image] = hash_image(image)
+        return hashes[image]
+
+    return hash_of
 
 
 def read_pairs(source: DataSource, *, on_error: Literal["raise", "skip"] = "raise") -> PairSet:

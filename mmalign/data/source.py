@@ -39,10 +39,11 @@ class DataSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `path` is a file, a folder or a glob pattern; with `format = "auto"` the suffix decides. Each of
     `caption_columns` holds a text or a list of texts, all captions of the row. `concept_column` groups the
-    rows that show the same thing, by default those with one image; `group_column` is a class name. Relative
-    image paths start at `image_root`, by default the folder of the file that names them; `path` and
-    `image_root` themselves start at the working directory. `check_images = false` leaves out the look whether
-    each image file exists. In shards the columns are the fields of the `.json` members.
+    rows that show the same thing, of all sources: a name means one concept wherever it stands. By default rows
+    with the same image, byte for byte, are one concept. `group_column` is a class name. Relative image paths
+    start at `image_root`, by default the folder of the file that names them; `path` and `image_root` themselves
+    start at the working directory. `check_images = false` leaves out the look at each image file, and images are
+    told apart by their paths, not by their bytes. In shards the columns are the fields of the `.json` members.
     """
 
     path: str
@@ -67,15 +68,11 @@ class DataSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SourceFiles(msgspec.Struct, frozen=True):
-    """The files of a source in reading order, all of one format.
-
-    `base_dir` is the deepest folder that `path` fixes; concepts made from image paths are relative to it.
-    """
+    """The files of a source in reading order, all of one format."""
 
     source: DataSource
     format: Format
     paths: tuple[Path, ...]
-    base_dir: Path
 
 
 def find_files(source: DataSource) -> SourceFiles:
@@ -85,7 +82,7 @@ def find_files(source: DataSource) -> SourceFiles:
     """
     path = Path(source.path)
     if path.is_file():
-        files = SourceFiles(source, _single_format(source, [path]), (path,), path.parent)
+        files = SourceFiles(source, _single_format(source, [path]), (path,))
     elif path.is_dir():
         files = _files_of_folder(source, path)
     else:
@@ -100,13 +97,13 @@ def _files_of_folder(source: DataSource, folder: Path) -> SourceFiles:
     visible = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     paths = [path for path in visible if _is_wanted(path, source.format)]
     if paths:
-        return SourceFiles(source, _single_format(source, paths), tuple(paths), folder)
+        return SourceFiles(source, _single_format(source, paths), tuple(paths))
     if source.format not in ("auto", "folder"):
         raise SourceNotFoundError(
             f"the folder {folder} holds no {source.format} file; expected one right inside it. "
             'For nested files give a pattern, such as "data/**/*.parquet"'
         )
-    return SourceFiles(source, "folder", (folder,), folder)
+    return SourceFiles(source, "folder", (folder,))
 
 
 def _is_wanted(path: Path, wanted: str) -> bool:
@@ -125,13 +122,7 @@ def _files_of_pattern(source: DataSource) -> SourceFiles:
             f"path = {source.path!r} names no file or folder and matches none as a pattern (seen from "
             f"{Path.cwd()}). Expected a file, a folder, or a pattern of * ? [] **; braces are not expanded"
         )
-    return SourceFiles(source, _single_format(source, paths), tuple(paths), _fixed_dir(source.path))
-
-
-def _fixed_dir(pattern: str) -> Path:
-    parts = Path(pattern).parts
-    num_fixed = next(at for at, part in enumerate(parts) if glob.has_magic(part))
-    return Path(*parts[:num_fixed])
+    return SourceFiles(source, _single_format(source, paths), tuple(paths))
 
 
 def _single_format(source: DataSource, paths: list[Path]) -> Format:

@@ -1,17 +1,19 @@
 """Splits into train, validation and test by concept, not by row.
 
 Rows that show the same thing (two captions of an image, two drawings of an emoji) are on one side, so that a
-score on the test part says something about things never seen. The side depends on the concept and the seed
-alone: adding rows, reordering them or another machine moves none. Python's `hash` would, in every process.
+score on the test part says something about things never seen. Concepts that share an image are on one side too.
+The side depends on the concept and the seed alone: reordering rows or another machine moves none, and a new row
+only where it joins two concepts. Python's `hash` would, in every process.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import msgspec
 
 from mmalign.data.errors import DataConfigError
+from mmalign.data.identity import image_identity
 from mmalign.data.pair import Pair
 
 Split = Literal["train", "val", "test"]
@@ -58,9 +60,34 @@ def split_of(concept: str, config: SplitConfig) -> Split:
     return "val" if position >= 1 - config.val else "train"
 
 
-def split_pairs(pairs: Iterable[Pair], config: SplitConfig) -> Splits:
-    """Put each pair on the side of its concept."""
+def joined_concepts(pairs: Iterable[Pair]) -> dict[str, str]:
+    """Return for each concept the one whose side it takes: the first by name of those that images join to it.
+
+    A concept that has its name from an image, for want of a better one, gives way to one that was named.
+    """
+    of_image: dict[str, str] = {}
+    parents: dict[str, str] = {}
+
+    def root(concept: str) -> str:
+        while parents[concept] != concept:
+            parents[concept] = concept = parents[parents[concept]]
+        return concept
+
+    for pair in pairs:
+        parents.setdefault(pair.concept, pair.concept)
+        first, second = root(of_image.setdefault(image_identity(pair), pair.concept)), root(pair.concept)
+        low, high = sorted((first, second), key=lambda concept: (concept in of_image, concept))
+        parents[high] = low
+    return {concept: root(concept) for concept in parents}
+
+
+def split_pairs(pairs: Sequence[Pair], config: SplitConfig, joined: Mapping[str, str] | None = None) -> Splits:
+    """Put each pair on the side of its concept.
+
+    `joined` is what `joined_concepts` says of these pairs and of others that must not be split apart from them.
+    """
+    joined = joined_concepts(pairs) if joined is None else joined
     sides: dict[Split, list[Pair]] = {"train": [], "val": [], "test": []}
     for pair in pairs:
-        sides[split_of(pair.concept, config)].append(pair)
+        sides[split_of(joined[pair.concept], config)].append(pair)
     return Splits(tuple(sides["train"]), tuple(sides["val"]), tuple(sides["test"]))

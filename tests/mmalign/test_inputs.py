@@ -38,9 +38,7 @@ def live(pairs: list[Pair], text_encoder_dir: Path) -> Steps:
 
 
 def same(first: StepInputs, second: StepInputs) -> bool:
-    tensors = zip(
-        (first.image, *first.text, first.concept_ids), (second.image, *second.text, second.concept_ids), strict=True
-    )
+    tensors = zip((first.image, *first.text, first.keys), (second.image, *second.text, second.keys), strict=True)
     return first.plan == second.plan and all(torch.equal(a, b) for a, b in tensors)
 
 
@@ -74,13 +72,13 @@ def test_live_inputs_have_the_shapes_that_towers_take(live: Steps) -> None:
     assert inputs.image.shape == (4, 3, 16, 16)
     assert ids.shape == mask.shape
     assert ids.dtype == mask.dtype == torch.int64
-    assert inputs.concept_ids.shape == (4,)
+    assert inputs.keys.shape == (4, 2)
 
 
 def test_pairs_of_one_concept_have_one_id(live: Steps, pairs: list[Pair]) -> None:
     id_of: dict[str, set[int]] = {}
     for inputs in load_steps(live, plan_steps(SCHEDULE, seed=1), num_workers=0):
-        for row, concept_id in zip(inputs.plan.rows, inputs.concept_ids.tolist(), strict=True):
+        for row, concept_id in zip(inputs.plan.rows, inputs.keys[:, 0].tolist(), strict=True):
             id_of.setdefault(pairs[row].concept, set()).add(concept_id)
     assert len(id_of) == len({next(iter(ids)) for ids in id_of.values()}) == len({pair.concept for pair in pairs})
     assert all(len(ids) == 1 for ids in id_of.values())

@@ -55,6 +55,17 @@ def test_pairs_of_one_concept_pull_each_other_and_others_push() -> None:
     assert shared[1, 0] < 0 < apart[1, 0]
 
 
+def test_pairs_belong_together_by_any_of_their_keys() -> None:
+    image, text = unit(4, 1), unit(4, 2)
+    keys = torch.tensor([[0, 0], [1, 0], [1, 1], [2, 2]])  # the second shares an image, and a concept with the third
+    with_keys = contrastive_loss(image, text, SCALE, keys)
+    logits = SCALE * image @ text.T
+    shared = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 1]]).float()
+    targets = shared / shared.sum(dim=1, keepdim=True)
+    expected = sum(functional.cross_entropy(each, targets) for each in (logits, logits.T)) / 2
+    assert abs(with_keys.item() - float(expected)) <= LOSS_AGAINST_NUMPY.bound
+
+
 def test_stays_float32_under_autocast() -> None:
     image, text, ids = unit(6, 1), unit(6, 2), torch.arange(6)
     expected = contrastive_loss(image, text, SCALE, ids)

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from mmalign.retrieval import Recall, chance_recall, recall
+from mmalign import retrieval
+from mmalign.retrieval import Recall, Relevance, best_ranks, chance_recall, recall, recall_both_ways
 from tests.tolerances import CHANCE_SIMULATION
 
 
@@ -19,6 +24,18 @@ def naive_recall(similarity: list[list[float]], relevant: list[list[bool]]) -> R
     return Recall(at_1, at_5, at_10, float(np.median(ranks)))
 
 
+def labelled(relevant: Tensor) -> Relevance:
+    """Return what a (Q, C) bool matrix says: each candidate has a label of its own."""
+    return Relevance(
+        [tuple(row.nonzero()[:, 0].tolist()) for row in relevant], [(column,) for column in range(relevant.shape[1])]
+    )
+
+
+def recall_of(similarity: Tensor, relevant: Tensor) -> Recall:
+    """Return the recall of queries whose cosines with the candidates are `similarity` (Q, C)."""
+    return recall(similarity, torch.eye(similarity.shape[1]), labelled(relevant))
+
+
 def random_relevance(num_queries: int, num_candidates: int, seed: int) -> Tensor:
     relevant = torch.rand(num_queries, num_candidates, generator=torch.Generator().manual_seed(seed)) < 0.1
     relevant[torch.arange(num_queries), torch.arange(num_queries) % num_candidates] = True
@@ -30,37 +47,37 @@ def test_equals_the_naive_ranking_with_several_right_answers_and_ties(seed: int)
     generator = torch.Generator().manual_seed(seed)
     similarity = torch.randint(0, 30, (23, 31), generator=generator) / 30  # coarse, so that many are equal
     relevant = random_relevance(23, 31, seed)
-    assert recall(similarity, relevant) == naive_recall(similarity.tolist(), relevant.tolist())
+    assert recall_of(similarity, relevant) == naive_recall(similarity.tolist(), relevant.tolist())
 
 
 def test_any_right_answer_counts_and_right_ones_do_not_push_each_other_down() -> None:
     similarity = torch.tensor([[0.9, 0.8, 0.7, 0.1]])
-    found = recall(similarity, torch.tensor([[True, True, True, False]]))
+    found = recall_of(similarity, torch.tensor([[True, True, True, False]]))
     assert found == Recall(1.0, 1.0, 1.0, 1.0)
 
 
 def test_a_constant_embedding_earns_nothing() -> None:
     relevant = torch.eye(30, dtype=torch.bool)
-    assert recall(torch.ones(30, 30), relevant) == Recall(0.0, 0.0, 0.0, 30.0)
+    assert recall_of(torch.ones(30, 30), relevant) == Recall(0.0, 0.0, 0.0, 30.0)
 
 
 def test_query_without_a_right_answer_is_refused() -> None:
     with pytest.raises(ValueError, match="no right answer"):
-        recall(torch.ones(2, 2), torch.tensor([[True, False], [False, False]]))
+        recall_of(torch.ones(2, 2), torch.tensor([[True, False], [False, False]]))
 
 
 def test_nan_is_refused_and_does_not_rank_first() -> None:
     similarity = torch.full((3, 3), torch.nan)
     with pytest.raises(ValueError, match="NaN"):
-        recall(similarity, torch.eye(3, dtype=torch.bool))
+        recall_of(similarity, torch.eye(3, dtype=torch.bool))
 
 
 def test_chance_is_what_random_orders_give() -> None:
     relevant = random_relevance(6, 40, seed=3)
     generator = torch.Generator().manual_seed(0)
     many = relevant.repeat(4000, 1)  # (24000, 40)
-    simulated = recall(torch.rand(many.shape, generator=generator), many)
-    expected = chance_recall(relevant)
+    simulated = recall_of(torch.rand(many.shape, generator=generator), many)
+    expected = chance_recall(labelled(relevant))
     for seen, wanted in zip(simulated.shares(), expected.shares(), strict=True):
         assert abs(seen - wanted) <= CHANCE_SIMULATION.bound
     assert abs(simulated.median_rank - expected.median_rank) <= 1
@@ -69,7 +86,64 @@ def test_chance_is_what_random_orders_give() -> None:
 @pytest.mark.parametrize(("num_candidates", "num_right", "median"), [(4, 1, 2), (100, 1, 50), (3, 3, 1), (5, 4, 1)])
 def test_chance_in_small_cases(num_candidates: int, num_right: int, median: float) -> None:
     relevant = torch.arange(num_candidates)[None] < num_right
-    chance = chance_recall(relevant)
+    chance = chance_recall(labelled(relevant))
     assert chance.at_1 == pytest.approx(num_right / num_candidates)
     assert chance.at_10 == pytest.approx(min(1.0, 10 * num_right / num_candidates) if num_right == 1 else 1.0)
     assert chance.median_rank == median
+
+
+def unit(num_rows: int, num_columns: int, seed: int) -> Tensor:
+    return functional.normalize(
+        torch.randn(num_rows, num_columns, generator=torch.Generator().manual_seed(seed)), dim=-1
+    )
+
+
+@pytest.mark.parametrize("num_cells", [1, 7, 40, 100_000])
+def test_chunks_of_any_size_give_the_same_ranks(monkeypatch: pytest.MonkeyPatch, num_cells: int) -> None:
+    queries, candidates, relevant = unit(23, 8, 1), unit(31, 8, 2), labelled(random_relevance(23, 31, 3))
+    whole = best_ranks(queries, candidates, relevant)
+    monkeypatch.setattr(retrieval, "_CHUNK_CELLS", num_cells)
+    assert torch.equal(best_ranks(queries, candidates, relevant), whole)
+
+
+def test_no_matrix_of_queries_by_candidates_is_held() -> None:
+    class Largest(TorchDispatchMode):
+        numel = 0
+
+        def __torch_dispatch__(
+            self,
+            func: Callable[..., object],
+            types: object,
+            args: tuple[object, ...] = (),
+            kwargs: dict[str, object] | None = None,
+        ) -> object:
+            result = func(*args, **(kwargs or {}))
+            if isinstance(result, Tensor):
+                self.numel = max(self.numel, result.numel())
+            return result
+
+    num_items = 5000
+    labels = [(item,) for item in range(num_items)]
+    with Largest() as largest:
+        recall_both_ways(unit(num_items, 4, 1), unit(num_items, 4, 2), Relevance(labels, labels))
+    assert largest.numel <= 4_194_304 < num_items**2
+
+
+@pytest.mark.parametrize(("behind", "rank"), [(0.9e-6, 2), (1.2e-6, 1)])
+def test_scores_that_differ_by_rounding_alone_are_ties(behind: float, rank: int) -> None:
+    similarity = torch.tensor([[0.5, 0.5 - behind]])
+    ranks = best_ranks(similarity, torch.eye(2), Relevance([(0,)], [(0,), (1,)]))
+    assert ranks.tolist() == [rank]
+
+
+def test_labels_may_be_several_and_unknown_on_the_other_side() -> None:
+    relevant = Relevance([(0, 1), (1,), (9, 2)], [(0,), (1,), (0, 1), (3,), (2,)])
+    expected = [[1, 1, 1, 0, 0], [0, 1, 1, 0, 0], [0, 0, 0, 0, 1]]
+    assert relevant.mask(range(3)).int().tolist() == expected
+    assert relevant.mask(range(1, 2)).int().tolist() == expected[1:2]
+    assert relevant.num_right() == [3, 2, 1]
+    assert relevant.reversed().mask(range(5)).int().T.tolist() == expected
+
+
+def test_nothing_asked_gives_no_ranks() -> None:
+    assert best_ranks(torch.empty(0, 4), torch.ones(3, 4), Relevance([], [(0,), (1,), (2,)])).shape == (0,)

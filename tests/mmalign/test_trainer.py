@@ -60,7 +60,7 @@ def test_accumulated_gradients_are_those_of_the_mean_loss(make_trainer: Callable
     trainer = make_trainer({"optim.accumulate": 4})
     model = trainer.model
     losses = [
-        contrastive_loss(model.project_image(s.image), model.project_text(*s.text), model.scale(), s.concept_ids)
+        contrastive_loss(model.project_image(s.image), model.project_text(*s.text), model.scale(), s.keys)
         for s in steps[:4]
     ]
     learning = [p for p in model.parameters() if p.requires_grad]

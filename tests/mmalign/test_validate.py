@@ -10,7 +10,7 @@ from mmalign.config import Config
 from mmalign.errors import TrainingError
 from mmalign.pairs import load_splits
 from mmalign.pool import build_pool
-from mmalign.retrieval import recall
+from mmalign.retrieval import recall_both_ways
 from mmalign.run import Run, create_run
 from mmalign.towers import Towers
 from mmalign.validate import Validator
@@ -36,7 +36,7 @@ def test_scores_are_the_recalls_of_the_model(
     with torch.inference_mode():
         images = run.model.project_image(towers.image_features(pool.pairs, "val"))
         texts = run.model.project_text(towers.text_features(pool.texts, "val"))
-    to_text, to_image = recall(images @ texts.T, pool.relevant), recall(texts @ images.T, pool.relevant.T)
+    to_text, to_image = recall_both_ways(images, texts, pool.relevant)
     assert (val.image_to_text_at_1, val.text_to_image_at_1) == (to_text.at_1, to_image.at_1)
     assert val.score == pytest.approx((sum(to_text.shares()) + sum(to_image.shares())) / 6)
 

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmalign.config import load_config
-from mmalign.data import DataSource, Pair, read_pairs
+from mmalign.data import DataSource, Pair, merge_pairs, read_pairs
 from mmalign.pairs import load_sources
 from mmalign.pool import build_pool
+from mmalign.retrieval import Relevance
 from mmalign_export.errors import QuantizationError
 from mmalign_runtime.bundle.golden import load_golden
 from mmalign_runtime.embedder import Embedder
@@ -36,12 +37,12 @@ class Calibration(msgspec.Struct, frozen=True):
 
 
 class Questions(msgspec.Struct, frozen=True):
-    """What recall is measured on: N prepared images, M captions in batches, and `relevant` (N, M) bool."""
+    """What recall is measured on: N prepared images, M captions in batches, and which belong together."""
 
     images: tuple[PixelValues, ...]
     texts: tuple[str, ...]
     tokens: tuple[TokenBatch, ...]
-    relevant: NDArray[np.bool_]
+    relevant: Relevance
 
 
 def read_calibration(data: str, embedder: Embedder, num_images: int, num_texts: int) -> Calibration:
@@ -60,14 +61,13 @@ def read_calibration(data: str, embedder: Embedder, num_images: int, num_texts: 
 def read_questions(data: str, embedder: Embedder, max_images: int) -> Questions:
     """Take the data's pairs, at most `max_images`, and their first captions: of a configuration, the test split."""
     pool = build_pool(_sampled(_pairs(data, "test"), max_images), "first")
-    relevant = pool.relevant.numpy()
     images = prepared_images([pair.image for pair in pool.pairs], embedder)
-    return Questions(images, pool.texts, _tokens(pool.texts, embedder), relevant)
+    return Questions(images, pool.texts, _tokens(pool.texts, embedder), pool.relevant)
 
 
 def _pairs(data: str, split: str) -> Sequence[Pair]:
     if Path(data).suffix != ".toml":
-        return read_pairs(DataSource(data)).pairs
+        return merge_pairs(read_pairs(DataSource(data)).pairs)
     config = load_config(Path(data))
     sources = load_sources(config.data, config.image)
     if split == "train":

@@ -12,9 +12,8 @@ from typing import Literal
 
 import msgspec
 import numpy as np
-import torch
 
-from mmalign.retrieval import Recall
+from mmalign.retrieval import Recall, Relevance
 from mmalign_export.errors import QuantizationError
 from mmalign_export.quantize.budget import Budget, lost_points
 from mmalign_export.quantize.examples import Calibration, PixelValues, Questions, read_calibration, read_questions
@@ -107,7 +106,7 @@ def _nothing_qualified(report: QuantizationReport) -> str:
 
 class _Searched(msgspec.Struct):
     towers: dict[Modality, Tower]
-    relevant: torch.Tensor
+    relevant: Relevance
     trials: list[Trial]
     chosen: dict[Modality, Found]
     pair: dict[Modality, Vectors]
@@ -124,7 +123,7 @@ def _search(
     *,
     asks_for_speed: bool,
 ) -> _Searched:
-    relevant = torch.from_numpy(questions.relevant)
+    relevant = questions.relevant
     batches: dict[Modality, tuple[Feeds, ...]] = {
         "image": _image_feeds(embedder, questions.images),
         "text": tuple(_text_feeds(embedder, tokens) for tokens in questions.tokens),

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 import torch
 
-from mmalign.retrieval import Recall, recall
+from mmalign.retrieval import Recall, Relevance, recall_both_ways
 from mmalign_export.errors import QuantizationError
 from mmalign_export.quantize.budget import Budget, lost_points
 from mmalign_export.quantize.recipes import Recipe
@@ -76,10 +76,9 @@ class _Kept(msgspec.Struct, frozen=True):
 _WHOLE = _Kept(frozenset(), "")
 
 
-def pair_recalls(images: Vectors, texts: Vectors, relevant: torch.Tensor) -> tuple[Recall, Recall]:
-    """Return recall (image to text, text to image) of (N, D) and (M, D) given `relevant` (N, M)."""
-    similarity = torch.from_numpy(images @ texts.T)  # (N, M)
-    return recall(similarity, relevant), recall(similarity.T, relevant.T)
+def pair_recalls(images: Vectors, texts: Vectors, relevant: Relevance) -> tuple[Recall, Recall]:
+    """Return recall (image to text, text to image) of vectors (N, D) and (M, D)."""
+    return recall_both_ways(torch.from_numpy(images), torch.from_numpy(texts), relevant)
 
 
 def search(tower: Tower, recipes: Sequence[Recipe], budget: Budget) -> tuple[list[Trial], list[Found]]:

@@ -54,9 +54,10 @@ def test_the_sample_is_the_same_each_time(embedder: Embedder, pairs: Path) -> No
 
 def test_questions_know_all_right_answers(embedder: Embedder, pairs: Path) -> None:
     questions = read_questions(str(pairs), embedder, 100)
-    assert questions.relevant.shape == (len(questions.images), len(questions.texts)) == (12, 11)
-    assert questions.relevant.sum() == 12
-    assert questions.relevant[:, questions.texts.index("red 1")].sum() == 2
+    relevant = questions.relevant.mask(range(len(questions.images)))
+    assert relevant.shape == (len(questions.images), len(questions.texts)) == (12, 11)
+    assert relevant.sum() == 12
+    assert relevant[:, questions.texts.index("red 1")].sum() == 2
 
 
 def test_questions_are_at_most_as_many_as_asked(embedder: Embedder, pairs: Path) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 import pytest
-import torch
 
+from mmalign.retrieval import Relevance
 from mmalign_export.quantize.budget import Budget
 from mmalign_export.quantize.run import _choose_pair, _Searched
 from mmalign_export.quantize.search import Found, Tower
@@ -44,7 +44,8 @@ def searched() -> _Searched:
         )
         for kind in ("image", "text")
     }
-    return _Searched(towers, torch.eye(8, dtype=torch.bool), [], {}, {"image": reference, "text": reference}, {}, {})
+    labels = [(item,) for item in range(8)]
+    return _Searched(towers, Relevance(labels, labels), [], {}, {"image": reference, "text": reference}, {}, {})
 
 
 def test_what_is_inside_together_is_taken_as_it_is(searched: _Searched) -> None:

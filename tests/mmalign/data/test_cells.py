@@ -1,3 +1,4 @@
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,9 +9,12 @@ from mmalign.data.cells import Cells, to_pair
 from mmalign.data.source import SourceFiles
 
 
-def build(tmp_path: Path, image: object = b"x", captions: object = "a cat", **labels: object) -> Pair | RejectedRow:
-    source = DataSource(str(tmp_path / "a.csv"), concept_column="id" if "concept" in labels else None)
-    files = SourceFiles(source, "csv", (tmp_path / "a.csv",), tmp_path)
+def build(
+    tmp_path: Path, image: object = b"x", captions: object = "a cat", check_images: bool = True, **labels: object
+) -> Pair | RejectedRow:
+    concept_column = "id" if "concept" in labels else None
+    source = DataSource(str(tmp_path / "a.csv"), concept_column=concept_column, check_images=check_images)
+    files = SourceFiles(source, "csv", (tmp_path / "a.csv",))
     origin = Origin(tmp_path / "a.csv", line=2)
     return to_pair(Cells(origin, image, (captions,), labels.get("concept"), labels.get("group")), files)
 
@@ -74,7 +78,27 @@ def test_an_absolute_path_is_taken_as_it_is(tmp_path: Path, put_image: Callable[
 def test_one_image_is_one_concept_however_its_path_is_written(tmp_path: Path, put_image: Callable[[str], Path]) -> None:
     path = put_image("images/chat é 猫.JPG")
     spellings = ["images/chat é 猫.JPG", "./images/../images/chat é 猫.JPG", str(path)]
-    assert {pair(build(tmp_path, spelling)).concept for spelling in spellings} == {"images/chat é 猫.JPG"}
+    concepts = {pair(build(tmp_path, spelling)).concept for spelling in [*spellings, path.read_bytes()]}
+    assert concepts == {hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()}
+
+
+def test_images_that_are_not_to_be_read_are_one_concept_by_their_path(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path, target_is_directory=True)
+    spellings = ["gone.jpg", "./x/../gone.jpg", str(tmp_path / "gone.jpg"), "link/gone.jpg"]
+    found = {pair(build(tmp_path, spelling, check_images=False)).image_id for spelling in spellings}
+    assert found == {f"path:{tmp_path.resolve() / 'gone.jpg'}"}
+
+
+def test_a_file_that_cannot_be_read_is_rejected(tmp_path: Path) -> None:
+    def refused(image: Path | bytes) -> str:
+        raise PermissionError(13, "Permission denied", str(image))
+
+    (tmp_path / "a.jpg").touch()
+    files = SourceFiles(DataSource("a.csv"), "csv", (tmp_path / "a.csv",))
+    cells = Cells(Origin(tmp_path / "a.csv", line=2), "a.jpg", ("a cat",))
+    assert "a.jpg' cannot be read: Permission denied; expected a readable file" in reason(
+        to_pair(cells, files, refused)
+    )
 
 
 def test_the_concept_of_bytes_is_a_stable_hash_of_them(tmp_path: Path) -> None:

@@ -28,13 +28,21 @@ def test_all_captions_of_an_image_are_one_pair(tmp_path: Path, put_image: Callab
     path = put_image("train/cat.jpg")
     source = write(tmp_path, [CAT], [note(17, "a cat"), note(17, "A cat. ")])
     (pair,) = read_pairs(DataSource(source.path, image_root=str(tmp_path / "train"))).pairs
-    assert (pair.image, pair.captions, pair.concept) == (path, ("a cat", "A cat."), "17")
+    assert (pair.image, pair.captions) == (path, ("a cat", "A cat."))
     assert str(pair.origin) == f"{source.path}, member image 17"
 
 
 def test_ids_may_be_texts_and_the_file_may_start_with_a_mark(tmp_path: Path) -> None:
     source = write(tmp_path, [{"id": "x1", "file_name": "猫.png"}], [note("x1", "猫")], mark="\ufeff")
-    assert read_pairs(source).pairs[0].concept == "x1"
+    assert read_pairs(source).pairs[0].captions == ("猫",)
+
+
+def test_an_id_means_nothing_in_another_file(tmp_path: Path, put_image: Callable[[str], Path]) -> None:
+    for name in ("a", "b"):
+        put_image(f"{name}/cat.jpg")
+        (tmp_path / name / "captions.json").write_text(json.dumps({"images": [CAT], "annotations": [note(17, name)]}))
+    first, second = read_pairs(DataSource(str(tmp_path / "*" / "captions.json"), format="coco")).pairs
+    assert first.concept != second.concept
 
 
 def test_an_image_without_captions_is_rejected(tmp_path: Path) -> None:

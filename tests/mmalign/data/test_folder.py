@@ -17,7 +17,7 @@ def test_each_line_beside_an_image_is_a_caption(tmp_path: Path, put_image: PutIm
     path = put_image("cat.jpg")
     (tmp_path / "cat.txt").write_bytes(b"\xef\xbb\xbfa cat\r\n\r\nchat \r\n")
     (pair,) = read_pairs(DataSource(str(tmp_path))).pairs
-    assert (pair.image, pair.captions, pair.concept) == (path, ("a cat", "chat"), "cat.jpg")
+    assert (pair.image, pair.captions) == (path, ("a cat", "chat"))
     assert pair.origin.source_path == path
 
 
@@ -25,13 +25,13 @@ def test_folders_are_walked_in_order_in_any_case_and_alphabet(tmp_path: Path, pu
     names = ["a.PNG", "b/猫 é.JPEG", "b/c/d.webp"]
     for name in names:
         put_image(name).with_suffix(".TXT").write_text("seen", encoding="utf-8")
-    assert [pair.concept for pair in read_pairs(DataSource(str(tmp_path))).pairs] == names
+    assert [pair.image for pair in read_pairs(DataSource(str(tmp_path))).pairs] == [tmp_path / name for name in names]
 
 
 def test_hidden_files_and_folders_are_left_out(tmp_path: Path, put_image: PutImage) -> None:
     for name in ["cat.jpg", ".trash/old.jpg", "._cat.jpg"]:
         put_image(name).with_suffix(".txt").write_text("a cat")
-    assert [pair.concept for pair in read_pairs(DataSource(str(tmp_path))).pairs] == ["cat.jpg"]
+    assert [pair.image for pair in read_pairs(DataSource(str(tmp_path))).pairs] == [tmp_path / "cat.jpg"]
 
 
 def test_an_image_without_captions_is_rejected(tmp_path: Path, put_image: PutImage) -> None:

@@ -48,7 +48,7 @@ def test_caption_columns_are_a_list_of_names(columns: tuple[str, ...]) -> None:
 )
 def test_the_suffix_of_a_file_decides_in_any_case(tmp_path: Path, name: str, expected: str) -> None:
     files = find_files(DataSource(str(touch(tmp_path / name))))
-    assert (files.format, files.paths, files.base_dir) == (expected, (tmp_path / name,), tmp_path)
+    assert (files.format, files.paths) == (expected, (tmp_path / name,))
 
 
 def test_a_set_format_wins_over_the_suffix(tmp_path: Path) -> None:
@@ -89,11 +89,10 @@ def test_a_folder_without_the_set_format_is_an_error(tmp_path: Path) -> None:
         find_files(DataSource(str(tmp_path), format="parquet"))
 
 
-def test_a_pattern_reaches_nested_files_and_fixes_the_base(tmp_path: Path) -> None:
+def test_a_pattern_reaches_nested_files(tmp_path: Path) -> None:
     paths = (touch(tmp_path / "x" / "a.csv"), touch(tmp_path / "y" / "a.csv"))
     touch(tmp_path / ".hidden" / "a.csv")
-    files = find_files(DataSource(str(tmp_path / "**" / "*.csv")))
-    assert (files.paths, files.base_dir) == (paths, tmp_path)
+    assert find_files(DataSource(str(tmp_path / "**" / "*.csv"))).paths == paths
 
 
 def test_a_pattern_may_name_folders_of_images(tmp_path: Path) -> None:

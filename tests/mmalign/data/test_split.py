@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmalign.data import DataConfigError, Origin, Pair, SplitConfig, split_of, split_pairs
+from mmalign.data import DataConfigError, Origin, Pair, SplitConfig, joined_concepts, split_of, split_pairs
 
 # Lone surrogates too: that is how Python spells the undecodable bytes of a file name.
 CONCEPTS = st.text(st.characters(exclude_categories=()), max_size=20)
@@ -22,7 +22,9 @@ CONFIGS = st.builds(
 
 
 def pairs_of(concepts: list[str]) -> list[Pair]:
-    return [Pair(b"x", (str(at),), concept, Origin(Path("a.csv"), line=at)) for at, concept in enumerate(concepts)]
+    """One pair a concept, of an image of its own."""
+    origin = Origin(Path("a.csv"), line=2)
+    return [Pair(b"%d" % at, (str(at),), concept, origin) for at, concept in enumerate(concepts)]
 
 
 @given(st.lists(CONCEPTS, max_size=30), CONFIGS)
@@ -42,6 +44,40 @@ def test_rows_around_a_concept_never_move_it(
     random.shuffle(rows)  # type: ignore[attr-defined]
     splits = split_pairs(pairs_of(rows), config)
     assert concept in {pair.concept for pair in getattr(splits, split_of(concept, config))}
+
+
+# Few images and concepts, so that many are joined, some of them through others.
+ROWS = st.lists(st.tuples(st.sampled_from("abcdefgh"), st.integers(0, 9)), max_size=12)
+
+
+def pairs_of_rows(rows: list[tuple[str, int]]) -> list[Pair]:
+    return [Pair(b"%d" % image, ("a",), concept, Origin(Path("a.csv"))) for concept, image in rows]
+
+
+@given(ROWS, CONFIGS, st.randoms(use_true_random=False))
+def test_neither_a_concept_nor_an_image_is_on_two_sides_in_any_order(
+    rows: list[tuple[str, int]], config: SplitConfig, random: object
+) -> None:
+    splits = split_pairs(pairs_of_rows(rows), config)
+    for found in (lambda pair: pair.concept, lambda pair: pair.image):
+        train, val, test = ({found(pair) for pair in side} for side in (splits.train, splits.val, splits.test))
+        assert not (train & val or train & test or val & test)
+    shuffled = list(rows)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    assert joined_concepts(pairs_of_rows(shuffled)) == joined_concepts(pairs_of_rows(rows))
+
+
+def test_concepts_are_joined_through_images_and_no_further() -> None:
+    rows = [("fox", 1), ("dog", 1), ("dog", 2), ("cat", 2), ("owl", 3), ("bat", 4), ("owl", 5)]
+    assert joined_concepts(pairs_of_rows(rows)) == {
+        "fox": "cat", "dog": "cat", "cat": "cat", "owl": "owl", "bat": "bat"
+    }  # fmt: skip
+
+
+def test_a_named_concept_keeps_its_side_when_the_same_image_comes_without_a_name() -> None:
+    named, unnamed = (Pair(b"1", ("a",), name, Origin(Path("a.csv")), image_id="0f") for name in ("fox", "0f"))
+    joined = joined_concepts([unnamed, named])
+    assert joined == {"0f": "fox", "fox": "fox"}
 
 
 @given(CONCEPTS, CONFIGS, st.floats(0, 0.5))
