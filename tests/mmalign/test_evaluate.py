@@ -81,7 +81,7 @@ def test_model_is_right_where_it_was_made_right(make_config: MakeConfig, tmp_pat
     pool = build_pool(load_splits(run.config.data).test, "all")
     towers = Towers(run, torch.device("cpu"), is_training=False)
     images, texts = towers.image_features(pool.pairs, "test"), towers.text_features(pool.texts, "test")
-    right = pool.relevant.mask(range(len(pool.pairs)))  # (N, M)
+    right = [pool.relevant.right(row) for row in range(len(pool.pairs))]
     targets = torch.stack([functional.normalize(texts, dim=-1)[row].mean(dim=0) for row in right])
     run.model.image_projection.load_state_dict({"0.weight": (torch.linalg.pinv(images) @ targets).T})
     run.model.text_projection.load_state_dict({"0.weight": torch.eye(32)})

@@ -11,8 +11,8 @@ def pair(image: str, concept: str, *captions: str, group: str | None = None) -> 
 
 
 def relevant(pool: Pool) -> list[list[bool]]:
-    found: list[list[bool]] = pool.relevant.mask(range(len(pool.pairs))).tolist()
-    return found
+    right = [pool.relevant.right(row) for row in range(len(pool.pairs))]
+    return [[column in columns for column in range(len(pool.texts))] for columns in right]
 
 
 def test_all_captions_and_all_images_of_a_concept_belong_together() -> None:
