@@ -1,0 +1,93 @@
+"""Memory and time of recall over many images and captions, both ways, each size in a process of its own:
+python benchmarks/reliability/ranks.py
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+if __package__ in (None, ""):  # run as a script: make the repository root importable, as pytest and mypy do
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import msgspec
+
+from benchmarks.reliability.record import Row, record
+
+# The design's bound: more than the vectors themselves.
+MOST_MORE_MB = 200
+SIZES = ((12_000, 60_000), (100_000, 100_000))
+
+# Makes N images and M captions of N concepts, takes recall both ways, and prints the most memory held beside the
+# vectors, in MB, and the seconds it took.
+_PROCESS = """
+import sys, threading, time
+from pathlib import Path
+import torch
+from torch.nn import functional
+from mmalign.retrieval import Relevance, recall_both_ways
+
+def resident_mb():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
+
+num_images, num_texts = map(int, sys.argv[1:])
+generator = torch.Generator().manual_seed(0)
+images, texts = (functional.normalize(torch.randn(n, 256, generator=generator)) for n in (num_images, num_texts))
+images[:256] @ texts[:1000].T  # what the library keeps for products is there now
+before, most, is_done = resident_mb(), [0.0], threading.Event()
+
+def watch():
+    while not is_done.wait(0.02):
+        most[0] = max(most[0], resident_mb())
+
+threading.Thread(target=watch, daemon=True).start()
+start = time.perf_counter()
+labels = [(image,) for image in range(num_images)], [(text * num_images // num_texts,) for text in range(num_texts)]
+recall_both_ways(images, texts, Relevance(*labels))
+took_s = time.perf_counter() - start
+is_done.set()
+print(most[0] - before, took_s)
+"""
+
+
+class Size(msgspec.Struct, frozen=True):
+    """N images, M captions; the most memory beside their vectors, and the time."""
+
+    num_images: int
+    num_texts: int
+    more_mb: float
+    seconds: float
+
+
+class Details(msgspec.Struct, frozen=True):
+    """All sizes."""
+
+    sizes: tuple[Size, ...]
+
+
+def measure(num_images: int, num_texts: int) -> Size:
+    """Take recall of random vectors in a process of its own."""
+    words = [sys.executable, "-c", _PROCESS, str(num_images), str(num_texts)]
+    printed = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    more_mb, seconds = map(float, printed.split())
+    return Size(num_images, num_texts, round(more_mb, 1), round(seconds, 1))
+
+
+def main() -> None:
+    """Measure and record: the memory must not grow with the product."""
+    sizes = tuple(measure(*size) for size in SIZES)
+    rows = [
+        Row(
+            f"recall over {size.num_images:,} images and {size.num_texts:,} captions",
+            1,
+            int(size.more_mb <= MOST_MORE_MB),
+            f"{size.more_mb:.0f} MB beside the vectors, {size.seconds:.0f} s",
+        )
+        for size in sizes
+    ]
+    record("ranks", rows, Details(sizes))
+
+
+if __name__ == "__main__":
+    main()
