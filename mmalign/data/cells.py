@@ -7,15 +7,18 @@ else, is decided here.
 import os
 import reprlib
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 
 import msgspec
 
 from mmalign.data.identity import hash_image, path_identity
+from mmalign.data.image_names import UTF16_UNMARKED, named_in_bytes, why_no_path
 from mmalign.data.pair import Origin, Pair, RejectedRow
 from mmalign.data.source import SourceFiles
 
 SHOWN_CHARACTERS = 80  # of a cell that an error quotes: enough to search for, short enough for one line
+LARGEST_WHOLE = 2**53  # above it a float no longer tells neighbouring whole numbers apart
 
 HashImage = Callable[[Path | bytes], str]
 
@@ -66,13 +69,17 @@ def _build_pair(cells: Cells, files: SourceFiles, hash_of: HashImage) -> Pair:
 
 
 def _image(cell: object, image_dir: Path) -> Path | bytes:
-    if isinstance(cell, dict):
+    if isinstance(cell, dict) and (not cell or cell.keys() & {"bytes", "path"}):
         cell = cell.get("bytes") or cell.get("path")
-    if cell is None or cell == "" or cell == b"":
+    if isinstance(cell, bytes) and (name := named_in_bytes(cell)) is not None:
+        cell = name
+    if cell is None or cell == b"" or (isinstance(cell, str) and not cell.strip()):
         raise _BadCellError("no image: the image cell is null or empty; expected a path or encoded bytes")
     if isinstance(cell, bytes):
         return cell
     if isinstance(cell, str):
+        if (wrong := why_no_path(cell)) is not None:
+            raise _BadCellError(f"image is {_quote.repr(cell)}: {wrong}")
         return image_dir / cell
     raise _BadCellError(f"image is {_shown(cell)}; expected a path, encoded bytes, or a struct of both")
 
@@ -89,7 +96,9 @@ def _check_image_file(image: Path, image_dir: Path) -> None:
 def _captions(cell: object) -> list[str]:
     """Return the texts of a cell. Null and blank ones add nothing: a row may fill some columns only."""
     texts = []
-    for item in cell if isinstance(cell, list | tuple) else [cell]:
+    for item in map(_as_text, cell if isinstance(cell, list | tuple) else [cell]):
+        if isinstance(item, str) and "\0" in item:
+            raise _BadCellError(f"caption {_quote.repr(item)} holds NUL characters; expected text. {UTF16_UNMARKED}")
         if not isinstance(item, str | None):
             raise _BadCellError(f"caption is {_shown(item)}; expected a text or a list of texts")
         if item is not None and item.strip():
@@ -97,7 +106,26 @@ def _captions(cell: object) -> list[str]:
     return texts
 
 
+def _as_text(cell: object) -> object:
+    """Return the text of a binary cell, as Parquet files have them whose writer knew no texts; others as they are."""
+    if not isinstance(cell, bytes):
+        return cell
+    try:
+        return cell.decode()
+    except UnicodeDecodeError as error:
+        raise _BadCellError(f"binary cell {_quote.repr(cell)} is not UTF-8 ({error}); expected text") from error
+
+
+def _as_whole(cell: object) -> object:
+    """Return 7.0 as 7: pandas makes floats of whole numbers in a column with nulls."""
+    if isinstance(cell, float | Decimal) and -LARGEST_WHOLE <= cell <= LARGEST_WHOLE and cell == int(cell):
+        return int(cell)
+    return cell
+
+
 def _label(cell: object, name: str) -> str | None:
+    if not isinstance(cell, str | None):
+        cell = _as_whole(_as_text(cell))
     if isinstance(cell, bool) or not isinstance(cell, str | int | None):
         raise _BadCellError(f"{name} is {_shown(cell)}; expected text or a whole number")
     return None if cell is None else str(cell).strip() or None

@@ -3,7 +3,6 @@
 The file holds names, not pixels; COCO keeps the images in another folder, which `image_root` names.
 """
 
-import codecs
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +12,12 @@ import msgspec
 
 from mmalign.data.cells import Cells
 from mmalign.data.errors import SourceFormatError
+from mmalign.data.json_layout import advise_json
 from mmalign.data.pair import Origin, RejectedRow
 from mmalign.data.source import DataSource
+from mmalign.data.text import describe, to_utf8
+
+_EXPECTED = "Expected one object with lists images and annotations, as in captions_train2017.json"
 
 Id = int | str  # COCO has numbers; copies of the format have texts too
 
@@ -59,19 +62,22 @@ def read_coco(path: Path, source: DataSource) -> Iterator[Cells | RejectedRow]:
 
 def _decode(path: Path) -> _File:
     try:
-        return msgspec.json.decode(path.read_bytes().removeprefix(codecs.BOM_UTF8), type=_File)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise SourceFormatError(
-            f"{path} is no COCO captions file: {error}. Expected one object with lists images and "
-            "annotations, as in captions_train2017.json; set format if it is something else"
-        ) from error
+        content = to_utf8(path.read_bytes())
+        return msgspec.json.decode(content, type=_File)
+    except UnicodeDecodeError as error:
+        raise SourceFormatError(f"{path} is no COCO captions file: it is {describe(error)}. {_EXPECTED}") from error
+    except (msgspec.DecodeError, RecursionError) as error:
+        advice = advise_json(path, content)
+        raise SourceFormatError(f"{path} is no COCO captions file: {error}. {_EXPECTED}; {advice}") from error
 
 
 def _entries(path: Path, name: str, raws: list[msgspec.Raw], kind: type[_Entry]) -> Iterator[_Entry | RejectedRow]:
     for at, raw in enumerate(raws):
         try:
             yield msgspec.json.decode(raw, type=kind)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except UnicodeDecodeError as error:
+            yield RejectedRow(Origin(path, member=f"{name}[{at}]"), f"{describe(error)}; expected UTF-8 text")
+        except msgspec.DecodeError as error:
             expected = " and ".join(kind.__struct_fields__)
             yield RejectedRow(Origin(path, member=f"{name}[{at}]"), f"{error}; expected {expected}")
 

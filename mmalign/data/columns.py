@@ -5,6 +5,7 @@ A missing cell is a fault of one row; a missing column is a fault of the setting
 
 import difflib
 import itertools
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -12,11 +13,26 @@ import msgspec
 
 from mmalign.data.cells import Cells
 from mmalign.data.errors import ColumnError, SourceFormatError
+from mmalign.data.image_names import DOWNLOAD
 from mmalign.data.pair import Origin, RejectedRow
 from mmalign.data.source import DataSource
 
 # JSON rows may leave optional fields out, so a name counts as wrong only when none of the first rows has it.
 HEAD_RECORDS = 32
+
+# What public data sets call these columns, in small letters, most telling first: image folders of Hugging Face
+# (`file_name`, `text`), img2dataset (`jpg`, `caption`), Flickr30k (`image_name`, `comment`), LAION (`URL`, `TEXT`).
+_USUAL_NAMES: dict[str, tuple[str, ...]] = {
+    "image_column": (
+        "file_name", "filename", "image_name", "image_path", "image_file", "filepath", "file_path", "img", "jpg",
+        "png", "image", "images", "file", "path",
+    ),
+    "caption_columns": (
+        "caption", "captions", "text", "texts", "comment", "title", "sentence", "sentences", "raw", "description",
+        "alt_text", "prompt",
+    ),
+}  # fmt: skip
+_ADDRESS_NAMES = ("url", "urls", "image_url", "img_url", "link", "uri")
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -66,10 +82,27 @@ def check_columns(path: Path, present: Sequence[str], wanted: dict[str, str]) ->
 
 
 def _missing(path: Path, present: Sequence[str], name: str, setting: str) -> str:
-    nearest = difflib.get_close_matches(name, present, n=1, cutoff=0.0)
     listed = ", ".join(map(repr, present)) or "none"
-    advice = f"the nearest is {nearest[0]!r}; set {setting}" if nearest else f"change {setting}"
-    return f"{path} has no column {name!r}, which {setting} asks for. Columns present: {listed}; {advice}"
+    return (
+        f"{path} has no column {name!r}, which {setting} asks for. Columns present: {listed}; "
+        f"{_advise(present, name, setting)}"
+    )
+
+
+def _advise(present: Sequence[str], name: str, setting: str) -> str:
+    by_key = {other.strip().casefold(): other for other in reversed(present)}
+    usual = next((by_key[key] for key in _USUAL_NAMES.get(setting, ()) if key in by_key), None)
+    if usual is not None and name.casefold() not in by_key:
+        value = [usual] if setting == "caption_columns" else usual
+        return f"the nearest is {usual!r}; set {setting} = {json.dumps(value, ensure_ascii=False)}"
+    addresses = next((by_key[key] for key in _ADDRESS_NAMES if key in by_key), None)
+    if setting == "image_column" and addresses is not None and name.casefold() not in by_key:
+        return (
+            f"{addresses!r} is a usual name for URLs, and nothing is fetched here. {DOWNLOAD}; "
+            'if the images lie beside this file already, set format = "folder" or give a pattern for their shards'
+        )
+    nearest = difflib.get_close_matches(name, present, n=1, cutoff=0.0)
+    return f"the nearest is {nearest[0]!r}; set {setting}" if nearest else f"change {setting}"
 
 
 def check_first_records(

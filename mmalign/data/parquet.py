@@ -26,11 +26,35 @@ def read_parquet(path: Path, source: DataSource) -> Iterator[Cells | RejectedRow
 
 def _rows(path: Path, source: DataSource) -> Iterator[dict[str, object]]:
     wanted = wanted_columns(source)
+    num_read = 0
     try:
         with pq.ParquetFile(path) as file:
             check_columns(path, file.schema_arrow.names, wanted)
             for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=list(wanted)):
-                yield from batch.to_pylist()
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+                yield from _values(path, batch, num_read)
+                num_read += len(batch)
+    except (pa.ArrowException, OSError) as error:
         advice = "Expected a whole Parquet file; write or download it again"
         raise SourceFormatError(f"{path} cannot be read as Parquet: {error}. {advice}") from error
+
+
+def _values(path: Path, batch: pa.RecordBatch, num_before: int) -> list[dict[str, object]]:
+    """Return the rows of a batch as Python values. Raises `SourceFormatError` naming the cell that gives none."""
+    try:
+        return batch.to_pylist()
+    except ValueError:  # text that is not UTF-8, or a time that Python has no value for
+        for at in range(len(batch)):
+            for name in batch.schema.names:
+                _check_cell(path, batch, name, at, num_before + at)
+        raise
+
+
+def _check_cell(path: Path, batch: pa.RecordBatch, name: str, at: int, row: int) -> None:
+    try:
+        batch.column(name)[at].as_py()
+    except ValueError as error:
+        cell = f"row {row}, column {name!r} ({batch.column(name).type})"
+        raise SourceFormatError(
+            f"{path} cannot be read as Parquet: {cell}: {str(error).rstrip('.')}. "
+            "Expected text in UTF-8, encoded images or whole numbers; write the column as one of these"
+        ) from error

@@ -27,10 +27,21 @@ FORMAT_OF_SUFFIX: dict[str, Format] = {
 }
 
 # An option that a format has no use for is refused: it would look obeyed and change nothing.
+_DELIMITED = ("quoting", "delimiter", "header")
 UNUSED_OPTIONS: dict[Format, tuple[str, ...]] = {
-    "coco": ("image_column", "caption_columns", "concept_column", "group_column"),
-    "folder": ("image_column", "caption_columns", "concept_column", "group_column", "image_root"),
-    "webdataset": ("image_column", "image_root"),
+    "jsonl": _DELIMITED,
+    "parquet": _DELIMITED,
+    "coco": ("image_column", "caption_columns", "concept_column", "group_column", *_DELIMITED),
+    "folder": ("image_column", "caption_columns", "concept_column", "group_column", "image_root", *_DELIMITED),
+    "webdataset": ("image_column", "image_root", *_DELIMITED),
+}
+
+# What the suffixes say of files that are not read as they are.
+_CONVERT = {
+    **dict.fromkeys((".gz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".tgz"), "Unpack it first"),
+    **dict.fromkeys((".xls", ".xlsx", ".ods"), "Save the sheet as CSV (UTF-8)"),
+    **dict.fromkeys((".arrow", ".feather"), "Write it as Parquet, such as with datasets.Dataset.to_parquet"),
+    ".txt": 'Set format = "csv" or "tsv", with delimiter and header as the file has them',
 }
 
 
@@ -44,6 +55,10 @@ class DataSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     start at `image_root`, by default the folder of the file that names them; `path` and `image_root` themselves
     start at the working directory. `check_images = false` leaves out the look at each image file, and images are
     told apart by their paths, not by their bytes. In shards the columns are the fields of the `.json` members.
+
+    For CSV and TSV alone: `delimiter` is the character between cells, by default a comma or a tab.
+    `quoting = "none"` takes quotes for ordinary characters; with "standard" a cell may stand in quotes, and then
+    hold delimiters, line breaks and doubled quotes. `header` lists the column names of a file without a header row.
     """
 
     path: str
@@ -54,6 +69,9 @@ class DataSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     group_column: str | None = None
     image_root: str | None = None
     check_images: bool = True
+    quoting: Literal["standard", "none"] = "standard"
+    delimiter: str | None = None
+    header: bool | tuple[str, ...] = True
 
     def __post_init__(self) -> None:
         """Raise `DataConfigError` for a value that no source can have."""
@@ -64,6 +82,22 @@ class DataSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise DataConfigError(
                 f"caption_columns = {self.caption_columns!r}; expected a list of one or more column names, "
                 'such as ["caption"]'
+            )
+        self._check_delimited()
+
+    def _check_delimited(self) -> None:
+        if self.quoting not in ("standard", "none"):
+            raise DataConfigError(f'quoting = {self.quoting!r} is unknown; expected "standard" or "none"')
+        if self.delimiter is not None and (len(self.delimiter) != 1 or self.delimiter in '"\r\n'):
+            raise DataConfigError(
+                f"delimiter = {self.delimiter!r}; expected one character, which is no quote and no line end, "
+                'such as "|", ";" or "\\t"'
+            )
+        names = self.header
+        if names is not True and (not isinstance(names, list | tuple) or not names or len({*names}) < len(names)):
+            raise DataConfigError(
+                f"header = {names!r}; expected true, or a list of the names of all columns, each once, for a file "
+                'without a header row, such as ["image", "caption"]'
             )
 
 
@@ -134,9 +168,11 @@ def _single_format(source: DataSource, paths: list[Path]) -> Format:
     formats = {FORMAT_OF_SUFFIX.get(suffix) for suffix in suffixes}
     found = formats.pop() if len(formats) == 1 else None
     if found is None:
+        known = next((name for name in formats if name is not None), "csv")
+        advice = _CONVERT.get(suffixes[0], f'Set format, such as format = "{known}", or narrow the path')
         raise SourceFormatError(
             f"{source.path} has files ending in {', '.join(map(repr, suffixes))}; expected one format, "
-            f'known by {", ".join(FORMAT_OF_SUFFIX)}. Set format, such as format = "csv", or narrow the path'
+            f"known by {', '.join(FORMAT_OF_SUFFIX)}. {advice}"
         )
     return found
 

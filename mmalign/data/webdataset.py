@@ -1,12 +1,14 @@
 """WebDataset shards: .tar files in which the members of one key, `0001.jpg` and `0001.txt`, make a sample.
 
-Captions are the lines of the .txt member or, without one, the caption columns of the .json member.
+The .txt member is one caption, whatever line breaks it has; without one, the caption columns of the .json member are
+the captions. Where both are there the text wins: img2dataset writes one caption into both.
 
 Read with `tarfile` and not with the `webdataset` library: that one builds training pipelines, and takes two
 accidents for data. It ends a shard that was cut short between members without a word, and makes two samples
 of one whose members lie apart.
 """
 
+import logging
 import posixpath
 import tarfile
 from collections.abc import Iterator
@@ -18,10 +20,14 @@ import msgspec
 from mmalign.data.cells import Cells
 from mmalign.data.columns import Record, cells_of, check_first_records
 from mmalign.data.errors import SourceFormatError
-from mmalign.data.folder import CAPTION_SUFFIX, IMAGE_SUFFIXES, caption_lines
+from mmalign.data.folder import CAPTION_SUFFIX, decode_captions
 from mmalign.data.jsonl import parse_object
 from mmalign.data.pair import Origin, RejectedRow
 from mmalign.data.source import DataSource
+from mmalign.data.text import describe, to_utf8
+from mmalign_runtime.image_suffixes import IMAGE_SUFFIXES
+
+logger = logging.getLogger(__name__)
 
 FIELDS_SUFFIX = ".json"
 
@@ -58,27 +64,39 @@ def _sample(origin: Origin, members: list[_Member]) -> Record | RejectedRow:
         listed = ", ".join(member.suffix for member in members)
         expected = f"one image, and {CAPTION_SUFFIX} or {FIELDS_SUFFIX} with captions, each suffix once"
         return RejectedRow(origin, f"members {listed}; expected {expected}")
-    captions = caption_lines(origin, contents[CAPTION_SUFFIX]) if CAPTION_SUFFIX in contents else ()
-    fields = parse_object(origin, contents.get(FIELDS_SUFFIX, b"{}"))
-    if isinstance(captions, RejectedRow):
-        return captions
+    caption = decode_captions(origin, contents[CAPTION_SUFFIX]) if CAPTION_SUFFIX in contents else None
+    fields = _fields(origin, contents.get(FIELDS_SUFFIX, b"{}"))
+    if isinstance(caption, RejectedRow):
+        return caption
     if isinstance(fields, RejectedRow):
         return fields
-    return Record(origin, fields.values, contents[images.pop()], captions)
+    return Record(origin, fields.values, contents[images.pop()], () if caption is None else (caption,))
+
+
+def _fields(origin: Origin, content: bytes) -> Record | RejectedRow:
+    try:
+        return parse_object(origin, to_utf8(content))
+    except UnicodeDecodeError as error:
+        return RejectedRow(origin, f"bad JSON: {describe(error)}; expected one object in UTF-8")
 
 
 def _members(path: Path) -> Iterator[_Member]:
+    num_left_out = 0
     try:
         with tarfile.open(path, "r:") as tar:
             for info in tar:
                 name = info.name.removeprefix("./")
-                if info.isfile() and _belongs_to_sample(name):
-                    yield _member(tar, info, name)
+                if not info.isdir() and _belongs_to_sample(name):
+                    yield _member(path, tar, info, name)
+                else:
+                    num_left_out += not info.isdir()
             _check_end(path, tar.offset)
     except tarfile.TarError as error:
         raise SourceFormatError(
             f"{path} cannot be read: {error}. Expected a whole, uncompressed .tar; write or download it again"
         ) from error
+    if num_left_out:
+        logger.info("%s: left out %d hidden, meta or nameless members", path, num_left_out)
 
 
 def _belongs_to_sample(name: str) -> bool:
@@ -89,12 +107,18 @@ def _belongs_to_sample(name: str) -> bool:
     return "." in parts[-1] and not is_hidden and not is_meta
 
 
-def _member(tar: tarfile.TarFile, info: tarfile.TarInfo, name: str) -> _Member:
+def _member(path: Path, tar: tarfile.TarFile, info: tarfile.TarInfo, name: str) -> _Member:
     # The key ends at the first dot of the name: `0001.seg.png` is another part of `0001` and not its image.
     folder, base = posixpath.split(name)
     stem, _, rest = base.partition(".")
     suffix = f".{rest.lower()}"
-    file = tar.extractfile(info) if suffix in IMAGE_SUFFIXES | {CAPTION_SUFFIX, FIELDS_SUFFIX} else None
+    try:
+        file = tar.extractfile(info) if suffix in IMAGE_SUFFIXES | {CAPTION_SUFFIX, FIELDS_SUFFIX} else None
+    except KeyError as error:  # a link, which tar writes for a file that it has packed before
+        raise SourceFormatError(
+            f"{path}, member {name} is a link to {info.linkname}, which is not there; expected the file itself. "
+            "Pack the shard with tar --dereference --hard-dereference"
+        ) from error
     return _Member(posixpath.join(folder, stem), suffix, b"" if file is None else file.read())
 
 

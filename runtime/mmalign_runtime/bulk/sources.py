@@ -16,29 +16,10 @@ from mmalign_runtime.bulk.entries import Entry, Source
 from mmalign_runtime.bulk.listing import is_pattern, matching, readable, walk
 from mmalign_runtime.bulk.tables import ParquetSource
 from mmalign_runtime.errors import InputError
+from mmalign_runtime.image_suffixes import IMAGE_SUFFIXES
 from mmalign_runtime.parquet import PARQUET_SUFFIX
 from mmalign_runtime.spec import Modality
 
-# The formats that `formats` knows by their first bytes, under the names that files have.
-IMAGE_SUFFIXES = frozenset(
-    [
-        ".avif",
-        ".bmp",
-        ".gif",
-        ".heic",
-        ".heif",
-        ".jp2",
-        ".jpeg",
-        ".jpg",
-        ".pgm",
-        ".png",
-        ".ppm",
-        ".qoi",
-        ".tif",
-        ".tiff",
-        ".webp",
-    ],
-)
 TEXT_SUFFIXES = frozenset({".txt"})
 
 # Gives the paths again each time: a listing is not held, it is made once more.

@@ -75,9 +75,14 @@ def test_a_damaged_page_is_an_error_that_names_the_file(tmp_path: Path, jpeg: by
         read_pairs(source)
 
 
-def test_text_that_is_not_utf8_is_an_error_that_names_the_file(tmp_path: Path, jpeg: bytes) -> None:
-    offsets, text = pa.array([0, 4], pa.int32()).buffers()[1], pa.py_buffer(b"caf\xe9")
-    captions = pa.Array.from_buffers(pa.string(), 1, [None, offsets, text])
-    source = write(tmp_path / "a.parquet", {"image": [jpeg], "caption": captions})
-    with pytest.raises(SourceFormatError, match=r"a\.parquet cannot be read as Parquet"):
+def test_text_that_is_not_utf8_is_an_error_that_names_the_file_and_the_row(tmp_path: Path, jpeg: bytes) -> None:
+    num_rows = BATCH_ROWS + 6
+    offsets, text = (
+        pa.array(range(num_rows + 1), pa.int32()).buffers()[1],
+        pa.py_buffer(b"x" * (num_rows - 1) + b"\xe9"),
+    )
+    captions = pa.Array.from_buffers(pa.string(), num_rows, [None, offsets, text])
+    source = write(tmp_path / "a.parquet", {"image": [jpeg] * num_rows, "caption": captions})
+    message = rf"a\.parquet cannot be read as Parquet: row {num_rows - 1}, column 'caption' \(string\)"
+    with pytest.raises(SourceFormatError, match=message):
         read_pairs(source)

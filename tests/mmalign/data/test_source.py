@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -56,8 +57,8 @@ def test_a_set_format_wins_over_the_suffix(tmp_path: Path) -> None:
 
 
 def test_an_unknown_suffix_names_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(SourceFormatError, match=r"'\.xlsx'; expected one format, known by \.csv, .*Set format"):
-        find_files(DataSource(str(touch(tmp_path / "a.xlsx"))))
+    with pytest.raises(SourceFormatError, match=r"'\.dat'; expected one format, known by \.csv, .*Set format"):
+        find_files(DataSource(str(touch(tmp_path / "a.dat"))))
 
 
 def test_a_folder_of_shards_is_read_in_order_without_hidden_files(tmp_path: Path) -> None:
@@ -126,4 +127,38 @@ def test_a_file_is_no_folder_of_images(tmp_path: Path) -> None:
 def test_an_option_that_the_format_ignores_is_refused(tmp_path: Path) -> None:
     source = DataSource(str(touch(tmp_path / "a.json")), concept_column="id")
     with pytest.raises(DataConfigError, match=r"concept_column = 'id' has no meaning .* read as coco"):
+        find_files(source)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"delimiter": "||"}, r"delimiter = '\|\|'; expected one character"),
+        ({"delimiter": ""}, "delimiter = ''; expected one character"),
+        ({"delimiter": '"'}, "expected one character, which is no quote"),
+        ({"delimiter": "\n"}, "expected one character, which is no quote and no line end"),
+        ({"quoting": "all"}, 'quoting = \'all\' is unknown; expected "standard" or "none"'),
+        ({"header": False}, r"header = False; expected true, or a list of the names of all columns"),
+        ({"header": ()}, r"header = \(\); expected true, or a list"),
+        ({"header": ("image", "image")}, "each once"),
+        ({"header": "image"}, "header = 'image'; expected true, or a list"),
+    ],
+)
+def test_impossible_options_of_tables_are_refused(value: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataConfigError, match=message):
+        DataSource("a.csv", **value)
+
+
+def test_options_of_tables_are_read_from_toml() -> None:
+    text = 'path = "a.csv"\nquoting = "none"\ndelimiter = "\\t"\nheader = ["image", "caption"]'
+    expected = DataSource("a.csv", quoting="none", delimiter="\t", header=("image", "caption"))
+    assert msgspec.toml.decode(text, type=DataSource) == expected
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet", "a.json", "a.tar", "images/a.jpg"])
+@pytest.mark.parametrize("option", [{"quoting": "none"}, {"delimiter": "|"}, {"header": ("image", "caption")}])
+def test_only_tables_of_text_take_their_options(tmp_path: Path, name: str, option: dict[str, Any]) -> None:
+    path = touch(tmp_path / name)
+    source = DataSource(str(path if path.parent == tmp_path else path.parent), **option)
+    with pytest.raises(DataConfigError, match=f"{next(iter(option))} = .* has no meaning for"):
         find_files(source)

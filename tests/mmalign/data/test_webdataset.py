@@ -22,9 +22,14 @@ def rejected(source: DataSource) -> list[tuple[str | None, str]]:
 
 
 def test_members_of_one_key_are_a_pair(tmp_path: Path, jpeg: bytes) -> None:
-    source = pack(tmp_path, ("a/0001.JPG", jpeg), ("a/0001.txt", "a cat\nchat é\n".encode()), ("a/0001.cls", b"3"))
+    source = pack(tmp_path, ("a/0001.JPG", jpeg), ("a/0001.txt", "a cat é\n".encode()), ("a/0001.cls", b"3"))
     (pair,) = read_pairs(source).pairs
-    assert (pair.image, pair.captions, pair.origin.member) == (jpeg, ("a cat", "chat é"), "a/0001")
+    assert (pair.image, pair.captions, pair.origin.member) == (jpeg, ("a cat é",), "a/0001")
+
+
+def test_a_text_member_is_one_caption_whatever_line_breaks_it_has(tmp_path: Path, jpeg: bytes) -> None:
+    source = pack(tmp_path, ("1.jpg", jpeg), ("1.txt", b"a cat\non a\r\nmat\n"))
+    assert read_pairs(source).pairs[0].captions == ("a cat\non a\r\nmat",)
 
 
 def test_captions_and_labels_may_be_fields(tmp_path: Path, jpeg: bytes) -> None:
