@@ -8,12 +8,28 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import cast
 
 import torch
 import transformers
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled, enable_progress_bars
+from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING
 from transformers.utils import logging as transformers_logging
+from transformers.utils.hub import cached_file
+
+# What torch.export raises on a model that it cannot trace: errors of its own, which share no class, and the model's.
+TRACING_ERRORS = (
+    torch._dynamo.exc.TorchDynamoException,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    IndexError,
+    KeyError,
+    AssertionError,
+    NotImplementedError,
+)
 
 _LOUD = ("transformers", "huggingface_hub")
 
@@ -55,5 +71,35 @@ def _show_bar() -> None:
 
 def encoder_from_config(config: transformers.PretrainedConfig) -> transformers.PreTrainedModel:
     """Return the encoder of a configuration: random weights, float32 whatever dtype the configuration names."""
-    build: Callable[..., object] = transformers.AutoModel.from_config
+    build: Callable[..., object] = _auto_class(config).from_config
     return cast("transformers.PreTrainedModel", build(config, dtype=torch.float32))
+
+
+def encoder_from_pretrained(
+    source: str, subfolder: str, config: transformers.PretrainedConfig
+) -> tuple[transformers.PreTrainedModel, dict[str, list[str]]]:
+    """Return the encoder in a folder or on the hub, float32, and what transformers says about its tensors."""
+    load: Callable[..., object] = _auto_class(config).from_pretrained
+    # float32 whatever the file holds: transformers 5 would take over its dtype.
+    loaded = load(source, subfolder=subfolder, dtype=torch.float32, output_loading_info=True)
+    return cast("tuple[transformers.PreTrainedModel, dict[str, list[str]]]", loaded)
+
+
+def _auto_class(
+    config: transformers.PretrainedConfig,
+) -> type[transformers.AutoModel] | type[transformers.AutoModelForTextEncoding]:
+    """Return what builds the encoder alone: AutoModel gives T5 with its decoder."""
+    has_encoder = type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING
+    return transformers.AutoModelForTextEncoding if has_encoder else transformers.AutoModel
+
+
+def hub_file(repository: str, file: str) -> Path | None:
+    """Return a file of the hub, from the cache or fetched; None when the repository lacks it or is not reached.
+
+    Raises OSError when there is no such repository.
+    """
+    fetch: Callable[..., str | None] = cached_file
+    found = fetch(
+        repository, file, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False
+    )
+    return None if found is None else Path(found)

@@ -126,6 +126,9 @@ def load_dumped(path: Path) -> Config:
     image = settings.setdefault("image", {})
     if isinstance(image, dict):
         image.setdefault("jpeg_oversampling", 0)  # JPEGs were decoded in full
+    text_tower = settings.setdefault("text_tower", {})
+    if isinstance(text_tower, dict):
+        text_tower.setdefault("pooling", "cls")  # the default before "auto"
     return parse_config(settings, str(path))
 
 
@@ -144,10 +147,16 @@ def dump_config(config: Config) -> str:
     return tomli_w.dumps(_without_none(msgspec.to_builtins(config)))
 
 
-def differing_keys(left: Config, right: Config) -> list[str]:
-    """Return the keys, such as train.epochs, whose values differ between two configurations."""
-    first, second = _flat(msgspec.to_builtins(left)), _flat(msgspec.to_builtins(right))
-    return sorted(key for key in first | second if first.get(key) != second.get(key))
+def differing_keys(recorded: Config, wanted: Config) -> list[str]:
+    """Return the keys, such as train.epochs, whose values differ between a run's configuration and another.
+
+    A pooling that is left to the tower ("auto") agrees with what the run took.
+    """
+    first, second = _flat(msgspec.to_builtins(recorded)), _flat(msgspec.to_builtins(wanted))
+    differing = {key for key in first | second if first.get(key) != second.get(key)}
+    if wanted.text_tower.pooling == "auto":
+        differing.discard("text_tower.pooling")
+    return sorted(differing)
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -121,7 +121,7 @@ class TextFeatures:
     def key(self, texts: Sequence[str], tokenizer_json: str) -> list[str | bytes]:
         """Return what decides these features: the tower with its pooling, the text spec, the tokenizer, the texts."""
         spec = msgspec.json.encode(self._tokenizer.spec, order="sorted")
-        return ["text", self._state_digest, self._tower.pooling, spec, tokenizer_json, digest_texts(texts)]
+        return ["text", self._state_digest, self._tower.head(), spec, tokenizer_json, digest_texts(texts)]
 
     @functools.cached_property
     def _state_digest(self) -> str:

@@ -44,7 +44,7 @@ def space_id(model: DualEncoder, image: ImageSpec, text: TextSpec, tokenizer: To
     """
     state = {name: tensor for name, tensor in model.state_dict().items() if name != "logit_scale"}
     pixels, tokens = (msgspec.json.encode(_without_limits(spec), order="sorted") for spec in (image, text))
-    parts = (digest_state(state), pixels, tokens, tokenizer.to_str(), model.text_tower.pooling)
+    parts = (digest_state(state), pixels, tokens, tokenizer.to_str(), model.text_tower.head())
     return "mma-" + digest_texts(parts)[:_ID_LENGTH]
 
 

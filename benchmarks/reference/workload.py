@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from benchmarks.reference.interleave import Batch
 from mmalign.model import DualEncoder, ModelConfig
 from mmalign.preprocess import write_preprocess
-from mmalign.text import TextTowerConfig, load_text_tower, load_tokenizer
+from mmalign.text import TextTowerConfig, load_text_tower
+from mmalign.text_tokenizer import load_tokenizer
 from mmalign.vision import ImageTowerConfig, load_image_tower
 from mmalign_export.towers import IMAGE_INPUTS, TEXT_INPUTS, TowerFunction, TracedTower, image_tower, text_tower
 from mmalign_runtime.engine.pool import thread_pool

@@ -7,6 +7,7 @@ from pathlib import Path
 import onnx
 import torch
 
+from mmalign.text import first_line
 from mmalign_export.errors import ExportError
 from mmalign_export.towers import TracedTower
 
@@ -20,20 +21,7 @@ def export_onnx(tower: TracedTower, path: Path, opset_version: int = OPSET_VERSI
 
     Raises ExportError when the tower cannot be traced, or its weights do not fit one file.
     """
-    with torch.inference_mode():
-        program = torch.onnx.export(
-            tower.module,
-            tower.examples,
-            dynamo=True,
-            dynamic_shapes=tower.dynamic_shapes,
-            input_names=list(tower.input_names),
-            output_names=[tower.output_name],
-            opset_version=opset_version,
-            verbose=False,
-        )
-    if program is None:
-        raise ExportError(f"torch.onnx.export gave no program for {tower.output_name}.")
-    model = program.model_proto
+    model = _trace(tower, opset_version).model_proto
     _forget_origin(model)
     if model.ByteSize() > _LARGEST_FILE_BYTES:
         raise ExportError(
@@ -42,6 +30,29 @@ def export_onnx(tower: TracedTower, path: Path, opset_version: int = OPSET_VERSI
     onnx.checker.check_model(model)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def _trace(tower: TracedTower, opset_version: int) -> torch.onnx.ONNXProgram:
+    try:
+        with torch.inference_mode():
+            program = torch.onnx.export(
+                tower.module,
+                tower.examples,
+                dynamo=True,
+                dynamic_shapes=tower.dynamic_shapes,
+                input_names=list(tower.input_names),
+                output_names=[tower.output_name],
+                opset_version=opset_version,
+                verbose=False,
+            )
+    except torch.onnx.errors.OnnxExporterError as error:
+        cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+        raise ExportError(
+            f"the tower of {tower.output_name} cannot be written as ONNX: {first_line(cause)} Train with another tower."
+        ) from error
+    if program is None:
+        raise ExportError(f"torch.onnx.export gave no program for {tower.output_name}.")
+    return program
 
 
 def _forget_origin(model: onnx.ModelProto) -> None:

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 import msgspec
-import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
 from mmalign.model import DualEncoder
+from mmalign.traceable import image_example, text_example
 from mmalign_runtime.spec import ImageSpec, TextSpec
 
 TowerFunction: TypeAlias = Callable[..., Tensor]
@@ -24,10 +24,6 @@ IMAGE_INPUTS = ("pixel_values",)
 IMAGE_OUTPUT = "image_embeds"
 TEXT_INPUTS = ("input_ids", "attention_mask")
 TEXT_OUTPUT = "text_embeds"
-
-# Traced with sizes that are no special case: not 1, and not each other.
-_TRACED_BATCH = 3
-_TRACED_TOKENS = 11
 
 
 class ImageEmbedder(nn.Module):
@@ -66,18 +62,12 @@ class TracedTower(msgspec.Struct, frozen=True):
 
 def image_tower(model: DualEncoder, spec: ImageSpec) -> TracedTower:
     """Return the image side, its batch dynamic."""
-    generator = torch.Generator().manual_seed(0)
-    pixel_values = torch.randn(_TRACED_BATCH, 3, spec.size, spec.size, generator=generator)
-    shapes = ({0: Dim("batch")},)
-    return TracedTower(ImageEmbedder(model).eval(), (pixel_values,), shapes, IMAGE_INPUTS, IMAGE_OUTPUT)
+    example = image_example(spec)
+    embedder = ImageEmbedder(model).eval()
+    return TracedTower(embedder, example.inputs, example.dynamic_shapes, IMAGE_INPUTS, IMAGE_OUTPUT)
 
 
 def text_tower(model: DualEncoder, spec: TextSpec) -> TracedTower:
     """Return the text side, its batch and its length dynamic."""
-    ids = torch.ones(_TRACED_BATCH, _TRACED_TOKENS, dtype=torch.int64)
-    mask = torch.ones_like(ids)
-    mask[0, _TRACED_TOKENS // 2 :] = 0  # some padding, so that no trace takes the mask for all ones
-    batch, length = Dim("batch"), Dim("length", min=2, max=spec.context_length)
-    # The mask follows the ids: naming its axes a second time only makes the exporter warn.
-    shapes = ({0: batch, 1: length}, {0: Dim.AUTO, 1: Dim.AUTO})
-    return TracedTower(TextEmbedder(model).eval(), (ids, mask), shapes, TEXT_INPUTS, TEXT_OUTPUT)
+    example = text_example(spec)
+    return TracedTower(TextEmbedder(model).eval(), example.inputs, example.dynamic_shapes, TEXT_INPUTS, TEXT_OUTPUT)

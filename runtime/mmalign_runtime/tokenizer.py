@@ -57,8 +57,9 @@ class TextTokenizer:
         return found
 
     def encode(self, texts: Sequence[str], *, first_index: int = 0) -> TokenBatch:
-        """Tokenize texts to one batch, (B, L) int64 each, L at most `context_length`; an empty text is allowed, and
-        no texts at all give (0, 0). Texts are not normalised but as tokenizer.json says.
+        """Tokenize texts to one batch, (B, L) int64 each, L at most `context_length`; no texts at all give
+        (0, 0). An empty text is allowed: one padding token with mask 1 where the tokenizer adds no special ones. Texts
+        are not normalised but as tokenizer.json says.
 
         Raises ItemError, with the text's position counted from `first_index`, for a non-string, a lone surrogate or a
         text over `max_characters`.
@@ -92,7 +93,10 @@ class TextTokenizer:
             if not (type(error) is Exception or _is_panic(error)):
                 raise
             raise EngineError(f"the tokenizer failed: {error}. Run `mmalign verify`, or export again.") from error
-        return [TokenRow(e.ids, e.attention_mask, bool(e.overflowing)) for e in encodings]
+        # A text without any token (the empty one, where no special tokens are added) is one padding token that is seen:
+        # attention and pooling over nothing are not defined.
+        empty = TokenRow([self.spec.pad_token_id], [1], truncated=False)
+        return [TokenRow(e.ids, e.attention_mask, bool(e.overflowing)) if e.ids else empty for e in encodings]
 
 
 def _padded(rows: Sequence[Sequence[int]], length: int, value: int) -> NDArray[np.int64]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import torch
 from tokenizers import Tokenizer
 
 from mmalign.checkpoint import Progress, save_best
-from mmalign.config import Config
+from mmalign.config import Config, differing_keys
 from mmalign.errors import CheckpointError, ConfigError
 from mmalign.fingerprint import space_id
 from mmalign.run import Run, create_run, initial_model, load_run
@@ -74,6 +75,7 @@ def test_what_a_killed_start_left_is_cleared(make_config: MakeConfig, tmp_path: 
     [
         ({"text.context_length": 99}, "context_length is 99"),
         ({"text.pad_token": "<pad>"}, "pad_token '<pad>'"),
+        ({"text.context_length": 2}, "context_length is 2, and the tokenizer adds 2 tokens"),
         ({"image_tower.name": "timm:vit_tiny_patch16_224"}, "does not take images of side 32"),
     ],
 )
@@ -120,3 +122,65 @@ def test_binding_the_tokenizer_leaves_the_run_s_own_as_it_was(make_config: MakeC
     before = run.tokenizer.to_str()
     assert run.text_tokenizer().encode(["a red square"]).input_ids.shape == (1, 5)
     assert run.tokenizer.to_str() == before == Tokenizer.from_file(str(tmp_path / "tokenizer.json")).to_str()
+
+
+def write_sentence_model(folder: Path, encoder: Path) -> Path:
+    """Make a sentence-transformers folder: max pooling, a dense layer, 12 tokens at most."""
+    shutil.copytree(encoder, folder)
+    kinds = {"": "Transformer", "1_Pooling": "Pooling", "2_Dense": "Dense"}
+    listing = [{"path": path, "type": f"sentence_transformers.models.{kind}"} for path, kind in kinds.items()]
+    (folder / "modules.json").write_text(json.dumps(listing))
+    for path, config in {
+        "1_Pooling": {"pooling_mode": "max"},
+        "2_Dense": {"in_features": 32, "out_features": 7, "activation_function": "torch.nn.modules.linear.Identity"},
+    }.items():
+        (folder / path).mkdir()
+        (folder / path / "config.json").write_text(json.dumps(config))
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 12}))
+    return folder
+
+
+def test_run_records_what_a_sentence_model_is_and_comes_back(
+    make_config: MakeConfig, text_encoder_dir: Path, tmp_path: Path
+) -> None:
+    name = str(write_sentence_model(tmp_path / "model", text_encoder_dir))
+    config = make_config({"text_tower.name": name, "text_tower.pooling": "auto"})
+    run = finished(config, tmp_path / "run")
+    shutil.rmtree(name)
+    loaded = load_run(tmp_path / "run")
+    assert loaded.config.text_tower.pooling == run.config.text_tower.pooling == "max"
+    assert loaded.model.text_tower.dense_layers == run.model.text_tower.dense_layers
+    assert loaded.model.text_tower.feature_dim == 7
+    tokens = torch.tensor([[2, 7, 9, 3]])
+    with torch.no_grad():
+        first, second = (each.model.eval().encode_text(tokens, torch.ones_like(tokens)) for each in (run, loaded))
+    assert torch.equal(first, second)
+    assert differing_keys(loaded.config, config) == []  # --resume with the same file goes on
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"text_tower.pooling": "mean"}, "pooling is 'mean', and the sentence-transformers model .* with 'max'"),
+        ({"text_tower.pooling": "auto", "text.context_length": 13}, "reads 12 tokens at most"),
+    ],
+)
+def test_configuration_that_contradicts_a_sentence_model_is_refused(
+    make_config: MakeConfig, text_encoder_dir: Path, tmp_path: Path, settings: dict[str, object], message: str
+) -> None:
+    name = str(write_sentence_model(tmp_path / "model", text_encoder_dir))
+    with pytest.raises(ConfigError, match=message):
+        create_run(make_config(settings | {"text_tower.name": name}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_tower_that_cannot_be_traced_is_refused_before_anything_is_written(
+    make_config: MakeConfig, text_encoder_dir: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(text_encoder_dir, tmp_path / "longformer")
+    sizes = json.loads((folder / "config.json").read_text())
+    sizes |= {"model_type": "longformer", "attention_window": 4, "pad_token_id": 0}
+    (folder / "config.json").write_text(json.dumps(sizes))
+    with pytest.raises(ConfigError, match=r"'longformer', which torch\.export cannot trace.*never exported"):
+        create_run(make_config({"text_tower.name": str(folder)}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

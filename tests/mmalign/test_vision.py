@@ -9,11 +9,11 @@ import torch
 import torchvision
 from PIL import Image
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from mmalign.errors import ConfigError, WeightsError
-from mmalign.vision import ImageTowerConfig, check_image_tower, create_image_tower, load_image_tower
+from mmalign.vision import ImageTower, ImageTowerConfig, check_image_tower, create_image_tower, load_image_tower
 from mmalign.weights import packaged_file
 from tests.tolerances import LITE0_FEATURES
 
@@ -111,7 +111,7 @@ def test_resnet50_has_2048_features_and_random_weights_are_seeded() -> None:
 @pytest.mark.parametrize("name", ["test_resnet", "test_convnext", "mobilenetv3_small_050"])
 def test_any_timm_backbone_says_how_wide_its_features_are(name: str) -> None:
     tower = load_image_tower(ImageTowerConfig(name=f"timm:{name}", weights="random"))
-    check_image_tower(tower, 32)
+    check_image_tower(tower, 32, is_trained=False)
     with torch.inference_mode():
         assert tower.eval()(torch.ones(3, 3, 32, 32)).shape == (3, tower.feature_dim)
 
@@ -128,7 +128,7 @@ def test_unknown_tower_names_the_kinds_there_are() -> None:
 
 def test_size_that_a_tower_does_not_take_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"does not take images of side 32: .*Set image.size"):
-        check_image_tower(create_image_tower("timm:vit_tiny_patch16_224"), 32)
+        check_image_tower(create_image_tower("timm:vit_tiny_patch16_224"), 32, is_trained=False)
 
 
 def test_weights_that_cannot_be_fetched_say_how_to_get_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,3 +179,33 @@ def test_file_that_is_no_state_dict_is_refused(tmp_path: Path, name: str) -> Non
 def test_file_that_is_not_there_is_named() -> None:
     with pytest.raises(WeightsError, match=r"no file nowhere\.pth"):
         load_image_tower(ImageTowerConfig(weights="nowhere.pth"))
+
+
+class Answer(nn.Module):
+    """A backbone that gives one answer to every image."""
+
+    def __init__(self, answer: object) -> None:
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, pixel_values: Tensor) -> object:
+        return self.answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "message"),
+    [
+        (torch.ones(2, 5), WeightsError, "gives two images that differ the same features: its weights are damaged"),
+        (torch.zeros(2, 5), WeightsError, "gives two images that differ the same features"),
+        (torch.full((2, 5), torch.nan), WeightsError, "features that are not finite"),
+        (torch.ones(2, 5, 7, 7), ConfigError, r"features of shape \(5, 7, 7\), expected \(5,\)\. Choose a backbone"),
+        ((torch.ones(2, 5), torch.ones(2, 5)), ConfigError, "features of shape tuple, expected"),
+    ],
+)
+def test_backbone_without_features_of_an_image_is_refused(answer: object, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        check_image_tower(ImageTower(Answer(answer), 5), 8, is_trained=True)
+
+
+def test_packaged_lite0_passes_as_trained() -> None:
+    check_image_tower(load_image_tower(ImageTowerConfig(name=LITE0)), 64, is_trained=True)

@@ -34,6 +34,18 @@ def test_a_batch_is_padded_to_its_longest_text() -> None:
     assert tokens.input_ids.dtype == tokens.attention_mask.dtype == np.int64
 
 
+def test_a_text_without_tokens_is_one_padding_token_that_is_seen() -> None:
+    """Where no special tokens are added, the empty text and one of spaces alone have none."""
+    words = Tokenizer(WordLevel({"[PAD]": PAD, "[UNK]": UNKNOWN, "dog": 2}, unk_token="[UNK]"))
+    words.pre_tokenizer = Whitespace()
+    bound = TextTokenizer(words, TextSpec(pad_token_id=PAD))
+    alone, beside = bound.encode([""]), bound.encode(["dog dog", "", "  "])
+    assert (alone.input_ids.tolist(), alone.attention_mask.tolist()) == ([[PAD]], [[1]])
+    assert beside.input_ids.tolist() == [[2, 2], [PAD, PAD], [PAD, PAD]]
+    assert beside.attention_mask.tolist() == [[1, 1], [1, 0], [1, 0]]
+    assert not beside.truncated.any()
+
+
 def test_truncation_keeps_the_closing_token() -> None:
     tokens = tokenizer(TextSpec(context_length=4)).encode(["dog cat dog cat dog"])
     assert tokens.input_ids.tolist() == [[CLS, DOG, CAT, SEP]]
