@@ -32,7 +32,7 @@ _ORDER = (
         "pixels",
         "pillow_versions",
     ),
-    *("memory", "loading", "callers", "fuzz_image", "fuzz_bundle", "fuzz_archive"),
+    *("memory", "large_images", "growing_shapes", "loading", "callers", "fuzz_image", "fuzz_bundle", "fuzz_archive"),
 )
 
 
