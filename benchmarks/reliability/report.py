@@ -32,7 +32,17 @@ _ORDER = (
         "pixels",
         "pillow_versions",
     ),
-    *("memory", "large_images", "growing_shapes", "loading", "callers", "fuzz_image", "fuzz_bundle", "fuzz_archive"),
+    *(
+        "memory",
+        "large_images",
+        "growing_shapes",
+        "long_texts",
+        "loading",
+        "callers",
+        "fuzz_image",
+        "fuzz_bundle",
+        "fuzz_archive",
+    ),
 )
 
 
