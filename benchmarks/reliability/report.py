@@ -32,7 +32,18 @@ _ORDER = (
         "pixels",
         "pillow_versions",
     ),
-    *("memory", "loading", "ranks", "callers", "fuzz_image", "fuzz_bundle", "fuzz_archive"),
+    *(
+        "memory",
+        "large_images",
+        "growing_shapes",
+        "long_texts",
+        "loading",
+        "ranks",
+        "callers",
+        "fuzz_image",
+        "fuzz_bundle",
+        "fuzz_archive",
+    ),
 )
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
+from traceback import clear_frames
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
@@ -21,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmalign_runtime.errors import ItemError
+from mmalign_runtime.freed_memory import give_back_freed_memory
 from mmalign_runtime.streaming import OnError, StreamedItem, Vectors, check_settings
 
 if TYPE_CHECKING:
@@ -154,7 +156,7 @@ class _Workers:
             except ItemError as error:
                 if on_error == "raise":
                     raise
-                errors[index] = error
+                errors[index] = _without_its_image(error)
         rows = [row for row, index in enumerate(batch.indices) if index not in errors]
         pixel_values = batch.pixel_values[rows] if errors else batch.pixel_values  # (M, 3, S, S)
         vectors = self._stages.tower(pixel_values) if rows else ()
@@ -178,6 +180,16 @@ class _Workers:
     def _room(self, num_images: int) -> PixelValues:
         buffer = self._free.pop() if self._free else self._stages.empty(num_images)
         return buffer[:num_images] if len(buffer) >= num_images else self._stages.empty(num_images)
+
+
+def _without_its_image(error: ItemError) -> ItemError:
+    """Return an error that may be kept for long: the frames of its tracebacks held all of a half-decoded image."""
+    met: BaseException | None = error
+    while met is not None:
+        clear_frames(met.__traceback__)
+        met = met.__cause__ or met.__context__
+    give_back_freed_memory()
+    return error
 
 
 def _raise(error: Exception) -> None:

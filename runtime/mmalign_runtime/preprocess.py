@@ -9,16 +9,20 @@ from mmalign_runtime.bundle.contents import FileSource
 from mmalign_runtime.engine.onnxruntime import OnnxSession
 from mmalign_runtime.engine.pool import Pool
 from mmalign_runtime.engine.session import SessionOptions
+from mmalign_runtime.freed_memory import give_back_freed_memory
 from mmalign_runtime.image import Pixels
 from mmalign_runtime.once import Once
 
 _INPUT_NAME = "pixels"
+# Decoding an image of so many values (5.6 megapixels) takes a hundred times what giving its memory back does.
+_LARGE = 2**24
 
 
 class Preprocessor:
     """Runs image_preprocess.onnx on the CPU: (H, W, 3) uint8 RGB -> (1, 3, S, S) float32.
 
     With onnxruntime, whatever engine the towers have: the pixels are part of the bundle.
+    What decoding and preparing a large image needed is given back to the system, not kept for the next one.
     """
 
     def __init__(self, source: FileSource, pool: Pool) -> None:
@@ -28,11 +32,11 @@ class Preprocessor:
 
     def __call__(self, pixels: Pixels) -> NDArray[np.float32]:
         """Resize, crop and normalise one image."""
-        return self.session.run({_INPUT_NAME: pixels})  # (1, 3, S, S)
+        return _run(self.session, pixels)  # (1, 3, S, S)
 
     def beside_others(self, pixels: Pixels) -> NDArray[np.float32]:
         """Do the same on the calling thread alone: others prepare other images meanwhile."""
-        return self._one_thread.get().run({_INPUT_NAME: pixels})  # (1, 3, S, S)
+        return _run(self._one_thread.get(), pixels)  # (1, 3, S, S)
 
     def close(self) -> None:
         """Let go of the graph."""
@@ -41,8 +45,16 @@ class Preprocessor:
                 session.close()
 
 
+def _run(session: OnnxSession, pixels: Pixels) -> NDArray[np.float32]:
+    pixel_values = session.run({_INPUT_NAME: pixels})  # (1, 3, S, S)
+    if pixels.size > _LARGE:
+        give_back_freed_memory()
+    return pixel_values
+
+
 def _session(source: FileSource, pool: Pool) -> OnnxSession:
-    # Every image has another shape, so a memory plan made for the last one is no use for the next. One image does
-    # not fill the pool, so it does not wait for its turn: it is prepared beside a tower's run.
-    options = SessionOptions("cpu", pool, reuse_memory_plan=False, takes_turns=False)
+    # Every image has another shape, so a memory plan made for the last one is no use for the next, and memory kept for
+    # it may be hundreds of MB. One image does not fill the pool, so it does not wait for its turn: it is prepared
+    # beside a tower's run.
+    options = SessionOptions("cpu", pool, reuse_memory_plan=False, keep_memory=False, takes_turns=False)
     return OnnxSession(source, "the preprocessing graph", options)

@@ -10,12 +10,18 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from mmalign_runtime.errors import BundleFormatError, EngineError, ItemError
+from mmalign_runtime.once import Once
 from mmalign_runtime.spec import TextSpec
+from mmalign_runtime.text_prefix import Boundaries
 
 _NAME_LENGTH = 40
 _PROBE = "A probe, ünïcode 狗 and all."
 # The tokenizer keeps what it cuts off, about 160 bytes a character: long texts go in a few at a time.
 _CHARACTERS_AT_ONCE = 1_000_000
+# Of a long text so many characters for each token of the context are tokenized, several times what most languages need,
+# and so many times more where that did not fill the context.
+_CHARACTERS_A_TOKEN = 16
+_GROWTH = 8
 
 
 class TokenBatch(msgspec.Struct, frozen=True):
@@ -42,6 +48,7 @@ class TextTokenizer:
         tokenizer.enable_truncation(spec.context_length)
         tokenizer.no_padding()  # whatever tokenizer.json says: rows are padded here, across texts tokenized apart
         self._tokenizer = tokenizer
+        self._boundaries = Once(lambda: Boundaries(tokenizer))  # no short text needs them
         self.spec = spec
 
     @classmethod
@@ -69,8 +76,21 @@ class TextTokenizer:
         return self.batch(self.tokenize(texts))
 
     def tokenize(self, texts: Sequence[str]) -> list[TokenRow]:
-        """Tokenize texts that `check_text` has seen, all of them in bulk."""
-        return [row for group in _groups(texts) for row in self._rows(group)]
+        """Tokenize texts that `check_text` has seen, all of them in bulk.
+
+        Of a long text only a prefix is read where that cannot change the result: one whose tokens are those that the
+        whole text begins with, and more than the context holds.
+        """
+        rows: dict[int, TokenRow] = {}
+        rest = list(range(len(texts)))
+        num_characters = _CHARACTERS_A_TOKEN * self.spec.context_length
+        while rest:
+            prefixes = [self._prefix(texts[index], num_characters) for index in rest]
+            rows |= zip(rest, (row for group in _groups(prefixes) for row in self._rows(group)), strict=True)
+            read = zip(rest, prefixes, strict=True)
+            rest = [index for index, part in read if len(part) < len(texts[index]) and not rows[index].truncated]
+            num_characters *= _GROWTH
+        return [rows[index] for index in range(len(texts))]
 
     def padded_length(self, rows: Sequence[TokenRow]) -> int:
         """Return L of the batch that these rows would make."""
@@ -85,6 +105,9 @@ class TextTokenizer:
             _padded([row.mask for row in rows], self.padded_length(rows), 0),  # (B, L)
             np.array([row.truncated for row in rows], np.bool_),  # (B,)
         )
+
+    def _prefix(self, text: str, num_characters: int) -> str:
+        return text if len(text) <= num_characters else self._boundaries.get().prefix(text, num_characters)
 
     def _rows(self, texts: list[str]) -> list[TokenRow]:
         try:

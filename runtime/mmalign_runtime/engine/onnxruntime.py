@@ -226,6 +226,7 @@ def _ort_options(ort: ModuleType, options: SessionOptions) -> OrtOptions:
     found.intra_op_num_threads = options.pool.num_threads
     found.add_session_config_entry("session.intra_op.allow_spinning", str(int(options.allow_spinning)))
     found.enable_mem_pattern = options.reuse_memory_plan
+    found.enable_cpu_mem_arena = options.keep_memory
     found.log_severity_level = _ERRORS_ONLY
     # Lets `placement` say which provider took which node.
     found.add_session_config_entry("session.record_ep_graph_assignment_info", "1")

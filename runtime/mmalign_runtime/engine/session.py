@@ -33,7 +33,9 @@ class SessionOptions(msgspec.Struct, frozen=True):
     """How a graph is run.
 
     `reuse_memory_plan` suits inputs whose shape stays the same from call to call; for others onnxruntime would keep a
-    plan for every shape it ever saw. `takes_turns` sends runs through the pool's door.
+    plan for every shape it ever saw. `keep_memory` keeps what the largest run needed for the runs after it: quick where
+    all need about the same, and lost for good where one input is far larger than the others. `takes_turns` sends runs
+    through the pool's semaphore.
     `allow_spinning` lets threads wait busily for the next run: quick on a machine of one's own, and cores lost to
     whoever runs in between, the other tower, decoding, other containers. `allow_tf32` lets CUDA keep 10 of 23 bits of
     mantissa: quicker, and other vectors than every other machine's. `cuda_graphs` records the launches of a few batch
@@ -47,6 +49,7 @@ class SessionOptions(msgspec.Struct, frozen=True):
     allow_tf32: bool = False
     cuda_graphs: bool = False
     reuse_memory_plan: bool = True
+    keep_memory: bool = True
     takes_turns: bool = True
     engine: str = DEFAULT_ENGINE
     cache: bool = False

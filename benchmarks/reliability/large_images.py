@@ -1,0 +1,142 @@
+"""Resident memory after images of 81 megapixels: python benchmarks/reliability/large_images.py
+
+One Embedder takes six PNGs of 9000 x 9000, a batch and one by one, beside small images. Between them the process should
+be back where it was. What that costs is timed in turns: the preprocessing graph on images of usual sizes, with and
+without onnxruntime's arena, as a share of the time that decoding a PNG and preparing it takes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from time import perf_counter
+
+if __package__ in (None, ""):  # run as a script: make the repository root importable, as pytest and mypy do
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import msgspec
+import numpy as np
+from PIL import Image
+
+from benchmarks.reliability.memory import DEMO_BUNDLE, FIXTURE, PHOTO, resident_mb
+from benchmarks.reliability.record import Row, record
+from mmalign_runtime.embedder import Embedder
+from mmalign_runtime.engine.onnxruntime import OnnxSession
+from mmalign_runtime.image import decode_image
+
+NUM_IMAGES, SIDE = 6, 9000
+MAX_GROWTH_MB = 50
+MAX_COST = 0.03
+_SIZES = ((640, 480), (1600, 1200), (4000, 3000))
+_NUM_TURNS = 30
+_NUM_SMALL = 24
+_BLOCK = 100  # pixels of one colour, so that files are small and quickly made
+
+
+class Level(msgspec.Struct, frozen=True):
+    """Resident memory after a step."""
+
+    after: str
+    resident_mb: float
+
+
+class Pace(msgspec.Struct, frozen=True):
+    """Medians over the turns, on one thread, of decoding a PNG of one size and of the preprocessing graph on it."""
+
+    size: tuple[int, int]
+    decoding_ms: float
+    without_arena_ms: float
+    with_arena_ms: float
+
+    @property
+    def cost(self) -> float:
+        """What the arena would save, as a share of decoding and preparing with it."""
+        return (self.without_arena_ms - self.with_arena_ms) / (self.decoding_ms + self.with_arena_ms)
+
+
+class Details(msgspec.Struct, frozen=True):
+    """All levels, and what they cost."""
+
+    levels: tuple[Level, ...]
+    paces: tuple[Pace, ...]
+
+
+def make_images(folder: Path, side: int = SIDE) -> list[Path]:
+    """Write PNGs of random squares."""
+    rng = np.random.default_rng(0)
+    paths = [folder / f"{number}.png" for number in range(NUM_IMAGES)]
+    for path in paths:
+        colours = rng.integers(0, 256, (side // _BLOCK, side // _BLOCK, 3), np.uint8)
+        Image.fromarray(colours.repeat(_BLOCK, axis=0).repeat(_BLOCK, axis=1)).save(path, compress_level=1)
+    return paths
+
+
+def watch(embedder: Embedder, paths: list[Path]) -> Iterator[Level]:
+    """Embed, and yield the level after every step; the first is the one that the others are held to."""
+    small = [Image.open(PHOTO).convert("RGB")] * _NUM_SMALL
+    for batch_size in (1, None):
+        embedder.encode_image(small, batch_size=batch_size)
+    yield Level("small images", resident_mb())
+    embedder.encode_image(paths)
+    yield Level("large images in a batch", resident_mb())
+    for path in paths:
+        embedder.encode_image([path])
+    yield Level("large images one by one", resident_mb())
+    embedder.encode_image(small)
+    yield Level("small images again", resident_mb())
+
+
+def pace(embedder: Embedder, size: tuple[int, int]) -> Pace:
+    """Time the graph in turns, as the embedder runs it and with the arena."""
+    preprocess = embedder.image.preprocess
+    preprocess.beside_others(np.zeros((8, 8, 3), np.uint8))
+    without = preprocess._one_thread.get()
+    source = embedder.bundle.source(embedder.bundle.spec.image.preprocess)
+    kept = OnnxSession(source, "with arena", msgspec.structs.replace(without.options, keep_memory=True))
+    buffer = io.BytesIO()
+    Image.open(PHOTO).convert("RGB").resize(size).save(buffer, "PNG")
+    times: dict[str, list[float]] = {"decoding": [], without.name: [], kept.name: []}
+    for turn in range(_NUM_TURNS + 1):
+        began = perf_counter()
+        pixels = decode_image(buffer.getvalue(), embedder.image.spec)  # (H, W, 3)
+        times["decoding"].append((perf_counter() - began) * 1000)
+        for session in (without, kept) if turn % 2 else (kept, without):
+            began = perf_counter()
+            session.run({"pixels": pixels})
+            times[session.name].append((perf_counter() - began) * 1000)
+    median = {name: round(float(np.median(found[1:])), 3) for name, found in times.items()}
+    return Pace(size, median["decoding"], median[without.name], median[kept.name])
+
+
+def rows_of(levels: Sequence[Level], paces: Sequence[Pace]) -> list[Row]:
+    """Return the lines of the table."""
+    growths = [level.resident_mb - levels[0].resident_mb for level in levels[1:]]
+    ends = f"{levels[0].resident_mb:.0f} MB before; then {', '.join(f'{growth:+.0f}' for growth in growths)} MB"
+    costs = ", ".join(f"{found.cost:+.1%} at {found.size[0]}x{found.size[1]}" for found in paces)
+    num_back = sum(growth <= MAX_GROWTH_MB for growth in growths)
+    num_cheap = sum(found.cost <= MAX_COST for found in paces)
+    return [
+        Row(f"resident memory after {NUM_IMAGES} PNGs of {SIDE**2 // 10**6} megapixels", len(growths), num_back, ends),
+        Row("time of decoding and preparing a PNG, without an arena", len(paces), num_cheap, costs),
+    ]
+
+
+def main() -> None:
+    """Embed, watch, time, and record."""
+    parser = argparse.ArgumentParser(description="Watch resident memory over images of 81 megapixels.")
+    parser.add_argument("--bundle", type=Path, default=DEMO_BUNDLE if DEMO_BUNDLE.is_dir() else FIXTURE)
+    embedder = Embedder.load(parser.parse_args().bundle, towers=("image",))
+    with tempfile.TemporaryDirectory() as folder:
+        levels = list(watch(embedder, make_images(Path(folder))))
+    for level in levels:
+        print(f"{level.after}: {level.resident_mb:.0f} MB", file=sys.stderr)
+    paces = [pace(embedder, size) for size in _SIZES]
+    record("large_images", rows_of(levels, paces), Details(tuple(levels), tuple(paces)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""Time to tokenize a text of a million characters: python benchmarks/reliability/long_texts.py
+
+Beside one of 2,000 of the same language, in turns, both checked as the embedder checks them. The context holds 128 tokens.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from time import perf_counter
+
+if __package__ in (None, ""):  # run as a script: make the repository root importable, as pytest and mypy do
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import msgspec
+import numpy as np
+
+from benchmarks.reliability.memory import DEMO_BUNDLE, FIXTURE
+from benchmarks.reliability.record import Row, record
+from mmalign_runtime.bundle import open_bundle
+from mmalign_runtime.tokenizer import TextTokenizer
+
+CONTEXT_LENGTH = 128
+NUM_SHORT, NUM_LONG = 2_000, 1_000_000
+MOST_MORE_MS = 2.0
+_NUM_TURNS = 40
+_SENTENCES = {
+    "English": "a photo of a dog, running over the beach. ",
+    "Russian": "собака бежит по пляжу, кошка спит. ",
+    "Chinese": "狗在海滩上跑，猫在睡觉。",
+    "emoji": "🐶 ",
+    "a list": "dog,cat,",
+}
+
+
+class Pace(msgspec.Struct, frozen=True):
+    """Medians over the turns."""
+
+    language: str
+    short_ms: float
+    long_ms: float
+
+
+class Details(msgspec.Struct, frozen=True):
+    """All paces."""
+
+    paces: tuple[Pace, ...]
+
+
+def pace(tokenizer: TextTokenizer, language: str) -> Pace:
+    """Tokenize a short and a long text in turns."""
+    sentence = _SENTENCES[language]
+    texts = [(sentence * (length // len(sentence) + 1))[:length] for length in (NUM_SHORT, NUM_LONG)]
+    assert tokenizer.encode(texts).truncated.all()
+    times: list[list[float]] = [[], []]
+    for _ in range(_NUM_TURNS):
+        for text, found in zip(texts, times, strict=True):
+            began = perf_counter()
+            tokenizer.encode([text])
+            found.append((perf_counter() - began) * 1000)
+    return Pace(language, *(round(float(np.median(found)), 3) for found in times))
+
+
+def main() -> None:
+    """Time, and record."""
+    parser = argparse.ArgumentParser(description="Time to tokenize a text of a million characters.")
+    parser.add_argument("--bundle", type=Path, default=DEMO_BUNDLE if DEMO_BUNDLE.is_dir() else FIXTURE)
+    bundle = open_bundle(parser.parse_args().bundle)
+    files = bundle.spec.text
+    spec = msgspec.structs.replace(files.spec, context_length=CONTEXT_LENGTH)
+    tokenizer = TextTokenizer.from_bytes(bundle.read(files.tokenizer), files.tokenizer, spec)
+    paces = [pace(tokenizer, language) for language in _SENTENCES]
+    good = sum(found.long_ms - found.short_ms <= MOST_MORE_MS for found in paces)
+    shown = ", ".join(f"{found.language} {found.short_ms:.2f} and {found.long_ms:.2f} ms" for found in paces)
+    what = f"texts of {NUM_SHORT:,} and {NUM_LONG:,} characters, {CONTEXT_LENGTH} tokens kept"
+    record("long_texts", [Row(what, len(paces), good, shown)], Details(tuple(paces)))
+
+
+if __name__ == "__main__":
+    main()
