@@ -111,3 +111,79 @@ def test_they_are_cudas_alone(tiny_bundle: Path) -> None:
         Embedder.load(tiny_bundle, provider="cpu", cuda_graphs=True)
     assert provider_choices("cuda", 1, cuda_graphs=True)[0].options["enable_cuda_graph"] == "1"
     assert "enable_cuda_graph" not in provider_choices("cuda", 1)[0].options
+
+
+class Counted:
+    """Stands for Binding: counts what is run, by batch size, and adds to what it gives."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, apart: float = 0.0) -> None:
+        self.sizes: list[int] = []
+        right = Binding.run
+
+        def run(binding: Binding, feeds: dict[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+            found = right(binding, feeds)
+            self.sizes.append(len(found))
+            return found + np.float32(apart)
+
+        monkeypatch.setattr(Binding, "run", run)
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_a_graph_may_give_vectors_that_are_five_thousandths_apart(
+    sessions: dict[str, onnxruntime.InferenceSession], monkeypatch: pytest.MonkeyPatch, sign: int
+) -> None:
+    with monkeypatch.context() as patch:
+        Counted(patch, sign * 4.9e-3)
+        GraphRuns(sessions["image"], NAME, "cpu", SIZES).close()
+    with monkeypatch.context() as patch:
+        Counted(patch, sign * 5.1e-3)
+        with pytest.raises(EngineError, match=r"are 0\.0051 from those of a plain run, expected at most 0\.005\."):
+            GraphRuns(sessions["image"], NAME, "cpu", SIZES)
+
+
+def test_vectors_that_are_no_numbers_are_refused_as_a_graph(
+    sessions: dict[str, onnxruntime.InferenceSession], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Counted(monkeypatch, float("nan"))
+    with pytest.raises(EngineError, match="gives vectors that are nan from those of a plain run"):
+        GraphRuns(sessions["image"], NAME, "cpu", SIZES)
+
+
+def test_each_size_is_recorded_by_four_runs_the_largest_first_and_then_held(
+    sessions: dict[str, onnxruntime.InferenceSession], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = Counted(monkeypatch)
+    GraphRuns(sessions["image"], NAME, "cpu", (4, 1)).close()
+    # onnxruntime before 1.26 records in the third run of a graph: four, and one that is held to a plain run.
+    assert counted.sizes == [*[4] * 5, *[1] * 5]
+
+
+def test_graphs_are_of_1_8_and_32_images_unless_told_otherwise(
+    sessions: dict[str, onnxruntime.InferenceSession], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = Counted(monkeypatch)
+    vision = sessions["image"]
+    runs = GraphRuns(vision, NAME, "cpu")
+    counted.sizes.clear()
+    for number in (1, 2, 8, 9, 32, 33, 41):
+        runs.run(vision, images(vision, number))
+    runs.close()
+    # 2 images fill up the graph of 8; 33 are cut into 32 and 1, 41 into 32 and 9, which fill up another 32.
+    assert counted.sizes == [1, 8, 8, 32, 32, 32, 1, 32, 32]
+
+
+def test_a_graph_is_asked_for_by_its_size_and_a_plain_run_by_minus_one(
+    sessions: dict[str, onnxruntime.InferenceSession], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, str]] = []
+
+    class RunOptions(onnxruntime.RunOptions):  # type: ignore[misc]
+        def add_run_config_entry(self, key: str, value: str) -> None:
+            seen.append((key, value))
+            super().add_run_config_entry(key, value)
+
+    monkeypatch.setattr(onnxruntime, "RunOptions", RunOptions)
+    GraphRuns(sessions["image"], NAME, "cpu", SIZES).close()
+    assert {key for key, _ in seen} == {"gpu_graph_id"}
+    # Minus one is onnxruntime's word for a run that is not recorded: the row alone, and one for each size's output.
+    assert [value for _, value in seen] == ["-1", "-1", "4", "-1", "1"]

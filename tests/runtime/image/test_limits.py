@@ -42,3 +42,46 @@ def test_a_strip_that_would_grow_without_limit_is_refused_where_the_shorter_side
 def test_bytes_over_the_limit_are_refused() -> None:
     with pytest.raises(Refusal, match="11 bytes are more than the 10 that the bundle allows"):
         check_bytes(11, ImageLimits(max_bytes=10))
+
+
+@pytest.mark.parametrize(
+    ("inside", "outside", "reason"),
+    [
+        ((10_000, 10_000), (10_001, 10_000), r"more than the 100000000 pixels"),
+        ((1, 1), (0, 1), "0 x 1 has no pixels"),
+        ((65_535, 400), (65_536, 400), "a side over the 65535"),
+        ((2_000, 10), (2_001, 10), "2001 x 10 is too thin: 200 to 1, over 200 to 1"),
+    ],
+)
+def test_where_a_bundle_says_nothing_the_limits_are_these(
+    inside: tuple[int, int], outside: tuple[int, int], reason: str
+) -> None:
+    for size in (inside, inside[::-1]):
+        check_size(size, ImageSpec())
+    with pytest.raises(Refusal, match=reason):
+        check_size(outside, ImageSpec())
+
+
+def test_where_a_bundle_says_nothing_a_file_has_256_mib() -> None:
+    check_bytes(256 * 2**20, ImageLimits())
+    with pytest.raises(Refusal, match="268435457 bytes are more than the 268435456"):
+        check_bytes(256 * 2**20 + 1, ImageLimits())
+
+
+@pytest.mark.parametrize("size", [(400, 10), (10, 400)])
+def test_a_strip_may_grow_to_the_pixels_that_an_image_may_have(size: tuple[int, int]) -> None:
+    # The shorter side of 10 grows to 256, the longer one in proportion: 256 x 256 x 40 pixels.
+    allowed = ImageLimits(max_pixels=256 * 256 * 40)
+    check_size(size, ImageSpec(resize="shortest_edge", limits=allowed))
+    one_less = ImageLimits(max_pixels=256 * 256 * 40 - 1)
+    with pytest.raises(Refusal, match=r"is too thin: resized, it has 2621440 pixels, over 2621439\. Crop it"):
+        check_size(size, ImageSpec(resize="shortest_edge", limits=one_less))
+    half = ImageSpec(resize="shortest_edge", shortest_edge=128, limits=ImageLimits(max_pixels=128 * 128 * 40))
+    check_size(size, half)
+
+
+@pytest.mark.parametrize("size", [(0, 1), (1, 0), (-1, 1), (1, -1)])
+def test_a_picture_has_a_pixel(size: tuple[int, int]) -> None:
+    with pytest.raises(Refusal, match=r"has no pixels, expected at least 1 x 1"):
+        check_size(size, ImageSpec())
+    check_size((1, 1), ImageSpec(limits=ImageLimits(max_pixels=1, max_side=1, max_aspect_ratio=1)))
