@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mmalign_export.artifacts import onnx_artifact
 from mmalign_export.errors import ParityError
-from mmalign_export.parity import Artifact, check_parity, measure_parity
+from mmalign_export.parity import Artifact, CaseDifference, check_parity, measure_parity
 from mmalign_runtime.bundle import open_bundle
 from mmalign_runtime.bundle.golden import Golden, ImageCase, TextCase, load_golden
 from mmalign_runtime.spec import Modality
@@ -209,3 +209,8 @@ def test_canary_one_weight_moved_a_little_fails_parity_and_verify(tmp_path: Path
 def test_the_bounds_of_a_bundle_are_those_it_was_made_with() -> None:
     (parity,) = open_bundle(BUNDLE).spec.parity
     assert (parity.cosine_bound, parity.abs_bound) == (0.99999, 1e-4)
+
+
+def test_what_was_compared_is_frozen() -> None:
+    assert Artifact.__struct_config__.frozen
+    assert CaseDifference.__struct_config__.frozen

@@ -8,7 +8,22 @@ from hypothesis import strategies as st
 
 from mmalign_runtime import Embedder
 from mmalign_runtime.errors import BundleFormatError
-from mmalign_runtime.spec import BundleSpec, ImageLimits, ImageSpec, TextSpec, decode_spec, encode_spec, seal_of
+from mmalign_runtime.spec import (
+    FORMAT_MAJOR,
+    FORMAT_VERSION,
+    SPEC_NAME,
+    BundleSpec,
+    ImageLimits,
+    ImageSpec,
+    ImageTowerFiles,
+    Parity,
+    Provenance,
+    TextSpec,
+    TextTowerFiles,
+    decode_spec,
+    encode_spec,
+    seal_of,
+)
 
 
 @pytest.fixture
@@ -189,6 +204,57 @@ def test_the_defaults_are_part_of_the_format() -> None:
         "pad_token": "[PAD]",
         "max_characters": 1_000_000,
     }
+
+
+WRITTEN = (
+    ImageLimits,
+    ImageSpec,
+    TextSpec,
+    ImageTowerFiles,
+    TextTowerFiles,
+    Parity,
+    Provenance,
+    BundleSpec,
+)
+
+
+@pytest.mark.parametrize("kind", WRITTEN)
+def test_what_is_read_from_a_bundle_is_frozen_and_refuses_fields_that_it_does_not_know(
+    kind: type[msgspec.Struct],
+) -> None:
+    assert kind.__struct_config__.frozen
+    assert kind.__struct_config__.forbid_unknown_fields
+    with pytest.raises(TypeError, match="Extra positional arguments provided"):
+        kind(1)
+
+
+def test_a_bundle_calls_its_inputs_and_outputs_so_unless_it_says_otherwise() -> None:
+    image = ImageTowerFiles(spec=ImageSpec(), preprocess="p", models={}, architecture="a")
+    text = TextTowerFiles(spec=TextSpec(), tokenizer="t", models={}, architecture="a")
+    assert (image.input_name, image.output_name) == ("pixel_values", "image_embeds")
+    assert (text.input_names, text.output_name) == (("input_ids", "attention_mask"), "text_embeds")
+    origin = Provenance(created="now", run="r", data=(), opset_version=18, versions={})
+    assert origin.weights_licence == "unknown"
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_only_an_older_bundle_is_given_another_value_than_the_default(spec: BundleSpec, version: str) -> None:
+    said = msgspec.structs.replace(
+        spec,
+        format_version=version,
+        image=msgspec.structs.replace(spec.image, spec=msgspec.structs.replace(spec.image.spec, jpeg_oversampling=3)),
+    )
+    assert decode_spec(encode_spec(said)).image.spec.jpeg_oversampling == 3
+
+
+def test_this_version_writes_format_1_1_to_bundle_json() -> None:
+    assert (FORMAT_MAJOR, FORMAT_VERSION, SPEC_NAME) == (1, "1.1", "bundle.json")
+
+
+def test_bundle_json_is_indented_by_two_and_ends_with_a_line_break(spec: BundleSpec) -> None:
+    raw = encode_spec(spec)
+    assert raw.startswith(b'{\n  "embed_dim": 16,\n')  # sorted by name: the same contents are the same bytes
+    assert raw.endswith(b"}\n")
 
 
 level = st.integers(0, 255)

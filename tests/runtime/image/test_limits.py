@@ -21,8 +21,9 @@ def spec(**limits: float) -> ImageSpec:
 def test_each_limit_refuses_what_is_over_it_in_either_direction(
     size: tuple[int, int], limits: dict[str, float], reason: str
 ) -> None:
-    with pytest.raises(Refusal, match=reason):
+    with pytest.raises(Refusal, match=reason) as refused:
         check_size(size, spec(**limits))
+    assert refused.value.stage == "decode"
     with pytest.raises(Refusal, match=r"Scale it down|Crop it|Replace it"):
         check_size((size[1], size[0]), spec(**limits))
 
@@ -34,14 +35,16 @@ def test_what_is_at_a_limit_passes() -> None:
 
 def test_a_strip_that_would_grow_without_limit_is_refused_where_the_shorter_side_is_scaled() -> None:
     limits = ImageLimits(max_aspect_ratio=100_000)
-    with pytest.raises(Refusal, match="20000 x 1 is too thin: resized, it has 1310720000 pixels"):
+    with pytest.raises(Refusal, match="20000 x 1 is too thin: resized, it has 1310720000 pixels") as refused:
         check_size((20_000, 1), ImageSpec(resize="shortest_edge", limits=limits))
+    assert refused.value.stage == "decode"
     check_size((20_000, 1), ImageSpec(resize="squash", limits=limits))
 
 
 def test_bytes_over_the_limit_are_refused() -> None:
-    with pytest.raises(Refusal, match="11 bytes are more than the 10 that the bundle allows"):
+    with pytest.raises(Refusal, match="11 bytes are more than the 10 that the bundle allows") as refused:
         check_bytes(11, ImageLimits(max_bytes=10))
+    assert refused.value.stage == "open"
 
 
 @pytest.mark.parametrize(

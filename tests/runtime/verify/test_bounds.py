@@ -31,7 +31,15 @@ from mmalign_runtime.verify import run as verify_run
 from mmalign_runtime.verify.against import compare
 from mmalign_runtime.verify.difference import Difference, difference
 from mmalign_runtime.verify.float32 import check_float32, check_placement
-from mmalign_runtime.verify.golden_cases import judge, run_golden, run_image, run_text
+from mmalign_runtime.verify.golden_cases import (
+    GoldenRun,
+    ImageOutcome,
+    TextOutcome,
+    judge,
+    run_golden,
+    run_image,
+    run_text,
+)
 from mmalign_runtime.verify.invariance import bound, check_concurrency, check_image_batch, check_text_batch
 
 SpecEdit = Callable[[Callable[[BundleSpec], BundleSpec]], None]
@@ -451,3 +459,16 @@ def test_canary_another_bundle_whose_vectors_are_just_outside_is_not_equal(
     assert found.max_abs_difference == pytest.approx(moved, rel=0.01)
     assert 1 - 1e-7 < found.min_cosine < 1
     assert found.bundle == str(embedder.bundle.path)
+
+
+@pytest.mark.parametrize("kind", [Difference, CaseResult, CheckResult, Against, VerifyReport])
+def test_what_was_found_is_frozen(kind: type[msgspec.Struct]) -> None:
+    assert kind.__struct_config__.frozen
+    if kind is not Difference:
+        with pytest.raises(TypeError, match="Extra positional arguments provided"):
+            kind(1)
+
+
+@pytest.mark.parametrize("kind", [ImageOutcome, TextOutcome, GoldenRun])
+def test_what_was_run_is_frozen(kind: type[msgspec.Struct]) -> None:
+    assert kind.__struct_config__.frozen
