@@ -214,3 +214,18 @@ def test_the_bounds_of_a_bundle_are_those_it_was_made_with() -> None:
 def test_what_was_compared_is_frozen() -> None:
     assert Artifact.__struct_config__.frozen
     assert CaseDifference.__struct_config__.frozen
+    assert CaseDifference("one", "text", 1, 0.99999, 1e-4).within()  # a bound is inside
+
+
+@pytest.mark.parametrize("kind", TOWERS)
+def test_three_cases_of_a_batch_are_named(kind: Modality) -> None:
+    right = [unit(16, seed) for seed in range(5)]
+    plain = giving(right, right)
+
+    def broken(items: Sequence[object]) -> NDArray[np.float32]:
+        return np.ones((len(items), 16 if len(items) < 17 else 15), np.float32)
+
+    images, texts = (broken, plain.embed_texts) if kind == "image" else (plain.embed_images, broken)
+    named = f"{kind} cases {kind} 0, {kind} 1, {kind} 2"
+    with pytest.raises(ParityError, match=rf"^{named}\.\.\.: seen vectors of shape \(17, 15\), .* expected \(17, 16\)"):
+        measure_parity(Artifact("b", images, texts), golden_of(right, right), Path())

@@ -38,6 +38,7 @@ def test_any_text_is_a_budget_or_a_named_error(written: str) -> None:
         ("", "'' is not known"),
         ("recall@1=1,", "'' is not known"),
         ("cosine=99.9", "a cosine is at most 1"),
+        ("cosine=1.01", "a cosine is at most 1"),
         ("recall@1=0.5,recall@1=2", "names recall@1 twice"),
         ("cosine=0.9,cosine=0.99", "names cosine twice"),
     ],

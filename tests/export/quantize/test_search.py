@@ -246,6 +246,55 @@ def test_a_trial_holds_what_was_measured(tower: Tower, ladder: Ladder) -> None:
     assert trial.size_bytes == len(found.contents)
 
 
+def test_memory_is_taken_of_one_item_and_batches_are_judged_together(
+    tower: Tower, ladder: Ladder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mmalign_export.quantize.search.resident_mb", lambda contents, feeds, _: float(len(feeds["x"])))
+    (trial,), _ = search(tower, [ladder.whole("one", 2.0, EXACT)], BUDGET)
+    assert trial.resident_mb == 1.0
+
+
+def test_a_way_to_leave_layers_out_that_cannot_be_made_costs_itself_alone(tower: Tower, ladder: Ladder) -> None:
+    lossy = ladder.layered("lossy", 3.0, {"a": 0.01, "b": 0.02, "c": FAR})
+
+    def build(excluded: frozenset[str]) -> ModelProto:
+        if excluded == {"c"}:
+            raise QuantizationError("no float32 between two products of bytes")
+        return lossy.build(excluded)
+
+    trials, offered = search(tower, [msgspec.structs.replace(lossy, build=build)], BUDGET)
+    assert frozenset({"c"}) not in {frozenset(trial.excluded) for trial in trials}
+    assert frozenset({"b", "c"}) in {frozenset(found.trial.excluded) for found in offered}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "tried"),
+    [
+        ({"speed": 1.2}, True),
+        ({"speed": 1.1}, False),  # too slow whole: slower still with layers in float32
+    ],
+)
+def test_layers_are_left_out_where_speed_could_still_be_enough(
+    tower: Tower, ladder: Ladder, recipe: dict[str, float], tried: bool
+) -> None:
+    search(tower, [ladder.layered("lossy", recipe["speed"], {"a": FAR})], BUDGET)
+    assert any(excluded for _, excluded in ladder.built) is tried
+
+
+def test_a_recipe_that_is_refused_for_itself_is_not_tried_again(tower: Tower, ladder: Ladder) -> None:
+    lossy = msgspec.structs.replace(ladder.layered("lossy", 3.0, {"a": FAR}), refused="moves")
+    trials, _ = search(tower, [lossy], BUDGET)
+    assert [trial.refused for trial in trials] == ["moves"]
+
+
+def test_each_trial_is_told_in_a_line(tower: Tower, ladder: Ladder, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        search(tower, [ladder.whole("near", 2.0, NEAR), ladder.whole("far", 3.0, FAR)], BUDGET)
+    assert "text, near: 2.00x at 1, 2.00x at 4, cosine 0.99980, recall@1 lost +0.00 points" in caplog.messages[0]
+    assert not caplog.messages[0].endswith("outside the budget")
+    assert caplog.messages[1].endswith("recall@1 lost +0.00 points; outside the budget")
+
+
 def test_recall_is_of_both_directions() -> None:
     images = np.array([[1.0, 0.0], [0.0, 1.0]], np.float32)
     texts = np.array([[1.0, 0.0], [0.0, 1.0], [0.8, 0.6]], np.float32)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
@@ -32,6 +34,10 @@ def sessions(tiny_bundle: Path) -> dict[str, onnxruntime.InferenceSession]:
         )
         for tower in MODALITIES
     }
+
+
+def own_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("mmalign-graphs")]
 
 
 def images(session: onnxruntime.InferenceSession, number: int, seed: int = 0) -> dict[str, NDArray[np.float32]]:
@@ -74,7 +80,9 @@ def test_callers_get_their_own_vectors(sessions: dict[str, onnxruntime.Inference
 
     with ThreadPoolExecutor(4) as callers:
         assert all(callers.map(repeat, range(4)))
+    assert len(own_threads()) == 1  # the one that recorded: onnxruntime keeps a graph with its thread
     runs.close()
+    assert own_threads() == []
 
 
 def test_after_close_it_says_so(sessions: dict[str, onnxruntime.InferenceSession]) -> None:
@@ -91,6 +99,7 @@ def test_a_graph_that_gives_other_vectors_is_refused(
     monkeypatch.setattr(Binding, "run", lambda self, feeds: right(self, feeds) * np.float32(0.9))
     with pytest.raises(EngineError, match="the graph for batches of 4 gives vectors that are"):
         GraphRuns(sessions["image"], NAME, "cpu", SIZES)
+    assert own_threads() == []
 
 
 def test_only_the_batch_may_vary(sessions: dict[str, onnxruntime.InferenceSession]) -> None:
@@ -166,7 +175,7 @@ def test_graphs_are_of_1_8_and_32_images_unless_told_otherwise(
     runs = GraphRuns(vision, NAME, "cpu")
     counted.sizes.clear()
     for number in (1, 2, 8, 9, 32, 33, 41):
-        runs.run(vision, images(vision, number))
+        assert len(runs.run(vision, images(vision, number))) == number
     runs.close()
     # 2 images fill up the graph of 8; 33 are cut into 32 and 1, 41 into 32 and 9, which fill up another 32.
     assert counted.sizes == [1, 8, 8, 32, 32, 32, 1, 32, 32]
@@ -187,3 +196,26 @@ def test_a_graph_is_asked_for_by_its_size_and_a_plain_run_by_minus_one(
     assert {key for key, _ in seen} == {"gpu_graph_id"}
     # Minus one is onnxruntime's word for a run that is not recorded: the row alone, and one for each size's output.
     assert [value for _, value in seen] == ["-1", "-1", "4", "-1", "1"]
+
+
+class Inputs:
+    """Stands for a session that has these inputs."""
+
+    def __init__(self, **shapes: list[int | str]) -> None:
+        self._inputs = [SimpleNamespace(name=name, shape=shape) for name, shape in shapes.items()]
+
+    def get_inputs(self) -> list[SimpleNamespace]:
+        return self._inputs
+
+
+@pytest.mark.parametrize(
+    ("session", "seen"),
+    [
+        (Inputs(x=["B", 3, "S", 8]), r"x \['B', 3, 'S', 8\]"),
+        (Inputs(x=["B", 3], y=["B", 3]), r"x \['B', 3\], y \['B', 3\]"),
+        (Inputs(x=["B", 3], y=["B", "L"]), r"x \['B', 3\], y \['B', 'L'\]"),
+    ],
+)
+def test_more_inputs_or_another_side_that_varies_is_refused(session: Inputs, seen: str) -> None:
+    with pytest.raises(ProviderError, match=rf"the tower takes {seen}: graphs need one input"):
+        GraphRuns(session, "the tower", "cpu", SIZES)  # type: ignore[arg-type]

@@ -1,11 +1,14 @@
 import json
 import os
 import sys
+from typing import get_args
 
 import onnxruntime
 import pytest
 
 from mmalign_runtime.engine.providers import (
+    Provider,
+    ProviderChoice,
     ResolvedProvider,
     import_onnxruntime,
     ort_name,
@@ -111,3 +114,15 @@ def test_onnxruntime_is_told_to_send_nothing_unless_the_user_says_so(monkeypatch
     monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "0")
     import_onnxruntime()
     assert os.environ["ORT_DISABLE_TELEMETRY"] == "0"
+
+
+def test_auto_and_every_provider_can_be_asked_for() -> None:
+    assert get_args(Provider) == ("auto", *get_args(ResolvedProvider))
+    assert get_args(ResolvedProvider) == ("cpu", "cuda", "tensorrt", "openvino")
+    assert [ort_name(provider) for provider in get_args(ResolvedProvider)] == [
+        "CPUExecutionProvider",
+        "CUDAExecutionProvider",
+        "TensorrtExecutionProvider",
+        "OpenVINOExecutionProvider",
+    ]
+    assert ProviderChoice.__struct_config__.frozen

@@ -264,7 +264,7 @@ def test_eight_callers_embed_two_of_each_kind_the_cheapest_first(embedder: Embed
     assert found.name == "concurrency"
     assert (len(images), len(texts)) == (8, 8)
     smallest = sorted(case.height * case.width for case in names.values())[:2]
-    assert sorted(names[name].height * names[name].width for name in images[0]) == smallest
+    assert all(sorted(names[name].height * names[name].width for name in order) == smallest for order in images)
     assert len({tuple(order) for order in images}) == 2  # each in another order
     shortest = sorted(len(outcome.case.input_ids) for outcome in golden.texts)[:2]
     by_text = {outcome.case.text: len(outcome.case.input_ids) for outcome in golden.texts}
@@ -472,3 +472,32 @@ def test_what_was_found_is_frozen(kind: type[msgspec.Struct]) -> None:
 @pytest.mark.parametrize("kind", [ImageOutcome, TextOutcome, GoldenRun])
 def test_what_was_run_is_frozen(kind: type[msgspec.Struct]) -> None:
     assert kind.__struct_config__.frozen
+
+
+def test_nothing_to_embed_moves_nothing(embedder: Embedder) -> None:
+    found = check_concurrency(embedder, (), (), 1e-6)
+    assert (found.passed, found.max_abs_difference) == (True, 0.0)
+    assert found.detail == "0 images and 0 texts from 8 threads at once"
+
+
+def test_a_bundle_is_loaded_as_it_would_serve_and_not_verified_twice(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, object]] = []
+    load = Embedder.load
+
+    def watched(path: str | Path, **options: object) -> Embedder:
+        asked.append(options)
+        return load(path, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Embedder, "load", watched)
+    verify_bundle(tiny_bundle, provider="cpu", against=tiny_bundle)
+    plain = {"profile": None, "engine": None, "precision": None, "num_threads": None, "towers": ("image", "text")}
+    assert asked == [{**plain, "provider": "cpu", "cache": False, "verify": None, "lazy": True}] * 2
+    monkeypatch.undo()
+
+
+def test_an_engine_that_runs_no_onnx_is_not_sent_the_probe(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    golden = run_golden(embedder, BOUNDS)
+    monkeypatch.setattr(type(embedder.engine), "runs_onnx", False)
+    assert "float32" not in {check.name for check in verify_run._checks(embedder, golden, 1e-6)}
