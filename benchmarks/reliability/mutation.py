@@ -1,8 +1,7 @@
 """Mutates the modules that judge, one thing at a time, and runs the tests that are about each: which notice?
 
-A process that has imported the large libraries forks a child a mutant, which imports the changed module in place of its
-own and runs pytest. A mutant is killed by a test that fails, or that no longer comes to an end. What survives needs a
-reason in survivors.toml.
+A mutant is killed by a test that fails, or that no longer comes to an end. What survives needs a reason in
+survivors.toml.
 
 make mutation                                                installs cosmic-ray and runs this
 python benchmarks/reliability/mutation.py --only parity,spec   shows the survivors of some modules, and keeps nothing
@@ -15,7 +14,6 @@ import sys
 import tempfile
 import time
 import tomllib
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -23,16 +21,12 @@ import msgspec
 if __package__ in (None, ""):  # run as a script: make the repository root importable, as pytest and mypy do
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.reliability.mutants import Mutant, mutants_of
-from benchmarks.reliability.mutated import TIMED_OUT, preload, run_tests
+from benchmarks.reliability.mutants import mutants_of
+from benchmarks.reliability.mutated import PASSED, TIMED_OUT, preload, run_afresh, run_in_place
 from benchmarks.reliability.record import ROOT, record
 from benchmarks.reliability.scores import Mutation, Score, Survivor, summary
 
 SURVIVORS = Path(__file__).with_name("survivors.toml")
-
-# Tests of a mutant that take this many times as long as without it, and some seconds more, hang.
-_PATIENCE, _PATIENCE_S = 5, 20
-_PATIENT_S = 600
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -78,25 +72,15 @@ def mutate(target: Target, num_workers: int) -> tuple[Score, list[Survivor]]:
     """Run all mutants of a module. Raises RuntimeError where its tests fail without one."""
     source = source_of(target.module).read_text(encoding="utf-8")
     tests = [ROOT / test for test in target.tests]
-    start_s = time.monotonic()
-    status, words = run_tests(target.module, source, tests, _PATIENT_S)
-    if status != 0:
-        raise RuntimeError(f"the tests of {target.module} fail as it stands:\n{words}")
-    limit_s = _PATIENCE * (time.monotonic() - start_s) + _PATIENCE_S
     mutants = mutants_of(source)
-
-    def run(mutant: Mutant) -> int:
-        return run_tests(target.module, mutant.source, tests, limit_s)[0]
-
-    reasons, survivors, num_timed_out = read_reasons(), [], 0
-    with ThreadPoolExecutor(num_workers) as workers:
-        for each, status in zip(mutants, workers.map(run, mutants), strict=True):
-            num_timed_out += status == TIMED_OUT
-            if status == 0:
-                reason = reasons.get((target.module, each.before, each.after), "")
-                survivors.append(Survivor(target.module, each.line, each.before, each.after, reason))
-                print(f"{each.line}: {each.before}\n  -> {each.after}\n  {reason or 'NOT EXPLAINED'}", flush=True)
-    score = Score(target.module, len(mutants), len(mutants) - len(survivors), num_timed_out)
+    statuses = run_in_place(target.module, source, [mutant.source for mutant in mutants], tests, num_workers)
+    reasons, survivors = read_reasons(), []
+    for each, status in zip(mutants, statuses, strict=True):
+        reason = reasons.get((target.module, each.before, each.after), "")
+        if status == PASSED and run_afresh(target.module, each.source, tests) == PASSED:
+            survivors.append(Survivor(target.module, each.line, each.before, each.after, reason))
+            print(f"{each.line}: {each.before}\n  -> {each.after}\n  {reason or 'NOT EXPLAINED'}", flush=True)
+    score = Score(target.module, len(mutants), len(mutants) - len(survivors), statuses.count(TIMED_OUT))
     print(f"{score.module}: {score.num_killed} of {score.num_mutants} killed", flush=True)
     return score, survivors
 
