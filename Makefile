@@ -12,7 +12,11 @@ AGAINST := .against
 AGAINST_READY := $(AGAINST)/.ready
 AGAINST_REQUIREMENTS := benchmarks/against/requirements.txt benchmarks/against/requirements-fastembed.txt
 
-.PHONY: help setup demo test lint format bench against against-setup clean
+# The operators of the mutants. In a folder of its own: nothing else needs the two dozen packages that it brings.
+MUTATION := .mutation
+COSMIC_RAY := cosmic-ray==8.7.0
+
+.PHONY: help setup demo test lint format bench against against-setup mutation clean
 
 help:
 	@echo "make demo    train on emoji drawings, export, verify, embed, search, time; ends with demo/report.html"
@@ -21,6 +25,7 @@ help:
 	@echo "make format  let ruff rewrite"
 	@echo "make bench   the reference architecture: eager, compiled, AOTInductor, ONNX Runtime"
 	@echo "make against  other tools, the roofline, growth, and docs/performance.md from them (run make demo first)"
+	@echo "make mutation  mutate the modules that judge and run their tests: about 40 minutes; writes docs/reliability.md"
 	@echo "make setup   the environment alone (the others do it when needed)"
 
 setup: $(READY)
@@ -68,5 +73,10 @@ $(AGAINST_READY): constraints.txt $(AGAINST_REQUIREMENTS)
 against: against-setup
 	benchmarks/against/all.sh
 
+mutation: setup
+	$(PIP) install --target $(MUTATION) --upgrade $(COSMIC_RAY)
+	$(BIN)/python benchmarks/reliability/mutation.py --workers 2
+	$(BIN)/python benchmarks/reliability/report.py --write
+
 clean:
-	rm -rf $(VENV) $(AGAINST) demo runs dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(AGAINST) $(MUTATION) demo runs dist .mypy_cache .pytest_cache .ruff_cache

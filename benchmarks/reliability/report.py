@@ -11,14 +11,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
 if __package__ in (None, ""):  # run as a script: make the repository root importable, as pytest and mypy do
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.readme import with_tables
 from benchmarks.reliability.record import RESULTS, ROOT, Record, Row, read_record
+from benchmarks.reliability.scores import Mutation, tables
 
 DOCUMENT = ROOT / "docs/reliability.md"
 
+_MUTATION = "mutation"
 # The order of the table; a result that is not named here comes last.
 _ORDER = (
     *(
@@ -43,6 +47,7 @@ _ORDER = (
         "fuzz_image",
         "fuzz_bundle",
         "fuzz_archive",
+        _MUTATION,
     ),
 )
 
@@ -60,6 +65,8 @@ def table(records: dict[str, Record]) -> str:
     lines += [_line(row) for record in records.values() for row in record.rows]
     sources = ["| result | command | machine | date |", "|---|---|---|---|"]
     sources += [_source(name, record) for name, record in records.items()]
+    if _MUTATION in records:
+        lines += ["", *tables(msgspec.json.decode(records[_MUTATION].details, type=Mutation))]
     return "\n".join([*lines, "", *sources])
 
 

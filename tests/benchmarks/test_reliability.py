@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -17,8 +18,9 @@ from benchmarks.reliability.flips import FIXTURE, entry_spans, flip_archive, fli
 from benchmarks.reliability.memory import Level, drift, image_pool, resident_mb, texts
 from benchmarks.reliability.pillow_versions import Answer, Answers, differences
 from benchmarks.reliability.pixels import compare, levels_graph, sizes, specs, with_pillow
-from benchmarks.reliability.record import RESULTS, ROOT, Card, Record, Row
+from benchmarks.reliability.record import RESULTS, ROOT, Card, Record, Row, read_record
 from benchmarks.reliability.report import DOCUMENT, results, table
+from benchmarks.reliability.scores import Mutation, Score, Survivor, summary, tables
 from benchmarks.reliability.trials import moments
 from benchmarks.reliability.truncate import cut_file
 from mmalign_runtime.bundle import open_bundle
@@ -137,3 +139,68 @@ def test_two_versions_that_part_are_named() -> None:
     other = Answers("13", (Answer("a", "x", (1.0, 0.0)), Answer("b", "y", (0.5, 0.0))))
     (found,) = differences(first, other)
     assert (found.file, found.same_pixels, found.max_abs_difference) == ("b", False, 0.5)
+
+
+def test_mutants_are_counted_by_module_and_survivors_told_with_their_reason() -> None:
+    kept = Survivor("mmalign.loss", 7, "a | b", "a & b", "alike")
+    open_question = Survivor("mmalign.loss", 9, "x = 1", "x = 2", "")
+    found = Mutation((Score("mmalign.loss", 20, 18, 1),), (kept, open_question), 60.0)
+    row = summary(found)
+    assert (row.num_trials, row.num_good) == (20, 19)
+    assert row.measured.startswith("18 killed (90%), 1 survive")
+    text = "\n".join(tables(found))
+    assert "| `mmalign.loss` | 20 | 18 (90%) | 2 |" in text
+    assert r"| loss: `a \| b` | `a & b` | alike |" in text
+    assert "| loss: `x = 1` | `x = 2` | **not explained** |" in text
+
+
+def test_every_survivor_has_a_reason_and_nine_mutants_of_ten_are_killed() -> None:
+    path = RESULTS / "mutation.json"
+    if not path.is_file():
+        pytest.skip("needs benchmarks/reliability/results/mutation.json: run `make mutation`")
+    found = msgspec.json.decode(read_record(path).details, type=Mutation)
+    assert [survivor for survivor in found.survivors if not survivor.reason] == []
+    assert [score.module for score in found.scores if score.num_killed < 0.9 * score.num_mutants] == []
+
+
+def test_mutants_change_one_thing_that_runs() -> None:
+    if not (ROOT / ".mutation").is_dir():
+        pytest.skip("needs cosmic-ray in .mutation: run `make mutation`")
+    from benchmarks.reliability.mutants import mutants_of
+
+    source = '''"""Says 0.5."""
+BOUND: float = 0.75
+def within(value: int | None, name: str = "cpu") -> bool:
+    return value is not None and value <= BOUND
+'''
+    found = {(mutant.line, mutant.after) for mutant in mutants_of(source)}
+    assert found == {
+        (2, "BOUND: float = 0.5"),
+        (2, "BOUND: float = 0.875"),
+        (2, "BOUND: float = 1.75"),
+        (2, "BOUND: float = -0.25"),
+        (3, 'def within(value: int | None, name: str = "XXcpu") -> bool:'),
+        (4, "return value is None and value <= BOUND"),
+        (4, "return value is not None or value <= BOUND"),
+        (4, "return value is not None and value < BOUND"),
+        (4, "return value is not None and value > BOUND"),
+    }
+
+
+def test_a_mutant_that_the_tests_notice_fails_and_another_does_not(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(
+        "from mmalign_runtime.unit_vectors import _LENGTH_BOUND\ndef test_it():\n    assert _LENGTH_BOUND < 0.01\n"
+    )
+    code = f"""
+from pathlib import Path
+from benchmarks.reliability.mutated import run_afresh, run_in_place
+module, tests = "mmalign_runtime.unit_vectors", [Path({str(tmp_path)!r})]
+right, near, far, broken = (f"_LENGTH_BOUND = {{bound}}" for bound in ("0.005", "0.009", "0.02", "unknown"))
+print(run_in_place(module, right, [near, far, broken], tests, num_workers=2))
+print([run_afresh(module, source, tests) for source in (near, far)])
+print(run_afresh(module, "import time; time.sleep(60); _LENGTH_BOUND = 0.0", tests, limit_s=3.0))
+run_in_place(module, far, [], tests, num_workers=1)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == ["[0, 1, 1]", "[0, 1]", "-1"]
+    assert "the tests of mmalign_runtime.unit_vectors fail as it stands" in done.stderr

@@ -16,7 +16,7 @@ from mmalign_export import export_model
 from mmalign_export.errors import ExportError, ParityError
 from mmalign_runtime import Embedder
 from mmalign_runtime.bundle import open_bundle
-from tests.export.test_parity import move_one_weight
+from tests.export.canaries import move_one_weight, step_for
 
 
 def test_the_runtime_gives_pytorchs_vectors_for_an_image_and_a_text(bundle_dir: Path, run: Run) -> None:
@@ -70,21 +70,23 @@ def test_own_images_and_captions_join_the_golden_cases(run: Run, tmp_path: Path)
     assert cases["texts"][-1]["text"] == "a red thing"
 
 
-def test_an_export_that_differs_fails_and_leaves_nothing(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_export_that_differs_just_outside_the_bound_fails_and_leaves_nothing(
+    run: Run, bundle_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import mmalign_export.export as export
 
     honest = export.export_onnx
+    step = step_for(bundle_dir, "image", 1.1e-4, tmp_path / "tried")
 
     def damaging(tower: object, path: Path, opset_version: int) -> None:
         honest(tower, path, opset_version)  # type: ignore[arg-type]
-        move_one_weight(path)
+        if path.name == "vision_model.onnx":
+            move_one_weight(path, step)
 
     monkeypatch.setattr(export, "export_onnx", damaging)
-    with pytest.raises(ParityError, match="No bundle was written"):
-        export_model(run, (), tmp_path / "bundle")
-    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ParityError, match=r"image case .* max abs 1\.[01]\de-04 .*No bundle was written"):
+        export_model(run, (), tmp_path / "exported/bundle")
+    assert list((tmp_path / "exported").iterdir()) == []
 
 
 def test_a_bundle_in_the_way_is_kept_unless_forced(run: Run, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,6 +38,7 @@ def test_any_text_is_a_budget_or_a_named_error(written: str) -> None:
         ("", "'' is not known"),
         ("recall@1=1,", "'' is not known"),
         ("cosine=99.9", "a cosine is at most 1"),
+        ("cosine=1.01", "a cosine is at most 1"),
         ("recall@1=0.5,recall@1=2", "names recall@1 twice"),
         ("cosine=0.9,cosine=0.99", "names cosine twice"),
     ],
@@ -63,6 +65,31 @@ def test_one_question_of_two_hundred_is_half_a_point() -> None:
     before, after = (Recall(share, share, share, 1.0) for share in (141 / 200, 140 / 200))
     lost = lost_points((before, before), (after, after))
     assert parse_budget("recall@1=0.5").allows(lost, 1.0)
+
+
+def test_the_floor_of_the_cosine_is_0995() -> None:
+    budget = parse_budget("recall@1=0.5")
+    assert budget.mean_cosine == 0.995
+    assert budget.allows({1: 0.0}, 0.99501)
+    assert not budget.allows({1: 0.0}, 0.99499)
+    assert Budget({}) == parse_budget("cosine=0.995")
+
+
+def test_rounding_is_forgiven_by_a_millionth_of_a_point() -> None:
+    budget = Budget({1: 0.5})
+    assert budget.allows({1: 0.5 + 0.99e-6}, 1.0)
+    assert not budget.allows({1: 0.5 + 1.01e-6}, 1.0)
+
+
+@pytest.mark.parametrize("cosine", [0, 1])
+def test_a_cosine_goes_from_nothing_to_one(cosine: int) -> None:
+    budget = parse_budget(f"cosine={cosine}")
+    assert budget == Budget({}, float(cosine))
+    assert msgspec.convert(msgspec.to_builtins(budget), Budget, strict=False) == budget
+    for outside in (-0.01, 1.01):
+        with pytest.raises(msgspec.ValidationError, match=r"at `\$\.mean_cosine`"):
+            msgspec.convert({"points": {}, "mean_cosine": outside}, Budget)
+    assert Budget.__struct_config__.frozen
 
 
 def test_lost_points_are_of_the_worse_direction_and_a_gain_is_less_than_zero() -> None:

@@ -11,9 +11,10 @@ import msgspec
 import pytest
 
 from mmalign_export.quantize.chart import write_chart
-from mmalign_export.quantize.report import QuantizationReport
+from mmalign_export.quantize.report import QuantizationReport, report_name
 from mmalign_export.quantize.section import with_section
 from mmalign_export.quantize.table import print_report
+from mmalign_export.quantize.trial import Speed
 from mmalign_runtime.spec import Modality
 from tests.export.quantize.tiny_models import make_report, make_trial
 
@@ -103,3 +104,25 @@ def test_the_chart_is_well_formed_names_its_points_apart_and_is_the_same_each_ti
 def test_the_report_can_be_read_again() -> None:
     report = make_report(*BOTH)
     assert msgspec.json.decode(msgspec.json.encode(report), type=QuantizationReport) == report
+
+
+def test_a_trial_is_named_with_what_stays_in_float32_and_ranked_by_the_geometric_mean() -> None:
+    trial = msgspec.structs.replace(make_trial("text"), speeds=(Speed(1, 2.0, 2.0), Speed(8, 1.0, 4.0)))
+    assert trial.name() == "static"
+    assert msgspec.structs.replace(trial, kept="first 3").name() == "static, first 3 in float32"
+    assert trial.speedup() == pytest.approx(2.0)
+    assert [speed.ratio() for speed in trial.speeds] == [1.0, 4.0]
+
+
+def test_each_precision_has_a_report_of_its_own() -> None:
+    assert [report_name(precision) for precision in ("int8", "fp16")] == ["quantization.json", "quantization_fp16.json"]
+
+
+def test_what_a_report_does_not_say_is_eight_bits_on_the_cpu_for_speed() -> None:
+    report, trial = make_report("text"), make_trial("text")
+    assert (report.precision, report.provider, report.asks_for_speed) == ("int8", "cpu", True)
+    assert (trial.refused, trial.kept) == ("", "")
+    for part in (report, trial):
+        assert part.__struct_config__.frozen
+        with pytest.raises(TypeError, match="Extra positional arguments provided"):
+            type(part)(1)  # type: ignore[call-arg, misc]

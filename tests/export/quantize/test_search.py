@@ -7,15 +7,16 @@ from collections.abc import Callable, Mapping
 import msgspec
 import numpy as np
 import pytest
+import torch
 from onnx import ModelProto
 
 from mmalign_export.errors import QuantizationError
 from mmalign_export.quantize.budget import Budget
 from mmalign_export.quantize.recipes import Recipe
-from mmalign_export.quantize.search import Found, Tower, search
+from mmalign_export.quantize.search import Found, Tower, _refusal, pair_recalls, search
 from mmalign_export.quantize.trial import Speed, open_model, run_all
 from mmalign_runtime.engine.session import Feeds, Session
-from tests.export.quantize.tiny_models import OPTIONS, RECALL, turned
+from tests.export.quantize.tiny_models import OPTIONS, RECALL, make_trial, turned
 
 FEEDS = {"x": np.array([[1, 0], [0, 1], [1, 1], [-3, 4]], np.float32)}
 # An angle of 0.02 is a cosine of 0.9998, 0.2 one of 0.98.
@@ -165,3 +166,139 @@ def test_a_candidate_that_cannot_be_made_or_run_costs_itself_alone(
     assert "impossible: cannot be made: attention of another kind" in told
     assert "empty: onnxruntime cannot run it" in told
     assert "overflowing: its vectors are no numbers" in told
+
+
+def verdict(tower: Tower, **figures: object) -> str:
+    """Say why a trial is refused that is twice as fast, moves nothing and loses nothing, but for some figures."""
+    trial = make_trial("text", cosine=1.0)
+    lossless = msgspec.structs.replace(trial, lost_points={1: 0.0, 5: 0.0, 10: 0.0})
+    return _refusal(tower, msgspec.structs.replace(lossless, **figures), BUDGET)
+
+
+def test_what_gains_a_seventh_is_offered_and_what_gains_less_is_too_slow(tower: Tower) -> None:
+    assert verdict(tower, speeds=(Speed(1, 1.0, 1.151),)) == ""
+    assert verdict(tower, speeds=(Speed(1, 1.0, 1.149),)) == "too slow"
+    # Single items and batches count alike: the geometric mean of 1.0 and 1.33 is 1.153, that of 1.0 and 1.31 is 1.145.
+    assert verdict(tower, speeds=(Speed(1, 1.0, 1.0), Speed(8, 1.0, 1.33))) == ""
+    assert verdict(tower, speeds=(Speed(1, 1.0, 1.0), Speed(8, 1.0, 1.31))) == "too slow"
+    unhurried = msgspec.structs.replace(tower, least_speedup=0.0)
+    assert verdict(unhurried, speeds=(Speed(1, 1.0, 0.1),)) == ""
+
+
+def test_a_vector_may_move_by_a_millionth_with_its_batch(tower: Tower) -> None:
+    assert verdict(tower, moved_in_batch=0.99e-6) == ""
+    assert verdict(tower, moved_in_batch=1.01e-6) == "moves with its batch"
+    half = msgspec.structs.replace(tower, invariance_bound=1e-3)
+    assert verdict(half, moved_in_batch=0.99e-3) == ""
+    assert verdict(half, moved_in_batch=1.01e-3) == "moves with its batch"
+
+
+def test_recall_and_cosine_are_held_to_the_budget_by_its_own_numbers(tower: Tower) -> None:
+    assert verdict(tower, lost_points={1: 0.5, 5: 9.0, 10: 9.0}) == ""
+    assert verdict(tower, lost_points={1: 0.501, 5: 0.0, 10: 0.0}) == "outside the budget"
+    assert verdict(tower, mean_cosine=0.99501) == ""
+    assert verdict(tower, mean_cosine=0.99499) == "outside the budget"
+
+
+def test_the_gravest_reason_is_told(tower: Tower) -> None:
+    slow = (Speed(1, 1.0, 1.0),)
+    assert verdict(tower, moved_in_batch=1.0, mean_cosine=0.5, speeds=slow) == "moves with its batch"
+    assert verdict(tower, mean_cosine=0.5, speeds=slow) == "outside the budget"
+
+
+@pytest.mark.parametrize(("slower", "first"), [(2.71, "exact"), (2.69, "fast")])
+def test_what_is_within_a_tenth_of_the_fastest_is_as_fast(
+    tower: Tower, ladder: Ladder, slower: float, first: str
+) -> None:
+    recipes = [ladder.whole("fast", 3.0, NEAR), ladder.whole("exact", slower, EXACT)]
+    _, offered = search(tower, recipes, BUDGET)
+    assert names(offered)[0] == first
+
+
+def test_layers_are_left_out_in_these_numbers(tower: Tower, ladder: Ladder) -> None:
+    # The later a layer, the more it turns: the most sensitive are the last ones, the first of the network the first.
+    layers = {f"layer {number:02}": 0.001 * number for number in range(1, 10)}
+    recipe = ladder.layered("lossy", 3.0, {**layers, "layer 10": FAR})
+    trials, _ = search(tower, [recipe], BUDGET)
+    assert [trial.kept for trial in trials] == [
+        "",
+        *(f"{count} most sensitive" for count in (1, 2, 4, 8)),
+        *(f"first {count}" for count in (1, 3, 4, 5, 6, 9)),
+    ]
+    assert trials[2].excluded == ("layer 09", "layer 10")
+    assert trials[6].excluded == ("layer 01", "layer 02", "layer 03")
+
+
+def test_the_scan_rounds_each_layer_alone(tower: Tower, ladder: Ladder) -> None:
+    search(tower, [ladder.layered("lossy", 3.0, {"a": FAR, "b": 0.01, "c": 0.03})], BUDGET)
+    scanned = [excluded for _, excluded in ladder.built[1:4]]
+    assert scanned == [{"b", "c"}, {"a", "c"}, {"a", "b"}]
+
+
+def test_a_trial_holds_what_was_measured(tower: Tower, ladder: Ladder) -> None:
+    turned_far = msgspec.structs.replace(tower, recalls=lambda vectors: (RECALL, RECALL))
+    (trial,), (found,) = search(turned_far, [ladder.whole("near", 2.0, NEAR)], BUDGET)
+    assert (trial.tower, trial.recipe, trial.kept, trial.excluded) == ("text", "near", "", ())
+    assert trial.min_cosine == pytest.approx(np.cos(NEAR), abs=1e-6)
+    assert [speed.num_items for speed in trial.speeds] == [1, 4]
+    assert trial.lost_points == {1: 0.0, 5: 0.0, 10: 0.0}
+    assert trial.moved_in_batch < 1e-6
+    assert trial.size_bytes == len(found.contents)
+
+
+def test_memory_is_taken_of_one_item_and_batches_are_judged_together(
+    tower: Tower, ladder: Ladder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mmalign_export.quantize.search.resident_mb", lambda contents, feeds, _: float(len(feeds["x"])))
+    (trial,), _ = search(tower, [ladder.whole("one", 2.0, EXACT)], BUDGET)
+    assert trial.resident_mb == 1.0
+
+
+def test_a_way_to_leave_layers_out_that_cannot_be_made_costs_itself_alone(tower: Tower, ladder: Ladder) -> None:
+    lossy = ladder.layered("lossy", 3.0, {"a": 0.01, "b": 0.02, "c": FAR})
+
+    def build(excluded: frozenset[str]) -> ModelProto:
+        if excluded == {"c"}:
+            raise QuantizationError("no float32 between two products of bytes")
+        return lossy.build(excluded)
+
+    trials, offered = search(tower, [msgspec.structs.replace(lossy, build=build)], BUDGET)
+    assert frozenset({"c"}) not in {frozenset(trial.excluded) for trial in trials}
+    assert frozenset({"b", "c"}) in {frozenset(found.trial.excluded) for found in offered}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "tried"),
+    [
+        ({"speed": 1.2}, True),
+        ({"speed": 1.1}, False),  # too slow whole: slower still with layers in float32
+    ],
+)
+def test_layers_are_left_out_where_speed_could_still_be_enough(
+    tower: Tower, ladder: Ladder, recipe: dict[str, float], tried: bool
+) -> None:
+    search(tower, [ladder.layered("lossy", recipe["speed"], {"a": FAR})], BUDGET)
+    assert any(excluded for _, excluded in ladder.built) is tried
+
+
+def test_a_recipe_that_is_refused_for_itself_is_not_tried_again(tower: Tower, ladder: Ladder) -> None:
+    lossy = msgspec.structs.replace(ladder.layered("lossy", 3.0, {"a": FAR}), refused="moves")
+    trials, _ = search(tower, [lossy], BUDGET)
+    assert [trial.refused for trial in trials] == ["moves"]
+
+
+def test_each_trial_is_told_in_a_line(tower: Tower, ladder: Ladder, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        search(tower, [ladder.whole("near", 2.0, NEAR), ladder.whole("far", 3.0, FAR)], BUDGET)
+    assert "text, near: 2.00x at 1, 2.00x at 4, cosine 0.99980, recall@1 lost +0.00 points" in caplog.messages[0]
+    assert not caplog.messages[0].endswith("outside the budget")
+    assert caplog.messages[1].endswith("recall@1 lost +0.00 points; outside the budget")
+
+
+def test_recall_is_of_both_directions() -> None:
+    images = np.array([[1.0, 0.0], [0.0, 1.0]], np.float32)
+    texts = np.array([[1.0, 0.0], [0.0, 1.0], [0.8, 0.6]], np.float32)
+    relevant = torch.tensor([[True, False, False], [False, True, True]])
+    to_text, to_image = pair_recalls(images, texts, relevant)
+    assert to_text.at_1 == 1.0
+    assert to_image.at_1 == pytest.approx(2 / 3)  # the third text is nearer to the first image

@@ -22,8 +22,8 @@ from mmalign_runtime.cli import main
 from mmalign_runtime.errors import BundleError, BundleIntegrityError
 from mmalign_runtime.spec import BundleSpec, Modality
 from mmalign_runtime.verify import verify_bundle
+from tests.export.canaries import reseal
 from tests.export.quantize.tiny_models import make_report
-from tests.export.test_parity import reseal
 from tests.tolerances import PADDING_INVARIANCE
 
 FILES: dict[Modality, str] = {"image": "onnx/vision_model_int8.onnx", "text": "onnx/text_model_int8.onnx"}

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from mmalign_runtime.bundle import open_bundle
-from mmalign_runtime.engine.binding import BoundRuns, PlainRuns
+from mmalign_runtime.engine.binding import Binding, BoundRuns, PlainRuns, device_of
 from mmalign_runtime.engine.session import Feeds
 
 
@@ -89,3 +89,41 @@ def test_nothing_is_kept_after_close(text: onnxruntime.InferenceSession) -> None
     assert runs.num_kept == 0
     runs.run(text, tokens(1, 4))  # one that was going on
     assert runs.num_kept == 0
+
+
+def test_tensors_lie_on_the_device_for_cuda_alone() -> None:
+    devices = {provider: device_of(provider) for provider in ("cpu", "cuda", "tensorrt", "openvino")}  # type: ignore[arg-type]
+    assert devices == {"cpu": "cpu", "cuda": "cuda", "tensorrt": "cpu", "openvino": "cpu"}
+
+
+def test_the_shapes_that_came_last_are_kept(
+    text: onnxruntime.InferenceSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[tuple[int, ...]] = []
+    whole = Binding.__init__
+
+    def counted(binding: Binding, session: object, device: str, feeds: Feeds, output: object) -> None:
+        made.append(feeds["input_ids"].shape)
+        whole(binding, session, device, feeds, output)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Binding, "__init__", counted)
+    runs = BoundRuns("cpu")
+    for length in range(2, 10):
+        runs.run(text, tokens(1, length))
+    runs.run(text, tokens(1, 2))  # used again: no longer the oldest
+    assert len(made) == 8
+    runs.run(text, tokens(1, 10))  # a ninth: the oldest goes, which is that of three tokens
+    runs.run(text, tokens(1, 2))
+    assert len(made) == 9
+    runs.run(text, tokens(1, 3))
+    assert made[-1] == (1, 3)
+    assert len(made) == 10
+
+
+def test_another_type_is_another_binding(text: onnxruntime.InferenceSession) -> None:
+    runs = BoundRuns("cpu")
+    runs.run(text, tokens(2, 4))
+    wrong = {name: array.astype(np.int32) for name, array in tokens(2, 4).items()}
+    with pytest.raises(Exception, match="Unexpected input data type"):
+        runs.run(text, wrong)
+    assert runs.num_kept == 1

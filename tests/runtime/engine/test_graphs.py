@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
@@ -32,6 +34,10 @@ def sessions(tiny_bundle: Path) -> dict[str, onnxruntime.InferenceSession]:
         )
         for tower in MODALITIES
     }
+
+
+def own_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("mmalign-graphs")]
 
 
 def images(session: onnxruntime.InferenceSession, number: int, seed: int = 0) -> dict[str, NDArray[np.float32]]:
@@ -74,7 +80,9 @@ def test_callers_get_their_own_vectors(sessions: dict[str, onnxruntime.Inference
 
     with ThreadPoolExecutor(4) as callers:
         assert all(callers.map(repeat, range(4)))
+    assert len(own_threads()) == 1  # the one that recorded: onnxruntime keeps a graph with its thread
     runs.close()
+    assert own_threads() == []
 
 
 def test_after_close_it_says_so(sessions: dict[str, onnxruntime.InferenceSession]) -> None:
@@ -91,6 +99,7 @@ def test_a_graph_that_gives_other_vectors_is_refused(
     monkeypatch.setattr(Binding, "run", lambda self, feeds: right(self, feeds) * np.float32(0.9))
     with pytest.raises(EngineError, match="the graph for batches of 4 gives vectors that are"):
         GraphRuns(sessions["image"], NAME, "cpu", SIZES)
+    assert own_threads() == []
 
 
 def test_only_the_batch_may_vary(sessions: dict[str, onnxruntime.InferenceSession]) -> None:
@@ -111,3 +120,102 @@ def test_they_are_cudas_alone(tiny_bundle: Path) -> None:
         Embedder.load(tiny_bundle, provider="cpu", cuda_graphs=True)
     assert provider_choices("cuda", 1, cuda_graphs=True)[0].options["enable_cuda_graph"] == "1"
     assert "enable_cuda_graph" not in provider_choices("cuda", 1)[0].options
+
+
+class Counted:
+    """Stands for Binding: counts what is run, by batch size, and adds to what it gives."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, apart: float = 0.0) -> None:
+        self.sizes: list[int] = []
+        right = Binding.run
+
+        def run(binding: Binding, feeds: dict[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+            found = right(binding, feeds)
+            self.sizes.append(len(found))
+            return found + np.float32(apart)
+
+        monkeypatch.setattr(Binding, "run", run)
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_a_graph_may_give_vectors_that_are_five_thousandths_apart(
+    sessions: dict[str, onnxruntime.InferenceSession], monkeypatch: pytest.MonkeyPatch, sign: int
+) -> None:
+    with monkeypatch.context() as patch:
+        Counted(patch, sign * 4.9e-3)
+        GraphRuns(sessions["image"], NAME, "cpu", SIZES).close()
+    with monkeypatch.context() as patch:
+        Counted(patch, sign * 5.1e-3)
+        with pytest.raises(EngineError, match=r"are 0\.0051 from those of a plain run, expected at most 0\.005\."):
+            GraphRuns(sessions["image"], NAME, "cpu", SIZES)
+
+
+def test_vectors_that_are_no_numbers_are_refused_as_a_graph(
+    sessions: dict[str, onnxruntime.InferenceSession], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Counted(monkeypatch, float("nan"))
+    with pytest.raises(EngineError, match="gives vectors that are nan from those of a plain run"):
+        GraphRuns(sessions["image"], NAME, "cpu", SIZES)
+
+
+def test_each_size_is_recorded_by_four_runs_the_largest_first_and_then_held(
+    sessions: dict[str, onnxruntime.InferenceSession], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = Counted(monkeypatch)
+    GraphRuns(sessions["image"], NAME, "cpu", (4, 1)).close()
+    # onnxruntime before 1.26 records in the third run of a graph: four, and one that is held to a plain run.
+    assert counted.sizes == [*[4] * 5, *[1] * 5]
+
+
+def test_graphs_are_of_1_8_and_32_images_unless_told_otherwise(
+    sessions: dict[str, onnxruntime.InferenceSession], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = Counted(monkeypatch)
+    vision = sessions["image"]
+    runs = GraphRuns(vision, NAME, "cpu")
+    counted.sizes.clear()
+    for number in (1, 2, 8, 9, 32, 33, 41):
+        assert len(runs.run(vision, images(vision, number))) == number
+    runs.close()
+    # 2 images fill up the graph of 8; 33 are cut into 32 and 1, 41 into 32 and 9, which fill up another 32.
+    assert counted.sizes == [1, 8, 8, 32, 32, 32, 1, 32, 32]
+
+
+def test_a_graph_is_asked_for_by_its_size_and_a_plain_run_by_minus_one(
+    sessions: dict[str, onnxruntime.InferenceSession], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, str]] = []
+
+    class RunOptions(onnxruntime.RunOptions):  # type: ignore[misc]
+        def add_run_config_entry(self, key: str, value: str) -> None:
+            seen.append((key, value))
+            super().add_run_config_entry(key, value)
+
+    monkeypatch.setattr(onnxruntime, "RunOptions", RunOptions)
+    GraphRuns(sessions["image"], NAME, "cpu", SIZES).close()
+    assert {key for key, _ in seen} == {"gpu_graph_id"}
+    # Minus one is onnxruntime's word for a run that is not recorded: the row alone, and one for each size's output.
+    assert [value for _, value in seen] == ["-1", "-1", "4", "-1", "1"]
+
+
+class Inputs:
+    """Stands for a session that has these inputs."""
+
+    def __init__(self, **shapes: list[int | str]) -> None:
+        self._inputs = [SimpleNamespace(name=name, shape=shape) for name, shape in shapes.items()]
+
+    def get_inputs(self) -> list[SimpleNamespace]:
+        return self._inputs
+
+
+@pytest.mark.parametrize(
+    ("session", "seen"),
+    [
+        (Inputs(x=["B", 3, "S", 8]), r"x \['B', 3, 'S', 8\]"),
+        (Inputs(x=["B", 3], y=["B", 3]), r"x \['B', 3\], y \['B', 3\]"),
+        (Inputs(x=["B", 3], y=["B", "L"]), r"x \['B', 3\], y \['B', 'L'\]"),
+    ],
+)
+def test_more_inputs_or_another_side_that_varies_is_refused(session: Inputs, seen: str) -> None:
+    with pytest.raises(ProviderError, match=rf"the tower takes {seen}: graphs need one input"):
+        GraphRuns(session, "the tower", "cpu", SIZES)  # type: ignore[arg-type]

@@ -40,3 +40,15 @@ def test_no_more_is_kept_than_streams_have_in_hand() -> None:
 
 def test_only_beside_cuda_it_is_page_locked() -> None:
     assert not HostMemory("cpu").is_pinned
+
+
+def test_four_arrays_of_a_shape_are_kept_and_the_last_ones() -> None:
+    memory = HostMemory("cpu")
+    arrays = [memory.empty((1, 4)) for _ in range(6)]
+    order = [address(array) for array in arrays]
+    while arrays:
+        del arrays[0]
+    gc.collect()
+    reused = [memory.empty((1, 4)) for _ in range(4)]
+    assert {address(array) for array in reused} == set(order[-4:])
+    assert len(memory._free[(1, 4)]) == 0

@@ -1,10 +1,14 @@
 import json
+import os
 import sys
+from typing import get_args
 
 import onnxruntime
 import pytest
 
 from mmalign_runtime.engine.providers import (
+    Provider,
+    ProviderChoice,
     ResolvedProvider,
     import_onnxruntime,
     ort_name,
@@ -62,3 +66,63 @@ def test_no_provider_takes_a_shorter_mantissa_than_float32() -> None:
     assert provider_choices("tensorrt", 2)[0].options["trt_fp16_enable"] == "0"
     config = json.loads(provider_choices("openvino", 3)[0].options["load_config"])
     assert config["CPU"] == {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": "3"}
+
+
+def test_cuda_gets_these_options_and_no_other() -> None:
+    plain = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"}
+    assert provider_choices("cuda", 2)[0].options == plain
+    assert provider_choices("cuda", 2, cuda_graphs=True)[0].options == {**plain, "enable_cuda_graph": "1"}
+    tensorrt, cuda, _ = provider_choices("tensorrt", 2)
+    assert tensorrt.options == {"trt_fp16_enable": "0", "trt_bf16_enable": "0"}
+    assert cuda.options == plain
+
+
+def test_openvino_and_the_cpu_get_these_options_and_no_other() -> None:
+    openvino, cpu = provider_choices("openvino", 3)
+    assert cpu.options == {}
+    assert openvino.options.keys() == {"device_type", "load_config"}
+    assert openvino.options["device_type"] == "CPU"
+
+
+@pytest.mark.parametrize(
+    ("provider", "install"),
+    [
+        ("cuda", r"pip uninstall onnxruntime && pip install 'mmalign-runtime\[gpu\]'`"),
+        ("tensorrt", r"pip uninstall onnxruntime && pip install 'mmalign-runtime\[gpu\]' tensorrt`"),
+        ("openvino", "pip uninstall onnxruntime && pip install onnxruntime-openvino`"),
+        ("cpu", r"pip install 'mmalign-runtime\[cpu\]'`"),
+    ],
+)
+def test_each_provider_that_is_not_there_names_its_own_install(
+    monkeypatch: pytest.MonkeyPatch, provider: ResolvedProvider, install: str
+) -> None:
+    offer(monkeypatch, "AnotherExecutionProvider")
+    with pytest.raises(ProviderError, match=rf"offers only AnotherExecutionProvider\. Run `{install}, or ask"):
+        resolve_provider(provider)
+
+
+@pytest.mark.parametrize("provider", ["cpu", "cuda", "tensorrt", "openvino"])
+def test_what_is_there_is_what_was_asked_for(monkeypatch: pytest.MonkeyPatch, provider: ResolvedProvider) -> None:
+    offer(monkeypatch, ort_name(provider))
+    assert resolve_provider(provider) == provider
+
+
+def test_onnxruntime_is_told_to_send_nothing_unless_the_user_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
+    assert import_onnxruntime() is onnxruntime
+    assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"
+    monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "0")
+    import_onnxruntime()
+    assert os.environ["ORT_DISABLE_TELEMETRY"] == "0"
+
+
+def test_auto_and_every_provider_can_be_asked_for() -> None:
+    assert get_args(Provider) == ("auto", *get_args(ResolvedProvider))
+    assert get_args(ResolvedProvider) == ("cpu", "cuda", "tensorrt", "openvino")
+    assert [ort_name(provider) for provider in get_args(ResolvedProvider)] == [
+        "CPUExecutionProvider",
+        "CUDAExecutionProvider",
+        "TensorrtExecutionProvider",
+        "OpenVINOExecutionProvider",
+    ]
+    assert ProviderChoice.__struct_config__.frozen
