@@ -30,6 +30,10 @@ IMAGENET_MEAN: Rgb = (0.485, 0.456, 0.406)
 IMAGENET_STD: Rgb = (0.229, 0.224, 0.225)
 
 
+# The cosine to PyTorch's vectors that every golden case keeps in fewer bits, where quantizing was told nothing else.
+LEAST_GOLDEN_COSINE = 0.97
+
+
 class ImageLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What an image may cost, checked before any pixel is decoded. Limits refuse images; they move no vector.
 
@@ -110,11 +114,12 @@ class TextTowerFiles(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     output_name: str = "text_embeds"
 
 
-class Parity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Parity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """How far one artifact's vectors were from eager PyTorch's when the bundle was made, over all golden cases.
 
     `min_cosine` and `max_abs_difference` were measured; the two bounds are what `verify` holds the artifact to, against
-    PyTorch's vectors, or against its own where it has golden cases of its own.
+    PyTorch's vectors, or against its own where it has golden cases of its own. Such an artifact keeps at least
+    `least_cosine` to PyTorch's in every case besides.
     """
 
     artifact: str
@@ -123,6 +128,7 @@ class Parity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     max_abs_difference: float
     cosine_bound: float
     abs_bound: float
+    least_cosine: Annotated[float, msgspec.Meta(ge=0, le=1)] = LEAST_GOLDEN_COSINE
 
 
 class Provenance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -5,6 +5,7 @@ Letters: N images, M captions, S image side.
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from mmalign.config import load_config
 from mmalign.data import DataSource, Pair, merge_pairs, read_pairs
+from mmalign.data.identity import image_identity
 from mmalign.pairs import load_sources
 from mmalign.pool import build_pool
 from mmalign.retrieval import Relevance
@@ -23,10 +25,14 @@ from mmalign_runtime.bundle.golden import load_golden
 from mmalign_runtime.embedder import Embedder
 from mmalign_runtime.tokenizer import TokenBatch
 
+logger = logging.getLogger(__name__)
+
 PixelValues = NDArray[np.float32]
 
 _TEXT_BATCH = 32
 _SEED = 0
+# The least side of a golden image that ranges are taken from.
+_PHOTOGRAPH_SIDE = 64
 
 
 class Calibration(msgspec.Struct, frozen=True):
@@ -37,24 +43,36 @@ class Calibration(msgspec.Struct, frozen=True):
 
 
 class Questions(msgspec.Struct, frozen=True):
-    """What recall is measured on: N prepared images, M captions in batches, and which belong together."""
+    """What recall is measured on: N prepared images, M captions in batches, and which belong together.
+
+    `image_ids` are the identities of the images.
+    """
 
     images: tuple[PixelValues, ...]
     texts: tuple[str, ...]
     tokens: tuple[TokenBatch, ...]
     relevant: Relevance
+    image_ids: frozenset[str] = frozenset()
 
 
-def read_calibration(data: str, embedder: Embedder, num_images: int, num_texts: int) -> Calibration:
+def read_calibration(
+    data: str, embedder: Embedder, num_images: int, num_texts: int, questions: Questions
+) -> Calibration:
     """Take a seeded sample of the data's pairs: of a training configuration, those of the train split.
 
-    The golden texts join them. The golden images do not: they are made to be extreme, and ranges that hold a picture of
-    one pixel leave few levels for the others.
+    Pairs whose image is among the questions are left out: what a tower is judged by must be new to it. Raises
+    QuantizationError when no other is there.
+
+    The golden texts join them, and the golden images that are large enough to be photographs: a picture of one pixel is
+    made to be extreme, and ranges that hold it leave few levels for the others.
     """
-    pairs = _pairs(data, "train")
+    pairs = _unasked(_pairs(data, "train"), questions)
     captions = [caption for pair in _sampled(pairs, num_texts) for caption in pair.captions[:2]][:num_texts]
-    texts = [case.text for case in load_golden(embedder.bundle).texts]
+    golden = load_golden(embedder.bundle)
+    texts = [case.text for case in golden.texts]
+    photographs = [case for case in golden.images if min(case.height, case.width) >= _PHOTOGRAPH_SIDE]
     images = [pair.image for pair in _sampled(pairs, num_images)]
+    images += [embedder.bundle.source(case.file) for case in photographs]
     return Calibration(prepared_images(images, embedder), _tokens([*texts, *captions], embedder))
 
 
@@ -62,7 +80,23 @@ def read_questions(data: str, embedder: Embedder, max_images: int) -> Questions:
     """Take the data's pairs, at most `max_images`, and their first captions: of a configuration, the test split."""
     pool = build_pool(_sampled(_pairs(data, "test"), max_images), "first")
     images = prepared_images([pair.image for pair in pool.pairs], embedder)
-    return Questions(images, pool.texts, _tokens(pool.texts, embedder), pool.relevant)
+    asked = frozenset(image_identity(pair) for pair in pool.pairs)
+    return Questions(images, pool.texts, _tokens(pool.texts, embedder), pool.relevant, asked)
+
+
+def _unasked(pairs: Sequence[Pair], questions: Questions) -> list[Pair]:
+    left = [pair for pair in pairs if image_identity(pair) not in questions.image_ids]
+    if pairs and not left:
+        raise QuantizationError(
+            f"all {len(pairs)} pairs of --calibration have images of --eval, so the result would be judged by what it "
+            "was made from. Give other pairs to one of them."
+        )
+    if len(left) < len(pairs):
+        num_shared = len(pairs) - len(left)
+        logger.warning(
+            "quantize: %d of %d pairs of --calibration have images of --eval too: left out", num_shared, len(pairs)
+        )
+    return left
 
 
 def _pairs(data: str, split: str) -> Sequence[Pair]:

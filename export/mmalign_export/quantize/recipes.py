@@ -7,16 +7,23 @@ from functools import cache, partial
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import ModelProto
 from onnxruntime.quantization.calibrate import TensorsData
 
 from mmalign_export.quantize.activations import record_activations
+from mmalign_export.quantize.biases import record_means, with_corrected_biases
 from mmalign_export.quantize.convolutions import (
+    Bounds,
     Range,
+    head_nodes,
+    known_bounds,
     quantize_convolutions,
     record_ranges,
     weighted_nodes,
+    widened,
 )
 from mmalign_export.quantize.dynamic import quantize_dynamically
 from mmalign_export.quantize.examples import Calibration
@@ -25,7 +32,11 @@ from mmalign_export.quantize.half import to_half
 from mmalign_export.quantize.integer import Granularity, IntegerPlan, to_integers
 from mmalign_export.quantize.sites import Role, find_sites
 from mmalign_export.quantize.weights import quantize_weights
-from mmalign_runtime.spec import ImageTowerFiles, TextTowerFiles
+from mmalign_runtime.spec import ImageSpec, ImageTowerFiles, TextTowerFiles
+
+# By how much ranges of extremes are widened. With a tenth, fewer than one value of a million of photographs unseen is
+# clipped, and vectors are as near as without; with a quarter they are farther.
+_MARGIN = 0.1
 
 Build = Callable[[frozenset[str]], ModelProto]
 
@@ -53,20 +64,35 @@ class Recipe(msgspec.Struct, frozen=True):
 def image_recipes(path: Path, files: ImageTowerFiles, calibration: Calibration) -> tuple[Recipe, ...]:
     """Return the ladder of a convolutional tower: static eight bits, by three ways to choose the ranges.
 
-    The last product stays in float32: it costs next to nothing, and what it rounds no later layer evens out.
+    What projects the features stays in float32: it costs next to nothing, no later layer evens out what it rounds, and
+    features that are standardised on drawings are thirty times as large on photographs.
     """
     model = onnx.load(path)
-    *layers, last = weighted_nodes(model)
+    head = head_nodes(model)
+    layers = tuple(name for name in weighted_nodes(model) if name not in head)
+    bounds = known_bounds(model) | {files.input_name: _pixel_bounds(files.spec)}
     ranges: dict[Range, str] = {"minmax": "extremes", "entropy": "entropy", "percentile": "percentile"}
 
     @cache
     def recorded(kind: Range) -> TensorsData:
-        return record_ranges(path, files.input_name, calibration.images, kind)
+        found = record_ranges(path, files.input_name, calibration.images, kind)
+        return widened(found, _MARGIN if kind == "minmax" else 0.0, bounds)
+
+    @cache
+    def means() -> dict[str, NDArray[np.float32]]:
+        return record_means(path, files.input_name, calibration.images)
 
     def build(kind: Range, excluded: frozenset[str]) -> ModelProto:
-        return quantize_convolutions(model, recorded(kind), excluded | {last})
+        kept = excluded | head
+        return quantize_convolutions(with_corrected_biases(model, means(), kept), recorded(kind), kept)
 
-    return tuple(Recipe(f"static, {name}", partial(build, kind), tuple(layers)) for kind, name in ranges.items())
+    return tuple(Recipe(f"static, {name}", partial(build, kind), layers) for kind, name in ranges.items())
+
+
+def _pixel_bounds(spec: ImageSpec) -> Bounds:
+    """Return what the darkest and the lightest pixel become."""
+    ends = [(value - mean) / std for mean, std in zip(spec.mean, spec.std, strict=True) for value in (0.0, 1.0)]
+    return min(ends), max(ends)
 
 
 def half_recipes(path: Path) -> tuple[Recipe, ...]:

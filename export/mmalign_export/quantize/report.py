@@ -23,7 +23,8 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     """One candidate of one tower beside float32, on this machine.
 
     `recall` is (image to text, text to image) with the other tower in float32, `lost_points` what it lost by k in the
-    worse direction. `moved_in_batch` is how far a vector moves, at most in any component, with its batch-mates.
+    worse direction. `golden_cosine` is the lowest of the golden cases to PyTorch, `golden_worst` that case's name.
+    `moved_in_batch` is how far a vector moves, at most in any component, with its batch-mates.
     `refused` says why it is not offered, and is empty where it could be. `kept` says how the layers that stay in
     float32 were picked.
     """
@@ -34,6 +35,8 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     speeds: tuple[Speed, ...]
     mean_cosine: float
     min_cosine: float
+    golden_cosine: float
+    golden_worst: str
     recall: tuple[Recall, Recall]
     lost_points: dict[int, float]
     moved_in_batch: float
@@ -46,6 +49,10 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
         """Return the recipe, and what stays in float32."""
         return f"{self.recipe}, {self.kept} in float32" if self.kept else self.recipe
 
+    def nearness(self) -> float:
+        """Return the lower of its cosines, to float32 on average and to PyTorch on the worst golden case."""
+        return min(self.mean_cosine, self.golden_cosine)
+
     def speedup(self) -> float:
         """Return the geometric mean of the ratios: one number to rank by, for single items and batches alike."""
         return geometric_mean(speed.ratio() for speed in self.speeds)
@@ -54,6 +61,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
 class QuantizationReport(msgspec.Struct, frozen=True, kw_only=True):
     """The whole search: budget, machine, data, float32's own recall and every trial; `chosen` by tower.
 
+    `least_golden_cosine` is the budget's floor of each trial's `golden_cosine`.
     `pair_lost_points` and `pair_recall` are of both chosen towers together. `asks_for_speed` is false where the towers
     are for a device that was not here: they are timed on another, and no speed is asked of them.
     """
@@ -68,6 +76,7 @@ class QuantizationReport(msgspec.Struct, frozen=True, kw_only=True):
     num_images: int
     num_captions: int
     budget: str
+    least_golden_cosine: float
     fp32_recall: tuple[Recall, Recall]
     fp32_size_bytes: dict[Modality, int]
     fp32_resident_mb: dict[Modality, float | None]

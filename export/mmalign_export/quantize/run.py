@@ -16,14 +16,22 @@ import numpy as np
 from mmalign.retrieval import Recall, Relevance
 from mmalign_export.errors import QuantizationError
 from mmalign_export.quantize.budget import Budget, lost_points
-from mmalign_export.quantize.examples import Calibration, PixelValues, Questions, read_calibration, read_questions
+from mmalign_export.quantize.examples import (
+    Calibration,
+    PixelValues,
+    Questions,
+    prepared_images,
+    read_calibration,
+    read_questions,
+)
 from mmalign_export.quantize.recipes import Recipe, half_recipes, image_recipes, text_recipes
 from mmalign_export.quantize.report import QuantizationReport, Trial
 from mmalign_export.quantize.resident import resident_mb
-from mmalign_export.quantize.search import Found, Tower, pair_recalls, search
+from mmalign_export.quantize.search import Found, GoldenFeeds, Tower, pair_recalls, search
 from mmalign_export.quantize.trial import open_model, run_all
 from mmalign_export.quantize.variant import add_variant
 from mmalign_export.staging import check_free
+from mmalign_runtime.bundle.golden import ImageCase, TextCase, load_golden
 from mmalign_runtime.embedder import Embedder
 from mmalign_runtime.engine.processor import cpu_name
 from mmalign_runtime.engine.providers import Provider
@@ -63,14 +71,14 @@ def quantize_bundle(
     to be faster there, and on a CPU it is made all the same, and the report says that no GPU timed it.
 
     `calibration` and `evaluation` are files or folders of pairs as for training, or a training configuration (.toml),
-    whose train and test splits they then are. A tower for which nothing qualifies stays as it is. Raises
-    QuantizationError when that is so for every tower, ExportError when `out` is there and `force` is not set, and the
-    errors of the data and of the bundle.
+    whose train and test splits they then are. Images of `evaluation` are left out of the calibration. A tower for which
+    nothing qualifies stays as it is. Raises QuantizationError when that is so for every tower or no pair is left to
+    calibrate on, ExportError when `out` is there and `force` is not set, and the errors of the data and of the bundle.
     """
     check_free(Path(out), force=force)  # before the minutes that measuring takes
     with Embedder.load(path, engine=engine, provider=provider, num_threads=num_threads) as embedder:
-        examples = _examples(calibration, embedder, precision)
         questions = read_questions(evaluation, embedder, max_images)
+        examples = _examples(calibration, embedder, precision, questions)
         asks_for_speed = precision == "int8" or embedder.options.provider != "cpu"
         logger.info("quantize: %d images and %d captions to judge by", len(questions.images), len(questions.texts))
         searched = _search(embedder, towers, examples, questions, budget, asks_for_speed=asks_for_speed)
@@ -84,23 +92,33 @@ def quantize_bundle(
     return add_variant(bundle, models, report, Path(out), force=force), report
 
 
-def _examples(calibration: str | None, embedder: Embedder, precision: Reduced) -> Calibration | None:
+def _examples(
+    calibration: str | None, embedder: Embedder, precision: Reduced, questions: Questions
+) -> Calibration | None:
     if precision == "fp16":
         return None
     if calibration is None:
         raise QuantizationError("ranges of eight bits are taken from pairs. Give them with --calibration.")
-    return read_calibration(calibration, embedder, _NUM_CALIBRATION_IMAGES, _NUM_CALIBRATION_TEXTS)
+    return read_calibration(calibration, embedder, _NUM_CALIBRATION_IMAGES, _NUM_CALIBRATION_TEXTS, questions)
 
 
 def _nothing_qualified(report: QuantizationReport) -> str:
     if not report.trials:
         return f"{report.engine} ran none of the candidates, so there is nothing to choose. Ask for another --engine."
-    nearest = max(report.trials, key=lambda trial: trial.mean_cosine)
+    towers = dict.fromkeys(trial.tower for trial in report.trials)
+    nearest = [max((trial for trial in report.trials if trial.tower == tower), key=Trial.nearness) for tower in towers]
     return (
-        f"no recipe is inside the budget {report.budget} and fast enough; the nearest, {nearest.tower} "
-        f"{nearest.recipe!r}, is {nearest.speedup():.2f}x as fast as float32, loses {nearest.lost_points[1]:.2f} "
-        f"points of recall@1 and has a mean cosine of {nearest.mean_cosine:.4f} ({nearest.refused or 'inside alone'}). "
-        "Allow more with --budget, or calibrate on more data."
+        f"no recipe is inside the budget {report.budget} and fast enough; the nearest: "
+        f"{'; '.join(map(_how_near, nearest))}. Calibrate on more data and on what will be served, or allow more with "
+        "--budget."
+    )
+
+
+def _how_near(trial: Trial) -> str:
+    return (
+        f"{trial.tower} {trial.recipe!r} is {trial.speedup():.2f}x as fast as float32, loses "
+        f"{trial.lost_points[1]:.2f} points of recall@1, and has a mean cosine of {trial.mean_cosine:.4f} and a lowest "
+        f"golden cosine of {trial.golden_cosine:.4f}, of {trial.golden_worst!r} ({trial.refused or 'inside alone'})"
     )
 
 
@@ -129,6 +147,7 @@ def _search(
         "text": tuple(_text_feeds(embedder, tokens) for tokens in questions.tokens),
     }
     sessions = {"image": embedder.image.session, "text": embedder.text.session}
+    golden = _golden(embedder)
     reference: dict[Modality, Vectors] = {kind: run_all(sessions[kind], batches[kind]) for kind in batches}
 
     def recalls(kind: Modality, vectors: Vectors) -> tuple[Recall, Recall]:
@@ -147,6 +166,7 @@ def _search(
             scanned=batches[kind][0] if examples is None else _scanned(embedder, kind, examples),
             float32=sessions[kind],
             reference=reference[kind],
+            golden=golden[kind],
             recalls=partial(recalls, kind),
             options=sessions[kind].options,
             **rules,
@@ -225,6 +245,7 @@ def _report(
         num_images=len(questions.images),
         num_captions=len(questions.texts),
         budget=str(budget),
+        least_golden_cosine=budget.golden_cosine,
         fp32_recall=before,
         fp32_size_bytes=found.sizes,
         fp32_resident_mb=found.resident,
@@ -252,9 +273,30 @@ def _text_feeds(embedder: Embedder, tokens: TokenBatch) -> Feeds:
 
 
 def _scanned(embedder: Embedder, kind: Modality, examples: Calibration) -> Feeds:
-    if kind == "image":
-        return _image_feeds(embedder, examples.images[:_NUM_SCANNED])[0]
+    if kind == "image":  # from one end to the other: the golden photographs stand last
+        every = max(1, len(examples.images) // _NUM_SCANNED)
+        name = embedder.image.files.input_name
+        return {name: np.concatenate(examples.images[::every][:_NUM_SCANNED])}
     return _text_feeds(embedder, examples.tokens[0])
+
+
+def _golden(embedder: Embedder) -> dict[Modality, GoldenFeeds]:
+    golden = load_golden(embedder.bundle)
+    images = prepared_images([embedder.bundle.source(case.file) for case in golden.images], embedder)
+    tokens = [embedder.text.tokenizer.encode([case.text]) for case in golden.texts]
+    feeds: dict[Modality, tuple[Feeds, ...]] = {
+        "image": tuple({embedder.image.files.input_name: image} for image in images),
+        "text": tuple(_text_feeds(embedder, each) for each in tokens),
+    }
+    cases: dict[Modality, Sequence[ImageCase | TextCase]] = {"image": golden.images, "text": golden.texts}
+    return {
+        kind: GoldenFeeds(
+            tuple(case.name for case in cases[kind]),
+            feeds[kind],
+            np.array([case.embedding for case in cases[kind]], np.float32),
+        )
+        for kind in feeds
+    }
 
 
 def _first(feeds: Feeds, count: int) -> Feeds:

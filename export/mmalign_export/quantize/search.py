@@ -33,10 +33,18 @@ _LEAST_SPEEDUP = 1.15
 _INVARIANCE_BOUND = 1e-6
 # Timings of one model repeat to within a tenth on a shared machine.
 _ALIKE = 0.9
-_NUM_EXCLUDED = (1, 2, 4, 8)
-_FIRST_LAYERS = (1, 3, 4, 5, 6, 9)
+_NUM_EXCLUDED = (1, 2, 4, 8, 16, 32)
+_FIRST_LAYERS = (1, 2, 3, 4, 5, 6, 9, 13)
 
 Recalls = Callable[[Vectors], tuple[Recall, Recall]]
+
+
+class GoldenFeeds(msgspec.Struct, frozen=True):
+    """A tower's golden cases: their names, each one's feeds, and PyTorch's vectors, (N, D)."""
+
+    names: tuple[str, ...]
+    feeds: tuple[Feeds, ...]
+    reference: Vectors
 
 
 class Tower(msgspec.Struct, frozen=True):
@@ -53,6 +61,7 @@ class Tower(msgspec.Struct, frozen=True):
     scanned: Feeds
     float32: Session
     reference: Vectors
+    golden: GoldenFeeds
     recalls: Recalls
     options: SessionOptions
     least_speedup: float = _LEAST_SPEEDUP
@@ -94,13 +103,16 @@ def search(tower: Tower, recipes: Sequence[Recipe], budget: Budget) -> tuple[lis
             offered.append(found)
     best = max((found.trial.speedup() for found in offered), default=tower.least_speedup)
     for recipe, whole in _promising(recipes, trials, best):
-        for kept in _exclusions(tower, recipe):
-            found = _try(tower, recipe, kept, budget)
-            if found is None:
-                continue
-            trials.append(found.trial)
-            if not found.trial.refused:
-                offered.append(found)
+        for series in _exclusions(tower, recipe):
+            for kept in series:
+                found = _try(tower, recipe, kept, budget)
+                if found is None:
+                    continue
+                trials.append(found.trial)
+                if not found.trial.refused:
+                    offered.append(found)
+                if found.trial.speedup() < tower.least_speedup:
+                    break  # with more layers in float32 it is slower still
         logger.info("quantize: %s, %s: %.2fx whole", tower.kind, recipe.name, whole.speedup())
     return trials, _ranked(offered)
 
@@ -131,12 +143,12 @@ def _promising(recipes: Sequence[Recipe], trials: Sequence[Trial], best: float) 
     yield from sorted(lossy, key=lambda pair: -pair[1].mean_cosine)[:1]
 
 
-def _exclusions(tower: Tower, recipe: Recipe) -> Iterator[_Kept]:
+def _exclusions(tower: Tower, recipe: Recipe) -> Iterator[list[_Kept]]:
+    """Yield series of choices of layers to keep, each with more of them than the one before."""
     ranked = _sensitivities(tower, recipe)
-    for count in _NUM_EXCLUDED:
-        yield _Kept(frozenset(ranked[:count]), f"{count} most sensitive")
-    for count in _FIRST_LAYERS:
-        yield _Kept(frozenset(recipe.layers[:count]), f"first {count}")
+    num_layers = len(recipe.layers)
+    yield [_Kept(frozenset(ranked[:n]), f"{n} most sensitive") for n in _NUM_EXCLUDED if n <= num_layers]
+    yield [_Kept(frozenset(recipe.layers[:n]), f"first {n}") for n in _FIRST_LAYERS if n <= num_layers]
 
 
 def _sensitivities(tower: Tower, recipe: Recipe) -> list[str]:
@@ -168,6 +180,7 @@ def _try(tower: Tower, recipe: Recipe, kept: _Kept, budget: Budget) -> Found | N
         session.close()
         return None
     found = cosines(vectors, tower.reference)
+    golden = cosines(run_all(session, tower.golden.feeds), tower.golden.reference)
     recalls = tower.recalls(vectors)
     trial = Trial(
         tower=tower.kind,
@@ -177,6 +190,8 @@ def _try(tower: Tower, recipe: Recipe, kept: _Kept, budget: Budget) -> Found | N
         speeds=tuple(time_beside(session, tower.float32, feeds) for feeds in tower.timed),
         mean_cosine=float(found.mean()),
         min_cosine=float(found.min()),
+        golden_cosine=float(golden.min()),
+        golden_worst=tower.golden.names[int(golden.argmin())],
         recall=recalls,
         lost_points=lost_points(tower.recalls(tower.reference), recalls),
         moved_in_batch=largest_move(session, tower.timed[-1]),
@@ -194,6 +209,8 @@ def _refusal(tower: Tower, trial: Trial, budget: Budget) -> str:
         return "moves with its batch"
     if not budget.allows(trial.lost_points, trial.mean_cosine):
         return "outside the budget"
+    if trial.golden_cosine < budget.golden_cosine:
+        return "far on golden cases"
     if trial.speedup() < tower.least_speedup:
         return "too slow"
     return ""
@@ -204,4 +221,7 @@ def _describe(trial: Trial) -> str:
     speeds = ", ".join(f"{speed.ratio():.2f}x at {speed.num_items}" for speed in trial.speeds)
     lost = f"recall@1 lost {trial.lost_points[1]:+.2f} points"
     verdict = f"; {trial.refused}" if trial.refused else ""
-    return f"{trial.tower}, {trial.name()}: {speeds}, cosine {trial.mean_cosine:.5f}, {lost}{verdict}"
+    return (
+        f"{trial.tower}, {trial.name()}: {speeds}, cosine {trial.mean_cosine:.5f}, golden {trial.golden_cosine:.4f}, "
+        f"{lost}{verdict}"
+    )

@@ -25,6 +25,7 @@ def _section(report: QuantizationReport) -> str:
         "lost",
         "cosine",
         "lowest",
+        "golden",
         "MB",
         "resident MB",
         "",
@@ -35,6 +36,7 @@ def _section(report: QuantizationReport) -> str:
         f"Budget {report.budget}; {report.engine} {report.engine_version}, {report.num_threads} threads, {report.cpu}, "
         f"{report.date[:10]}. Recall on {report.num_images} images and {report.num_captions} captions of "
         f"{report.evaluation}, image to text / text to image, the other tower in float32; points lost in the worse. "
+        f"Golden is the lowest cosine to PyTorch over the golden cases, at least {report.least_golden_cosine:g}. "
         f"Milliseconds are of a whole batch; in brackets how many times as fast as float32 beside it.",
         "",
         f"| {' | '.join(columns)} |",
@@ -72,7 +74,7 @@ def _float32_row(report: QuantizationReport, tower: Modality) -> str:
     resident = report.fp32_resident_mb[trial.tower]
     size = report.fp32_size_bytes[trial.tower] / 1e6
     recall = f"{to_text.at_1:.3f} / {to_image.at_1:.3f}"
-    return f"| {tower} | float32 | {times} | {recall} | | 1 | 1 | {size:.0f} | {_number(resident)} | |"
+    return f"| {tower} | float32 | {times} | {recall} | | 1 | 1 | 1 | {size:.0f} | {_number(resident)} | |"
 
 
 def _row(trial: Trial, *, is_chosen: bool) -> str:
@@ -81,7 +83,7 @@ def _row(trial: Trial, *, is_chosen: bool) -> str:
     verdict = "**chosen**" if is_chosen else trial.refused or "inside the budget"
     return (
         f"| {trial.tower} | {trial.name()} | {times} | {to_text.at_1:.3f} / {to_image.at_1:.3f} "
-        f"| {trial.lost_points[1]:+.2f} | {trial.mean_cosine:.5f} | {trial.min_cosine:.4f} "
+        f"| {trial.lost_points[1]:+.2f} | {trial.mean_cosine:.5f} | {trial.min_cosine:.4f} | {trial.golden_cosine:.4f} "
         f"| {trial.size_bytes / 1e6:.0f} | {_number(trial.resident_mb)} | {verdict} |"
     )
 

@@ -15,7 +15,9 @@ def print_report(report: QuantizationReport) -> None:
     console = Console(highlight=False)
     for tower, trial in report.chosen.items():
         console.print(
-            f"[bold]{tower}[/bold]: {trial.name()}, {trial.speedup():.2f}x as fast as float32", soft_wrap=True
+            f"[bold]{tower}[/bold]: {trial.name()}, {trial.speedup():.2f}x as fast as float32, "
+            f"lowest golden cosine {trial.golden_cosine:.4f} ({trial.golden_worst})",
+            soft_wrap=True,
         )
     for tower in report.fp32_size_bytes:
         if tower not in report.chosen:
@@ -38,7 +40,7 @@ def print_report(report: QuantizationReport) -> None:
 
 def _table(trials: Sequence[Trial], chosen: Trial | None) -> Table:
     table = Table("recipe", title=f"{trials[0].tower}, times as fast as float32", title_justify="left")
-    for column in (*(f"batch {speed.num_items}" for speed in trials[0].speeds), "lost @1", "cosine", "MB"):
+    for column in (*(f"batch {speed.num_items}" for speed in trials[0].speeds), "lost @1", "cosine", "golden"):
         table.add_column(column, justify="right")
     table.add_column("verdict")
     for trial in trials:
@@ -49,5 +51,5 @@ def _table(trials: Sequence[Trial], chosen: Trial | None) -> Table:
 
 def _cells(trial: Trial) -> list[str]:
     speeds = [f"{speed.ratio():.2f}x" for speed in trial.speeds]
-    figures = [f"{trial.lost_points[1]:+.2f}", f"{trial.mean_cosine:.5f}", f"{trial.size_bytes / 1e6:.0f}"]
-    return [trial.name(), *speeds, *figures]
+    cosines = [f"{trial.mean_cosine:.5f}", f"{trial.golden_cosine:.4f}"]
+    return [trial.name(), *speeds, f"{trial.lost_points[1]:+.2f}", *cosines]

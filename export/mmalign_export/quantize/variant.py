@@ -31,8 +31,6 @@ logger = logging.getLogger(__name__)
 
 Case = TypeVar("Case", ImageCase, TextCase)
 
-# A golden case that lies this far from float32 was clipped by ranges that never saw its like.
-_UNLIKE = 0.95
 # How much further apart than the engines are here the vectors may be elsewhere: other processors order other sums, and
 # a sum that falls on the other side of a rounding moves a vector by a thousandth. A processor that saturates, as
 # eight-bit products do without VNNI, is further off by far.
@@ -67,23 +65,14 @@ def add_variant(
         (folder / CARD).write_text(with_section(card, report), encoding="utf-8")
         _write(spec, folder)
         golden_name = f"golden/cases_{precision}.json"
-        golden, parity = _prove(folder, tuple(models), precision, report.provider)
+        golden, parity = _prove(folder, tuple(models), report)
         (folder / golden_name).write_bytes(msgspec.json.encode(golden))
-        _tell(parity)
+        logger.info("quantize: lowest cosine to PyTorch over the golden cases %.4f", parity.min_cosine)
         others = tuple(entry for entry in spec.parity if entry.artifact != parity.artifact)
         proven = msgspec.structs.replace(
             spec, parity=(*others, parity), goldens={**spec.goldens, precision: golden_name}
         )
         return _write(proven, folder)
-
-
-def _tell(parity: Parity) -> None:
-    logger.info("quantize: lowest cosine to PyTorch over the golden cases %.4f", parity.min_cosine)
-    if parity.min_cosine < _UNLIKE:
-        logger.warning(
-            "quantize: some golden cases are far from float32. They are unlike what the ranges were taken from, and so "
-            "would be such items in production: calibrate on what will be served."
-        )
 
 
 def _with_models(spec: BundleSpec, models: Mapping[Modality, bytes], precision: Precision) -> BundleSpec:
@@ -111,29 +100,38 @@ def _write(spec: BundleSpec, folder: Path) -> BundleSpec:
     return wanted
 
 
-def _prove(folder: Path, towers: Sequence[Modality], precision: Precision, provider: Provider) -> tuple[Golden, Parity]:
+def _prove(folder: Path, towers: Sequence[Modality], report: QuantizationReport) -> tuple[Golden, Parity]:
     """Run the golden cases with every engine that is here and has the provider.
 
-    Return the cases with the first engine's vectors, how far those are from PyTorch's, and bounds that hold the others.
+    Return the cases with the first engine's vectors, how far all are from PyTorch's, and bounds that hold the others.
+    Raises QuantizationError when an engine is farther from PyTorch's than the report's floor and the bounds allow.
     """
     reference = load_golden(open_bundle(folder))
-    options = _ProofOptions(towers, precision, provider)
-    found = [vectors for engine in installed_engines() if (vectors := _answers(folder, engine, options, reference))]
+    options = _ProofOptions(towers, report.precision, report.provider)
+    found = {name: each for name in installed_engines() if (each := _answers(folder, name, options, reference))}
     if not found:
         raise QuantizationError("no engine ran the quantized towers on the golden cases, so nothing is proven.")
-    own = _with_vectors(reference, found[0])
+    first = next(iter(found.values()))
     expected = _embeddings(reference, towers)
-    apart = [_difference(vectors[tower], found[0][tower]) for vectors in found for tower in towers]
-    moved = [_difference(found[0][tower], expected[tower]) for tower in towers]
-    cosine_room, abs_room = _LEAST_ROOM[precision]
-    return own, Parity(
-        artifact=f"onnx-{precision}",
-        num_cases=sum(len(found[0][tower]) for tower in towers),
+    apart = [_difference(vectors[tower], first[tower]) for vectors in found.values() for tower in towers]
+    moved = [_difference(vectors[tower], expected[tower]) for vectors in found.values() for tower in towers]
+    cosine_room, abs_room = _LEAST_ROOM[report.precision]
+    parity = Parity(
+        artifact=f"onnx-{report.precision}",
+        num_cases=sum(len(first[tower]) for tower in towers),
         min_cosine=min(cosine for cosine, _ in moved),
         max_abs_difference=max(largest for _, largest in moved),
         cosine_bound=1 - max(_ROOM * (1 - min(cosine for cosine, _ in apart)), cosine_room),
         abs_bound=max(_ROOM * max(largest for _, largest in apart), abs_room),
+        least_cosine=report.least_golden_cosine,
     )
+    if parity.min_cosine < parity.least_cosine - (1 - parity.cosine_bound):
+        raise QuantizationError(
+            f"with {' and '.join(found)} the lowest cosine over the golden cases is {parity.min_cosine:.4f}, expected "
+            f"at least {parity.least_cosine:g}. Calibrate on more data, or allow less with --budget golden="
+            f"{parity.min_cosine:.2f}."
+        )
+    return _with_vectors(reference, first), parity
 
 
 class _ProofOptions(msgspec.Struct, frozen=True):

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from mmalign_runtime.bundle.contents import FileSource
 from mmalign_runtime.bundle.golden import (
+    Golden,
     ImageCase,
     TextCase,
     load_golden,
@@ -62,16 +63,45 @@ class GoldenRun(msgspec.Struct, frozen=True):
 def run_golden(embedder: Embedder, bounds: Parity) -> GoldenRun:
     """Run every golden case of the towers that the embedder has, alone."""
     golden = load_golden(embedder.bundle, embedder.precision)
+    has_own = str(embedder.precision) in embedder.bundle.spec.goldens
+    floor = _Floor(load_golden(embedder.bundle), bounds) if has_own else None
     images: list[ImageOutcome] = []
     refused: list[CaseResult] = []
     for case in golden.images if "image" in embedder.towers else ():
         try:
-            images.append(run_image(case, embedder.bundle.source(case.file), embedder.image, bounds))
+            outcome = run_image(case, embedder.bundle.source(case.file), embedder.image, bounds)
+            images.append(outcome if floor is None else msgspec.structs.replace(outcome, result=floor.hold(outcome)))
         except ItemError as error:
             refused.append(_refused(case.name, error.reason))
     text_cases = golden.texts if "text" in embedder.towers else ()
-    texts = tuple(run_text(case, embedder.text, bounds) for case in text_cases)
-    return GoldenRun(tuple(images), texts, tuple(refused), bounds)
+    texts = [run_text(case, embedder.text, bounds) for case in text_cases]
+    if floor is not None:
+        texts = [msgspec.structs.replace(outcome, result=floor.hold(outcome)) for outcome in texts]
+    return GoldenRun(tuple(images), tuple(texts), tuple(refused), bounds)
+
+
+class _Floor:
+    """Holds vectors of fewer bits, compared with their own elsewhere, to PyTorch's: how far rounding took them."""
+
+    def __init__(self, reference: Golden, bounds: Parity) -> None:
+        self._images = {case.name: case.embedding for case in reference.images}
+        self._texts = {case.name: case.embedding for case in reference.texts}
+        self._least = bounds.least_cosine
+        # Another machine may be as far from the one that quantized as the bounds allow.
+        self._room = 1 - bounds.cosine_bound
+
+    def hold(self, outcome: ImageOutcome | TextOutcome) -> CaseResult:
+        """Return the case's verdict, failed where it is farther from PyTorch's vector than was allowed."""
+        result = outcome.result
+        expected = (self._images if result.kind == "image" else self._texts)[result.name]
+        found = difference(outcome.vector, [expected]).cosine
+        if not result.passed or found >= self._least - self._room:
+            return result
+        detail = (
+            f"cosine {found:.4f} to PyTorch's vector, expected at least {self._least:g}: rounding took it too far. "
+            "Quantize again, calibrated on such items"
+        )
+        return msgspec.structs.replace(result, passed=False, stage="tower", detail=detail)
 
 
 def run_image(case: ImageCase, source: FileSource, encoder: ImageEncoder, bounds: Parity) -> ImageOutcome:

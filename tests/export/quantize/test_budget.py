@@ -13,9 +13,13 @@ from mmalign_export.quantize.budget import LEAST_COSINE, Budget, lost_points, pa
 POINTS = st.integers(0, 100_000).map(lambda thousandths: thousandths / 1000)
 
 
-@given(points=st.dictionaries(st.sampled_from((1, 5, 10)), POINTS), cosine=st.integers(0, 10_000))
-def test_a_budget_is_read_as_it_is_written(points: dict[int, float], cosine: int) -> None:
-    budget = Budget(points, cosine / 10_000)
+@given(
+    points=st.dictionaries(st.sampled_from((1, 5, 10)), POINTS),
+    cosine=st.integers(0, 10_000),
+    golden=st.integers(0, 10_000),
+)
+def test_a_budget_is_read_as_it_is_written(points: dict[int, float], cosine: int, golden: int) -> None:
+    budget = Budget(points, cosine / 10_000, golden / 10_000)
     assert parse_budget(str(budget)) == budget
 
 
@@ -37,8 +41,10 @@ def test_any_text_is_a_budget_or_a_named_error(written: str) -> None:
         ("recall@1=-1", "'recall@1=-1' is not known"),
         ("", "'' is not known"),
         ("recall@1=1,", "'' is not known"),
-        ("cosine=99.9", "a cosine is at most 1"),
         ("cosine=1.01", "a cosine is at most 1"),
+        ("cosine=99.9", "cosine=99.9: a cosine is at most 1"),
+        ("golden=97", "golden=97: a cosine is at most 1"),
+        ("golden=0.9,golden=0.9", "names golden twice"),
         ("recall@1=0.5,recall@1=2", "names recall@1 twice"),
         ("cosine=0.9,cosine=0.99", "names cosine twice"),
     ],
@@ -51,6 +57,11 @@ def test_what_is_no_budget_is_named(written: str, reason: str) -> None:
 def test_the_cosine_has_a_floor_where_none_is_asked_for() -> None:
     assert parse_budget("recall@1=0.5") == Budget({1: 0.5}, LEAST_COSINE)
     assert not parse_budget("recall@1=100").allows({1: 0.0}, LEAST_COSINE - 0.001)
+
+
+def test_the_golden_cases_have_a_floor_unless_told_otherwise() -> None:
+    assert parse_budget("recall@1=0.5").golden_cosine == 0.97
+    assert parse_budget("recall@1=0.5,golden=0.9").golden_cosine == 0.9
 
 
 def test_each_term_bounds_its_own() -> None:

@@ -9,7 +9,14 @@ import pytest
 from onnx import ModelProto, TensorProto
 from onnxruntime.quantization.calibrate import TensorsData
 
-from mmalign_export.quantize.convolutions import quantize_convolutions, record_ranges, weighted_nodes
+from mmalign_export.quantize.convolutions import (
+    head_nodes,
+    known_bounds,
+    quantize_convolutions,
+    record_ranges,
+    weighted_nodes,
+    widened,
+)
 from mmalign_export.quantize.trial import cosines, open_model
 from tests.export.quantize.tiny_models import NUM_CHANNELS, OPTIONS, constant, convolutional, observe, pictures
 from tests.tolerances import CLIPPED_COSINE, CONVOLUTION_COSINE, SAME_FILE_COSINE
@@ -104,6 +111,24 @@ def test_ranges_serve_again_and_again(path: Path) -> None:
     assert again.SerializeToString() == first.SerializeToString()
 
 
+def test_the_head_is_the_first_product_behind_the_last_convolution_and_all_after_it() -> None:
+    assert head_nodes(convolutional()) == {"projection", "norm", "unit"}
+
+
+def test_bounds_are_those_of_the_graph() -> None:
+    assert known_bounds(convolutional()) == {"r1": (0.0, 6.0), "r2": (0.0, np.inf)}
+
+
+def test_a_margin_widens_both_ends_and_no_further_than_the_bounds(ranges: TensorsData) -> None:
+    wider = _ends(widened(ranges, 0.5, known_bounds(convolutional()) | {"pixel_values": (-100.0, 4.0)}))
+    narrow = _ends(ranges)
+    low, _ = narrow["pixel_values"]
+    assert wider["pixel_values"] == pytest.approx((1.5 * low, 4.0))
+    assert wider["r2"] == pytest.approx((0.0, 1.5 * narrow["r2"][1]))
+    assert wider["r1"][1] == pytest.approx(min(6.0, 1.5 * narrow["r1"][1]))
+    assert _ends(ranges) == narrow
+
+
 def test_the_model_that_is_given_stays_as_it_is(path: Path, ranges: TensorsData) -> None:
     model = onnx.load(path)
     before = model.SerializeToString()
@@ -126,6 +151,10 @@ def test_calibrating_prints_nothing(path: Path, capsys: pytest.CaptureFixture[st
 
 def _extremes(ranges: TensorsData) -> dict[str, list[float]]:
     return {name: [float(np.ravel(value)[0]) for value in ranges[name].range_value] for name in ranges.data}
+
+
+def _ends(ranges: TensorsData) -> dict[str, tuple[float, ...]]:
+    return {name: tuple(ends) for name, ends in _extremes(ranges).items()}
 
 
 def _reach(path: Path, images: list[np.ndarray], kind: str) -> float:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +9,12 @@ import pytest
 from PIL import Image
 
 from mmalign_export.errors import QuantizationError
-from mmalign_export.quantize.examples import read_calibration, read_questions
+from mmalign_export.quantize.examples import Questions, read_calibration, read_questions
 from mmalign_runtime import Embedder
 from mmalign_runtime.bundle.golden import load_golden
 
 NUM_PAIRS = 12
+NOTHING_ASKED = Questions((), (), (), np.zeros((0, 0), np.bool_))
 
 
 @pytest.fixture(scope="module")
@@ -39,16 +41,18 @@ def config_of(pairs: Path) -> Path:
     return config
 
 
-def test_the_golden_texts_are_calibrated_on_too(embedder: Embedder, pairs: Path) -> None:
+def test_the_golden_texts_and_photographs_are_calibrated_on_too(embedder: Embedder, pairs: Path) -> None:
     golden = load_golden(embedder.bundle)
-    found = read_calibration(str(pairs), embedder, 5, 7)
-    assert len(found.images) == 5
+    found = read_calibration(str(pairs), embedder, 5, 7, NOTHING_ASKED)
     assert sum(len(tokens.input_ids) for tokens in found.tokens) == len(golden.texts) + 7
     assert {image.shape for image in found.images} == {(1, 3, 64, 64)}
+    small = {case.name for case in golden.images if min(case.height, case.width) < 64}
+    assert {"tiny", "one pixel"} <= small
+    assert len(found.images) == 5 + len(golden.images) - len(small)
 
 
 def test_the_sample_is_the_same_each_time(embedder: Embedder, pairs: Path) -> None:
-    first, again = (read_calibration(str(pairs), embedder, 5, 7) for _ in range(2))
+    first, again = (read_calibration(str(pairs), embedder, 5, 7, NOTHING_ASKED) for _ in range(2))
     np.testing.assert_array_equal(np.concatenate(first.images), np.concatenate(again.images))
 
 
@@ -68,8 +72,9 @@ def test_a_configuration_gives_its_train_split_to_one_and_its_test_split_to_the_
     embedder: Embedder, pairs: Path
 ) -> None:
     config = str(config_of(pairs))
-    trained = {image.tobytes() for image in read_calibration(config, embedder, 100, 1).images}
-    asked = {image.tobytes() for image in read_questions(config, embedder, 100).images}
+    questions = read_questions(config, embedder, 100)
+    trained = {image.tobytes() for image in read_calibration(config, embedder, 100, 1, questions).images}
+    asked = {image.tobytes() for image in questions.images}
     assert trained
     assert asked
     assert not trained & asked
@@ -80,3 +85,35 @@ def test_no_pairs_is_an_error(embedder: Embedder, pairs: Path) -> None:
     config.write_text(config.read_text().replace("test = 0.3", "test = 0.0"))
     with pytest.raises(QuantizationError, match="holds no pairs to measure with"):
         read_questions(str(config), embedder, 10)
+
+
+def test_images_that_are_asked_about_are_left_out_of_the_calibration_wherever_they_are_kept(
+    embedder: Embedder, pairs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for number in (3, 4):
+        shutil.copy(tmp_path / f"{number}.png", elsewhere / f"copy of {number}.png")
+    Image.new("RGB", (50, 50), (0, 0, 200)).save(elsewhere / "new.png")
+    names = ("copy of 3", "copy of 4", "new")
+    rows = "".join(f"{name}.png,a caption of {name}\n" for name in names)
+    (elsewhere / "pairs.csv").write_text(f"image,caption\n{rows}")
+    questions = read_questions(str(pairs), embedder, 100)
+    found = read_calibration(str(elsewhere / "pairs.csv"), embedder, 100, 100, questions)
+    golden = load_golden(embedder.bundle)
+    assert len(found.images) == 1 + sum(min(case.height, case.width) >= 64 for case in golden.images)
+    assert sum(len(tokens.input_ids) for tokens in found.tokens) == 1 + len(golden.texts)
+    assert "2 of 3 pairs of --calibration have images of --eval too" in caplog.text
+
+
+def test_calibrating_and_asking_with_the_same_pairs_is_an_error(embedder: Embedder, pairs: Path) -> None:
+    questions = read_questions(str(pairs), embedder, 100)
+    with pytest.raises(QuantizationError, match="all 12 pairs of --calibration have images of --eval"):
+        read_calibration(str(pairs), embedder, 100, 100, questions)
+
+
+def test_pairs_that_were_not_drawn_to_be_asked_about_may_calibrate(embedder: Embedder, pairs: Path) -> None:
+    questions = read_questions(str(pairs), embedder, 4)
+    found = read_calibration(str(pairs), embedder, 100, 100, questions)
+    asked = {image.tobytes() for image in questions.images}
+    assert not asked & {image.tobytes() for image in found.images}

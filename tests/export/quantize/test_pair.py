@@ -9,7 +9,7 @@ import pytest
 from mmalign.retrieval import Relevance
 from mmalign_export.quantize.budget import Budget
 from mmalign_export.quantize.run import _choose_pair, _Searched
-from mmalign_export.quantize.search import Found, Tower
+from mmalign_export.quantize.search import Found, GoldenFeeds, Tower
 from mmalign_export.quantize.trial import Speed, open_model, run_all
 from mmalign_runtime.spec import Modality
 from tests.export.quantize.tiny_models import OPTIONS, RECALL, make_trial, turned
@@ -39,6 +39,7 @@ def searched() -> _Searched:
             scanned=FEEDS,
             float32=float32,
             reference=reference,
+            golden=GoldenFeeds(("circle",), (FEEDS,), reference),
             recalls=lambda vectors: (RECALL, RECALL),
             options=OPTIONS,
         )

@@ -31,7 +31,7 @@ def cells(line: str) -> list[str]:
 def test_header_and_rows_have_as_many_columns(towers: tuple[Modality, ...]) -> None:
     table = [line for line in with_section(CARD, make_report(*towers)).splitlines() if line.startswith("|")]
     assert len(table) == 2 + 3 * len(towers)  # float32, chosen and refused
-    assert {len(cells(line)) for line in table} == {11}
+    assert {len(cells(line)) for line in table} == {12}
 
 
 def test_each_figure_stands_in_its_column() -> None:
@@ -39,7 +39,13 @@ def test_each_figure_stands_in_its_column() -> None:
     head, _, float32, chosen, refused = (cells(line) for line in lines)
     assert dict(zip(head, float32, strict=True))["resident MB"] == "12"
     found = dict(zip(head, chosen, strict=True))
-    assert (found["lost"], found["cosine"], found["lowest"], found["MB"]) == ("+0.25", "0.99900", "0.9890", "1")
+    assert (found["lost"], found["cosine"], found["lowest"], found["golden"]) == (
+        "+0.25",
+        "0.99900",
+        "0.9890",
+        "0.9790",
+    )
+    assert found["MB"] == "1"
     assert (found["ms, batch"], chosen[-1]) == ("4.0 (2.00x, 8)", "**chosen**")
     assert refused[-1] == "outside the budget"
 
@@ -64,7 +70,7 @@ def test_a_tower_that_stays_float32_is_in_all_three(tmp_path: Path, capsys: pyte
     assert "| image | float32 |" in with_section(CARD, report)
     print_report(report)
     out = capsys.readouterr().out
-    assert "text: static, 2.00x as fast as float32" in out
+    assert "text: static, 2.00x as fast as float32, lowest golden cosine 0.9790 (portrait 9x16)" in out
     assert "image: stays float32, nothing qualified" in out
     write_chart(report, tmp_path / "chart.svg")
     assert "image tower" in (tmp_path / "chart.svg").read_text()

@@ -24,13 +24,22 @@ from mmalign_runtime.verify import verify_bundle
 PACK = Path(__file__).parents[3] / "benchmarks/emoji/packs/noto.parquet"
 NUM_DRAWINGS = 16
 CANNOT_RUN = 2
-ANYTHING = "recall@1=100,cosine=0.5"
+ANYTHING = "recall@1=100,cosine=0.5,golden=0.5"
 
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("drawings")
-    rows = pq.read_table(PACK, columns=["concept", "label", "image"]).slice(0, NUM_DRAWINGS).to_pylist()
+    return drawings(tmp_path_factory.mktemp("asked"), 0)
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pairs to calibrate on."""
+    return drawings(tmp_path_factory.mktemp("calibrated"), NUM_DRAWINGS)
+
+
+def drawings(folder: Path, start: int) -> Path:
+    rows = pq.read_table(PACK, columns=["concept", "label", "image"]).slice(start, NUM_DRAWINGS).to_pylist()
     for row in rows:
         (folder / f"{row['concept']}.webp").write_bytes(row["image"])
     with (folder / "pairs.csv").open("w", newline="") as file:
@@ -59,13 +68,13 @@ def run(*args: str | Path) -> int:
 
 @pytest.mark.usefixtures("still")
 def test_the_command_adds_both_towers_and_they_verify(
-    bundle_dir: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    bundle_dir: Path, pairs: Path, others: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out.mmalign"
     code = run(
         bundle_dir,
         "--calibration",
-        pairs,
+        others,
         "--eval",
         pairs,
         "--budget",
@@ -91,10 +100,10 @@ def test_the_command_adds_both_towers_and_they_verify(
 
 @pytest.mark.usefixtures("still")
 def test_float16_needs_no_calibration_stands_beside_int8_and_verifies(
-    bundle_dir: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    bundle_dir: Path, pairs: Path, others: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     eight, both, again = tmp_path / "eight", tmp_path / "both", tmp_path / "again"
-    calibrated = ("--calibration", pairs, "--eval", pairs, "--budget", ANYTHING)
+    calibrated = ("--calibration", others, "--eval", pairs, "--budget", ANYTHING)
     assert run(bundle_dir, *calibrated, "--out", eight) == 0
     assert run(eight, "--precision", "fp16", "--eval", pairs, "--budget", "cosine=0.9999", "--out", both) == 0
     assert "none was here to time it on" in capsys.readouterr().out
@@ -112,7 +121,7 @@ def test_float16_needs_no_calibration_stands_beside_int8_and_verifies(
 
 
 def test_int8_asks_for_calibration(
-    bundle_dir: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    bundle_dir: Path, pairs: Path, others: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(bundle_dir, "--eval", pairs, "--out", tmp_path / "out") == CANNOT_RUN
     assert "Give them with --calibration" in capsys.readouterr().err
@@ -131,11 +140,11 @@ def one_recipe(monkeypatch: pytest.MonkeyPatch, int8_models: dict[Modality, byte
 
 @pytest.mark.usefixtures("still", "one_recipe")
 def test_one_tower_and_the_place_of_the_bundle(
-    bundle_dir: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    bundle_dir: Path, pairs: Path, others: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bundle = tmp_path / "bundle"
     shutil.copytree(bundle_dir, bundle)
-    assert run(bundle, "--calibration", pairs, "--eval", pairs, "--budget", ANYTHING, "--towers", "text") == 0
+    assert run(bundle, "--calibration", others, "--eval", pairs, "--budget", ANYTHING, "--towers", "text") == 0
     out = capsys.readouterr().out
     assert "text: static, 2.00x as fast as float32" in out
     spec = open_bundle(bundle).spec
@@ -144,10 +153,12 @@ def test_one_tower_and_the_place_of_the_bundle(
 
 
 @pytest.mark.usefixtures("still", "one_recipe")
-def test_both_towers_together_are_inside_the_budget(bundle_dir: Path, pairs: Path, tmp_path: Path) -> None:
-    budget = Budget({1: 100.0}, 0.5)
+def test_both_towers_together_are_inside_the_budget(
+    bundle_dir: Path, pairs: Path, others: Path, tmp_path: Path
+) -> None:
+    budget = Budget({1: 100.0}, 0.5, 0.5)
     _, report = quantize_bundle(
-        bundle_dir, tmp_path / "out", calibration=str(pairs), evaluation=str(pairs), budget=budget
+        bundle_dir, tmp_path / "out", calibration=str(others), evaluation=str(pairs), budget=budget
     )
     assert report.pair_lost_points is not None
     assert budget.allows(report.pair_lost_points, 1.0)
@@ -156,17 +167,20 @@ def test_both_towers_together_are_inside_the_budget(bundle_dir: Path, pairs: Pat
 
 @pytest.mark.usefixtures("still", "one_recipe")
 def test_nothing_that_qualifies_is_an_error_that_says_how_near_it_was(
-    bundle_dir: Path, pairs: Path, tmp_path: Path
+    bundle_dir: Path, pairs: Path, others: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(QuantizationError, match=r"the nearest, \w+ 'static', is 2.00x .* Allow more with --budget"):
+    with pytest.raises(
+        QuantizationError,
+        match=r"image 'static' is 2.00x .* golden cosine of 0\.\d+, of '.+' \(outside .*; text 'static' .* --budget",
+    ):
         quantize_bundle(
-            bundle_dir, tmp_path / "out", calibration=str(pairs), evaluation=str(pairs), budget=Budget({}, 1.0)
+            bundle_dir, tmp_path / "out", calibration=str(others), evaluation=str(pairs), budget=Budget({}, 1.0)
         )
     assert list(tmp_path.iterdir()) == []
 
 
 def test_no_candidate_that_runs_is_an_error(
-    bundle_dir: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bundle_dir: Path, pairs: Path, others: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
         "mmalign_export.quantize.run.text_recipes", lambda *_: (Recipe("broken", lambda _: ModelProto()),)
@@ -175,7 +189,7 @@ def test_no_candidate_that_runs_is_an_error(
         quantize_bundle(
             bundle_dir,
             tmp_path / "out",
-            calibration=str(pairs),
+            calibration=str(others),
             evaluation=str(pairs),
             budget=Budget({1: 1.0}),
             towers=["text"],
@@ -207,12 +221,13 @@ def test_a_place_that_is_taken_is_said_before_anything_is_measured(
 def test_wrong_arguments_are_named(
     bundle_dir: Path,
     pairs: Path,
+    others: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     changed: dict[str, str],
     seen: str,
 ) -> None:
-    options = {"--calibration": str(pairs), "--eval": str(pairs), "--out": str(tmp_path / "out"), **changed}
+    options = {"--calibration": str(others), "--eval": str(pairs), "--out": str(tmp_path / "out"), **changed}
     assert run(bundle_dir, *(word for option in options.items() for word in option)) == CANNOT_RUN
     error = capsys.readouterr().err
     assert "Traceback" not in error
@@ -220,6 +235,8 @@ def test_wrong_arguments_are_named(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_bundle_that_is_none_is_named(pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(tmp_path, "--calibration", pairs, "--eval", pairs) == CANNOT_RUN
+def test_a_bundle_that_is_none_is_named(
+    pairs: Path, others: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path, "--calibration", others, "--eval", pairs) == CANNOT_RUN
     assert "error: " in capsys.readouterr().err

@@ -13,12 +13,13 @@ from onnx import ModelProto
 from mmalign_export.errors import QuantizationError
 from mmalign_export.quantize.budget import Budget
 from mmalign_export.quantize.recipes import Recipe
-from mmalign_export.quantize.search import Found, Tower, _refusal, pair_recalls, search
+from mmalign_export.quantize.search import Found, GoldenFeeds, Tower, _refusal, pair_recalls, search
 from mmalign_export.quantize.trial import Speed, open_model, run_all
 from mmalign_runtime.engine.session import Feeds, Session
 from tests.export.quantize.tiny_models import OPTIONS, RECALL, make_trial, turned
 
 FEEDS = {"x": np.array([[1, 0], [0, 1], [1, 1], [-3, 4]], np.float32)}
+GOLDEN = tuple({"x": FEEDS["x"][row : row + 1]} for row in range(2))
 # An angle of 0.02 is a cosine of 0.9998, 0.2 one of 0.98.
 BUDGET = Budget({1: 0.5}, 0.995)
 EXACT, NEAR, FAR = 0.0, 0.02, 0.2
@@ -77,6 +78,7 @@ def tower() -> Tower:
         scanned=FEEDS,
         float32=float32,
         reference=run_all(float32, [FEEDS]),
+        golden=GoldenFeeds(("right", "up"), GOLDEN, run_all(float32, GOLDEN)),
         recalls=lambda vectors: (RECALL, RECALL),
         options=OPTIONS,
     )
@@ -124,6 +126,33 @@ def test_what_moves_or_gains_little_is_refused(
 ) -> None:
     trials, offered = search(tower, [ladder.whole("one", speed, EXACT, moves=moves)], BUDGET)
     assert ([trial.refused for trial in trials], offered) == ([refused], [])
+
+
+def test_a_candidate_far_from_pytorch_on_one_golden_case_is_refused(tower: Tower, ladder: Ladder) -> None:
+    # Judged by what is close: the eval items hardly move, one golden case was turned by 0.3 beforehand.
+    up = [run_all(tower.float32, GOLDEN)[0], [np.sin(0.3), np.cos(0.3)]]
+    far = msgspec.structs.replace(tower, golden=GoldenFeeds(("right", "up"), GOLDEN, np.array(up, np.float32)))
+    (trial,), offered = search(far, [ladder.whole("near", 3.0, EXACT)], BUDGET)
+    assert (trial.refused, offered) == ("far on golden cases", [])
+    assert trial.golden_cosine == pytest.approx(np.cos(0.3), abs=1e-6)
+    assert trial.golden_worst == "up"
+    (told,), offered = search(far, [ladder.whole("near", 3.0, EXACT)], Budget({1: 0.5}, 0.995, 0.95))
+    assert (told.refused, names(offered)) == ("", ["near"])
+
+
+def test_layers_are_left_out_until_the_golden_cases_are_near(tower: Tower, ladder: Ladder) -> None:
+    # All of ten layers turn by 0.03; below a cosine of 0.99, an angle of 0.1414, are four of them.
+    recipe = ladder.layered("lossy", 3.0, {f"layer {number}": 0.03 for number in range(10)})
+    trials, offered = search(tower, [recipe], Budget({1: 0.5}, 0.5, 0.99))
+    assert {trial.refused for trial in trials} == {"", "far on golden cases"}
+    assert {len(found.trial.excluded) for found in offered} == {6, 8, 9}
+    assert all(len(trial.excluded) < 6 for trial in trials if trial.refused)
+
+
+def test_nothing_more_is_left_out_of_what_is_too_slow_already(tower: Tower, ladder: Ladder) -> None:
+    recipe = ladder.layered("slow soon", 1.165, {f"layer {number}": FAR for number in range(10)})
+    trials, _ = search(tower, [recipe], BUDGET)
+    assert [len(trial.excluded) for trial in trials] == [0, 1, 2, 1, 2]
 
 
 def test_the_most_sensitive_layer_is_left_out_first(tower: Tower, ladder: Ladder) -> None:

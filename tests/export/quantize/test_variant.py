@@ -12,7 +12,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from mmalign_export.errors import ExportError
+from mmalign_export.errors import ExportError, QuantizationError
 from mmalign_export.quantize.report import QuantizationReport
 from mmalign_export.quantize.variant import add_variant
 from mmalign_runtime import Embedder
@@ -20,7 +20,7 @@ from mmalign_runtime.bundle import open_bundle
 from mmalign_runtime.bundle.golden import load_golden
 from mmalign_runtime.cli import main
 from mmalign_runtime.errors import BundleError, BundleIntegrityError
-from mmalign_runtime.spec import BundleSpec, Modality
+from mmalign_runtime.spec import BundleSpec, Modality, encode_spec
 from mmalign_runtime.verify import verify_bundle
 from tests.export.canaries import reseal
 from tests.export.quantize.tiny_models import make_report
@@ -126,6 +126,31 @@ def test_canary_scaled_weights_fail_the_bounds_of_eight_bits_alone(copied: Path,
     assert verify_bundle(copied, provider="cpu").passed
 
 
+def test_vectors_farther_from_pytorch_than_the_floor_do_not_verify(copied: Path) -> None:
+    spec = spec_of(copied)
+    *others, int8 = spec.parity
+    assert int8.least_cosine == 0.97
+    strict = msgspec.structs.replace(int8, least_cosine=1.0, cosine_bound=1 - 1e-6)
+    (copied / "bundle.json").write_bytes(encode_spec(msgspec.structs.replace(spec, parity=(*others, strict))))
+    failed = [case for case in verify_bundle(copied, provider="cpu", precision="int8").cases if not case.passed]
+    assert {case.kind for case in failed} == {"image", "text"}
+    assert all("to PyTorch's vector, expected at least 1" in case.detail for case in failed)
+    assert verify_bundle(copied, provider="cpu").passed
+
+
+def test_what_an_engine_takes_farther_than_the_floor_is_refused(
+    bundle_dir: Path, int8_models: dict[Modality, bytes], tmp_path: Path
+) -> None:
+    report = msgspec.structs.replace(make_report("image"), least_golden_cosine=1.0)
+    model = onnx.load_from_string(int8_models["image"])
+    onnx.save(model, tmp_path / "model.onnx")
+    scale_weights(tmp_path / "model.onnx")
+    far = (tmp_path / "model.onnx").read_bytes()
+    with pytest.raises(QuantizationError, match=r"lowest cosine over the golden cases is 0\.\d+, expected at least 1"):
+        add_variant(open_bundle(bundle_dir), {"image": far}, report, tmp_path / "out", force=False)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     "changed", [lambda path: path.write_bytes(b"no model"), lambda path: path.unlink()], ids=["damaged", "missing"]
 )
@@ -184,12 +209,13 @@ def test_a_bundle_in_the_way_is_kept_unless_forced(
 
 
 def scale_weights(path: Path) -> None:
-    """Scale every other column of the last integer matrix: a file as wrong as this one still loads and runs."""
+    """Scale every other column of the integer matrices: a file as wrong as this one still loads and runs."""
     model = onnx.load(path)
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     scales = [node.input[position] for node in model.graph.node for position in SCALE_AT.get(node.op_type, ())]
-    scale = [constants[name] for name in scales if name in constants and constants[name].dims][-1]
-    values = numpy_helper.to_array(scale).copy()
-    values[::2] *= 1.5
-    scale.CopyFrom(numpy_helper.from_array(values, scale.name))
+    for name in scales:
+        if name in constants and constants[name].dims:
+            values = numpy_helper.to_array(constants[name]).copy()
+            values[::2] *= 1.5
+            constants[name].CopyFrom(numpy_helper.from_array(values, name))
     onnx.save(model, path)
