@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from mmalign.augment import ImageAugment
 from mmalign.data import Pair
 from mmalign.data.identity import image_identity
+from mmalign.image_store import ImageStore
 from mmalign.pairs import decode_pair
 from mmalign.schedule import StepPlan
 from mmalign.seeds import Stream, seed_of
@@ -80,10 +81,10 @@ class CachedImages:
 
 
 class LiveImages:
-    """Images decoded and augmented anew at each step."""
+    """Images decoded and augmented anew at each step; worker processes share those that are held as bytes."""
 
     def __init__(self, pairs: Sequence[Pair], augment: ImageAugment, spec: ImageSpec) -> None:
-        self._pairs = pairs
+        self._pairs = ImageStore(pairs)
         self._augment = augment
         self._spec = spec
 
@@ -111,12 +112,12 @@ class LiveTexts:
     """Captions tokenized anew at each step."""
 
     def __init__(self, pairs: Sequence[Pair], tokenizer: TextTokenizer) -> None:
-        self._pairs = pairs
+        self._captions = [pair.captions for pair in pairs]  # not the pairs: their images would go to every worker
         self._tokenizer = tokenizer
 
     def gather(self, plan: StepPlan, captions: Sequence[int]) -> tuple[Tensor, ...]:
         """Return ids and mask, (B, L) each."""
-        texts = [self._pairs[row].captions[caption] for row, caption in zip(plan.rows, captions, strict=True)]
+        texts = [self._captions[row][caption] for row, caption in zip(plan.rows, captions, strict=True)]
         tokens = self._tokenizer.encode(texts)
         return torch.from_numpy(tokens.input_ids), torch.from_numpy(tokens.attention_mask)
 

@@ -143,7 +143,7 @@ def create_run(config: Config, path: Path) -> Run:
     for name in _OF_ONE_START:
         folder.file(name).unlink(missing_ok=True)
     tokenizer.save(str(folder.file("tokenizer.json")))
-    folder.file("text_encoder.json").write_text(_describe_encoder(model.text_tower), encoding="utf-8")
+    folder.file("text_encoder.json").write_text(_describe_tower(model.text_tower), encoding="utf-8")
     write_preprocess(config.image, folder.file("image_preprocess.onnx"))
     write_tensors(folder.file("frozen.safetensors"), frozen_state(model), {})
     with replacing(folder.file("config.toml")) as temporary:  # last: a folder with a configuration is whole
@@ -179,6 +179,13 @@ def load_run(path: Path, checkpoint: Checkpoint | None = "best") -> Run:
     return Run(folder, config, model, _read_tokenizer(folder.existing("tokenizer.json")))
 
 
+def describe_encoder(tower: TextTower) -> dict[str, object]:
+    """Return the architecture of a text encoder as transformers writes it, without where it came from."""
+    config = tower.encoder.config
+    kept = {key: value for key, value in config.to_dict().items() if key not in _ORIGIN_KEYS}
+    return kept | {"model_type": config.model_type}
+
+
 def _freeze_as_configured(model: DualEncoder, config: Config) -> DualEncoder:
     if config.image_tower.frozen:
         freeze(model.image_tower)
@@ -197,12 +204,11 @@ def _checkpoint_path(folder: RunFolder, checkpoint: Checkpoint) -> Path:
     raise CheckpointError(f"{path} is missing: the run has not come to its first {checkpoint} checkpoint. {fix}.")
 
 
-def _describe_encoder(tower: TextTower) -> str:
-    config = tower.encoder.config
-    kept = {key: value for key, value in config.to_dict().items() if key not in _ORIGIN_KEYS}
+def _describe_tower(tower: TextTower) -> str:
+    contents = describe_encoder(tower)
     if tower.dense_layers:
-        kept[_DENSE_KEY] = msgspec.to_builtins(tower.dense_layers)
-    return json.dumps(kept | {"model_type": config.model_type}, indent=2, sort_keys=True) + "\n"
+        contents[_DENSE_KEY] = msgspec.to_builtins(tower.dense_layers)
+    return json.dumps(contents, indent=2, sort_keys=True) + "\n"
 
 
 def _read_text_tower(path: Path, config: Config) -> TextTower:

@@ -30,6 +30,7 @@ class Towers:
         self.keeps_images = not is_training or is_frozen(model.image_tower)
         self.keeps_texts = not is_training or is_frozen(model.text_tower)
         self._cache = FeatureCache(Path(train.cache_dir))
+        self._image_dim, self._text_dim = model.image_tower.feature_dim, model.text_tower.feature_dim
         self._images = ImageFeatures(model.image_tower, run.preprocessor(), run.config.image, device)
         self._texts = TextFeatures(model.text_tower, run.text_tokenizer(), device)
         self._tokenizer_json = run.tokenizer.to_str()
@@ -39,7 +40,8 @@ class Towers:
         description = f"image features, {name}"
         if not self.keeps_images:
             return self._images.compute(pairs, description)
-        return self._cache.get(self._images.key(pairs, "clean"), lambda: self._images.compute(pairs, description))
+        key, shape = self._images.key(pairs, "clean"), (len(pairs), self._image_dim)
+        return self._cache.get(key, lambda: self._images.compute(pairs, description), shape)
 
     def view_features(self, pairs: Sequence[Pair], augment: ImageAugment, view: int) -> Tensor:
         """Return features (N, F) of the pairs' images, augmented; the same for the same `view`. Raises ItemError.
@@ -51,6 +53,7 @@ class Towers:
         return self._cache.get(
             self._images.key(pairs, f"view {view}", settings),
             lambda: self._images.compute_view(pairs, augment, view, description),
+            (len(pairs), self._image_dim),
         )
 
     def text_features(self, texts: Sequence[str], name: str) -> Tensor:
@@ -58,5 +61,5 @@ class Towers:
         description = f"text features, {name}"
         if not self.keeps_texts:
             return self._texts.compute(texts, description)
-        key = self._texts.key(texts, self._tokenizer_json)
-        return self._cache.get(key, lambda: self._texts.compute(texts, description))
+        key, shape = self._texts.key(texts, self._tokenizer_json), (len(texts), self._text_dim)
+        return self._cache.get(key, lambda: self._texts.compute(texts, description), shape)

@@ -1,8 +1,7 @@
-"""Writes a bundle: the files other tools read, and the spec with every file's hash."""
+"""Writes what makes a folder a bundle: the golden cases, and the spec with every file's hash."""
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -12,6 +11,7 @@ import msgspec
 from mmalign.fingerprint import space_id
 from mmalign.run import Run
 from mmalign.weights import PACKAGED, PYPI_PREFIX
+from mmalign_export.side_files import TOKENIZER
 from mmalign_runtime.bundle.golden import Golden
 from mmalign_runtime.bundle.hashes import sha256_of_file
 from mmalign_runtime.spec import (
@@ -30,7 +30,6 @@ TEXT_MODEL = "onnx/text_model.onnx"
 PREPROCESS = "onnx/image_preprocess.onnx"
 VISION_AOTI = "aoti/vision_model.pt2"
 TEXT_AOTI = "aoti/text_model.pt2"
-TOKENIZER = "tokenizer.json"
 GOLDEN = "golden/cases.json"
 CARD = "README.md"
 
@@ -45,22 +44,6 @@ _RECORDED = (
     "timm",
     "pillow",
 )
-# transformers' numbers for Pillow's filters
-_RESAMPLE = {"bilinear": 2, "bicubic": 3}
-
-
-def write_side_files(run: Run, folder: Path) -> None:
-    """Write the tokenizer and the two JSON files that transformers and transformers.js look for."""
-    run.tokenizer.save(str(folder / TOKENIZER))
-    _write_json(folder / "preprocessor_config.json", _preprocessor_config(run))
-    model = run.model
-    contents = {
-        "model_type": "vision-text-dual-encoder",
-        "projection_dim": model.config.embed_dim,
-        "logit_scale_init_value": model.logit_scale.item(),
-        "text_config": model.text_tower.encoder.config.to_dict(),
-    }
-    _write_json(folder / "config.json", contents)
 
 
 def write_golden(golden: Golden, folder: Path) -> None:
@@ -119,26 +102,3 @@ def hashes(folder: Path) -> dict[str, str]:
     """Return the sha256 of every file of a bundle but bundle.json, by its path from the folder."""
     listed = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != SPEC_NAME)
     return {path.relative_to(folder).as_posix(): sha256_of_file(path) for path in listed}
-
-
-def _preprocessor_config(run: Run) -> dict[str, object]:
-    image = run.config.image
-    is_squash = image.resize == "squash"
-    return {
-        "image_processor_type": "CLIPImageProcessor",
-        "do_convert_rgb": True,
-        "do_resize": True,
-        "size": {"height": image.size, "width": image.size} if is_squash else {"shortest_edge": image.shortest_edge},
-        "resample": _RESAMPLE[image.interpolation],
-        "do_center_crop": not is_squash,
-        "crop_size": {"height": image.size, "width": image.size},
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": list(image.mean),
-        "image_std": list(image.std),
-    }
-
-
-def _write_json(path: Path, contents: dict[str, object]) -> None:
-    path.write_text(json.dumps(contents, indent=2, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")

@@ -23,15 +23,15 @@ from mmalign_export.bundle import (
     VISION_AOTI,
     VISION_MODEL,
     write_golden,
-    write_side_files,
     write_spec,
 )
 from mmalign_export.card import model_card
 from mmalign_export.golden import GoldenFile, golden_files, golden_texts, make_golden
 from mmalign_export.parity import Artifact, check_parity
-from mmalign_export.staging import staged
+from mmalign_export.side_files import write_side_files
+from mmalign_export.staging import check_free, staged
 from mmalign_export.to_compiled import compile_tower, load_aoti, package_aoti
-from mmalign_export.to_onnx import OPSET_VERSION, export_onnx
+from mmalign_export.to_onnx import OPSET_VERSION, check_opset, export_onnx
 from mmalign_export.towers import TracedTower, image_tower, text_tower
 from mmalign_runtime.bench import BenchPlan, golden_images, run_bench
 from mmalign_runtime.bench import golden_texts as bench_texts
@@ -63,6 +63,8 @@ def export_run(
     "onnx" is always written; "aoti" adds AOTInductor packages, "compile" checks torch.compile in this process. Raises
     ParityError, with figures, when any of them differs from eager PyTorch, and then leaves nothing behind.
     """
+    check_opset(opset_version)
+    check_free(out, force=force)
     run = load_run(run_dir, checkpoint)
     return export_model(run, _own_pairs(run), out, formats=formats, opset_version=opset_version, force=force)
 
@@ -81,6 +83,7 @@ def export_model(
 
     `image_files` take the place of the golden images that are usually made.
     """
+    check_opset(opset_version)
     towers = (image_tower(run.model, run.config.image), text_tower(run.model, run.config.text))
     with staged(out, force=force) as folder:
         (folder / "onnx").mkdir()

@@ -12,24 +12,50 @@ from mmalign_export.errors import ExportError
 from mmalign_export.towers import TracedTower
 
 OPSET_VERSION = 18
+# torch's exporter implements its operators from opset 18 on, and writes 18 whatever older one it is asked for. Above 25
+# onnxscript 0.7 leaves the conversion to onnx, which stays at 18 where it has no rule for an operator.
+OLDEST_OPSET, NEWEST_OPSET = 18, 25
 # Above 2 GB protobuf cannot hold the weights, and onnxruntime refuses symlinked files beside the model.
 _LARGEST_FILE_BYTES = 2**31 - 1
 
 
 def export_onnx(tower: TracedTower, path: Path, opset_version: int = OPSET_VERSION) -> None:
-    """Write one tower as a self-contained ONNX file, batch (and length) dynamic.
+    """Write one tower as a self-contained ONNX file of that opset, batch (and length) dynamic.
 
-    Raises ExportError when the tower cannot be traced, or its weights do not fit one file.
+    Raises ExportError when the tower cannot be traced or written with that opset, or its weights do not fit one file.
     """
+    check_opset(opset_version)
     model = _trace(tower, opset_version).model_proto
+    written = [entry.version for entry in model.opset_import if entry.domain == ""]
+    if written != [opset_version]:
+        raise ExportError(
+            f"{path.name} came out with opset {written}, not {opset_version} as asked: torch has no way to write this "
+            f"tower so. Ask for opset {OPSET_VERSION}, the default."
+        )
+    # torch stamps IR version 10 on all of them, which shuts out older readers of 18 and is too low for 23.
+    model.ir_version = onnx.helper.find_min_ir_version_for(model.opset_import)
     _forget_origin(model)
     if model.ByteSize() > _LARGEST_FILE_BYTES:
         raise ExportError(
             f"{path.name} would be {model.ByteSize()} bytes; at most {_LARGEST_FILE_BYTES} fit one ONNX file."
         )
-    onnx.checker.check_model(model)
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as error:
+        reason = f"{path.name} is not valid with opset {opset_version}: {error}"
+        raise ExportError(f"{reason}. Ask for opset {OPSET_VERSION}, the default.") from error
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def check_opset(opset_version: int) -> None:
+    """Raise ExportError for an opset that towers cannot be written with."""
+    newest = min(NEWEST_OPSET, onnx.defs.onnx_opset_version())
+    if not OLDEST_OPSET <= opset_version <= newest:
+        raise ExportError(
+            f"towers cannot be written with ONNX opset {opset_version}; expected {OLDEST_OPSET} to {newest}. "
+            f"Opset {OPSET_VERSION}, the default, is the one that most tools read."
+        )
 
 
 def _trace(tower: TracedTower, opset_version: int) -> torch.onnx.ONNXProgram:

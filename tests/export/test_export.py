@@ -47,13 +47,6 @@ def test_an_export_can_be_one_file(run: Run, bundle_dir: Path, tmp_path: Path) -
     np.testing.assert_array_equal(*vectors)
 
 
-def test_other_tools_find_their_files(bundle_dir: Path, run: Run) -> None:
-    processor = json.loads((bundle_dir / "preprocessor_config.json").read_text())
-    assert processor["size"] == {"height": run.config.image.size, "width": run.config.image.size}
-    assert processor["image_mean"] == list(run.config.image.mean)
-    assert json.loads((bundle_dir / "config.json").read_text())["projection_dim"] == 16
-
-
 def test_the_card_tells_parity_latency_and_licence(bundle_dir: Path) -> None:
     card = (bundle_dir / "README.md").read_text()
     for heading in ("## Use", "## Parity", "## Recall", "## Latency", "## Origin"):

@@ -8,15 +8,16 @@ import pytest
 import torch
 from PIL import Image
 from tokenizers import Tokenizer
-from torch import Tensor, nn
+from torch import nn
 
 from mmalign.augment import AugmentConfig, ImageAugment
 from mmalign.data import Origin, Pair
-from mmalign.features import FeatureCache, ImageFeatures, TextFeatures
+from mmalign.features import ImageFeatures, TextFeatures
 from mmalign.model import DualEncoder
 from mmalign.preprocess import write_preprocess
 from mmalign.vision import ImageTower
 from mmalign_runtime.engine.pool import thread_pool
+from mmalign_runtime.errors import ItemError
 from mmalign_runtime.preprocess import Preprocessor
 from mmalign_runtime.spec import ImageSpec, TextSpec
 from mmalign_runtime.tokenizer import TextTokenizer
@@ -57,35 +58,6 @@ def make_texts(make_model: Callable[..., DualEncoder], text_encoder_dir: Path) -
     return make
 
 
-class Counting:
-    """Computes features and counts how often."""
-
-    def __init__(self) -> None:
-        self.num_calls = 0
-
-    def __call__(self) -> Tensor:
-        self.num_calls += 1
-        return torch.full((2, 3), float(self.num_calls))
-
-
-def test_features_are_computed_once_for_a_key(tmp_path: Path) -> None:
-    cache, compute = FeatureCache(tmp_path / "cache"), Counting()
-    first = cache.get(["image", b"x"], compute)
-    again = FeatureCache(tmp_path / "cache").get(["image", b"x"], compute)
-    assert compute.num_calls == 1
-    assert torch.equal(first, again)
-    assert torch.equal(cache.get(["imagex", b""], compute), torch.full((2, 3), 2.0))
-
-
-def test_features_that_fail_leave_nothing_behind(tmp_path: Path) -> None:
-    def fail() -> Tensor:
-        raise RuntimeError("no features")
-
-    with pytest.raises(RuntimeError, match="no features"):
-        FeatureCache(tmp_path / "cache").get(["a"], fail)
-    assert not list(tmp_path.rglob("*.npy"))
-
-
 def test_image_features_follow_the_order_of_pairs_and_evaluate(
     make_images: Callable[[float], ImageFeatures], pairs: list[Pair]
 ) -> None:
@@ -120,6 +92,15 @@ def test_key_of_images_follows_tower_and_images(
     (tmp_path / "a.png").write_bytes(b"other")
     keys.append(make_images(1.0).key([in_file], "clean"))
     assert len({tuple(key) for key in keys}) == len(keys)
+
+
+def test_an_image_that_is_gone_is_named_when_its_features_are_computed(
+    make_images: Callable[[float], ImageFeatures], tmp_path: Path
+) -> None:
+    gone = Pair(tmp_path / "gone.png", ("a",), "a", Origin(tmp_path / "pairs.csv", line=7))
+    assert make_images(1.0).key([gone], "clean")
+    with pytest.raises(ItemError, match=r"pairs\.csv, line 7: .*gone\.png\), open: there is no such file"):
+        make_images(1.0).compute([gone], "test")
 
 
 def test_text_features_do_not_depend_on_order_or_company(make_texts: Callable[[int], TextFeatures]) -> None:

@@ -1,0 +1,103 @@
+"""The files of a bundle that other tools read, under the names that transformers and transformers.js look for.
+
+`AutoTokenizer`, `AutoImageProcessor` and `AutoConfig` of transformers load them. The weights are in the ONNX files
+alone: transformers has no class that pools and projects as this model does, so nothing here lets it build one unseen.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import cast
+
+from tokenizers import Tokenizer
+
+from mmalign.run import Run, describe_encoder
+from mmalign.vision import ImageTower
+from mmalign_runtime.spec import ImageSpec, TextSpec
+
+TOKENIZER = "tokenizer.json"
+
+# transformers' numbers for Pillow's filters
+_RESAMPLE = {"bilinear": 2, "bicubic": 3}
+_MASK_TOKENS = ("[MASK]", "<mask>")
+
+
+def write_side_files(run: Run, folder: Path) -> None:
+    """Write tokenizer.json, tokenizer_config.json, preprocessor_config.json and config.json."""
+    run.tokenizer.save(str(folder / TOKENIZER))
+    _write_json(folder / "tokenizer_config.json", _tokenizer_config(run.tokenizer, run.config.text))
+    _write_json(folder / "preprocessor_config.json", _preprocessor_config(run.config.image))
+    _write_json(folder / "config.json", _model_config(run))
+
+
+def _model_config(run: Run) -> dict[str, object]:
+    model = run.model
+    return {
+        "model_type": "vision-text-dual-encoder",
+        "projection_dim": model.config.embed_dim,
+        "logit_scale_init_value": model.logit_scale.item(),
+        "vision_config": _vision_config(model.image_tower, run.config.image_tower.name),
+        "text_config": describe_encoder(model.text_tower),
+    }
+
+
+def _vision_config(tower: ImageTower, name: str) -> dict[str, object]:
+    """Describe an image tower as transformers' wrapper of timm; torchvision's ResNet-50 has the same name there.
+
+    `hidden_size` is what VisionTextDualEncoderModel asks for: without a description it would take a ViT for granted.
+    """
+    settings = cast("dict[str, str]", getattr(tower.backbone, "pretrained_cfg", {}))
+    architecture = settings.get("architecture", name)
+    return {"model_type": "timm_wrapper", "architecture": architecture, "hidden_size": tower.feature_dim}
+
+
+def _tokenizer_config(tokenizer: Tokenizer, text: TextSpec) -> dict[str, object]:
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",  # as tokenizer.json says, and nothing added
+        "model_max_length": text.context_length,
+        "padding_side": "right",
+        "truncation_side": "right",
+        "clean_up_tokenization_spaces": False,
+        "model_input_names": ["input_ids", "attention_mask"],
+        **_special_tokens(tokenizer),
+        "pad_token": text.pad_token,
+    }
+
+
+def _special_tokens(tokenizer: Tokenizer) -> dict[str, object]:
+    """Name the special tokens of a tokenizer by what it does with them; one it does not hold for special is left out.
+
+    transformers makes every token that is named here special, which would split texts otherwise than tokenizer.json.
+    """
+    special = {token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special}
+    around = tokenizer.encode("").tokens  # of an empty text only what stands around it is left
+    named: dict[str, str | None] = {
+        "unk_token": getattr(tokenizer.model, "unk_token", None),
+        "cls_token": around[0] if len(around) > 1 else None,
+        "sep_token": around[-1] if len(around) > 1 else None,
+        "mask_token": next((token for token in _MASK_TOKENS if token in special), None),
+    }
+    return {role: token for role, token in named.items() if token in special}
+
+
+def _preprocessor_config(image: ImageSpec) -> dict[str, object]:
+    is_squash = image.resize == "squash"
+    return {
+        "image_processor_type": "CLIPImageProcessor",
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": {"height": image.size, "width": image.size} if is_squash else {"shortest_edge": image.shortest_edge},
+        "resample": _RESAMPLE[image.interpolation],
+        "do_center_crop": not is_squash,
+        "crop_size": {"height": image.size, "width": image.size},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(image.mean),
+        "image_std": list(image.std),
+    }
+
+
+def _write_json(path: Path, contents: dict[str, object]) -> None:
+    path.write_text(json.dumps(contents, indent=2, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,0 +1,98 @@
+"""Features of frozen towers on disk, so that they are computed once: an .npy file, and the hash of it behind its end.
+
+What is kept here can always be computed again, so nothing that is wrong with it stops a run: it is logged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mmalign.fingerprint import digest_texts
+from mmalign_runtime.atomic import replacing
+
+logger = logging.getLogger(__name__)
+
+_NAME_LENGTH = 32  # hexadecimal digits: 128 bits, so that two keys never meet
+# What numpy raises on files that are cut, empty or no array; MemoryError is a damaged shape.
+_DAMAGED = (OSError, ValueError, EOFError, MemoryError, OverflowError, SyntaxError, TypeError)
+
+
+class FeatureCache:
+    """Features on disk by the digest of all that made them. A changed tower, spec or item is another file."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def get(
+        self, key: Sequence[str | bytes], compute: Callable[[], Tensor], shape: tuple[int, int] | None = None
+    ) -> Tensor:
+        """Return the features of `key`, (N, F) float32, computing and keeping them when they are not there.
+
+        A file that is damaged, or of another shape than `shape`, is computed again and replaced; where nothing can be
+        kept, the features are used all the same. Both are logged.
+        """
+        path = self.folder / f"{digest_texts(key)[:_NAME_LENGTH]}.npy"
+        kept = _read(path, shape)
+        if kept is not None:
+            return torch.from_numpy(kept)
+        features = compute()
+        _write(path, features.numpy())
+        return features
+
+
+def _read(path: Path, shape: tuple[int, int] | None) -> NDArray[np.float32] | None:
+    try:
+        if not path.is_file():
+            return None
+        with path.open("rb") as file:
+            return _load(file, shape)
+    except _DAMAGED as error:
+        logger.warning("%s cannot be used (%s): these features are computed again", path, error or type(error).__name__)
+        return None
+
+
+def _load(file: IO[bytes], shape: tuple[int, int] | None) -> NDArray[np.float32]:
+    features = np.lib.format.read_array(file, allow_pickle=False)
+    end = file.tell()
+    if (
+        features.dtype != np.float32
+        or features.ndim != len(shape or (0, 0))
+        or features.shape != (shape or features.shape)
+    ):
+        raise ValueError(f"it holds {features.dtype} {features.shape}, expected float32 {shape or '(N, F)'}")
+    recorded = file.read()
+    # Versions before this one wrote no hash.
+    if recorded and recorded != _hash(file, end):
+        raise ValueError("its hash is another one than when it was written")
+    return features
+
+
+def _hash(file: IO[bytes], num_bytes: int) -> bytes:
+    file.seek(0)
+    digest = hashlib.sha256()
+    while num_bytes and (block := file.read(min(num_bytes, 2**20))):
+        digest.update(block)
+        num_bytes -= len(block)
+    return digest.digest()
+
+
+def _write(path: Path, features: NDArray[np.float32]) -> None:
+    try:
+        with replacing(path) as temporary, temporary.open("w+b") as file:
+            np.save(file, features)
+            file.write(_hash(file, file.tell()))
+    except OSError as error:
+        logger.warning(
+            "these features are not kept, and are computed again next time: %s cannot be written (%s). Set "
+            "train.cache_dir to a folder with room",
+            *(path, error.strerror or error),
+        )
