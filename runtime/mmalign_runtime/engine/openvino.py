@@ -107,7 +107,7 @@ class OpenVinoSession:
         self.options = options
         self._config = _config(model.precision, options)
         self._loaded = Held(_Loaded(model, self._config), model.name)
-        self._turn = options.pool.turnstile.turn if options.takes_turns else nullcontext
+        self._turn = options.pool.turn if options.takes_turns else nullcontext
 
     @property
     def num_runs(self) -> int:
