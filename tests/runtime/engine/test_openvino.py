@@ -71,6 +71,23 @@ def test_a_provider_that_is_not_the_cpu_is_refused(tiny_bundle: Path) -> None:
 
 
 @needs_openvino
+def test_kernels_and_primitives_of_few_shapes_are_kept(tiny_bundle: Path) -> None:
+    program = f"""
+import os, sys
+from mmalign_runtime.engine import openvino
+from mmalign_runtime import Embedder
+seen = []
+run = openvino._run_a_primitive
+openvino._run_a_primitive = lambda *parts: (seen.append(os.environ[openvino.PRIMITIVES_VARIABLE]), run(*parts))
+embedder = Embedder.load({str(tiny_bundle)!r}, engine="openvino", num_threads=1)
+kept = embedder.text.session.choices()[0].options["CPU_RUNTIME_CACHE_CAPACITY"]
+print(kept, seen, openvino.PRIMITIVES_VARIABLE in os.environ)
+"""
+    ended = subprocess.run([sys.executable, "-c", program], timeout=60, capture_output=True, text=True)
+    assert ended.stdout.split() == ["64", "['128']", "False"], ended.stderr
+
+
+@needs_openvino
 def test_vectors_are_those_of_onnxruntime(openvino_embedder: Embedder, embedder: Embedder) -> None:
     images = [np.full((40, 60, 3), level, np.uint8) for level in (0, 90, 255)]
     for found, expected in (
