@@ -45,7 +45,7 @@ _PLACE = "OpenVINO CPU"
 _INSTALL = "pip install 'mmalign-runtime[openvino]'"
 _TELEMETRY = "openvino_telemetry"
 # Kernels are made for every new shape of an operator's inputs. By themselves OpenVINO keeps 5,000 for each model, and
-# oneDNN below it 1,024 of its own: memory grows for as long as texts bring new shapes. Measured by
+# oneDNN below it 1,024 of its own: memory grows for as long as texts bring new shapes. To be watched with
 # benchmarks/reliability/growing_shapes.py.
 KERNELS_KEPT = 64
 PRIMITIVES_VARIABLE = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
