@@ -109,9 +109,9 @@ class AotInductorSession:
         torch.set_num_threads(options.pool.num_threads)
         with _as_file(model.source) as path:
             _check_machine(path, model.name)
-            # As many runs at once as the pool's door lets through.
+            # As many runs at once as the pool lets go on.
             self._package = Held(load_package(path, _MODEL_NAME, num_runners=options.pool.num_runs), model.name)
-        self._turn = options.pool.turnstile.turn if options.takes_turns else nullcontext
+        self._turn = options.pool.turn if options.takes_turns else nullcontext
 
     @property
     def num_runs(self) -> int:

@@ -1,6 +1,7 @@
 """Time to tokenize a text of a million characters: python benchmarks/reliability/long_texts.py
 
-Beside one of 2,000 of the same language, in turns, checked as the embedder checks them; the context holds 128 tokens.
+Beside one of 2,000 of the same language, in turns, both checked as the embedder checks them. The context holds 128
+tokens.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ class Preprocessor:
     def __init__(self, source: FileSource, pool: Pool) -> None:
         self.session = _session(source, pool)
         # Two threads for one image take a tenth more of the processors' time than one: worth it while others are idle.
-        self._one_thread = Once(lambda: _session(source, Pool(1, pool.turnstile)))
+        self._one_thread = Once(lambda: _session(source, pool.with_threads(1)))
 
     def __call__(self, pixels: Pixels) -> NDArray[np.float32]:
         """Resize, crop and normalise one image."""

@@ -130,7 +130,7 @@ class OnnxSession:
         self._runs = _runs_of(session, name, options)
         # Runs on a device queue there; only on the CPU do they compete for the caller's own cores.
         takes_turns = options.takes_turns and options.provider == "cpu"
-        self._turn = options.pool.turnstile.turn if takes_turns else nullcontext
+        self._turn = options.pool.turn if takes_turns else nullcontext
 
     @property
     def num_runs(self) -> int:

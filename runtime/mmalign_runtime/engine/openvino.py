@@ -6,6 +6,7 @@ and costs a second set of weights and 0.1 to 0.9 s for each size.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter, deque
 from collections.abc import Iterator
@@ -43,6 +44,12 @@ _DEVICE = "CPU"
 _PLACE = "OpenVINO CPU"
 _INSTALL = "pip install 'mmalign-runtime[openvino]'"
 _TELEMETRY = "openvino_telemetry"
+# Kernels are made for every new shape of an operator's inputs. By themselves OpenVINO keeps 5,000 for each model, and
+# oneDNN below it 1,024 of its own: memory grows for as long as texts bring new shapes. To be watched with
+# benchmarks/reliability/growing_shapes.py.
+KERNELS_KEPT = 64
+PRIMITIVES_VARIABLE = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+_PRIMITIVES_KEPT = "128"
 # What a compiled graph lists beside the nodes that compute.
 _PASSIVE = frozenset({"Const", "Input", "Output"})
 
@@ -107,7 +114,7 @@ class OpenVinoSession:
         self.options = options
         self._config = _config(model.precision, options)
         self._loaded = Held(_Loaded(model, self._config), model.name)
-        self._turn = options.pool.turnstile.turn if options.takes_turns else nullcontext
+        self._turn = options.pool.turn if options.takes_turns else nullcontext
 
     @property
     def num_runs(self) -> int:
@@ -204,7 +211,23 @@ def _hidden(name: str) -> Iterator[None]:
 
 
 def _made_core() -> Held[Core]:
-    return Held(import_openvino().Core(), "OpenVINO")
+    ov = import_openvino()
+    core = ov.Core()
+    # oneDNN reads its variable once, with its first primitive. The oneDNN of another library here, PyTorch's, is not to
+    # find it set; what the caller set stays.
+    if PRIMITIVES_VARIABLE not in os.environ:
+        os.environ[PRIMITIVES_VARIABLE] = _PRIMITIVES_KEPT
+        try:
+            _run_a_primitive(ov, core)
+        finally:
+            del os.environ[PRIMITIVES_VARIABLE]
+    return Held(core, "OpenVINO")
+
+
+def _run_a_primitive(ov: ModuleType, core: Core) -> None:
+    rows = ov.opset8.parameter([-1, 16], np.float32)
+    model = ov.Model([ov.opset8.matmul(rows, np.ones((16, 16), np.float32), False, False)], [rows])
+    core.compile_model(model, _DEVICE).create_infer_request().infer({0: np.ones((2, 16), np.float32)})
 
 
 _core = Once(_made_core)
@@ -222,4 +245,5 @@ def _config(precision: ComputePrecision, options: SessionOptions) -> dict[str, s
         "NUM_STREAMS": "1",
         # Two sessions or two containers that pin their threads pin them to the same cores.
         "ENABLE_CPU_PINNING": "NO",
+        "CPU_RUNTIME_CACHE_CAPACITY": str(KERNELS_KEPT),
     }

@@ -1,9 +1,9 @@
-"""How many threads a run may use, and the door that keeps too many runs from competing for them.
+"""How many threads a run may use, and how many runs of a process go on at once.
 
 Every session has threads of its own, which sleep between its runs. onnxruntime can share one pool among all sessions of
 a process, but then refuses any session, whosever it is, that does not ask for it: not for a library to decide. So
 sessions share the processors instead: as many runs of towers go on at once as there are threads, and the others wait
-for their turn. More would only push each other out of the caches.
+in the order of their arrival. More would only push each other out of the caches.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from contextlib import contextmanager
 import msgspec
 
 
-class Turnstile:
-    """Lets a fixed number of callers through at a time, in the order of their arrival.
+class FifoSemaphore:
+    """Lets a number of callers in at a time, in the order of their arrival.
 
     A plain semaphore lets whoever is quick go first: with eight callers some waited 1.5 s for a run of 4 ms.
     """
@@ -28,6 +28,14 @@ class Turnstile:
         self._lock = threading.Lock()
         self._free = width
         self._waiting: deque[threading.Lock] = deque()
+
+    def widen(self, width: int) -> None:
+        """Let at least so many callers in at a time from now on."""
+        with self._lock:
+            num_more = max(0, width - self.width)
+            self.width += num_more
+        for _ in range(num_more):
+            self._leave()
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -68,23 +76,41 @@ class Turnstile:
 
 
 class Pool(msgspec.Struct, frozen=True):
-    """The threads of a run, and the door that runs go through."""
+    """The threads of a run, and what its runs wait for: `own` counts those with as many threads, `shared` all."""
 
     num_threads: int
-    turnstile: Turnstile
+    own: FifoSemaphore
+    shared: FifoSemaphore
 
     @property
     def num_runs(self) -> int:
         """How many runs may go on at once."""
-        return self.turnstile.width
+        return self.own.width
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Wait until a run may go on, for the block."""
+        with self.own.turn(), self.shared.turn():
+            yield
+
+    def with_threads(self, num_threads: int) -> Pool:
+        """Return the same pool for runs of another number of threads."""
+        return msgspec.structs.replace(self, num_threads=num_threads)
 
 
-_doors: dict[tuple[int, int], Turnstile] = {}
-_doors_lock = threading.Lock()
+_own: dict[tuple[int, int], FifoSemaphore] = {}
+_shared: dict[int, FifoSemaphore] = {}
+_lock = threading.Lock()
 
 
 def thread_pool(num_threads: int) -> Pool:
-    """Return runs of `num_threads` behind the door that all such runs of this process share."""
-    with _doors_lock:  # a forked child has a door of its own: its parent's may have been shut at that moment
-        door = _doors.setdefault((os.getpid(), num_threads), Turnstile(num_threads))
-    return Pool(num_threads, door)
+    """Return runs of `num_threads`: so many of them at once, and of all runs of the process as many as the most asked.
+
+    A run with any number of threads counts once: none keeps more than about one processor busy all the time.
+    """
+    process_id = os.getpid()  # a forked child has its own: its parent's may have been taken at that moment
+    with _lock:
+        own = _own.setdefault((process_id, num_threads), FifoSemaphore(num_threads))
+        shared = _shared.setdefault(process_id, FifoSemaphore(num_threads))
+    shared.widen(num_threads)
+    return Pool(num_threads, own, shared)

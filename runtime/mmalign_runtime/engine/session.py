@@ -28,6 +28,9 @@ DEFAULT_ENGINE = "onnxruntime"
 BFLOAT16: Final = "bf16"
 ComputePrecision: TypeAlias = Precision | Literal["bf16"]
 
+# What onnxruntime, OpenVINO, PyTorch and CUDA say when memory runs out.
+_MEMORY_WORDS = ("alloc", "out of memory", "out_of_memory", "not enough memory", "insufficient memory")
+
 
 class SessionOptions(msgspec.Struct, frozen=True):
     """How a graph is run.
@@ -140,7 +143,10 @@ class Engine(Protocol):
 def run_failed(name: str, feeds: Feeds, error: Exception) -> EngineError:
     """Return the error of a run that the engine gave up, with the shapes that it was given."""
     shapes = ", ".join(f"{name} {array.shape}" for name, array in feeds.items())
-    return EngineError(f"{name} failed on {shapes}: {one_line(error)} Use a smaller batch_size, or free some memory.")
+    seen = one_line(error)
+    is_memory = isinstance(error, MemoryError) or any(words in seen.lower() for words in _MEMORY_WORDS)
+    fix = "Use a smaller batch_size, or free some memory." if is_memory else "Run `mmalign verify` on the bundle."
+    return EngineError(f"{name} failed on {shapes}: {seen} {fix}")
 
 
 def one_line(error: Exception) -> str:

@@ -1,11 +1,13 @@
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mmalign_runtime import Embedder, ProviderError
 from mmalign_runtime.engine.engines import find_engine, installed_engines
 from mmalign_runtime.engine.onnxruntime import OnnxRuntimeEngine
+from mmalign_runtime.engine.session import run_failed
 from mmalign_runtime.errors import MissingDependencyError
 
 
@@ -58,3 +60,18 @@ def test_an_engine_that_does_not_load_says_why_and_counts_as_absent(monkeypatch:
     assert "broken" not in installed_engines()
     with pytest.raises(MissingDependencyError, match="does not load: No module named 'no_such_module'"):
         find_engine("broken")
+
+
+@pytest.mark.parametrize(
+    ("error", "fix"),
+    [
+        (MemoryError("std::bad_alloc"), "Use a smaller batch_size, or free some memory"),
+        (RuntimeError("Failed to allocate memory for requested buffer of size 12"), "Use a smaller batch_size"),
+        (RuntimeError("CUDA error: out of memory"), "Use a smaller batch_size"),
+        (RuntimeError("Got invalid dimensions for input"), "Run `mmalign verify`"),
+    ],
+)
+def test_a_smaller_batch_is_advised_only_where_memory_ran_out(error: Exception, fix: str) -> None:
+    message = str(run_failed("tower.onnx", {"x": np.zeros((2, 3), np.float32)}, error))
+    assert message.startswith(f"tower.onnx failed on x (2, 3): {error} {fix}")
+    assert ("batch_size" in message) == ("batch_size" in fix)

@@ -80,7 +80,7 @@ def test_bytes_are_run_as_a_file_is(tiny_bundle: Path) -> None:
 def test_an_error_inside_a_run_is_named_with_the_shapes(tiny_bundle: Path) -> None:
     session = vision(tiny_bundle)
     name = open_bundle(tiny_bundle).spec.image.input_name
-    with pytest.raises(EngineError, match=rf"failed on {name} \(1, 3, 2\): .*smaller batch_size"):
+    with pytest.raises(EngineError, match=rf"failed on {name} \(1, 3, 2\): .*mmalign verify"):
         session.run({name: np.zeros((1, 3, 2), np.float32)})
 
 

@@ -71,6 +71,23 @@ def test_a_provider_that_is_not_the_cpu_is_refused(tiny_bundle: Path) -> None:
 
 
 @needs_openvino
+def test_kernels_and_primitives_of_few_shapes_are_kept(tiny_bundle: Path) -> None:
+    program = f"""
+import os, sys
+from mmalign_runtime.engine import openvino
+from mmalign_runtime import Embedder
+seen = []
+run = openvino._run_a_primitive
+openvino._run_a_primitive = lambda *parts: (seen.append(os.environ[openvino.PRIMITIVES_VARIABLE]), run(*parts))
+embedder = Embedder.load({str(tiny_bundle)!r}, engine="openvino", num_threads=1)
+kept = embedder.text.session.choices()[0].options["CPU_RUNTIME_CACHE_CAPACITY"]
+print(kept, seen, openvino.PRIMITIVES_VARIABLE in os.environ)
+"""
+    ended = subprocess.run([sys.executable, "-c", program], timeout=60, capture_output=True, text=True)
+    assert ended.stdout.split() == ["64", "['128']", "False"], ended.stderr
+
+
+@needs_openvino
 def test_vectors_are_those_of_onnxruntime(openvino_embedder: Embedder, embedder: Embedder) -> None:
     images = [np.full((40, 60, 3), level, np.uint8) for level in (0, 90, 255)]
     for found, expected in (
@@ -169,7 +186,7 @@ def test_bytes_are_run_as_a_file_is(tiny_bundle: Path) -> None:
 @needs_openvino
 def test_an_error_inside_a_run_is_named_with_the_shapes(tiny_bundle: Path) -> None:
     session = vision(tiny_bundle)
-    with pytest.raises(EngineError, match=r"failed on pixel_values \(1, 3, 2\): .*smaller batch_size"):
+    with pytest.raises(EngineError, match=r"failed on pixel_values \(1, 3, 2\): .*mmalign verify"):
         session.run({"pixel_values": np.zeros((1, 3, 2), np.float32)})
     size = open_bundle(tiny_bundle).spec.image.spec.size
     assert session.run({"pixel_values": np.zeros((1, 3, size, size), np.float32)}).shape[0] == 1

@@ -8,28 +8,29 @@ import numpy as np
 import pytest
 
 from mmalign_runtime import Embedder
-from mmalign_runtime.engine.pool import Turnstile, thread_pool
+from mmalign_runtime.engine import pool as pool_module
+from mmalign_runtime.engine.pool import FifoSemaphore, thread_pool
 
 TEXTS = ["a dog", "", "a red house in the big tree " * 20, "café"]
 
 
 def test_one_caller_at_a_time_in_the_order_of_arrival() -> None:
-    turnstile, order, inside = Turnstile(1), [], []
+    semaphore, order, inside = FifoSemaphore(1), [], []
 
     def call(number: int) -> None:
-        with turnstile.turn():
+        with semaphore.turn():
             inside.append(1)
             assert len(inside) == 1
             order.append(number)
             time.sleep(0.002)
             inside.pop()
 
-    with turnstile.turn():
+    with semaphore.turn():
         threads = [threading.Thread(target=call, args=(number,)) for number in range(8)]
         for thread in threads:
-            waiting = len(turnstile._waiting)
+            waiting = len(semaphore._waiting)
             thread.start()
-            while len(turnstile._waiting) == waiting:
+            while len(semaphore._waiting) == waiting:
                 time.sleep(0.0005)
     for thread in threads:
         thread.join()
@@ -38,10 +39,10 @@ def test_one_caller_at_a_time_in_the_order_of_arrival() -> None:
 
 
 def test_as_many_as_it_is_wide_go_through_at_once() -> None:
-    turnstile, together = Turnstile(3), threading.Barrier(3)
+    semaphore, together = FifoSemaphore(3), threading.Barrier(3)
 
     def call(_: int) -> int:
-        with turnstile.turn():
+        with semaphore.turn():
             return together.wait(timeout=10)
 
     with ThreadPoolExecutor(6) as pool:
@@ -49,10 +50,10 @@ def test_as_many_as_it_is_wide_go_through_at_once() -> None:
 
 
 def test_an_error_inside_passes_the_turn_on() -> None:
-    turnstile = Turnstile(1)
-    with pytest.raises(ZeroDivisionError, match="zero"), turnstile.turn():
+    semaphore = FifoSemaphore(1)
+    with pytest.raises(ZeroDivisionError, match="zero"), semaphore.turn():
         _ = 1 / 0
-    with turnstile.turn():
+    with semaphore.turn():
         pass
 
 
@@ -78,10 +79,51 @@ def test_callers_at_once_add_no_threads_and_get_the_same_vectors(embedder: Embed
     assert most <= before + num_callers  # the callers themselves, and nobody else
 
 
-def test_all_runs_of_a_process_share_one_door(tiny_bundle: Path) -> None:
-    first, second = (Embedder.load(tiny_bundle, provider="cpu", num_threads=3) for _ in range(2))
-    assert first.options.pool.turnstile is second.options.pool.turnstile
-    assert first.text.session.options.pool.turnstile is first.image.session.options.pool.turnstile
+def test_all_runs_of_a_process_wait_for_each_other(tiny_bundle: Path) -> None:
+    first, second = (Embedder.load(tiny_bundle, provider="cpu", num_threads=number) for number in (3, 2))
+    assert first.options.pool.shared is second.options.pool.shared
+    assert first.text.session.options.pool is first.image.session.options.pool
+    assert thread_pool(3).own is first.options.pool.own
+
+
+def test_runs_of_different_threads_share_the_widest_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "_own", {})
+    monkeypatch.setattr(pool_module, "_shared", {})
+    one, three = thread_pool(1), thread_pool(3)
+    num_inside, most = [0, 0], [0, 0]
+    lock = threading.Lock()
+
+    def call(number: int) -> None:
+        kind = number % 2
+        with (one, three)[kind].turn():
+            with lock:
+                num_inside[kind] += 1
+                most[0], most[1] = max(most[0], num_inside[0]), max(most[1], sum(num_inside))
+            time.sleep(0.005)
+            with lock:
+                num_inside[kind] -= 1
+
+    with ThreadPoolExecutor(12) as callers:
+        list(callers.map(call, range(60)))
+    assert most == [1, 3]
+
+
+def test_a_wider_semaphore_lets_those_who_wait_in() -> None:
+    semaphore, inside = FifoSemaphore(1), threading.Event()
+
+    def call() -> None:
+        with semaphore.turn():
+            inside.set()
+
+    with semaphore.turn():
+        waiting = threading.Thread(target=call)
+        waiting.start()
+        assert not inside.wait(0.05)
+        semaphore.widen(2)
+        assert inside.wait(10)
+    waiting.join()
+    semaphore.widen(1)
+    assert semaphore.width == 2
 
 
 def _num_os_threads() -> int:
