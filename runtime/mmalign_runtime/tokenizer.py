@@ -51,6 +51,9 @@ class TextTokenizer:
         self._boundaries = Once(lambda: Boundaries(tokenizer))  # no short text needs them
         self.spec = spec
 
+    def __reduce__(self) -> tuple[type[TextTokenizer], tuple[Tokenizer, TextSpec]]:
+        return TextTokenizer, (self._tokenizer, self.spec)  # worker processes are given one
+
     @classmethod
     def from_bytes(cls, raw: bytes, name: str, spec: TextSpec) -> TextTokenizer:
         """Read the bytes of a tokenizer.json called `name`. Raises BundleFormatError when they are none."""

@@ -1,3 +1,4 @@
+import pickle
 from typing import Literal
 
 import numpy as np
@@ -142,3 +143,8 @@ def test_a_text_is_utf8_or_an_item_error(text: str) -> None:
     else:
         with pytest.raises(ItemError, match=r"item 3 .*a lone surrogate at character"):
             check_text(text, 3, TextSpec())
+
+
+def test_a_copy_for_another_process_gives_the_same_tokens() -> None:
+    found = tokenizer(TextSpec())
+    assert pickle.loads(pickle.dumps(found)).encode(["dog cat"]).input_ids.tolist() == [[CLS, DOG, CAT, SEP]]
