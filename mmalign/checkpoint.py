@@ -54,8 +54,16 @@ def restore(path: Path, model: DualEncoder, optimizer: torch.optim.Optimizer) ->
     states: dict[int, dict[str, torch.Tensor]] = {}
     for name, tensor in file.tensors.items():
         if name.startswith(_OPTIMIZER):
-            index, field = name.removeprefix(_OPTIMIZER).split(".", 1)
+            index, _, field = name.removeprefix(_OPTIMIZER).partition(".")
+            if not (index.isdecimal() and field):
+                raise CheckpointError(f"{path} has a tensor {name!r} that no optimizer wrote. Restore it.")
             states.setdefault(int(index), {})[field] = tensor
+    # fp16's scaler leaves out updates that overflow, the first ones perhaps: then there is no state yet.
+    if progress.step and not states and not progress.gradient_scale:
+        raise CheckpointError(
+            f"{path} holds no state of the optimizer, as best.safetensors does not: training cannot go on from it to "
+            "the same numbers. Restore last.safetensors, or train again."
+        )
     optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
     return progress
 

@@ -25,6 +25,7 @@ from mmalign.pool import Captions, Pool, build_pool
 from mmalign.retrieval import Recall, chance_recall, recall_both_ways
 from mmalign.run import Checkpoint, Run, initial_model, load_run, read_trained_images
 from mmalign.towers import Towers
+from mmalign.truncation import report_truncated
 from mmalign.zero_shot import class_prompts, class_vectors, zero_shot_accuracy
 from mmalign_runtime.atomic import replacing
 
@@ -101,6 +102,7 @@ def evaluate(run_dir: Path, *, split: SplitName = "test", checkpoint: Checkpoint
     sources = load_sources(config.data, config.image)
     trained_images = read_trained_images(run.folder)
     tasks = [_task(source, split, run, trained_images) for source in sources]
+    report_truncated((pair for task in tasks for pair in task.pool.pairs), run.text_tokenizer())
     device = evaluation_device(config.train)
     trained = start = Towers(run, device, is_training=False)
     if not (config.image_tower.frozen and config.text_tower.frozen):

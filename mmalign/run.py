@@ -6,18 +6,21 @@ run/frozen.safetensors     weights that do not learn, written once
 run/last.safetensors       weights that learn, optimizer, step           run/best.safetensors   weights that learn
 run/metrics.csv            one line a step
 run/trained_images.txt     the identity of every image trained on, one a line
+run/own_pairs.msgpack      a few pairs of the test split, which export makes golden cases of
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from tokenizers import Tokenizer
 
 from mmalign.config import Config, dump_config, load_dumped
@@ -35,6 +38,7 @@ from mmalign.text_tokenizer import load_tokenizer
 from mmalign.traceable import check_traceable
 from mmalign.vision import check_image_tower, create_image_tower, load_image_tower
 from mmalign_runtime.atomic import replacing
+from mmalign_runtime.bulk.locking import LOCK_NAME, only_writer
 from mmalign_runtime.engine.pool import thread_pool
 from mmalign_runtime.engine.threads import available_threads
 from mmalign_runtime.preprocess import Preprocessor
@@ -51,6 +55,7 @@ _OF_ONE_START = (
     "evaluation.json",
     "bad_batch.txt",
     _TRAINED_IMAGES,
+    "own_pairs.msgpack",
 )
 # What says where an architecture came from, a folder of this machine perhaps, and not what it is.
 _ORIGIN_KEYS = ("_name_or_path", "transformers_version")
@@ -123,11 +128,31 @@ def check_free(path: Path) -> None:
         raise CheckpointError(f"{path} holds a run already. Add --resume to go on with it, or choose another --out.")
 
 
+@contextlib.contextmanager
+def claim_run(path: Path) -> Iterator[None]:
+    """Hold a run's folder for this process, made where it is missing; what was made and stays empty is removed.
+
+    The system lets go of the folder when the process ends, however it ends. Raises InputError when another process
+    holds it, and CheckpointError when it cannot be written to.
+    """
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]  # deepest first
+    with _named_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+        (path / LOCK_NAME).touch()
+    try:
+        with only_writer(path):
+            yield
+    finally:
+        with contextlib.suppress(OSError):  # no longer empty
+            for folder in made:
+                folder.rmdir()
+
+
 def create_run(config: Config, path: Path) -> Run:
     """Make a run's folder and its first model.
 
     Raises CheckpointError when there is a run at `path` already, WeightsError, or ConfigError when towers, tokenizer
-    and specs do not go together; nothing is written then.
+    and specs do not go together, with nothing written; and CheckpointError when `path` cannot be written to.
     """
     check_free(path)
     check_sentence_modules(sentence_modules(config.text_tower), config.text_tower, config.text)
@@ -137,21 +162,36 @@ def create_run(config: Config, path: Path) -> Run:
     check_text_tower(model.text_tower, tokenizer, config.text)
     check_image_tower(model.image_tower, config.image.size, is_trained=config.image_tower.weights != "random")
     check_traceable(model.image_tower, model.text_tower, config.image, config.text)
-    config = _with_pooling(config, model.text_tower)
+    config = with_pooling(config, model.text_tower)
     folder = RunFolder(path)
-    path.mkdir(parents=True, exist_ok=True)
-    for name in _OF_ONE_START:
-        folder.file(name).unlink(missing_ok=True)
-    tokenizer.save(str(folder.file("tokenizer.json")))
-    folder.file("text_encoder.json").write_text(_describe_tower(model.text_tower), encoding="utf-8")
-    write_preprocess(config.image, folder.file("image_preprocess.onnx"))
-    write_tensors(folder.file("frozen.safetensors"), frozen_state(model), {})
-    with replacing(folder.file("config.toml")) as temporary:  # last: a folder with a configuration is whole
-        temporary.write_text(dump_config(config), encoding="utf-8")
+    with _named_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+        for name in _OF_ONE_START:
+            folder.file(name).unlink(missing_ok=True)
+        folder.file("tokenizer.json").write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
+        folder.file("text_encoder.json").write_text(_describe_tower(model.text_tower), encoding="utf-8")
+        write_preprocess(config.image, folder.file("image_preprocess.onnx"))
+        write_tensors(folder.file("frozen.safetensors"), frozen_state(model), {})
+    write_config(folder, config)  # last: a folder with a configuration is whole
     return Run(folder, config, model, tokenizer)
 
 
-def _with_pooling(config: Config, tower: TextTower) -> Config:
+def write_config(folder: RunFolder, config: Config) -> None:
+    """Write config.toml, whole or not at all. Raises CheckpointError."""
+    with _named_errors(folder.path), replacing(folder.file("config.toml")) as temporary:
+        temporary.write_text(dump_config(config), encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _named_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = f"{error.filename or path} cannot be written: {error.strerror or error}"
+        raise CheckpointError(f"{reason}. Check --out, its permissions and the room on its disk.") from error
+
+
+def with_pooling(config: Config, tower: TextTower) -> Config:
     """Record the pooling that "auto" came to."""
     return msgspec.structs.replace(config, text_tower=msgspec.structs.replace(config.text_tower, pooling=tower.pooling))
 
@@ -216,9 +256,9 @@ def _read_text_tower(path: Path, config: Config) -> TextTower:
         described = json.loads(path.read_text(encoding="utf-8"))
         dense = msgspec.convert(described.pop(_DENSE_KEY, ()), tuple[DenseLayer, ...])
         architecture = transformers.AutoConfig.for_model(**described)
-    except (ValueError, TypeError, AttributeError) as error:
+        return create_text_tower(architecture, config.text_tower.pooling, dense)
+    except (OSError, ValueError, TypeError, AttributeError, StrictDataclassError) as error:
         raise CheckpointError(f"{path} describes no text encoder: {error}. Restore it, or train again.") from error
-    return create_text_tower(architecture, config.text_tower.pooling, dense)
 
 
 def _read_tokenizer(path: Path) -> Tokenizer:

@@ -1,7 +1,7 @@
 """Contrastive training of a dual encoder: read top to bottom.
 
 A run that was killed goes on to the same numbers: all randomness comes from (seed, step), a checkpoint is one rename,
-and rows of metrics.csv after the checkpoint are taken anew.
+and rows of metrics.csv after the checkpoint are taken anew. One process at a time trains in a folder.
 """
 
 from __future__ import annotations
@@ -12,26 +12,46 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
+import torch
 
 from mmalign.checkpoint import Progress, save_best
 from mmalign.config import Config, differing_keys, load_dumped
-from mmalign.data import Pair
+from mmalign.data import Pair, Splits
 from mmalign.device import training_device
 from mmalign.errors import CheckpointError, NonFiniteError, TrainingError
 from mmalign.feed import feed_steps
 from mmalign.inputs import StepInputs, Steps, load_steps
 from mmalign.metrics import MetricsLog, MetricsRow
+from mmalign.own_pairs import OWN_PAIRS, keep_own_pairs, unseen, usable_pairs
 from mmalign.pairs import identify_pairs, load_splits
 from mmalign.progress import track
-from mmalign.run import Run, RunFolder, check_free, create_run, load_run, write_trained_images
+from mmalign.run import (
+    Run,
+    RunFolder,
+    check_free,
+    claim_run,
+    create_run,
+    load_run,
+    with_pooling,
+    write_config,
+    write_trained_images,
+)
 from mmalign.schedule import Schedule, plan_steps
 from mmalign.towers import Towers
 from mmalign.trainer import Trainer
+from mmalign.truncation import report_truncated
 from mmalign.validate import Validator
 from mmalign_runtime.atomic import remove_leftovers, replacing
 
 logger = logging.getLogger(__name__)
 
+# What may differ when a run goes on: where and how fast things are done (steps are drawn from the seed, whatever worker
+# prepares them; features are found by what made them), which items are refused, and what only evaluation reads. Not
+# train.device: processors sum in other orders. The pairs themselves are compared by what they are.
+_MOVES_NO_NUMBER = (
+    *("train.num_workers", "train.checkpoint_minutes", "train.cache_dir"),
+    *("data.on_error", "data.held_out", "image.limits.", "text.max_characters", "evaluate.templates"),
+)
 _NUM_NAMED = 5  # pairs named in the message of a loss that is not finite; the file beside the run names all
 
 
@@ -46,20 +66,28 @@ class TrainResult(msgspec.Struct, frozen=True):
 def train(config: Config, run_dir: Path, *, resume: bool = False) -> TrainResult:
     """Train, or go on with, the run in `run_dir`; with `resume` and nothing to go on with, start.
 
-    Raises ConfigError, DataError, TrainingError (too few pairs) or WeightsError before anything is written,
-    CheckpointError when the folder holds another run, ItemError for an image that cannot be decoded, and TrainingError
-    when the loss is not finite.
+    With `resume` the configuration may differ in what moves no number, such as train.num_workers; the run goes on with
+    the one given. Raises ConfigError, DataError, TrainingError (too few pairs) or WeightsError before anything is
+    written, InputError when another process trains in `run_dir`, CheckpointError when it holds another run or cannot be
+    written to, ItemError for an image that cannot be decoded, and TrainingError when the loss is not finite.
     """
     device = training_device(config.train)
-    _check_folder(config, run_dir, resume=resume)
+    with claim_run(run_dir):
+        _check_folder(config, run_dir, resume=resume)
+        return _train(config, run_dir, device, resume=resume)
+
+
+def _train(config: Config, run_dir: Path, device: torch.device, *, resume: bool) -> TrainResult:
     remove_leftovers(run_dir)  # of a run that was killed while it wrote a checkpoint
     splits = load_splits(config.data, config.image)
     run = _open_run(config, run_dir, resume=resume)
-    write_trained_images(run.folder, splits.train)
+    report_truncated((*splits.train, *splits.val), run.text_tokenizer())
     num_pairs, batch_size = len(splits.train), min(config.train.batch_size, len(splits.train))
     schedule = Schedule(num_pairs, batch_size, config.train.epochs, config.optim.accumulate)
     trainer = Trainer(run.model.to(device), config, schedule)
     progress = _start(trainer, run.folder, identify_pairs(splits))
+    _record(run, splits)
+    write_trained_images(run.folder, splits.train)
     towers = Towers(run, device, is_training=True)
     steps = feed_steps(run, towers, splits.train)
     validator = Validator(run.model, config.evaluate, splits.val, towers)
@@ -70,17 +98,33 @@ def train(config: Config, run_dir: Path, *, resume: bool = False) -> TrainResult
 def _check_folder(config: Config, run_dir: Path, *, resume: bool) -> None:
     if not resume:
         check_free(run_dir)
-    elif (run_dir / "config.toml").is_file() and (keys := differing_keys(load_dumped(run_dir / "config.toml"), config)):
+    elif keys := [key for key in _differences(config, run_dir) if not key.startswith(_MOVES_NO_NUMBER)]:
         raise CheckpointError(
             f"{run_dir} was trained with another configuration ({', '.join(keys)} differ), so it cannot go on to the "
             f"same numbers. Use {run_dir / 'config.toml'}, or choose another --out."
         )
 
 
+def _differences(config: Config, run_dir: Path) -> list[str]:
+    path = run_dir / "config.toml"
+    return differing_keys(load_dumped(path), config) if path.is_file() else []
+
+
 def _open_run(config: Config, run_dir: Path, *, resume: bool) -> Run:
     if resume and (run_dir / "last.safetensors").is_file():
-        return load_run(run_dir, checkpoint=None)
+        run = load_run(run_dir, checkpoint=None)
+        return msgspec.structs.replace(run, config=with_pooling(config, run.model.text_tower))
     return create_run(config, run_dir)  # also after a kill before the first checkpoint: the same start again
+
+
+def _record(run: Run, splits: Splits) -> None:
+    """Write what is new of a run that goes on: settings that may differ, and own pairs where it has none yet."""
+    if changed := _differences(run.config, run.folder.path):
+        logger.info("%s: going on with other values of %s", run.folder.path, ", ".join(changed))
+        write_config(run.folder, run.config)
+    path = run.folder.file(OWN_PAIRS)
+    if not path.is_file():
+        keep_own_pairs(usable_pairs(unseen(splits), run.config.image, run.config.text), path)
 
 
 def _start(trainer: Trainer, folder: RunFolder, data_id: str) -> Progress:

@@ -9,8 +9,10 @@ from typing import Literal
 
 import msgspec
 
-from mmalign.data import Pair
+from mmalign.data import DataError, Pair
+from mmalign.errors import CheckpointError
 from mmalign.evaluate import Evaluation
+from mmalign.own_pairs import OWN_PAIRS, read_own_pairs, unseen, usable_pairs
 from mmalign.pairs import load_sources
 from mmalign.preprocess import write_preprocess
 from mmalign.run import Checkpoint, Run, load_run
@@ -61,11 +63,14 @@ def export_run(
     """Export a run to a bundle at `out`, a folder or a .mmalign file, and return its spec.
 
     "onnx" is always written; "aoti" adds AOTInductor packages, "compile" checks torch.compile in this process. Raises
-    ParityError, with figures, when any of them differs from eager PyTorch, and then leaves nothing behind.
+    ParityError, with figures, when any of them differs from eager PyTorch, ExportError for an opset that cannot be
+    written or a place that is taken, and CheckpointError for a run that is damaged; nothing is left behind then. The
+    data that the run was trained on is not needed.
     """
     check_opset(opset_version)
     check_free(out, force=force)
     run = load_run(run_dir, checkpoint)
+    _evaluation(run)  # the card needs it at the end: a damaged one is told now
     return export_model(run, _own_pairs(run), out, formats=formats, opset_version=opset_version, force=force)
 
 
@@ -79,7 +84,9 @@ def export_model(
     force: bool = False,
     image_files: Sequence[GoldenFile] | None = None,
 ) -> BundleSpec:
-    """Export a run in memory; a few of `own_pairs` join the golden cases. Errors as `export_run`.
+    """Export a run in memory; the first of `own_pairs` that can be embedded join the golden cases.
+
+    Errors as `export_run`.
 
     `image_files` take the place of the golden images that are usually made.
     """
@@ -96,6 +103,7 @@ def export_model(
                 logger.info("export: %s (compiling)", name)
                 package_aoti(tower, folder / name)
         write_side_files(run, folder)
+        own_pairs = usable_pairs(own_pairs, run.config.image, run.config.text)
         texts = golden_texts(own_pairs, run.config.text.context_length)
         files = golden_files(own_pairs) if image_files is None else image_files
         golden = make_golden(run, files, texts, folder)
@@ -147,10 +155,26 @@ def _finish(run: Run, folder: Path, parity: tuple[Parity, ...], opset_version: i
 
 def _evaluation(run: Run) -> Evaluation | None:
     path = run.folder.file("evaluation.json")
-    return msgspec.json.decode(path.read_bytes(), type=Evaluation) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Evaluation)
+    except (OSError, msgspec.DecodeError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read: {error}. Run `mmalign evaluate {run.folder.path}` again, or remove it."
+        ) from error
 
 
 def _own_pairs(run: Run) -> tuple[Pair, ...]:
-    """Return test pairs of the first source: real inputs of this model that it was not trained on."""
-    splits = load_sources(run.config.data)[0].splits
-    return splits.test or splits.val or splits.train
+    """Return a few real inputs of this model that it was not trained on: those in its folder, or else of its data.
+
+    A run that was trained before they were kept, on a machine without its data, has none.
+    """
+    kept = read_own_pairs(run.folder.file(OWN_PAIRS))
+    if kept is not None:
+        return kept
+    try:
+        return unseen(load_sources(run.config.data)[0].splits)
+    except (DataError, OSError) as error:
+        logger.warning("the golden cases have no pairs of the run's own, since its data cannot be read: %s", error)
+        return ()

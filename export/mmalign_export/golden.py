@@ -22,16 +22,28 @@ from mmalign.run import Run
 from mmalign_export.profile import display_p3_profile
 from mmalign_runtime.bundle.golden import Golden, ImageCase, TextCase, pixels_sha256, sample_pixel_values, sample_pixels
 from mmalign_runtime.image import decode_image
+from mmalign_runtime.image.formats import HEAD_BYTES, ImageFormat, sniff_format
 
 _PHOTO = "photo/grace_hopper.jpg"
 _EXIF_ORIENTATION = 0x0112
 _LARGE = (5496, 3672)  # 20 megapixels, a camera's photograph
-_NUM_OWN = 4
 
 # Files over this are made at each export; beside a source tree they would only be stored.
 SMALL_FILE_BYTES = 200_000
 
-_SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif", "TIFF": ".tif"}
+_SUFFIXES: dict[ImageFormat, str] = {
+    "AVIF": ".avif",
+    "BMP": ".bmp",
+    "GIF": ".gif",
+    "HEIF": ".heic",
+    "JPEG": ".jpg",
+    "JPEG2000": ".jp2",
+    "PNG": ".png",
+    "PPM": ".ppm",
+    "QOI": ".qoi",
+    "TIFF": ".tif",
+    "WEBP": ".webp",
+}
 
 
 class GoldenFile(msgspec.Struct, frozen=True):
@@ -43,13 +55,13 @@ class GoldenFile(msgspec.Struct, frozen=True):
 
 
 def golden_files(pairs: Sequence[Pair]) -> tuple[GoldenFile, ...]:
-    """Return the format matrix and a few of the run's own images, as they are."""
+    """Return the format matrix and the images of some of the run's own pairs, as they are."""
     return (*_format_matrix(), *_own_files(pairs))
 
 
 def golden_texts(pairs: Sequence[Pair], context_length: int) -> tuple[tuple[str, str], ...]:
-    """Return (name, text) of the golden texts: the edges, several scripts, and a few of the run's own captions."""
-    own = [(f"own caption {number}", pair.captions[0]) for number, pair in enumerate(pairs[:_NUM_OWN], start=1)]
+    """Return (name, text) of the golden texts: the edges, several scripts, and captions of the run's own."""
+    own = [(f"own caption {number}", pair.captions[0]) for number, pair in enumerate(pairs, start=1)]
     return (
         ("empty", ""),
         ("one word", "dog"),
@@ -112,7 +124,7 @@ def _format_matrix() -> list[GoldenFile]:
     small = landscape.resize((240, 160))  # for what is stored without loss
     levels = np.asarray(small.convert("L"), np.uint16)
     animation = {"save_all": True, "append_images": [portrait.resize((120, 80))], "duration": 100}
-    images: list[tuple[str, Image.Image, str, dict[str, object]]] = [
+    images: list[tuple[str, Image.Image, ImageFormat, dict[str, object]]] = [
         ("landscape 3:2", landscape, "JPEG", {}),
         ("portrait 9:16", portrait, "JPEG", {}),
         ("odd size", photo.resize((301, 199)), "JPEG", {"subsampling": 0}),
@@ -144,16 +156,23 @@ def _format_matrix() -> list[GoldenFile]:
 
 
 def _own_files(pairs: Sequence[Pair]) -> list[GoldenFile]:
-    found = []
-    for number, pair in enumerate(pairs[:_NUM_OWN], start=1):
-        data = pair.image if isinstance(pair.image, bytes) else pair.image.read_bytes()
-        with Image.open(io.BytesIO(data)) as image:
-            suffix = _SUFFIXES.get(image.format or "", f".{(image.format or 'bin').lower()}")
-        found.append(GoldenFile(f"own image {number}", suffix, data))
-    return found
+    return [
+        GoldenFile(f"own image {number}", _suffix(data), data)
+        for number, data in enumerate((_bytes_of(pair) for pair in pairs), start=1)
+    ]
 
 
-def _encode(name: str, image: Image.Image, kind: str, options: dict[str, object]) -> GoldenFile:
+def _bytes_of(pair: Pair) -> bytes:
+    return pair.image if isinstance(pair.image, bytes) else pair.image.read_bytes()
+
+
+def _suffix(data: bytes) -> str:
+    """Return what a file of these bytes is called: the runtime goes by the bytes, people by the name."""
+    found = sniff_format(data[:HEAD_BYTES])
+    return ".bin" if found is None else _SUFFIXES[found]
+
+
+def _encode(name: str, image: Image.Image, kind: ImageFormat, options: dict[str, object]) -> GoldenFile:
     buffer = io.BytesIO()
     save: Callable[..., None] = image.save
     save(buffer, kind, **options)

@@ -25,7 +25,7 @@ _MASK_TOKENS = ("[MASK]", "<mask>")
 
 def write_side_files(run: Run, folder: Path) -> None:
     """Write tokenizer.json, tokenizer_config.json, preprocessor_config.json and config.json."""
-    run.tokenizer.save(str(folder / TOKENIZER))
+    (folder / TOKENIZER).write_text(run.tokenizer.to_str(pretty=True), encoding="utf-8")
     _write_json(folder / "tokenizer_config.json", _tokenizer_config(run.tokenizer, run.config.text))
     _write_json(folder / "preprocessor_config.json", _preprocessor_config(run.config.image))
     _write_json(folder / "config.json", _model_config(run))

@@ -40,6 +40,8 @@ def staged(out: Path, *, force: bool) -> Iterator[Path]:
             stage.chmod(0o755)
             with _locked(stage):
                 yield stage
+                if not force:
+                    check_free(out, force=False)  # another process may have put a bundle there meanwhile
                 if out.suffix == ARCHIVE_SUFFIX:
                     pack_bundle(stage, out, force=True)
                 else:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import io
 import json
+import shutil
 from pathlib import Path
 
 import msgspec
@@ -9,14 +11,18 @@ import pytest
 import torch
 from PIL import Image
 
+from mmalign.config import parse_config
 from mmalign.data import Origin, Pair
+from mmalign.errors import CheckpointError
 from mmalign.fingerprint import space_id
 from mmalign.run import Run
-from mmalign_export import export_model
+from mmalign.train import train
+from mmalign_export import export_model, export_run
 from mmalign_export.errors import ExportError, ParityError
 from mmalign_runtime import Embedder
 from mmalign_runtime.bundle import open_bundle
 from tests.export.canaries import move_one_weight, step_for
+from tests.make_tiny_bundle import tiny_tokenizer
 
 
 def test_the_runtime_gives_pytorchs_vectors_for_an_image_and_a_text(bundle_dir: Path, run: Run) -> None:
@@ -61,6 +67,98 @@ def test_own_images_and_captions_join_the_golden_cases(run: Run, tmp_path: Path)
     cases = json.loads((tmp_path / "bundle/golden/cases.json").read_text())
     assert cases["images"][-1]["name"] == "own image 1"
     assert cases["texts"][-1]["text"] == "a red thing"
+
+
+def test_a_damaged_image_among_the_first_is_passed_over_and_told(
+    run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (24, 16), "red").save(buffer, "JPEG")
+    origin = Origin(tmp_path / "pairs.parquet", row=1)
+    pairs = [Pair(data, (name,), name, origin) for name, data in (("cut", buffer.getvalue()[:90]), ("b", b"P9"))]
+    pairs.append(Pair(buffer.getvalue(), ("whole",), "whole", origin))
+    export_model(run, pairs, tmp_path / "bundle")
+    cases = json.loads((tmp_path / "bundle/golden/cases.json").read_text())
+    assert [case["name"] for case in cases["images"] if case["name"].startswith("own")] == ["own image 1"]
+    assert [case["text"] for case in cases["texts"] if case["name"].startswith("own")] == ["whole"]
+    assert caplog.text.count("not taken as a golden case: ") == 2
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A run's folder and the folder of the data that it was trained on, to be copied before anything is changed."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "data").mkdir()
+    rng = np.random.default_rng(0)
+    lines = ["image,caption"]
+    for number in range(40):
+        pixels = rng.integers(0, 256, (20, 24, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "data" / f"{number}.png")
+        lines.append(f"{number}.png,a dog {number}")
+    (folder / "data" / "pairs.csv").write_text("\n".join(lines))
+    encoder = folder / "encoder"
+    encoder.mkdir()
+    tiny_tokenizer().save(str(encoder / "tokenizer.json"))
+    sizes = {"vocab_size": 120, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    (encoder / "config.json").write_text(json.dumps({"model_type": "bert", "intermediate_size": 48, **sizes}))
+    tables = {
+        "data": {"sources": [{"path": str(folder / "data" / "pairs.csv")}], "split": {"test": 0.3}},
+        "image": {"size": 64},
+        "text": {"context_length": 12},
+        "image_tower": {"name": "timm:test_resnet", "weights": "random", "frozen": True},
+        "text_tower": {"name": str(encoder), "weights": "random", "pooling": "mean", "frozen": True},
+        "model": {"embed_dim": 16},
+        "train": {"epochs": 1, "device": "cpu", "cache_dir": str(folder / "cache")},
+    }
+    train(parse_config(tables, "the test's configuration"), folder / "run")
+    return folder / "run", folder / "data"
+
+
+def own_cases(bundle: Path) -> list[tuple[str, str]]:
+    cases = json.loads((bundle / "golden/cases.json").read_text())
+    images = [(case["name"], case["pixels_sha256"]) for case in cases["images"]]
+    texts = [(case["name"], case["text"]) for case in cases["texts"]]
+    return [case for case in images + texts if case[0].startswith("own")]
+
+
+def test_a_run_exports_the_same_bundle_with_and_without_its_data(
+    trained: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run_dir, data = trained
+    export_run(run_dir, tmp_path / "with")
+    old = tmp_path / "old"
+    shutil.copytree(run_dir, old)
+    (old / "own_pairs.msgpack").unlink()  # as versions before this one left it
+    export_run(old, tmp_path / "from data")
+    away = data.rename(tmp_path / "away")
+    try:
+        export_run(run_dir, tmp_path / "without")
+        assert "own, since its data cannot be read" not in caplog.text
+        export_run(old, tmp_path / "none")
+    finally:
+        away.rename(data)
+    assert len(own_cases(tmp_path / "with")) == 8
+    assert own_cases(tmp_path / "without") == own_cases(tmp_path / "with") == own_cases(tmp_path / "from data")
+    assert "the golden cases have no pairs of the run's own, since its data cannot be read" in caplog.text
+    assert own_cases(tmp_path / "none") == []
+
+
+@pytest.mark.parametrize("contents", [b"", b"{", b'{"split": "test"}'])
+def test_a_damaged_evaluation_is_told_before_anything_is_exported(
+    trained: tuple[Path, Path], tmp_path: Path, contents: bytes
+) -> None:
+    shutil.copytree(trained[0], tmp_path / "run")
+    (tmp_path / "run" / "evaluation.json").write_bytes(contents)
+    with pytest.raises(CheckpointError, match=r"evaluation\.json cannot be read: .*Run `mmalign evaluate"):
+        export_run(tmp_path / "run", tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_place_that_is_taken_is_refused_before_the_run_is_read(tmp_path: Path) -> None:
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "bundle.json").write_text("{}")
+    with pytest.raises(ExportError, match="--force"):
+        export_run(tmp_path / "no run", tmp_path / "bundle")
 
 
 def test_an_export_that_differs_just_outside_the_bound_fails_and_leaves_nothing(

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from mmalign.data import Origin, Pair
 from mmalign_export.golden import GoldenFile, golden_files, golden_texts
 from mmalign_runtime.image import decode_image
 from mmalign_runtime.spec import ImageSpec
@@ -31,6 +33,24 @@ def test_every_golden_file_decodes(file: GoldenFile) -> None:
     pixels = decode_image(file.data, ImageSpec())
     assert pixels.ndim == 3
     assert pixels.shape[2] == 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "suffix"),
+    [
+        *(("AVIF", ".avif"), ("BMP", ".bmp"), ("GIF", ".gif"), ("HEIF", ".heic"), ("JPEG", ".jpg")),
+        *(("JPEG2000", ".jp2"), ("PNG", ".png"), ("PPM", ".ppm"), ("QOI", ".qoi"), ("TIFF", ".tif"), ("WEBP", ".webp")),
+    ],
+)
+def test_a_run_s_own_image_of_every_format_is_named_by_its_bytes(kind: str, suffix: str, tmp_path: Path) -> None:
+    if kind == "HEIF":
+        pytest.importorskip("pillow_heif", reason="pillow-heif writes the HEIC file").register_heif_opener()
+    buffer = io.BytesIO()
+    Image.new("RGB", (24, 16), "red").save(buffer, kind)
+    pair = Pair(buffer.getvalue(), ("red",), "red", Origin(tmp_path / "a.parquet", row=0))
+    own = golden_files((pair,))[-1]
+    assert (own.name, own.suffix, own.data) == ("own image 1", suffix, buffer.getvalue())
+    assert decode_image(own.data, ImageSpec()).shape == (16, 24, 3)
 
 
 def test_golden_files_are_the_same_bytes_each_time() -> None:

@@ -109,3 +109,12 @@ def test_a_place_that_cannot_be_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ExportError, match="cannot be written"), staged(tmp_path / "file" / "bundle", force=False):
         pytest.fail("the block must not run")
+
+
+def test_a_bundle_that_another_export_finished_meanwhile_is_not_replaced_unasked(tmp_path: Path) -> None:
+    out = tmp_path / "bundle"
+    with pytest.raises(ExportError, match=r"exists already\. Add --force"), staged(out, force=False) as stage:
+        (stage / "file").write_text("second")
+        make_folder(out, "first")
+    assert (out / "file").read_text() == "first"
+    assert list(tmp_path.iterdir()) == [out]

@@ -13,14 +13,14 @@ import pytest
 import torch
 
 from mmalign import train as train_module
-from mmalign.config import Config, dump_config
+from mmalign.config import Config, dump_config, load_dumped
 from mmalign.errors import CheckpointError, ConfigError, TrainingError, WeightsError
 from mmalign.inputs import StepInputs
 from mmalign.metrics import MetricsRow, read_metrics
 from mmalign.tensors import read_tensors
 from mmalign.train import train
 from mmalign.trainer import Trainer
-from mmalign_runtime.errors import ItemError
+from mmalign_runtime.errors import InputError, ItemError
 
 MakeConfig = Callable[..., Config]
 FROZEN: dict[str, object] = {"image_tower.frozen": True, "text_tower.frozen": True}
@@ -176,6 +176,96 @@ def test_resume_with_another_configuration_names_what_differs(make_config: MakeC
     train(make_config(FROZEN), tmp_path)
     with pytest.raises(CheckpointError, match=r"another configuration \(optim\.clip_norm, train\.epochs differ\)"):
         train(make_config({**FROZEN, "train.epochs": 9, "optim.clip_norm": 2.0}), tmp_path, resume=True)
+
+
+def test_resume_takes_over_settings_that_move_no_number(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = {"train.epochs": 3, "train.checkpoint_minutes": 0}
+    train(make_config(settings), tmp_path / "whole")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Trainer, "step", interrupted_at(4))
+        train(make_config(settings), tmp_path / "cut")
+    changed = {
+        **{"train.num_workers": 2, "train.checkpoint_minutes": 9.0, "train.cache_dir": str(tmp_path / "elsewhere")},
+        **{"data.on_error": "skip", "evaluate.templates": ["a {}"], "image.limits": {"max_pixels": 12345}},
+    }
+    config = make_config({**settings, **changed})
+    with caplog.at_level("INFO"):
+        train(config, tmp_path / "cut", resume=True)
+    assert_same_numbers(tmp_path / "cut", tmp_path / "whole")
+    assert load_dumped(tmp_path / "cut" / "config.toml") == config
+    assert "going on with other values of data.on_error, evaluate.templates, image.limits.max_pixels" in caplog.text
+
+
+def test_a_resume_that_is_refused_changes_no_setting(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(make_config(FROZEN), tmp_path)
+    before = (tmp_path / "config.toml").read_bytes()
+    monkeypatch.setattr(train_module, "identify_pairs", lambda _: "other pairs")
+    with pytest.raises(CheckpointError, match="trained on other pairs"):
+        train(make_config({**FROZEN, "train.num_workers": 1}), tmp_path, resume=True)
+    assert (tmp_path / "config.toml").read_bytes() == before
+
+
+def test_best_weights_in_the_place_of_the_last_are_refused(make_config: MakeConfig, tmp_path: Path) -> None:
+    train(make_config(FROZEN), tmp_path)
+    (tmp_path / "last.safetensors").write_bytes((tmp_path / "best.safetensors").read_bytes())
+    with pytest.raises(CheckpointError, match=r"last\.safetensors holds no state of the optimizer"):
+        train(make_config(FROZEN), tmp_path, resume=True)
+
+
+def test_a_folder_that_another_process_trains_in_is_refused_until_that_is_killed(
+    make_config: MakeConfig, tmp_path: Path
+) -> None:
+    config, run_dir = make_config({"train.epochs": 4000}), tmp_path / "runs" / "one"
+    (tmp_path / "config.toml").write_text(dump_config(config))
+    command = [*COMMAND, "train", str(tmp_path / "config.toml"), "--out", str(run_dir)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT) as process:
+        while process.poll() is None and not (run_dir / "last.safetensors").exists():
+            time.sleep(0.01)
+        before = (run_dir / "config.toml").stat()
+        for words in ([], ["--resume"]):
+            second = subprocess.run([*command, *words], capture_output=True, text=True, check=False, env=ENVIRONMENT)
+            assert second.returncode == 2
+            assert f"error: {run_dir} is being written by another process" in second.stderr
+        with pytest.raises(InputError, match="is being written by another process"):
+            train(config, run_dir, resume=True)
+        assert process.poll() is None, "the first one was disturbed"
+        assert (run_dir / "config.toml").stat() == before
+        process.kill()
+    assert (run_dir / ".lock").exists()  # stale: it holds nobody
+    with pytest.raises(CheckpointError, match="holds a run already"):
+        train(config, run_dir)
+    assert not (run_dir / ".lock").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_a_named_error(make_config: MakeConfig, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(CheckpointError, match=r"file/run cannot be written: Not a directory\. Check --out"):
+        train(make_config(FROZEN), tmp_path / "file" / "run")
+
+
+def test_a_full_disk_at_the_start_is_a_named_error(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("mmalign.run.write_preprocess", fill)
+    with pytest.raises(CheckpointError, match="cannot be written: No space left on device"):
+        train(make_config(FROZEN), tmp_path / "run")
+    assert not (tmp_path / "run" / "config.toml").exists()
+
+
+def test_captions_that_are_cut_are_counted_once_at_the_start(
+    make_config: MakeConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train(make_config({**FROZEN, "text.context_length": 6}), tmp_path)
+    lines = [message for message in caplog.messages if "lose their end" in message]
+    # Of each concept of training and validation "a red bar" fits and "the picture of a red bar" does not.
+    assert lines == ["9 of 18 captions have more than 6 tokens and lose their end (text.context_length)"]
 
 
 def test_resume_on_other_pairs_is_refused(
