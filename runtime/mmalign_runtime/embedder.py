@@ -255,7 +255,7 @@ class Embedder:
     def encode_image(
         self, items: Sequence[ImageItem], *, batch_size: int | None = None, on_error: OnError = "raise"
     ) -> Vectors | PartialBatch:
-        """Embed images (paths, bytes, files, PIL images, (H, W, 3) uint8 RGB arrays) to (N, D) float32, unit length.
+        """Embed images (paths, files, bytes, PIL images, (H, W, 3) uint8 RGB arrays) to (N, D) float32, unit length.
 
         `on_error="raise"` raises the first ItemError, which names the item; `"skip"` embeds the rest and returns a
         PartialBatch. An empty list gives (0, D).
