@@ -26,7 +26,7 @@ def is_pattern(text: str) -> bool:
 
 
 class LeftOut:
-    """What a listing for embedding leaves out: hidden names, and links to folders, which could lead in a circle.
+    """What one listing for embedding leaves out: hidden names, and links to folders that it has read or will read.
 
     Hidden are names that begin with a dot, such as macOS's `._dog.jpg`, which is not a picture, and `.cache`.
     """
@@ -34,20 +34,29 @@ class LeftOut:
     def __init__(self) -> None:
         self._counts = {"hidden": 0, "linked": 0}
         self._first: dict[str, str] = {}
+        self._read: list[str] = []  # the folders that were walked or linked to, by their real paths
 
     def note(self, why: Literal["hidden", "linked"], path: str) -> None:
         """Count one name."""
         self._counts[why] += 1
         self._first.setdefault(why, path)
 
+    def enter(self, folder: str) -> bool:
+        """Take note that a folder is read with all below it. False where it is read already, or holds what is."""
+        real = os.path.join(os.path.realpath(folder), "")  # noqa: PTH118 with a slash behind it
+        if any(real.startswith(read) or read.startswith(real) for read in self._read):
+            return False
+        self._read.append(real)
+        return True
+
     def remarks(self) -> tuple[str, ...]:
-        """Return a line for each kind that was met: how many, the first, and how to have them all the same."""
+        """Return a line for each kind that was met: how many, and the first."""
         words = {
-            "hidden": ("hidden files or folders left out", "name them in a pattern to embed them"),
-            "linked": ("links to folders not followed", "give such a folder as INPUT, or name it in a pattern"),
+            "hidden": ("hidden files or folders left out", "; name them in a pattern to embed them"),
+            "linked": ("links to folders that are read anyway, or lead in a circle, left out", ""),
         }
         return tuple(
-            f"{words[why][0]}: {count:,} (the first: {printable(self._first[why])}); {words[why][1]}"
+            f"{words[why][0]}: {count:,} (the first: {printable(self._first[why])}){words[why][1]}"
             for why, count in self._counts.items()
             if count
         )
@@ -56,17 +65,24 @@ class LeftOut:
 def walk(prefix: str, left_out: LeftOut | None = None) -> Iterator[str]:
     """Yield the path of every file below a folder; links to folders are not followed.
 
-    With `left_out`, hidden names are not entered or given, and noted there with the links. Raises InputError naming
-    the folder that cannot be read: a listing with a hole in it would pass for a whole one.
+    With `left_out`, hidden names are not entered or given, and noted there; links to folders are followed, but for
+    those to a folder that is read anyway. Raises InputError naming the folder that cannot be read: a listing with a
+    hole in it would pass for a whole one.
     """
+    if left_out is not None:
+        left_out.enter(prefix or ".")
+    yield from _below(prefix, left_out)
+
+
+def _below(prefix: str, left_out: LeftOut | None) -> Iterator[str]:
     for name, is_folder, is_link in _names(prefix):
         path = prefix + name
         if left_out is not None and name.startswith("."):
             left_out.note("hidden", path)
         elif not is_folder:
             yield path
-        elif not is_link:
-            yield from walk(f"{path}/", left_out)
+        elif not is_link or (left_out is not None and left_out.enter(path)):
+            yield from _below(f"{path}/", left_out)
         elif left_out is not None:
             left_out.note("linked", path)
 
@@ -75,7 +91,7 @@ def matching(pattern: Path, left_out: LeftOut | None = None) -> Iterator[str]:
     """Yield the path of every file that the pattern names, with `*`, `?`, `[...]` and `**`. Raises as `walk` does.
 
     With `left_out`, a wildcard does not stand for the dot that hidden names begin with, as in shells, and what is left
-    out for that is noted there. `**` does not follow links to folders; other steps do.
+    out for that is noted there. `**` follows links to folders as `walk` does, other steps follow all of them.
     """
     return _match(pattern.anchor, pattern.relative_to(pattern.anchor).parts, left_out)
 

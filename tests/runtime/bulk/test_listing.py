@@ -85,19 +85,43 @@ def found(paths: object, folder: Path) -> list[str]:
     return [str(Path(path).relative_to(folder)) for path in paths]  # type: ignore[attr-defined]
 
 
-def test_hidden_names_and_linked_folders_are_left_out_and_counted(littered: Path) -> None:
+def test_hidden_names_and_circles_are_left_out_and_counted(littered: Path) -> None:
     left_out = LeftOut()
-    assert found(walk(f"{littered}/", left_out), littered) == ["a.jpg", "deep/c.jpg"]
+    assert found(walk(f"{littered}/", left_out), littered) == ["a.jpg", "deep/c.jpg", "linked/f.jpg"]
     hidden, linked = left_out.remarks()
     assert hidden.startswith(f"hidden files or folders left out: 5 (the first: {littered}/.DS_Store); name them in")
-    assert linked.startswith(f"links to folders not followed: 2 (the first: {littered}/deep/circle); give such a")
+    assert linked.endswith(f"lead in a circle, left out: 1 (the first: {littered}/deep/circle)")
+
+
+def test_a_linked_folder_is_read_once_and_never_in_a_circle(tmp_path: Path) -> None:
+    for name in ("in/z/a.jpg", "out/b.jpg", "out/below/c.jpg", "outer/d.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    for link, target in (
+        ("in/a", "in/z"),  # read anyway, under its own name
+        ("in/b", "out"),
+        ("in/c", "out/below"),  # read by way of the one before
+        ("in/d", "."),  # holds what is read
+        ("in/e", "outer"),
+        ("out/back", "in"),
+        ("outer/self", "outer"),
+    ):
+        (tmp_path / link).symlink_to(tmp_path / target, target_is_directory=True)
+    left_out = LeftOut()
+    assert found(walk(f"{tmp_path}/in/", left_out), tmp_path / "in") == [
+        "b/b.jpg",
+        "b/below/c.jpg",
+        "e/d.jpg",
+        "z/a.jpg",
+    ]
+    assert "left out: 5 (the first: " in left_out.remarks()[0]
 
 
 @pytest.mark.parametrize(
     ("pattern", "expected", "num_remarks"),
     [
         ("*.jpg", ["a.jpg"], 1),
-        ("**/*.jpg", ["a.jpg", "deep/c.jpg"], 2),
+        ("**/*.jpg", ["a.jpg", "deep/c.jpg", "linked/f.jpg"], 2),
         ("*/*.jpg", ["deep/c.jpg", "linked/f.jpg"], 1),
         ("linked/*.jpg", ["linked/f.jpg"], 0),
         ("._*", ["._a.jpg"], 0),
@@ -125,4 +149,4 @@ def test_a_hidden_folder_that_cannot_be_read_stops_nothing(littered: Path, monke
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    assert found(walk(f"{littered}/", LeftOut()), littered) == ["a.jpg", "deep/c.jpg"]
+    assert found(walk(f"{littered}/", LeftOut()), littered) == ["a.jpg", "deep/c.jpg", "linked/f.jpg"]
