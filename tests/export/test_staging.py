@@ -109,3 +109,13 @@ def test_a_place_that_cannot_be_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ExportError, match="cannot be written"), staged(tmp_path / "file" / "bundle", force=False):
         pytest.fail("the block must not run")
+
+
+def test_a_url_does_not_become_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with (
+        pytest.raises(ExportError, match="is not a path on this machine"),
+        staged(Path("s3://bucket/bundle"), force=False),
+    ):
+        pytest.fail("the block must not run")
+    assert list(tmp_path.iterdir()) == []
