@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 import typer
 
 from mmalign.openmp import wait_without_spinning
+from mmalign_runtime.cli.terminal import say
 from mmalign_runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def train(
 
     log_to_stderr("mmalign")
     result = run_training(load_config(config, settings or []), out, resume=resume)
-    print(f"{out}: {result.num_steps} steps, best validation score {result.best_score:.3f} at step {result.best_step}")
+    say(f"{out}: {result.num_steps} steps, best validation score {result.best_score:.3f} at step {result.best_step}")
 
 
 def evaluate(
@@ -55,7 +56,7 @@ def evaluate(
     log_to_stderr("mmalign")
     evaluation = run_evaluation(run, split=split_name, checkpoint=checkpoint_name)
     if json:
-        print((run / "evaluation.json").read_text(encoding="utf-8"))
+        typer.echo((run / "evaluation.json").read_bytes())
     else:
         print_evaluation(evaluation)
 

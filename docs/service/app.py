@@ -32,6 +32,7 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
     if not report.passed:
         raise RuntimeError(f"{path} does not verify here; run `mmalign verify {path}`.")
     app.state.embedder = await run_in_threadpool(Embedder.load, path)
+    app.state.num_texts = app.state.num_truncated = 0  # of this process, for whoever watches /health
     yield
 
 
@@ -63,7 +64,7 @@ async def embed_image(request: Request) -> JSONResponse:
 
 
 async def embed_texts(request: Request) -> JSONResponse:
-    """The body is {"texts": [...]}; the answer has a vector for each."""
+    """The body is {"texts": [...]}; the answer has a vector for each, and which texts lost their end to the tower."""
     body = await _body(request)
     if body is None:
         return _too_large()
@@ -75,17 +76,22 @@ async def embed_texts(request: Request) -> JSONResponse:
         return JSONResponse({"error": f"expected a list of at most {MAX_TEXTS} texts"}, status_code=422)
     embedder: Embedder = request.app.state.embedder
     try:
-        vectors = await run_in_threadpool(embedder.encode_text, texts)
+        items = await run_in_threadpool(lambda: list(embedder.stream_texts(texts)))
     except ItemError as error:
         return JSONResponse({"error": error.reason, "index": error.index}, status_code=422)
-    return JSONResponse({"space_id": embedder.space_id, "vectors": vectors.tolist()})
+    vectors = [item.vector.tolist() for item in items if item.vector is not None]
+    truncated = [item.truncated for item in items]
+    request.app.state.num_texts += len(items)
+    request.app.state.num_truncated += sum(truncated)
+    return JSONResponse({"space_id": embedder.space_id, "vectors": vectors, "truncated": truncated})
 
 
 async def health(request: Request) -> JSONResponse:
-    """Say what serves: the space, the provider, the threads."""
-    embedder: Embedder = request.app.state.embedder
-    info = embedder.info()
-    return JSONResponse({"space_id": info.space_id, "provider": info.provider, "threads": info.num_threads})
+    """Say what serves (the space, the provider, the threads), and how many texts came and how many lost their end."""
+    state = request.app.state
+    info = state.embedder.info()
+    serves = {"space_id": info.space_id, "provider": info.provider, "threads": info.num_threads}
+    return JSONResponse(serves | {"num_texts": state.num_texts, "num_truncated": state.num_truncated})
 
 
 def create_app() -> Starlette:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 import typer
 
 from mmalign.openmp import wait_without_spinning
+from mmalign_runtime.cli.terminal import say
 
 if TYPE_CHECKING:
     from mmalign_export.export import Format
@@ -44,7 +45,7 @@ def export(
         opset_version=OPSET_VERSION if opset_version is None else opset_version,
         force=force,
     )
-    print(f"{out}: {len(spec.files)} files, {spec.embed_dim} dimensions, space {spec.space_id}")
+    say(f"{out}: {len(spec.files)} files, {spec.embed_dim} dimensions, space {spec.space_id}")
 
 
 def quantize(
@@ -90,7 +91,7 @@ def quantize(
         force=force or out is None,
     )
     if json:
-        print(msgspec.json.encode(report).decode())
+        typer.echo(msgspec.json.encode(report))
     else:
         print_report(report)
 

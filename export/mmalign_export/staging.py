@@ -16,6 +16,7 @@ from pathlib import Path
 
 from mmalign_export.errors import ExportError
 from mmalign_export.exchange import exchange
+from mmalign_runtime.addresses import foreign
 from mmalign_runtime.bundle.archive import ARCHIVE_SUFFIX
 from mmalign_runtime.bundle.packing import pack_bundle
 from mmalign_runtime.spec import SPEC_NAME
@@ -51,7 +52,12 @@ def staged(out: Path, *, force: bool) -> Iterator[Path]:
 
 
 def check_free(out: Path, *, force: bool) -> None:
-    """Raise ExportError when `out` is there and `force` is not set, or when it is something else than a bundle."""
+    """Raise ExportError when `out` is there and `force` is not set, or when it is something else than a bundle.
+
+    And when it is a URL, of which a folder would be made here.
+    """
+    if foreign(out):
+        raise ExportError(f"{out} is not a path on this machine. Write to one, and copy the result from there.")
     if not out.exists():
         return
     if not force:

@@ -46,7 +46,10 @@ def flush_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files of `replacing` in `folder`. For a folder that no other process writes to."""
-    for path in folder.glob(f".*{_TEMPORARY}"):
+def remove_leftovers(folder: Path, name: str = "*") -> None:
+    """Remove the temporary files of `replacing` in `folder`, of files called `name`, which may hold wildcards.
+
+    For a folder that no other process writes to.
+    """
+    for path in folder.glob(f".{name}.*{_TEMPORARY}"):
         path.unlink()

@@ -8,12 +8,12 @@ from pathlib import Path, PurePath
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, TypeVar, get_args, overload
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from mmalign_runtime.bundle import Bundle, open_bundle
 from mmalign_runtime.choices import BatchSizes, Choices
+from mmalign_runtime.counts import as_count
 from mmalign_runtime.engine.engines import find_engine
 from mmalign_runtime.engine.pool import thread_pool
 from mmalign_runtime.engine.providers import Provider
@@ -22,6 +22,7 @@ from mmalign_runtime.engine.threads import available_threads
 from mmalign_runtime.errors import BundleError, EmbedderStateError, ProviderError
 from mmalign_runtime.image_stream import stream_images
 from mmalign_runtime.info import RuntimeInfo, TowerInfo
+from mmalign_runtime.names import as_text
 from mmalign_runtime.once import Once
 from mmalign_runtime.spec import ImageLimits, Modality
 from mmalign_runtime.streaming import OnError, PartialBatch, StreamedItem, Vectors, gather
@@ -63,7 +64,10 @@ class Embedder:
 
         `batch_sizes` are those of calls that name none.
         """
-        _check_arguments(towers, num_threads, image_limits)
+        _check_towers(towers)
+        limits = _checked_limits(image_limits)
+        or_available = ", or None for what is available"
+        num = None if num_threads is None else as_count(num_threads, "num_threads", otherwise=or_available)
         self.engine = found = find_engine(engine)
         resolved = found.resolve_provider(provider)
         if cuda_graphs and (engine != DEFAULT_ENGINE or resolved != "cuda"):
@@ -78,7 +82,7 @@ class Embedder:
         self.batch_sizes = batch_sizes or BatchSizes()
         self.towers = tuple(towers)
         self._provider_asked = provider
-        pool = thread_pool(num_threads or available_threads())
+        pool = thread_pool(num or available_threads())
         self.options = options = SessionOptions(
             resolved,
             pool,
@@ -89,7 +93,7 @@ class Embedder:
             cache=cache,
         )
         # No reference to `self`: an embedder that is dropped must give its memory back at once, not when cycles are.
-        self._image = Once(lambda: _image_encoder(bundle, precision, options, image_limits))
+        self._image = Once(lambda: _image_encoder(bundle, precision, options, limits))
         self._text = Once(lambda: _text_encoder(bundle, precision, options))
         self._is_closed = False
         self._process_id = os.getpid()
@@ -223,7 +227,7 @@ class Embedder:
             raise EmbedderStateError("this embedder was closed. Load it again.")
         loaded = [("image", self._image.made), ("text", self._text.made)]
         return RuntimeInfo(
-            bundle=str(self.bundle.path),
+            bundle=as_text(self.bundle.path),
             space_id=self.space_id,
             variant_id=self.variant_id,
             embed_dim=self.embed_dim,
@@ -251,7 +255,7 @@ class Embedder:
     def encode_image(
         self, items: Sequence[ImageItem], *, batch_size: int | None = None, on_error: OnError = "raise"
     ) -> Vectors | PartialBatch:
-        """Embed images (paths, bytes, files, PIL images, (H, W, 3) uint8 RGB arrays) to (N, D) float32, unit length.
+        """Embed images (paths, files, bytes, PIL images, (H, W, 3) uint8 RGB arrays) to (N, D) float32, unit length.
 
         `on_error="raise"` raises the first ItemError, which names the item; `"skip"` embeds the rest and returns a
         PartialBatch. An empty list gives (0, D).
@@ -284,7 +288,7 @@ class Embedder:
         the caller's thread, at most two batches ahead; whoever stops asking stops the threads.
         """
         _reject_single(items, "items")
-        size = self.batch_sizes.image if batch_size is None else batch_size
+        size = as_count(self.batch_sizes.image if batch_size is None else batch_size, "batch_size")
         return stream_images(items, self.image, size, on_error)
 
     def stream_texts(
@@ -296,7 +300,7 @@ class Embedder:
         where they are long. With a `batch_size` of 1 each text is run as it comes.
         """
         _reject_single(texts, "texts")
-        size = self.batch_sizes.text if batch_size is None else batch_size
+        size = as_count(self.batch_sizes.text if batch_size is None else batch_size, "batch_size")
         return stream_texts(texts, self.text, size, on_error)
 
     def truncated(self, texts: Sequence[str]) -> NDArray[np.bool_]:
@@ -348,25 +352,27 @@ def _choices_of(profile: str | Path, bundle: Bundle) -> Choices:
     return found.choices()
 
 
-def _check_arguments(towers: object, num_threads: object, image_limits: object) -> None:
+def _check_towers(towers: object) -> None:
     names = get_args(Modality)
     if isinstance(towers, str) or not isinstance(towers, Sequence) or not towers or set(towers) - set(names):
         raise ValueError(f"towers is {towers!r}, expected a sequence with some of {', '.join(names)}.")
-    is_count = isinstance(num_threads, int) and not isinstance(num_threads, bool) and num_threads >= 1
-    if num_threads is not None and not is_count:
-        raise ValueError(f"num_threads is {num_threads!r}, expected at least 1, or None for what is available.")
-    if image_limits is None:
-        return
-    if not isinstance(image_limits, ImageLimits):
-        raise ValueError(f"image_limits is a {type(image_limits).__name__}, expected ImageLimits(max_pixels=...).")
-    try:
-        msgspec.convert(msgspec.to_builtins(image_limits), ImageLimits)
-    except msgspec.ValidationError as error:
-        raise ValueError(f"image_limits: {error}.") from error
+
+
+def _checked_limits(limits: object) -> ImageLimits | None:
+    if limits is None:
+        return None
+    if not isinstance(limits, ImageLimits):
+        raise ValueError(f"image_limits is a {type(limits).__name__}, expected ImageLimits(max_pixels=...).")
+    counts = ("max_pixels", "max_bytes", "max_side")
+    whole = {name: as_count(getattr(limits, name), f"image_limits: {name}") for name in counts}
+    ratio = limits.max_aspect_ratio
+    if isinstance(ratio, bool) or not isinstance(ratio, float | int | np.integer | np.floating) or not ratio >= 1:
+        raise ValueError(f"image_limits: max_aspect_ratio is {ratio!r}, expected a number of at least 1.")
+    return ImageLimits(**whole, max_aspect_ratio=float(ratio))
 
 
 def _reject_single(items: object, name: str) -> None:
-    is_one = isinstance(items, str | bytes | bytearray | PurePath) or hasattr(items, "read")
+    is_one = isinstance(items, str | bytes | bytearray | memoryview | PurePath) or hasattr(items, "read")
     is_one = is_one or hasattr(items, "getbands") or getattr(items, "ndim", 1) == 3  # a PIL image, an array of pixels
     if is_one:
         raise TypeError(f"{name} is a single {type(items).__name__}, expected a list: pass [{name}].")

@@ -6,6 +6,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from mmalign_runtime.counts import as_count
 from mmalign_runtime.errors import InputError, SpaceMismatchError
 from mmalign_runtime.saved import SavedVectors
 
@@ -27,19 +28,18 @@ def search(
     """Return, for each query (Q, D), its `top_k` nearest saved vectors, best first; equal scores in saved order.
 
     Fewer than `top_k` when fewer are saved. Raises SpaceMismatchError when `space_id`, the query's, is not the saved
-    vectors' own, and InputError when the lengths D differ.
+    vectors' own, InputError when the lengths D differ, and ValueError for a `top_k` that is not a count.
     """
     if space_id != saved.space_id:
         fix = "run `mmalign embed` again, with the bundle that embeds the query."
         raise SpaceMismatchError(space_id, saved.space_id, fix)
-    if top_k < 1:
-        raise ValueError(f"top_k is {top_k}, expected at least 1.")
+    num_hits = as_count(top_k, "top_k")
     if query.ndim != 2 or query.shape[1] != saved.vectors.shape[1]:
         raise InputError(f"query has shape {query.shape}, expected (Q, {saved.vectors.shape[1]}). Embed it again.")
     hits: list[tuple[Hit, ...]] = []
     for start in range(0, len(query), _QUERY_BLOCK):
         scores = query[start : start + _QUERY_BLOCK] @ saved.vectors.T  # (Q, N)
-        hits += [_hits(row, saved.ids, top_k) for row in scores]
+        hits += [_hits(row, saved.ids, num_hits) for row in scores]
     return tuple(hits)
 
 

@@ -28,7 +28,9 @@ from mmalign_runtime.bulk.rows import (
     write_vectors,
 )
 from mmalign_runtime.errors import InputError
+from mmalign_runtime.names import is_utf8
 from mmalign_runtime.parquet import PARQUET_SUFFIX, require_pyarrow
+from mmalign_runtime.places import check_place
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -70,6 +72,9 @@ class SavedVectors(msgspec.Struct, frozen=True, eq=False):
         if self.vectors.ndim != 2 or self.vectors.dtype != np.float32 or len(self.vectors) != len(self.ids):
             seen = f"{self.vectors.shape} {self.vectors.dtype} for {len(self.ids)} ids"
             raise ValueError(f"vectors are {seen}, expected ({len(self.ids)}, D) float32.")
+        wrong = next((name for name in self.ids if not isinstance(name, str) or not is_utf8(name)), None)
+        if wrong is not None:
+            raise ValueError(f"the id {wrong!r} is not Unicode text, expected str without lone surrogates.")
 
 
 def save_vectors(path: str | Path, saved: SavedVectors) -> None:
@@ -108,8 +113,9 @@ def check_output(path: Path) -> None:
     _check_suffix(path)
     if path.suffix == PARQUET_SUFFIX:
         require_pyarrow()
-    if not path.parent.is_dir():
-        raise InputError(f"{path.parent} is no folder, so {path.name} cannot be written to it. Make it first.")
+    if path.is_dir():
+        raise InputError(f"{path} is a folder, expected a file's name. Choose another, or remove the folder.")
+    check_place(path)
 
 
 def _check_suffix(path: Path) -> None:
@@ -184,6 +190,8 @@ def _strings(group: pa.Table, name: str) -> list[str | None]:
 
 
 def _write_npz(file: IO[bytes], saved: SavedVectors) -> None:
+    if ended := [name for name in saved.ids if name.endswith("\0")]:
+        raise InputError(f"the id {ended[0]!r} ends in a NUL, which numpy takes off. Write {PARQUET_SUFFIX} instead.")
     np.savez(
         file,
         id=np.array(saved.ids, dtype=np.str_),

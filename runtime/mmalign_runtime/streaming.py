@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from mmalign_runtime.counts import as_count
 from mmalign_runtime.errors import ItemError
 
 Vectors: TypeAlias = NDArray[np.float32]
@@ -30,19 +31,20 @@ class StreamedItem(msgspec.Struct, frozen=True):
     """One item of a stream: its `vector` (D,), or the `error` that it met.
 
     `ends_window` is true where no batch holds both an item up to this one and a later one: a stream that is broken off
-    here and begun again with the next item gives the same vectors, to the last bit.
+    here and begun again with the next item gives the same vectors, to the last bit. `truncated` is true for a text that
+    had more tokens than the bundle's context length, and lost its end before the tower.
     """
 
     index: int
     vector: Vectors | None
     error: ItemError | None
     ends_window: bool
+    truncated: bool = False
 
 
 def check_settings(batch_size: int, on_error: OnError) -> None:
     """Raise ValueError for a batch size below 1 and another `on_error` than there is."""
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size!r}, expected a whole number of at least 1.")
+    as_count(batch_size, "batch_size")
     if on_error not in get_args(OnError):
         raise ValueError(f"on_error is {on_error!r}, expected one of {', '.join(get_args(OnError))}.")
 

@@ -75,10 +75,12 @@ def _stream(texts: Iterable[str], stages: TextStages, batch_size: int, on_error:
                     raise
                 errors[index] = error
         good = [(index, text) for index, text in window if index not in errors]
-        rows = stages.tokenize([text for _, text in good])
-        vectors = _embed(dict(zip((index for index, _ in good), rows, strict=True)), stages, batch_size)
+        tokenized = stages.tokenize([text for _, text in good])
+        rows = dict(zip((index for index, _ in good), tokenized, strict=True))
+        vectors = _embed(rows, stages, batch_size)
         for index, _ in window:
-            yield StreamedItem(index, vectors.get(index), errors.get(index), index == window[-1][0])
+            truncated = index in rows and rows[index].truncated
+            yield StreamedItem(index, vectors.get(index), errors.get(index), index == window[-1][0], truncated)
 
 
 def _windows(texts: Iterable[str], batch_size: int) -> Iterator[list[tuple[int, str]]]:

@@ -36,6 +36,16 @@ def test_texts_give_a_vector_each(client: TestClient) -> None:
     assert np.linalg.norm(answer["vectors"], axis=1) == pytest.approx([1, 1], abs=1e-5)
 
 
+def test_texts_that_lose_their_end_are_said_and_counted(client: TestClient) -> None:
+    before = client.get("/health").json()
+    answer = client.post("/texts", json={"texts": ["a dog", "dog " * 50]}).json()
+    assert answer["truncated"] == [False, True]
+    after = client.get("/health").json()
+    assert (after["num_texts"] - before["num_texts"], after["num_truncated"] - before["num_truncated"]) == (2, 1)
+    empty = client.post("/texts", json={"texts": []}).json()
+    assert (empty["vectors"], empty["truncated"]) == ([], [])
+
+
 @pytest.mark.parametrize("body", [b"", b"no image", PHOTO.read_bytes()[:9000]])
 def test_a_bad_image_is_the_callers_error_and_the_service_goes_on(client: TestClient, body: bytes) -> None:
     answer = client.post("/image", content=body)

@@ -118,3 +118,13 @@ def test_a_bundle_that_another_export_finished_meanwhile_is_not_replaced_unasked
         make_folder(out, "first")
     assert (out / "file").read_text() == "first"
     assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_url_does_not_become_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with (
+        pytest.raises(ExportError, match="is not a path on this machine"),
+        staged(Path("s3://bucket/bundle"), force=False),
+    ):
+        pytest.fail("the block must not run")
+    assert list(tmp_path.iterdir()) == []

@@ -76,9 +76,27 @@ def test_an_unknown_suffix_names_the_two_that_work(tmp_path: Path) -> None:
             use()
 
 
-def test_a_missing_folder_is_not_made(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"is no folder, so vectors\.npz cannot be written"):
-        save_vectors(tmp_path / "missing" / "vectors.npz", saved())
+def test_missing_folders_are_made(tmp_path: Path) -> None:
+    save_vectors(tmp_path / "missing" / "deep" / "vectors.npz", saved())
+    assert load_vectors(tmp_path / "missing" / "deep" / "vectors.npz").ids == saved().ids
+
+
+def test_a_folder_is_not_a_file_to_write(tmp_path: Path) -> None:
+    (tmp_path / "vectors.npz").mkdir()
+    with pytest.raises(InputError, match=r"vectors\.npz is a folder, expected a file's name"):
+        save_vectors(tmp_path / "vectors.npz", saved())
+
+
+@pytest.mark.parametrize("name", ["caf\udce9.jpg", "\ud83d"])
+def test_an_id_that_no_file_could_hold_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="is not Unicode text, expected str without lone surrogates"):
+        SavedVectors((name,), saved().vectors[:1], "space", "fp32-0")
+
+
+def test_an_id_that_numpy_would_change_is_refused(tmp_path: Path) -> None:
+    ended = SavedVectors(("a\0",), saved().vectors[:1], "space", "fp32-0")
+    with pytest.raises(InputError, match="ends in a NUL, which numpy takes off"):
+        save_vectors(tmp_path / "vectors.npz", ended)
 
 
 def test_parquet_without_pyarrow_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -204,3 +204,10 @@ def test_a_run_that_fails_ends_the_others_and_the_stream(texts: list[str]) -> No
     with pytest.raises(RuntimeError, match="gave up"):
         run(stages, texts[:320], batch_size=32)
     assert len(started) < 10  # of ten batches: those that waited were not begun
+
+
+def test_a_text_that_loses_its_end_says_so_in_its_place(embedder: Embedder) -> None:
+    texts = ["a dog", "dog " * 50, None, "a cat"]
+    streamed = list(embedder.stream_texts(texts, batch_size=2, on_error="skip"))  # type: ignore[arg-type]
+    assert [item.truncated for item in streamed] == [False, True, False, False]
+    assert [item.error is None for item in streamed] == [True, True, False, True]

@@ -175,6 +175,20 @@ IMAGES: dict[str, tuple[Make, str, str]] = {
     "path too long": (given("d" * 5000 + ".jpg"), "open", "File name too long"),
     "path that is no file name": (given("dog\ud83d.jpg"), "open", "the path is no file name"),
     "URL": (given("https://example.org/dog.jpg"), "open", "Download it first"),
+    "URL as a path": (given(Path("https://example.org/dog.jpg")), "open", "this is a URL.*Download it first"),
+    "URL of a bucket": (given("s3://bucket/dog.jpg"), "open", "this is a URL.*Download it first"),
+    "URL of a data set": (given(Path("hf://datasets/dog.jpg")), "open", "this is a URL.*Download it first"),
+    "URL of a file": (given("file:///data/a%20dog.jpg"), "open", r"Pass the path alone: /data/a dog\.jpg"),
+    "URL without its scheme": (given("//example.org/dog.jpg"), "open", "a URL without its scheme"),
+    "URL behind a folder": (lambda folder: folder / "https://example.org/dog.jpg", "open", "this is a URL"),
+    "data URL as a path": (given(Path("data:image/png;base64,iVBO//Rw0KGgo=")), "open", "b64decode"),
+    "data URL behind a folder": (lambda folder: folder / "data:image/png;base64,iVBO", "open", "b64decode"),
+    "base64 of a small GIF": (given("R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw=="), "open", "base64"),
+    "base64 behind a folder": (lambda folder: folder / ("iVBORw0KGgoAAAANSUhEUgAA" * 2), "open", "base64"),
+    "base64 of a JPEG, longer than any name": (given("/9j/4AAQSkZJRgABAQAAAQ" * 500), "open", "base64"),
+    "data URL as bytes": (raw_bytes(b"data:image/png;base64,iVBORw0KGgo="), "open", "these bytes are a data URL"),
+    "base64 as bytes": (raw_bytes(b"iVBORw0KGgoAAAANSUhEUgAA"), "open", "these bytes are base64"),
+    "URL as bytes": (raw_bytes(b"https://example.org/dog.jpg"), "open", "these bytes are a URL"),
     "data URL": (given("data:image/png;base64,iVBORw0KGgo="), "open", "b64decode"),
     "base64 text": (given("iVBORw0KGgoAAAANSUhEUgAA" * 9), "open", "looks like base64"),
     # file objects
@@ -188,7 +202,8 @@ IMAGES: dict[str, tuple[Make, str, str]] = {
     "int": (given(7), "open", "a int is no image"),
     "dict": (given({"path": "dog.jpg"}), "open", "a dict is no image"),
     "list of paths": (given(["dog.jpg"]), "open", "a list is no image"),
-    "bytearray": (given(bytearray(JPEG)), "open", r"bytes\(item\)"),
+    "memoryview of floats": (given(memoryview(FLOATS)), "open", r"a memoryview that is not a row of bytes"),
+    "bytearray of a text": (given(bytearray(b"no image")), "open", "no image in a format"),
     "numpy scalar": (given(np.float32(1)), "open", "a float32 is no image"),
     "tensor": (given(Tensor()), "open", r"tensor\.numpy\(\)"),
     "closed PIL image": (closed_image, "decode", "closed"),
@@ -320,7 +335,7 @@ def test_permission_denied_is_named(embedder: Embedder, tmp_path: Path, monkeypa
 
 
 def test_the_kinds_are_counted() -> None:
-    assert (len(IMAGES), len(TEXTS)) == (96, 12)  # 60 at least are promised
+    assert (len(IMAGES), len(TEXTS)) == (111, 12)  # 60 at least are promised
 
 
 def check(errors: tuple[ItemError, ...], source: str | None, stage: str, reason: str) -> None:

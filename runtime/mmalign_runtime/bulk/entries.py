@@ -12,7 +12,8 @@ import msgspec
 class Entry(msgspec.Struct, frozen=True):
     """One thing to embed: `item` is a text, or an image's path or bytes.
 
-    `problem` says why `item`, then a path, could not be read: one failure among the others, not the end of the input.
+    `problem` says why `item`, the path of a text or a text that is not UTF-8, could not be read: one failure among the
+    others, not the end of the input.
     """
 
     id: str
@@ -22,6 +23,11 @@ class Entry(msgspec.Struct, frozen=True):
 
 class Source(Protocol):
     """A known number of entries, read one after the other, in the same order every time."""
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What lies at the source and is not among the entries, in words for a user."""
+        ...
 
     def __len__(self) -> int: ...
 

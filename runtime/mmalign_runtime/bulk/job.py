@@ -29,6 +29,7 @@ from mmalign_runtime.streaming import StreamedItem
 DEFAULT_PART_ROWS = 16384
 # What a kill may cost, where a part takes longer than this to fill.
 PART_SECONDS = 60.0
+_NAME_LENGTH = 40
 
 OnFailure: TypeAlias = Literal["record", "skip", "raise"]
 
@@ -89,7 +90,7 @@ def stream_entries(embedder: Embedder, entries: Iterator[Entry], job: Job, first
     for streamed in _stream(embedder, entries, waiting, job):
         entry, number, error = waiting.popleft(), first + streamed.index, streamed.error
         if entry.problem is not None:
-            error = ItemError(number, str(entry.item), "open", entry.problem)
+            error = _not_read(number, entry.item, entry.problem)
         elif error is not None:
             error = error.at(number)
         if error is not None and job.on_error == "raise":
@@ -115,6 +116,7 @@ class PartWriter:
             elif result.streamed.vector is not None:
                 part.ids.append(result.entry.id)
                 part.vectors.append(result.streamed.vector)
+                part.num_truncated += result.streamed.truncated
         part.num_items += len(window)
         if part.num_items >= self._job.part_rows or time.monotonic() - self._since >= self._job.part_seconds:
             self.flush()
@@ -147,11 +149,17 @@ def _windows(embedder: Embedder, entries: Iterator[Entry], job: Job, gap: Span) 
         raise InputError(f"the batch from item {done} on could not be embedded: {seen}. {fix}") from error
 
 
+def _not_read(number: int, item: str | Path | bytes, problem: str) -> ItemError:
+    if isinstance(item, str):  # a text, which cannot be shown as it is
+        return ItemError(number, ascii(item[:_NAME_LENGTH]), "tokenize", problem)
+    return ItemError(number, str(item), "open", problem)
+
+
 def _stream(embedder: Embedder, entries: Iterator[Entry], waiting: deque[Entry], job: Job) -> Iterator[StreamedItem]:
     def items() -> Iterator[str | Path | bytes | None]:
         for entry in entries:
             waiting.append(entry)
-            # What is no text is refused in its place, so that the batch around it stays what it is.
+            # A None is refused in the entry's place, so that the batch around it stays what it is.
             yield None if entry.problem is not None else entry.item
 
     if job.kind == "image":

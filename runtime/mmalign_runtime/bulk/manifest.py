@@ -15,6 +15,8 @@ from mmalign_runtime.strict_json import JsonError, read_json
 
 # Readers of folders of Parquet files leave out names that begin with an underscore.
 MANIFEST_NAME = "_mmalign.json"
+# What the folder of a single file's parts has behind the file's name.
+PARTS_SUFFIX = ".parts"
 
 _FORMAT_VERSION = 1
 # What, when changed, would give other rows; a part's length, the threads and the place of the input do not.
@@ -35,8 +37,8 @@ _IDENTITY = {
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One bulk embedding: its input, what made its vectors, and whether it is done.
 
-    `run` is drawn anew for each run that starts from nothing. `fingerprint` is the source's; `num_failed` counts when
-    `is_complete`.
+    `run` is drawn anew for each run that starts from nothing. `fingerprint` is the source's. `num_failed` and
+    `num_truncated`, the texts that lost their end, count when `is_complete`.
     """
 
     source: str
@@ -54,6 +56,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     engine: str = DEFAULT_ENGINE
     is_complete: bool = False
     num_failed: int = 0
+    num_truncated: int = 0
     run: str = msgspec.field(default_factory=lambda: secrets.token_hex(8))
     format_version: int = _FORMAT_VERSION
 
@@ -94,7 +97,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 def unfinished_folder(path: Path) -> Path:
     """Return the folder where a single file's parts are until they are merged into it."""
-    return path.with_name(f"{path.name}.parts")
+    return path.with_name(f"{path.name}{PARTS_SUFFIX}")
 
 
 def _short(value: object) -> str:

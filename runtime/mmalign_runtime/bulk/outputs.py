@@ -16,6 +16,7 @@ from mmalign_runtime.bulk.parts import ERRORS_NAME, MANIFEST_KEY, PartsFolder, e
 from mmalign_runtime.bulk.rows import metadata_of
 from mmalign_runtime.errors import InputError
 from mmalign_runtime.parquet import PARQUET_SUFFIX, require_pyarrow
+from mmalign_runtime.places import check_place
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -41,8 +42,9 @@ class Output:
     def check(self, *, resume: bool, force: bool) -> None:
         """Find out, before any work is done, whether a run may write here.
 
-        Raises InputError when there is something already and neither `resume` nor `force` says what to do with it,
-        or nothing that could be resumed, MissingDependencyError when Parquet needs pyarrow.
+        Missing folders above it are made, later. Raises InputError when the place cannot be written to, when there is
+        something already and neither `resume` nor `force` says what to do with it, or nothing that could be resumed,
+        MissingDependencyError when Parquet needs pyarrow.
         """
         require_pyarrow()
         if self.path.suffix not in ("", PARQUET_SUFFIX) and not self.path.is_dir():
@@ -50,8 +52,7 @@ class Output:
             raise InputError(
                 f"{seen}, expected a folder's name without a suffix, {PARQUET_SUFFIX} or .npz. Choose one."
             )
-        if not self.path.parent.is_dir():
-            raise InputError(f"{self.path.parent} is no folder, so {self.path.name} cannot be written to it. Make it.")
+        check_place(self.path)
         self._check_ours(force=force)
         if not self.is_file and self.path.is_file():
             raise InputError(f"{self.path} is a file, expected a folder or a name that ends in {PARQUET_SUFFIX}.")

@@ -11,6 +11,7 @@ by name are in the order of the input.
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,7 +22,14 @@ import numpy as np
 
 from mmalign_runtime.atomic import flush_folder, remove_leftovers, replacing
 from mmalign_runtime.bulk.locking import LOCK_NAME, only_writer
-from mmalign_runtime.bulk.manifest import MANIFEST_NAME, Manifest, encode_manifest, read_manifest, write_manifest
+from mmalign_runtime.bulk.manifest import (
+    MANIFEST_NAME,
+    PARTS_SUFFIX,
+    Manifest,
+    encode_manifest,
+    read_manifest,
+    write_manifest,
+)
 from mmalign_runtime.bulk.rows import (
     Failure,
     concatenate,
@@ -32,7 +40,7 @@ from mmalign_runtime.bulk.rows import (
     write_vectors,
 )
 from mmalign_runtime.errors import InputError
-from mmalign_runtime.parquet import open_parquet
+from mmalign_runtime.parquet import open_parquet, system_error
 
 if TYPE_CHECKING:
     from mmalign_runtime.streaming import Vectors
@@ -42,7 +50,9 @@ ERRORS_NAME = "_errors"
 MANIFEST_KEY = "mmalign"
 
 _PARTS = "part-*.parquet"
+_HALF_PARTS = "part*.parquet"
 _NUM_ITEMS = "num_items"
+_NUM_TRUNCATED = "num_truncated"
 
 
 class Span(msgspec.Struct, frozen=True):
@@ -60,6 +70,7 @@ class Part(msgspec.Struct):
     ids: list[str] = []
     vectors: list[Vectors] = []  # (D,) each
     failures: list[Failure] = []
+    num_truncated: int = 0
 
 
 class PartsFolder:
@@ -99,8 +110,10 @@ class PartsFolder:
         return sorted((self.folder / ERRORS_NAME).glob(_PARTS))
 
     def gaps(self, num_items: int) -> list[Span]:
-        """Return the items that no part stands for. A part that cannot be read is removed and noted in
-        `damaged`."""
+        """Return the items that no part stands for. A part that is damaged is removed and noted in `damaged`.
+
+        Raises InputError for one that the system does not let us read.
+        """
         gaps, done = [], 0
         for path in self.parts():
             span = self._span(path)
@@ -127,7 +140,8 @@ class PartsFolder:
         """
         name = f"part-{part.first:012d}.parquet"
         stacked = np.stack(part.vectors) if part.vectors else np.empty((0, manifest.embed_dim), np.float32)  # (N, D)
-        metadata = {"space_id": manifest.space_id, "variant_id": manifest.variant_id, _NUM_ITEMS: str(part.num_items)}
+        metadata = {"space_id": manifest.space_id, "variant_id": manifest.variant_id}
+        metadata |= {_NUM_ITEMS: str(part.num_items), _NUM_TRUNCATED: str(part.num_truncated)}
         try:
             if part.failures:
                 with replacing(self.folder / ERRORS_NAME / name) as temporary:
@@ -141,6 +155,10 @@ class PartsFolder:
         """Return how many items failed."""
         return sum(open_parquet(path).metadata.num_rows for path in self.error_parts())
 
+    def num_truncated(self) -> int:
+        """Return how many texts lost their end; a part of an earlier version does not say, and counts none."""
+        return sum(int(metadata_of(path).get(_NUM_TRUNCATED, 0)) for path in self.parts())
+
     def first_failures(self, limit: int) -> list[Failure]:
         """Return the first `limit` failures, in the order of the input."""
         found: list[Failure] = []
@@ -151,7 +169,9 @@ class PartsFolder:
 
     def finish(self, manifest: Manifest) -> Manifest:
         """Write down that the run is complete, and return the manifest that says so."""
-        done = msgspec.structs.replace(manifest, is_complete=True, num_failed=self.num_failed())
+        done = msgspec.structs.replace(
+            manifest, is_complete=True, num_failed=self.num_failed(), num_truncated=self.num_truncated()
+        )
         try:
             write_manifest(self.folder, done)
         except OSError as error:
@@ -176,7 +196,9 @@ class PartsFolder:
                     pass
                 self._whole.add(path)
             return Span(start, start + int(metadata_of(path)[_NUM_ITEMS]))
-        except (InputError, KeyError, ValueError):
+        except (InputError, KeyError, ValueError) as error:
+            if system_error(error.__cause__) is not None:  # not damaged: it may not be read, or the disk fails
+                raise
             self.damaged.append(path.name)
             path.unlink()
             return None
@@ -194,15 +216,14 @@ def claim(folder: Path) -> Iterator[PartsFolder]:
     Raises InputError when another process holds it, it cannot be written to, or it holds what no run wrote.
     """
     try:
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / LOCK_NAME).touch()
     except OSError as error:
         raise cannot_write(folder, error) from error
     try:
         with only_writer(folder):
             _check_ours(folder)
-            remove_leftovers(folder)
-            remove_leftovers(folder / ERRORS_NAME)
+            _remove_leftovers(folder)
             yield PartsFolder(folder)
     finally:
         with contextlib.suppress(OSError):  # not empty, or a place that stays: what it holds is whole either way
@@ -228,6 +249,17 @@ def _merge(parts: Sequence[Path], target: Path, metadata: dict[str, str], folder
     elif target.exists():
         target.unlink()
         flush_folder(target.parent)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what a killed run left half written; a hidden file of the user's own stays."""
+    names = [_HALF_PARTS, MANIFEST_NAME]
+    if folder.name.endswith(PARTS_SUFFIX):  # the single file is written here before it is put beside the folder
+        merged = Path(folder.name.removesuffix(PARTS_SUFFIX))
+        names += [glob.escape(merged.name), glob.escape(errors_path(merged).name)]
+    for name in names:
+        remove_leftovers(folder, name)
+    remove_leftovers(folder / ERRORS_NAME, _HALF_PARTS)
 
 
 def _check_ours(folder: Path) -> None:

@@ -1,7 +1,7 @@
 """What `mmalign embed` reads: a folder, a glob, a list file or Parquet files, as a sized iterable of entries.
 
 Nothing is read before its turn: a folder is listed and a file's lines are counted, then each entry is read when asked
-for. Text that is no UTF-8 keeps its bytes as lone surrogates, so that the tokenizer reports it as an item of its own.
+for. A text that is not UTF-8 is a problem of its own, not the end of the input.
 """
 
 from __future__ import annotations
@@ -12,18 +12,21 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeAlias
 
+from mmalign_runtime.addresses import foreign
 from mmalign_runtime.bulk.entries import Entry, Source
-from mmalign_runtime.bulk.listing import is_pattern, matching, readable, walk
+from mmalign_runtime.bulk.lines import line_end, lines, not_utf8, text_encoding, whole_text
+from mmalign_runtime.bulk.listing import LeftOut, is_pattern, matching, readable, walk
 from mmalign_runtime.bulk.tables import ParquetSource
 from mmalign_runtime.errors import InputError
 from mmalign_runtime.image_suffixes import IMAGE_SUFFIXES
+from mmalign_runtime.names import as_text
 from mmalign_runtime.parquet import PARQUET_SUFFIX
 from mmalign_runtime.spec import Modality
 
 TEXT_SUFFIXES = frozenset({".txt"})
 
-# Gives the paths again each time: a listing is not held, it is made once more.
-Listing: TypeAlias = Callable[[], Iterator[str]]
+# Gives the paths again each time, and notes what it leaves out: a listing is not held, it is made once more.
+Listing: TypeAlias = Callable[[LeftOut], Iterator[str]]
 
 _SUFFIXES: dict[Modality, frozenset[str]] = {"image": IMAGE_SUFFIXES, "text": TEXT_SUFFIXES}
 _OTHER: dict[Modality, Modality] = {"image": "text", "text": "image"}
@@ -43,14 +46,18 @@ def open_source(
     cannot be read.
     """
     path = Path(source)
-    if path.is_dir():
+    if reason := foreign(source):
+        raise InputError(f"{as_text(source)}: {reason}")
+    with readable(path):
+        is_folder, is_file = path.is_dir(), path.is_file()
+    if is_folder:
         prefix = path.as_posix().rstrip("/") + "/"
-        return _open_listed(lambda: walk(prefix), prefix, kind, path, column, id_column)
-    if path.is_file():
+        return _open_listed(lambda left_out: walk(prefix, left_out), prefix, kind, path, column, id_column)
+    if is_file:
         return _open_file(path, kind, column, id_column)
     if not is_pattern(str(path)):
         raise InputError(f"{path}: there is no such file or folder. Check the path.")
-    return _open_listed(lambda: matching(path), "", kind, path, column, id_column)
+    return _open_listed(lambda left_out: matching(path, left_out), "", kind, path, column, id_column)
 
 
 class FileSource:
@@ -59,11 +66,15 @@ class FileSource:
     Ids are paths without `prefix`. The listing is made twice: to count, and to embed.
     """
 
+    remarks: tuple[str, ...]
+
     def __init__(self, listing: Listing, prefix: str, kind: Modality) -> None:
         self._listing = listing
         self._prefix = prefix
         self._kind = kind
-        self._len = sum(1 for _ in self._paths())
+        left_out = LeftOut()
+        self._len = sum(1 for _ in self._paths(left_out))
+        self.remarks = left_out.remarks()
 
     def __len__(self) -> int:
         return self._len
@@ -74,7 +85,7 @@ class FileSource:
     def entries(self, start: int) -> Iterator[Entry]:
         """Yield the entries from number `start` on."""
         for path in islice(self._paths(), start, None):
-            name = _as_id(path.removeprefix(self._prefix))
+            name = as_text(path.removeprefix(self._prefix))
             yield Entry(name, Path(path)) if self._kind == "image" else _read_text(name, Path(path))
 
     def fingerprint(self) -> str:
@@ -84,16 +95,24 @@ class FileSource:
             digest.update(path.removeprefix(self._prefix).encode("utf-8", "surrogateescape") + b"\0")
         return digest.hexdigest()
 
-    def _paths(self) -> Iterator[str]:
-        return (path for path in self._listing() if _is_kind(path, self._kind))
+    def _paths(self, left_out: LeftOut | None = None) -> Iterator[str]:
+        return (path for path in self._listing(left_out or LeftOut()) if _is_kind(path, self._kind))
 
 
 class ListSource:
-    """A .txt file: one text a line (an empty line is an empty text), or one image path (empty lines are skipped)."""
+    """A .txt file: one text a line (an empty line is an empty text), or one image path (empty lines are skipped).
+
+    UTF-8, or UTF-16 and UTF-32 with a byte order mark. A path may hold bytes that are not UTF-8, a text may not.
+    """
+
+    remarks: tuple[str, ...] = ()
 
     def __init__(self, path: Path, kind: Modality) -> None:
         self._path = path
         self._kind = kind
+        with readable(path):
+            self._encoding = text_encoding(path)
+            self._end = line_end(path, self._encoding)
         self._len = sum(1 for _ in self)
         if not self._len:
             raise InputError(f"{path} is empty, expected one {'path' if kind == 'image' else 'text'} a line.")
@@ -102,13 +121,12 @@ class ListSource:
         return self._len
 
     def __iter__(self) -> Iterator[Entry]:
-        with readable(self._path), self._path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
-            for number, line in enumerate(file):
-                row = line.rstrip("\n")
+        with readable(self._path):
+            for number, row in enumerate(lines(self._path, self._encoding, self._end)):
                 if self._kind == "text":
-                    yield Entry(str(number), row)
+                    yield Entry(str(number), row, problem=not_utf8(row))
                 elif row.strip():
-                    yield Entry(_as_id(row), self._path.parent / row)
+                    yield Entry(as_text(row), self._path.parent / row)
 
     def entries(self, start: int) -> Iterator[Entry]:
         """Yield the entries from number `start` on."""
@@ -126,8 +144,9 @@ def _open_listed(
     wants_tables = bool(column or id_column)
     if not wants_tables and len(files := FileSource(listing, prefix, kind)):
         return files
-    if tables := [Path(path) for path in listing() if path.endswith(PARQUET_SUFFIX)]:
-        return ParquetSource(tables, kind, column, id_column)
+    left_out = LeftOut()
+    if tables := [Path(path) for path in listing(left_out) if path.endswith(PARQUET_SUFFIX)]:
+        return ParquetSource(tables, kind, column, id_column, left_out.remarks())
     raise InputError(_no_columns(origin, "holds") if wants_tables else _nothing_found(origin, kind, listing))
 
 
@@ -139,7 +158,7 @@ def _open_file(path: Path, kind: Modality, column: str | None, id_column: str | 
     if path.suffix.lower() in TEXT_SUFFIXES:
         return ListSource(path, kind)
     if kind == "image" and path.suffix.lower() in IMAGE_SUFFIXES:
-        return FileSource(lambda: iter([str(path)]), f"{path.parent}/", kind)
+        return FileSource(lambda left_out: iter([str(path)]), f"{path.parent}/", kind)
     raise InputError(f"{path} ends in {path.suffix!r}, expected a folder, a .txt list, a .parquet file, or one image.")
 
 
@@ -147,16 +166,14 @@ def _is_kind(path: str, kind: Modality) -> bool:
     return path.lower().endswith(tuple(_SUFFIXES[kind]))
 
 
-def _as_id(name: str) -> str:
-    # A file name that is no UTF-8 reaches Python with lone surrogates, which no file of vectors could hold.
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
 def _read_text(name: str, path: Path) -> Entry:
     try:
-        return Entry(name, path.read_text("utf-8-sig", errors="surrogateescape").rstrip("\r\n"))
+        text = whole_text(path)
     except OSError as error:
         return Entry(name, path, problem=f"{error.strerror}; expected a readable file.")
+    except InputError as error:
+        return Entry(name, path, problem=str(error))
+    return Entry(name, text, problem=not_utf8(text))
 
 
 def _no_columns(origin: Path, verb: str) -> str:
@@ -164,6 +181,8 @@ def _no_columns(origin: Path, verb: str) -> str:
 
 
 def _nothing_found(origin: Path, kind: Modality, listing: Listing) -> str:
-    others = sum(_is_kind(path, _OTHER[kind]) for path in listing())
+    left_out = LeftOut()
+    others = sum(_is_kind(path, _OTHER[kind]) for path in listing(left_out))
     hint = f"It holds {others} {_OTHER[kind]} files: add `--kind {_OTHER[kind]}`." if others else "Check the path."
-    return f"{origin} holds no {kind} files ({', '.join(sorted(_SUFFIXES[kind]))}). {hint}"
+    seen = f"{origin} holds no {kind} files ({', '.join(sorted(_SUFFIXES[kind]))})."
+    return " ".join([seen, *(f"{remark}." for remark in left_out.remarks()), hint])

@@ -8,9 +8,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from mmalign_runtime.bulk.columns import fits, fits_ids, images, texts
 from mmalign_runtime.bulk.entries import Entry
+from mmalign_runtime.bulk.lines import not_utf8
 from mmalign_runtime.bulk.listing import readable
 from mmalign_runtime.errors import InputError
+from mmalign_runtime.names import as_text, is_utf8
 from mmalign_runtime.parquet import check_column, open_parquet, reading
 from mmalign_runtime.spec import Modality
 
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 _ROWS_AT_ONCE = 64
 # A Parquet file ends with its footer, the footer's length and four letters.
 _FOOTER_TAIL_BYTES = 8
+_NAME_LENGTH = 40
 
 
 class ParquetSource:
@@ -30,7 +34,15 @@ class ParquetSource:
     Every file must have the column, in a type that fits; rows without an id column are numbered through all of them.
     """
 
-    def __init__(self, paths: Sequence[Path], kind: Modality, column: str | None, id_column: str | None) -> None:
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        kind: Modality,
+        column: str | None,
+        id_column: str | None,
+        remarks: tuple[str, ...] = (),
+    ) -> None:
+        self.remarks = remarks
         self._paths = paths
         self._kind = kind
         self._id_column = id_column
@@ -41,6 +53,7 @@ class ParquetSource:
             for name in filter(None, (self._column, id_column)):
                 check_column(file, name, path)
             self._column = self._fitting(path, file.schema_arrow)
+            self._check_ids(path, file.schema_arrow)
             self._num_rows.append(file.metadata.num_rows)
 
     def __len__(self) -> int:
@@ -65,13 +78,19 @@ class ParquetSource:
         return digest.hexdigest()
 
     def _rows(self, path: Path, first: int, skipped: int) -> Iterator[Entry]:
-        numbered = enumerate(self._values(path, skipped), start=first + skipped)
-        for number, (name, value) in numbered:
-            if self._id_column and name is None:
-                raise InputError(f"{path}: column {self._id_column!r} has an empty row. Fill it, or leave it out.")
-            yield Entry(str(name) if self._id_column else str(number), self._item(path, value))
+        for row, (name, value) in enumerate(self._values(path, skipped), start=skipped):
+            yield self._entry(path, self._id(path, row, name) if self._id_column else str(first + row), value)
 
-    def _values(self, path: Path, skipped: int) -> Iterator[tuple[object, object]]:
+    def _id(self, path: Path, row: int, name: str | None) -> str:
+        where = f"{path}: column {self._id_column!r}, row {row} (from 0)"
+        if name is None:
+            raise InputError(f"{where} is empty, expected an id. Fill it, or leave --id-column out.")
+        if not is_utf8(name):
+            seen = as_text(name)[:_NAME_LENGTH]
+            raise InputError(f"{where} is not UTF-8 ({seen}), expected a text. Write the ids as text, such as hex().")
+        return name
+
+    def _values(self, path: Path, skipped: int) -> Iterator[tuple[str | None, str | bytes | None]]:
         # Mapped, because pyarrow holds a whole row group otherwise, whatever its buffer_size says.
         file = open_parquet(path, memory_map=True)
         groups = list(range(file.metadata.num_row_groups))
@@ -86,19 +105,25 @@ class ParquetSource:
         with reading(path):
             yield from file.iter_batches(_ROWS_AT_ONCE, row_groups=groups, columns=columns)
 
-    def _pairs(self, batch: pa.RecordBatch) -> Iterator[tuple[object, object]]:
-        values = batch.column(str(self._column)).to_pylist()
-        names = batch.column(self._id_column).to_pylist() if self._id_column else [None] * len(values)
+    def _pairs(self, batch: pa.RecordBatch) -> Iterator[tuple[str | None, str | bytes | None]]:
+        column = batch.column(str(self._column))
+        values: Sequence[str | bytes | None] = texts(column) if self._kind == "text" else images(column)
+        names = texts(batch.column(self._id_column)) if self._id_column else [None] * len(values)
         return zip(names, values, strict=True)
 
-    def _item(self, path: Path, value: object) -> str | Path | bytes:
-        if self._kind == "image" and isinstance(value, str):
-            return path.parent / value
-        return cast("str | bytes", value)  # or a null, which the encoder reports as an item of its own
+    def _entry(self, path: Path, name: str, value: str | bytes | None) -> Entry:
+        if not isinstance(value, str):
+            return Entry(name, cast("bytes", value))  # or a null, which the encoder reports as an item of its own
+        return Entry(name, value, problem=not_utf8(value)) if self._kind == "text" else Entry(name, path.parent / value)
+
+    def _check_ids(self, path: Path, schema: pa.Schema) -> None:
+        if self._id_column and not fits_ids(kind := schema.field(self._id_column).type):
+            seen = f"{path}: column {self._id_column!r} is {kind}"
+            raise InputError(f"{seen}, expected texts or whole numbers as ids. Cast it to text, or name another.")
 
     def _fitting(self, path: Path, schema: pa.Schema) -> str:
-        wanted = "texts" if self._kind == "text" else "image paths or bytes"
-        fitting = [field.name for field in schema if field.name != self._id_column and _fits(field.type, self._kind)]
+        wanted = "texts" if self._kind == "text" else "image paths or bytes, or structs of `bytes` and `path`"
+        fitting = [field.name for field in schema if field.name != self._id_column and fits(field.type, self._kind)]
         if self._column is not None and self._column not in fitting:
             raise InputError(
                 f"{path}: column {self._column!r} is {schema.field(self._column).type}, expected {wanted}."
@@ -116,12 +141,3 @@ def _footer(path: Path) -> bytes:
         length = int.from_bytes(file.read(4), "little")
         file.seek(max(size_bytes - _FOOTER_TAIL_BYTES - length, 0))
         return file.read()
-
-
-def _fits(kind: pa.DataType, modality: Modality) -> bool:
-    from pyarrow import types
-
-    if types.is_dictionary(kind):
-        return _fits(kind.value_type, modality)
-    is_text = types.is_string(kind) or types.is_large_string(kind)
-    return is_text or (modality == "image" and (types.is_binary(kind) or types.is_large_binary(kind)))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from mmalign_runtime.addresses import foreign
 from mmalign_runtime.bundle.archive import ArchiveContents
 from mmalign_runtime.bundle.contents import Contents, FileSource, Stamp
 from mmalign_runtime.bundle.folder import FolderContents
@@ -115,7 +116,7 @@ def _contents(path: Path) -> Contents:
         if path.is_file():
             return ArchiveContents(path)
         if not path.exists():
-            raise BundleError(f"{path}: there is no such file or folder. Check the path.")
+            raise BundleError(f"{path}: {foreign(path) or 'there is no such file or folder. Check the path.'}")
         is_bundle = (path / SPEC_NAME).is_file()
     except OSError as error:  # a name too long, a folder that may not be entered
         raise BundleError(f"{path} cannot be opened: {error.strerror}. Check the path and its permissions.") from error

@@ -10,6 +10,7 @@ from mmalign_runtime.atomic import replacing
 from mmalign_runtime.bundle import open_bundle
 from mmalign_runtime.bundle.archive import ARCHIVE_SUFFIX, write_archive
 from mmalign_runtime.errors import InputError
+from mmalign_runtime.places import check_place
 from mmalign_runtime.spec import SPEC_NAME
 
 
@@ -22,6 +23,9 @@ def pack_bundle(path: str | Path, out: str | Path, *, force: bool = False) -> Pa
     if target.suffix != ARCHIVE_SUFFIX:
         raise InputError(f"{target} ends in {target.suffix!r}, expected {ARCHIVE_SUFFIX}. Choose such a name.")
     _check_free(target, force=force)
+    if target.is_dir():
+        raise InputError(f"{target} is a folder, expected the name of a file. Choose another --out.")
+    check_place(target)
     bundle = open_bundle(path)
     names = [SPEC_NAME, *sorted(bundle.spec.files)]
     try:
@@ -32,13 +36,16 @@ def pack_bundle(path: str | Path, out: str | Path, *, force: bool = False) -> Pa
     return target
 
 
-def unpack_bundle(path: str | Path, out: str | Path) -> Path:
-    """Check a bundle and write its files to a new folder, in one step; return that folder.
+def unpack_bundle(path: str | Path, out: str | Path, *, force: bool = False) -> Path:
+    """Check a bundle and write its files to a folder, in one step; return that folder.
 
-    Raises BundleError when the bundle cannot be used, InputError when `out` is there already or cannot be written.
+    With `force` an empty folder, or one that is a bundle, is replaced; anything else is not. Raises BundleError when
+    the bundle cannot be used, InputError when `out` is there already or cannot be written.
     """
     target = Path(out)
-    _check_free(target, force=False)
+    _check_free(target, force=force)
+    _check_replaceable(target)
+    check_place(target)
     bundle = open_bundle(path)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -49,7 +56,7 @@ def unpack_bundle(path: str | Path, out: str | Path) -> Path:
                 with (stage / name).open("wb") as file:
                     file.writelines(bundle.contents.chunks(name))
             stage.chmod(0o755)
-            stage.rename(target)
+            _put(stage, target)
         finally:
             shutil.rmtree(stage, ignore_errors=True)
     except OSError as error:
@@ -57,6 +64,35 @@ def unpack_bundle(path: str | Path, out: str | Path) -> Path:
     return target
 
 
+def _put(stage: Path, target: Path) -> None:
+    """Give the staged folder its name. What bore it is put aside first, and put back where that fails."""
+    if not target.exists():
+        stage.rename(target)
+        return
+    aside = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
+    try:
+        target.rename(aside / target.name)
+        try:
+            stage.rename(target)
+        except OSError:
+            (aside / target.name).rename(target)
+            raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
 def _check_free(target: Path, *, force: bool) -> None:
     if target.exists() and not force:
-        raise InputError(f"{target} is there already. Choose another name, or remove it first.")
+        raise InputError(f"{target} is there already. Add --force to replace it, or choose another --out.")
+
+
+def _check_replaceable(target: Path) -> None:
+    """Raise InputError for a file, and for a folder of something else, which a slip of the hand must not cost."""
+    if not target.exists():
+        return
+    if target.is_symlink() or not target.is_dir():
+        raise InputError(
+            f"{target} is not a folder, expected one to replace. Choose another --out, or remove it first."
+        )
+    if any(target.iterdir()) and not (target / SPEC_NAME).is_file():
+        raise InputError(f"{target} is a folder of something else: it has no {SPEC_NAME}. Choose another --out.")

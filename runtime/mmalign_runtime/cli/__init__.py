@@ -5,6 +5,8 @@ Nothing heavy is imported before a verb runs, so that `mmalign --help` answers a
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -17,12 +19,15 @@ from mmalign_runtime.cli.embed import embed
 from mmalign_runtime.cli.info import info
 from mmalign_runtime.cli.pack import pack, unpack
 from mmalign_runtime.cli.search import search
+from mmalign_runtime.cli.terminal import discard_what_is_left, escape_what_does_not_fit
 from mmalign_runtime.cli.verbs import load_verbs
 from mmalign_runtime.cli.verify import verify
 from mmalign_runtime.errors import MmalignError
+from mmalign_runtime.names import printable
 
 EXIT_CANNOT_RUN = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+EXIT_PIPE_CLOSED = 141  # 128 + SIGPIPE
 
 app = typer.Typer(
     name="mmalign",
@@ -36,21 +41,45 @@ for verb in (info, verify, embed, search, bench, pack, unpack):
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 2 with one line of error on stderr when it cannot run, 130 interrupted."""
+    """Run the command line and exit with the verb's code.
+
+    0: done; 2, with one line of error on stderr: cannot run; 130: interrupted; 141: whoever read the output closed it.
+    """
+    escape_what_does_not_fit()
     try:
-        load_verbs(app)
-        app(args, prog_name="mmalign")
+        code = _run(args)
     except MmalignError as error:
-        _print_error(error)
-        raise SystemExit(EXIT_CANNOT_RUN) from error
-    except KeyboardInterrupt as error:
-        raise SystemExit(EXIT_INTERRUPTED) from error
+        code = _fail(error)
+    except KeyboardInterrupt:
+        code = EXIT_INTERRUPTED
+    except BrokenPipeError:
+        code = EXIT_PIPE_CLOSED
     except OSError as error:
-        _print_error(MmalignError(f"{error.filename or 'the output'}: {error.strerror or error}. Check it."))
-        raise SystemExit(EXIT_CANNOT_RUN) from error
+        code = _fail(MmalignError(f"{error.filename or 'the output'}: {error.strerror or error}. Check it."))
     except Exception:  # noqa: BLE001  a fault of ours: told in full, and never taken for the 1 that says a bundle differs
         traceback.print_exc()
-        raise SystemExit(EXIT_CANNOT_RUN) from None
+        code = EXIT_CANNOT_RUN
+    discard_what_is_left()
+    raise SystemExit(code)
+
+
+def _run(args: Sequence[str] | None) -> int | str | None:
+    """Return the exit code. Raises BrokenPipeError, of which typer and rich make 1, as if a bundle differed."""
+    load_verbs(app)
+    try:
+        app(args, prog_name="mmalign")
+    except SystemExit as left:
+        if isinstance(left.__context__, BrokenPipeError):
+            raise left.__context__ from None
+        sys.stdout.flush()  # here, where a full disk or a closed pipe can still be told
+        return left.code
+    return 0
+
+
+def _fail(error: MmalignError) -> int:
+    with contextlib.suppress(BrokenPipeError, SystemExit):  # nobody reads it: the code says it as well
+        _print_error(error)
+    return EXIT_CANNOT_RUN
 
 
 def _print_version(asked: bool) -> None:
@@ -72,5 +101,5 @@ def _print_error(error: MmalignError) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    line = Text.assemble(("error: ", "bold red"), (" ".join(str(error).split()), "red"))
+    line = Text.assemble(("error: ", "bold red"), (printable(" ".join(str(error).split())), "red"))
     Console(stderr=True).print(line, soft_wrap=True)

@@ -24,7 +24,9 @@ from mmalign_runtime.cli.loading import (
     loading,
 )
 from mmalign_runtime.cli.options import BundleArgument
+from mmalign_runtime.cli.terminal import say
 from mmalign_runtime.errors import InputError, MmalignError
+from mmalign_runtime.names import as_text
 
 if TYPE_CHECKING:
     from mmalign_runtime.bulk.entries import Source
@@ -40,6 +42,7 @@ EXIT_SOME_FAILED = 1
 
 _NPZ = ".npz"
 _NUM_FAILURES_SHOWN = 5
+_ID_LENGTH = 200  # of an id as it is shown: a list may hold a picture's base64
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -138,7 +141,8 @@ def embed_to_npz(request: Request, job: Job, load: Callable[[], Embedder]) -> in
     if request.out.exists() and not request.force:
         raise InputError(f"{request.out} is there already. Add --force to replace it, or choose another --out.")
     entries, embedder = _open(request, job), load()
-    ids, vectors, failures = [], [], []
+    _say_remarks(entries)
+    ids, vectors, failures, num_truncated = [], [], [], 0
     with progress_bar(f"{job.kind}s", len(entries)) as advance:
         for row, result in enumerate(stream_entries(embedder, iter(entries), job)):
             if result.error is not None:
@@ -146,7 +150,9 @@ def embed_to_npz(request: Request, job: Job, load: Callable[[], Embedder]) -> in
             elif result.streamed.vector is not None:
                 ids.append(result.entry.id)
                 vectors.append(result.streamed.vector)
+                num_truncated += result.streamed.truncated
             advance(1)
+    _say_truncated(num_truncated, len(entries), embedder)
     _say_failures(failures, len(failures), len(entries), "with --out FOLDER they would be listed in a table")
     if not ids:
         raise InputError(
@@ -185,11 +191,12 @@ def _run(
     from mmalign_runtime.cli.progress import progress_bar
 
     source, embedder = _open(request, job), load()
+    _say_remarks(source)
     plan = output.plan(parts, _manifest(request, job, source, embedder), resume=request.resume, force=request.force)
     failures: list[Failure] = []
     done = plan.manifest
     if plan.state == "complete":
-        typer.echo(f"{request.out} is complete: nothing is left to embed", err=True)
+        say(f"{request.out} is complete: nothing is left to embed", err=True)
     else:
         num_before = parts.num_done(len(source))
         _say_state(plan, parts, request, num_before)
@@ -202,6 +209,7 @@ def _run(
         _check_unchanged(request, job, plan.manifest)
         failures = parts.first_failures(_NUM_FAILURES_SHOWN)
         done = output.finish(parts, plan.manifest)
+    _say_truncated(done.num_truncated, done.num_items, embedder)
     _say_failures(failures, done.num_failed, done.num_items, f"they are listed in {output.errors}")
     _say_done(request.out, done.num_items - done.num_failed, done.embed_dim, done.space_id, done.variant_id)
     return done.num_failed
@@ -230,7 +238,7 @@ def _manifest(request: Request, job: Job, source: Source, embedder: Embedder) ->
 
     info = embedder.info()
     return Manifest(
-        source=request.source.encode("utf-8", "replace").decode(),
+        source=as_text(request.source),
         kind=job.kind,
         column=request.column,
         id_column=request.id_column,
@@ -257,35 +265,48 @@ def _check_unchanged(request: Request, job: Job, manifest: Manifest) -> None:
 
 def _say_state(plan: Plan, parts: PartsFolder, request: Request, num_before: int) -> None:
     for name in parts.damaged:
-        typer.echo(f"{parts.folder / name} is damaged: its items are embedded again", err=True)
+        say(f"{parts.folder / name} is damaged: its items are embedded again", err=True)
     if plan.state == "goes on":
-        typer.echo(
-            f"going on with {request.out}: {num_before:,} of {plan.manifest.num_items:,} items are done", err=True
-        )
+        say(f"going on with {request.out}: {num_before:,} of {plan.manifest.num_items:,} items are done", err=True)
     elif request.resume:
-        typer.echo(f"nothing to resume at {request.out}: starting from the first item", err=True)
+        say(f"nothing to resume at {request.out}: starting from the first item", err=True)
 
 
 def _say_how_to_go_on(why: str, parts: PartsFolder, request: Request) -> None:
     manifest = parts.manifest()
     num_done = 0 if manifest is None else parts.num_done(manifest.num_items)
     if manifest is None or not num_done:
-        typer.echo(f"{why} before anything was written: there is nothing to resume", err=True)
+        say(f"{why} before anything was written: there is nothing to resume", err=True)
         return
-    typer.echo(f"{why}: {num_done:,} of {manifest.num_items:,} items are done and safe. Go on with:", err=True)
-    typer.echo(request.again, err=True)
+    say(f"{why}: {num_done:,} of {manifest.num_items:,} items are done and safe. Go on with:", err=True)
+    say(request.again, err=True)
+
+
+def _say_remarks(source: Source) -> None:
+    for remark in source.remarks:
+        say(remark, err=True)
+
+
+def _say_truncated(num_truncated: int, num_items: int, embedder: Embedder) -> None:
+    if num_truncated:
+        length = embedder.bundle.spec.text.spec.context_length
+        say(f"{num_truncated:,} of {num_items:,} texts have more than {length} tokens and lost their end", err=True)
 
 
 def _say_failures(first: Sequence[Failure], num_failed: int, num_items: int, where: str) -> None:
     if not num_failed:
         return
-    typer.echo(f"{num_failed:,} of {num_items:,} items failed; {where}", err=True)
+    say(f"{num_failed:,} of {num_items:,} items failed; {where}", err=True)
     shown = first[:_NUM_FAILURES_SHOWN]
     for failure in shown:
-        typer.echo(f"  {failure.id}, {failure.stage}: {failure.reason}", err=True)
+        say(f"  {_short(failure.id)}, {failure.stage}: {failure.reason}", err=True)
     if shown and num_failed > len(shown):
-        typer.echo(f"  and {num_failed - len(shown):,} more", err=True)
+        say(f"  and {num_failed - len(shown):,} more", err=True)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _ID_LENGTH else f"{name[:_ID_LENGTH]}..."
 
 
 def _say_done(out: Path, num_vectors: int, embed_dim: int, space_id: str, variant_id: str) -> None:
-    typer.echo(f"{out}: {num_vectors:,} vectors of {embed_dim}, space {space_id}, variant {variant_id}")
+    say(f"{out}: {num_vectors:,} vectors of {embed_dim}, space {space_id}, variant {variant_id}")

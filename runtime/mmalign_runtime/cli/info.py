@@ -16,6 +16,7 @@ from mmalign_runtime.cli.loading import (
     loading,
 )
 from mmalign_runtime.cli.options import BundleArgument, JsonOption
+from mmalign_runtime.names import printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -102,7 +103,7 @@ def _facts(title: str, facts: dict[str, str]) -> Table:
 
     table = Table(title=title, title_justify="left", show_header=False)
     for name, value in facts.items():
-        table.add_row(name, escape(value))
+        table.add_row(name, escape(printable(value)))
     return table
 
 

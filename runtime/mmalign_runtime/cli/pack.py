@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from mmalign_runtime.cli.options import BundleArgument
+from mmalign_runtime.cli.terminal import say
 
 _BYTES_IN_MB = 1e6
 
@@ -21,14 +22,15 @@ def pack(
     from mmalign_runtime.bundle.packing import pack_bundle
 
     written = pack_bundle(bundle, out, force=force)
-    typer.echo(f"{written}: {written.stat().st_size / _BYTES_IN_MB:.1f} MB")
+    say(f"{written}: {written.stat().st_size / _BYTES_IN_MB:.1f} MB")
 
 
 def unpack(
     bundle: BundleArgument,
     out: Annotated[Path, typer.Option(help="The folder to make.", show_default=False)],
+    force: Annotated[bool, typer.Option("--force", help="Replace the bundle's folder if it is there.")] = False,
 ) -> None:
     """Write the files of a .mmalign bundle to a folder."""
     from mmalign_runtime.bundle.packing import unpack_bundle
 
-    typer.echo(f"{unpack_bundle(bundle, out)}: unpacked")
+    say(f"{unpack_bundle(bundle, out, force=force)}: unpacked")

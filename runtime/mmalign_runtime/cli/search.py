@@ -18,9 +18,15 @@ from mmalign_runtime.cli.loading import (
     loading,
 )
 from mmalign_runtime.cli.options import BundleArgument, JsonOption
+from mmalign_runtime.cli.terminal import say
+from mmalign_runtime.errors import InputError
+from mmalign_runtime.names import as_text, is_utf8, printable
 
 if TYPE_CHECKING:
+    from mmalign_runtime.embedder import Embedder
     from mmalign_runtime.ranking import Hit
+
+_QUERY_LENGTH = 60  # of a query as it is named in a line
 
 
 def search(
@@ -43,16 +49,37 @@ def search(
     from mmalign_runtime.ranking import search
     from mmalign_runtime.saved import load_vectors
 
+    if not image:
+        _check_queries(queries)
     saved = load_vectors(vectors)
     asked = loading(engine, provider, precision, threads, profile, cache)
     embedder = asked.load(bundle, towers=("image",) if image else ("text",))
     query = embedder.encode_image(queries) if image else embedder.encode_text(queries)  # (Q, D)
     found = search(query, saved, top_k=top_k, space_id=embedder.space_id)
+    truncated = [False] * len(queries) if image else embedder.truncated(queries).tolist()
+    _say_truncated(queries, truncated, embedder)
     if json:
-        rows = [{"query": query, "hits": hits} for query, hits in zip(queries, found, strict=True)]
+        rows = [
+            {"query": as_text(query), "hits": hits, "truncated": is_cut}
+            for query, hits, is_cut in zip(queries, found, truncated, strict=True)
+        ]
         typer.echo(msgspec.json.encode(rows))
     else:
         print_hits(queries, found)
+
+
+def _check_queries(queries: Sequence[str]) -> None:
+    for number, query in enumerate(queries, start=1):
+        if not is_utf8(query):
+            raise InputError(f"query {number} ({as_text(query)}) is not UTF-8. Set the terminal's encoding to UTF-8.")
+
+
+def _say_truncated(queries: Sequence[str], truncated: Sequence[bool], embedder: Embedder) -> None:
+    length = embedder.bundle.spec.text.spec.context_length
+    for query, is_cut in zip(queries, truncated, strict=True):
+        if is_cut:
+            shown = query if len(query) <= _QUERY_LENGTH else f"{query[:_QUERY_LENGTH]}..."
+            say(f"the query {shown!r} has more than {length} tokens and lost its end", err=True)
 
 
 def print_hits(queries: Sequence[str], found: Sequence[Sequence[Hit]]) -> None:
@@ -63,10 +90,10 @@ def print_hits(queries: Sequence[str], found: Sequence[Sequence[Hit]]) -> None:
 
     console = Console()
     for query, hits in zip(queries, found, strict=True):
-        table = Table(title=escape(query), title_justify="left")
+        table = Table(title=escape(printable(query)), title_justify="left")
         table.add_column("rank", justify="right")
         table.add_column("score", justify="right")
         table.add_column("id", overflow="fold")
         for hit in hits:
-            table.add_row(str(hit.rank), f"{hit.score:.4f}", escape(hit.id))
+            table.add_row(str(hit.rank), f"{hit.score:.4f}", escape(printable(hit.id)))
         console.print(table)

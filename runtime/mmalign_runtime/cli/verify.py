@@ -17,6 +17,7 @@ from mmalign_runtime.cli.loading import (
     loading,
 )
 from mmalign_runtime.cli.options import BundleArgument, JsonOption, as_towers
+from mmalign_runtime.names import printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -59,7 +60,7 @@ def verify(
         against=against,
     )
     if json:
-        print(msgspec.json.encode({"passed": report.passed, **msgspec.to_builtins(report)}).decode())
+        typer.echo(msgspec.json.encode({"passed": report.passed, **msgspec.to_builtins(report)}))
     else:
         print_report(report)
     if not report.passed:
@@ -94,12 +95,12 @@ def _cases(report: VerifyReport) -> Table:
 
     runtime = report.runtime
     chosen = f"{runtime.engine} {runtime.provider} {runtime.precision}, {runtime.num_threads} threads"
-    title = f"{escape(runtime.bundle)}  {chosen}"
+    title = f"{escape(printable(runtime.bundle))}  {chosen}"
     table = Table(title=title, title_justify="left")
     for column in ("case", "kind", "cosine", "max abs", "verdict"):
         table.add_column(column, justify="right" if column in ("cosine", "max abs") else "left")
     for case in report.cases:
-        detail = escape(case.detail)
+        detail = escape(printable(case.detail))
         verdict = f"[green]equal[/] {detail}" if case.passed else f"[red]{case.stage}[/]: {detail}"
         table.add_row(case.name, case.kind, f"{case.cosine:.7f}", f"{case.max_abs_difference:.1e}", verdict.strip())
     return table
@@ -116,7 +117,9 @@ def _checks(report: VerifyReport) -> Table:
     for check in report.checks:
         verdict = "[green]holds[/]" if check.passed else "[red]fails[/]"
         figures = (f"{check.max_abs_difference:.1e}", f"{check.bound:.0e}")
-        table.add_row(check.name, escape(check.detail), *(figures if check.name != "placement" else ("", "")), verdict)
+        table.add_row(
+            check.name, escape(printable(check.detail)), *(figures if check.name != "placement" else ("", "")), verdict
+        )
     return table
 
 
@@ -124,9 +127,9 @@ def _against(against: Against) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=f"against {escape(against.bundle)}", title_justify="left", show_header=False)
+    table = Table(title=f"against {escape(printable(against.bundle))}", title_justify="left", show_header=False)
     table.add_row("space", "the same" if against.is_same_space else f"another: {against.space_id}")
-    table.add_row("lowest cosine", f"{against.min_cosine:.7f} ({escape(against.farthest)})")
+    table.add_row("lowest cosine", f"{against.min_cosine:.7f} ({escape(printable(against.farthest))})")
     table.add_row("max abs", f"{against.max_abs_difference:.1e}")
     table.add_row("verdict", "[green]equal[/]" if against.passed else "[red]differs[/]")
     return table

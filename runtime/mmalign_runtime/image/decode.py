@@ -120,14 +120,17 @@ def _named(index: int, source: str) -> Iterator[None]:
 def describe(item: object) -> str:
     """Name an item for an error message: its path, or its type and size."""
     if isinstance(item, str | Path):
-        name = str(item)
-        return name if 0 < len(name) <= _NAME_LENGTH and name.isprintable() else ascii(name[:_NAME_LENGTH])
-    if isinstance(item, bytes):
+        return _shown(str(item))
+    if isinstance(item, bytes | bytearray):
         return f"{len(item)} bytes"
     if isinstance(item, np.ndarray):
         return f"array {item.shape} {item.dtype}"
     named = getattr(item, "name", None) or getattr(item, "filename", None)
-    return named if isinstance(named, str) else type(item).__name__
+    return _shown(named) if isinstance(named, str) and named else type(item).__name__
+
+
+def _shown(name: str) -> str:
+    return name if 0 < len(name) <= _NAME_LENGTH and name.isprintable() else ascii(name[:_NAME_LENGTH])
 
 
 def _decode(item: ImageItem, spec: ImageSpec, source: str) -> Pixels:

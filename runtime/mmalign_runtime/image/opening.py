@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import stat
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
+from mmalign_runtime.addresses import foreign
 from mmalign_runtime.image.formats import HEAD_BYTES, ImageFormat, describe_foreign, sniff_format
 from mmalign_runtime.image.header import promised_size
 from mmalign_runtime.image.jpeg import reduce_scale, unread_bytes, unseal
@@ -30,11 +30,12 @@ from mmalign_runtime.image.refusal import Refusal
 from mmalign_runtime.image.tiff import allocate, check_directory
 from mmalign_runtime.spec import ImageLimits, ImageSpec
 
-ImageItem: TypeAlias = str | Path | bytes | IO[bytes] | Image.Image | NDArray[np.uint8]
+ImageItem: TypeAlias = str | Path | bytes | bytearray | memoryview | IO[bytes] | Image.Image | NDArray[np.uint8]
 
 _EMPTY = "the file is empty. Replace it."
-_URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
-_BASE64 = re.compile(r"[A-Za-z0-9+/\s]{64,}={0,2}\s*")
+# The formats of a buffer of single bytes, as the struct module has them.
+_BYTE_FORMATS = frozenset("Bbc")
+_BYTE_ORDERS = "@=<>!"
 
 
 class Jpeg(msgspec.Struct, frozen=True):
@@ -58,8 +59,8 @@ class Opened(msgspec.Struct, frozen=True):
 
 
 def hold(item: ImageItem, spec: ImageSpec) -> ImageItem:
-    """Return an item that no longer hangs on its caller: the bytes of a file object or of a JPEG that is only open, a
-    PIL image with its pixels. Raises Refusal, and what Pillow raises on damaged files.
+    """Return an item that no longer hangs on its caller: the bytes of a file object, of a buffer that may change, or of
+    a JPEG that is only open, a PIL image with its pixels. Raises Refusal, and what Pillow raises on damaged files.
     """
     if isinstance(item, Image.Image):
         check_size(item.size, spec)
@@ -69,7 +70,24 @@ def hold(item: ImageItem, spec: ImageSpec) -> ImageItem:
         item.load()
     elif callable(getattr(item, "read", None)):
         return _read_file(cast("IO[bytes]", item), spec.limits)
+    elif (view := _bytes_of(item)) is not None:
+        check_bytes(view.nbytes, spec.limits)
+        return view.tobytes()
     return item
+
+
+def _bytes_of(item: object) -> memoryview | None:
+    """Return the bytes of a row of bytes that another object holds: a bytearray, an array, a buffer of another library.
+
+    None for bytes, which never change, and for what is not a row of bytes.
+    """
+    if isinstance(item, bytes):
+        return None
+    try:
+        view = memoryview(item)  # type: ignore[arg-type]
+    except (TypeError, ValueError, BufferError):  # not a buffer, one that was released, or of a type without a format
+        return None
+    return view if view.ndim == 1 and view.format.lstrip(_BYTE_ORDERS) in _BYTE_FORMATS else None
 
 
 @contextmanager
@@ -108,21 +126,18 @@ def _open_path(path: str | Path, limits: ImageLimits) -> IO[bytes]:
 
 
 def _check_name(path: str | Path) -> None:
+    if reason := foreign(path):
+        raise Refusal("open", reason)
     text = str(path)
-    if text[:5].lower() == "data:":
-        raise Refusal("open", "this is a data URL, expected a path. Pass base64.b64decode(url.partition(',')[2]).")
-    if isinstance(path, str) and _URL.match(text):
-        raise Refusal("open", "this is a URL, expected a path. Download it first and pass its bytes.")
     if "\0" in text:
         raise Refusal(
-            "open", "the path holds a NUL character, expected a path. Bytes of a file go in as bytes, not str."
+            "open",
+            "the path holds a NUL character, expected a path. A file's bytes go in as bytes; a list has a path a line.",
         )
     try:
         os.fsencode(text)
     except UnicodeEncodeError as error:
         raise Refusal("open", f"the path is no file name ({error.reason}). Check how it was decoded.") from error
-    if _BASE64.fullmatch(text) and not os.path.exists(text):  # noqa: PTH110 as above
-        raise Refusal("open", "this looks like base64, expected a path. Pass base64.b64decode(text).")
 
 
 def _read_file(file: IO[bytes], limits: ImageLimits) -> bytes:
@@ -142,8 +157,8 @@ def _read_file(file: IO[bytes], limits: ImageLimits) -> bytes:
 
 def _no_item(item: object) -> str:
     kind = type(item).__name__
-    if isinstance(item, bytearray | memoryview):
-        return f"a {kind} is no image: pass bytes(item)."
+    if isinstance(item, memoryview):
+        return f"a {kind} that is not a row of bytes is no image: pass the file's bytes, such as item.tobytes()."
     if hasattr(item, "__array__") and not isinstance(item, np.generic):
         return f"a {kind} is no image: pass a numpy array, (H, W, 3) uint8 RGB (of a torch tensor: tensor.numpy())."
     return f"a {kind} is no image: pass a path, bytes, a file, a PIL image or an array."

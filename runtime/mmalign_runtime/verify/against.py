@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mmalign_runtime.bundle import Bundle
 from mmalign_runtime.embedder import Embedder
+from mmalign_runtime.names import as_text
 from mmalign_runtime.verify.difference import difference
 from mmalign_runtime.verify.golden_cases import GoldenRun
 from mmalign_runtime.verify.report import Against
@@ -25,7 +26,7 @@ def compare(other: Embedder, bundle: Bundle, golden: GoldenRun) -> Against:
     farthest = min(rows, key=lambda name: rows[name].cosine)
     is_same_space = other.space_id == bundle.space_id
     return Against(
-        bundle=str(other.bundle.path),
+        bundle=as_text(other.bundle.path),
         space_id=other.space_id,
         is_same_space=is_same_space,
         passed=is_same_space and all(row.within(golden.bounds) for row in rows.values()),

@@ -102,8 +102,46 @@ def test_a_folder_of_something_else_is_not_touched(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
     with (
-        pytest.raises(InputError, match=r"vectors cannot be written: No such file"),
-        claim(tmp_path / "no" / "vectors"),
+        pytest.raises(InputError, match=r"vectors cannot be written: Not a directory"),
+        claim(tmp_path / "file" / "vectors"),
     ):
         pass
+
+
+def test_folders_above_it_are_made(tmp_path: Path) -> None:
+    with claim(tmp_path / "no" / "vectors") as parts:
+        assert parts.folder.is_dir()
+
+
+def test_a_hidden_file_of_the_users_own_stays(tmp_path: Path) -> None:
+    folder = tmp_path / "sales[1].parquet.parts"
+    with claim(folder) as parts:
+        parts.begin(MANIFEST)
+    leftovers = ("part-000000000004.parquet", "_mmalign.json", "sales[1].parquet", "sales[1].errors.parquet")
+    for name in leftovers:
+        (folder / f".{name}.k3x_9abc.tmp").touch()
+    for name in (".notes.tmp", ".my.notes.tmp", ".gitignore"):
+        (folder / name).touch()
+    with claim(folder):
+        pass
+    kept = {path.name for path in folder.iterdir()}
+    assert kept == {".notes.tmp", ".my.notes.tmp", ".gitignore", "_mmalign.json"}
+
+
+def test_a_part_that_the_system_does_not_let_us_read_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with claim(tmp_path / "vectors") as parts:
+        parts.begin(MANIFEST)
+        parts.write(part(0), MANIFEST)
+        (path,) = parts.parts()
+
+        def refuse(*arguments: object, **options: object) -> None:
+            raise PermissionError(13, "Permission denied", str(path))
+
+        monkeypatch.setattr("pyarrow.parquet.ParquetFile", refuse)
+        with pytest.raises(InputError, match=r"part-000000000000\.parquet cannot be read: Permission denied"):
+            PartsFolder(parts.folder).gaps(10)
+        assert (path.exists(), parts.damaged) == (True, [])

@@ -43,7 +43,7 @@ def test_text_files_are_read_when_their_turn_comes(folder: Path) -> None:
     assert next(source).item == "changed"
 
 
-def test_bytes_that_are_no_text_reach_the_tokenizer_as_lone_surrogates(folder: Path) -> None:
+def test_bytes_that_are_not_utf8_are_kept_as_lone_surrogates(folder: Path) -> None:
     (folder / "two.txt").write_bytes(b"caf\xe9")
     assert entries(open_source(folder, "text"))[1] == ("two.txt", "caf\udce9")
 
@@ -181,7 +181,7 @@ def test_columns_of_values_and_ids_can_be_named(tmp_path: Path) -> None:
 
 def test_an_id_column_with_an_empty_row_is_refused(tmp_path: Path) -> None:
     path = parquet(tmp_path, text=["a", "b"], key=["x", None])
-    with pytest.raises(InputError, match="column 'key' has an empty row"):
+    with pytest.raises(InputError, match=r"column 'key', row 1 \(from 0\) is empty"):
         entries(open_source(path, "text", column="text", id_column="key"))
 
 
@@ -238,3 +238,36 @@ def test_a_table_of_another_shape_is_named(tmp_path: Path) -> None:
 def test_the_fingerprint_of_a_table_sees_its_values(tmp_path: Path) -> None:
     prints = {open_source(parquet(tmp_path, text=texts), "text").fingerprint() for texts in (["a", "b"], ["a", "c"])}
     assert len(prints) == 2
+
+
+def test_what_lies_in_a_folder_and_is_not_embedded_is_remarked(folder: Path) -> None:
+    (folder / "._b.jpg").touch()
+    (folder / ".text.parquet").touch()
+    source = open_source(folder, "image")
+    assert [entry.id for entry in source] == ["a.PNG", "b.jpg", "deep/er/c.webp"]
+    assert [remark.split(" (")[0] for remark in source.remarks] == ["hidden files or folders left out: 2"]
+    assert open_source(folder / "two.txt", "text").remarks == ()
+
+
+def test_a_folder_with_nothing_but_hidden_files_says_so(tmp_path: Path) -> None:
+    (tmp_path / "._b.jpg").touch()
+    with pytest.raises(InputError, match=r"holds no image files .*\. hidden files or folders left out: 1 "):
+        open_source(tmp_path, "image")
+
+
+def test_a_table_beside_its_appledouble_is_read(tmp_path: Path) -> None:
+    parquet(tmp_path, text=["a"])
+    (tmp_path / "._table.parquet").write_bytes(b"\0\5\x16\7")
+    source = open_source(tmp_path, "text")
+    assert ([entry.item for entry in source], len(source.remarks)) == (["a"], 1)
+
+
+@pytest.mark.parametrize("name", ["https://example.org/photos", "s3://bucket/photos/*.jpg", "data:image/png;base64,aa"])
+def test_an_input_that_is_not_a_path_is_named(name: str) -> None:
+    with pytest.raises(InputError, match=r"this is a (data )?URL, expected a path"):
+        open_source(name, "image")
+
+
+def test_an_input_with_a_name_too_long_for_the_system_is_named() -> None:
+    with pytest.raises(InputError, match="cannot be read: File name too long"):
+        open_source("d" * 300 + ".jpg", "image")

@@ -161,8 +161,9 @@ def test_an_input_that_changes_meanwhile_is_refused(embed, texts: Path, monkeypa
     ("name", "reason"),
     [
         ("vectors.csv", r"ends in '.csv', expected a folder's name without a suffix, .parquet or .npz"),
-        ("missing/vectors", "is no folder, so vectors cannot be written to it"),
-        ("texts.txt/vectors", "is no folder, so vectors cannot be written to it"),
+        ("texts.txt/vectors", "texts.txt is not a folder, so vectors cannot be written to it"),
+        ("texts.txt/vectors.npz", "texts.txt is not a folder, so vectors.npz cannot be written to it"),
+        ("texts.txt/deep/vectors.parquet", "texts.txt is not a folder, so vectors.parquet cannot be written to it"),
     ],
 )
 def test_a_place_that_cannot_be_written_to_is_refused_at_once(
@@ -223,3 +224,43 @@ def test_a_part_whose_pages_were_damaged_is_made_again(embed, out: Path) -> None
     result = embed("--resume")
     assert f"{part} is damaged: its items are embedded again" in result.err
     assert (load_vectors(out).vectors == whole.vectors).all()
+
+
+def test_texts_that_lose_their_end_are_counted(embed, cli, tiny_bundle: Path, texts: Path, out: Path) -> None:
+    texts.write_text("a dog\n" + "dog " * 50 + "\n" + "a cat\n" * 4 + "cat " * 17)
+    first = embed()
+    line = "2 of 7 texts have more than 16 tokens and lost their end"
+    assert (first.code, line in first.err) == (0, True)
+    again = embed("--resume")
+    assert ("nothing is left to embed" in again.err, line in again.err) == (True, True)
+    if out.is_dir():
+        manifest = read_manifest(out)
+        assert manifest is not None
+        assert manifest.num_truncated == 2
+    plain = cli("embed", tiny_bundle, texts, "--kind", "text", "--out", out.parent / "v.npz")
+    assert line in plain.err
+
+
+def test_texts_that_keep_their_end_are_not_spoken_of(embed, texts: Path) -> None:
+    texts.write_text("a dog\n")
+    assert "lost their end" not in embed().err
+
+
+def test_a_list_in_utf16_gives_the_rows_that_were_written(embed, embedder: Embedder, texts: Path, out: Path) -> None:
+    texts.write_bytes("a dog\r\na cat\u2028on a mat\r\n".encode("utf-16"))
+    assert embed().code == 0
+    expected = embedder.encode_text(["a dog", "a cat\u2028on a mat"], batch_size=2)
+    assert (load_vectors(out).vectors == expected).all()
+    texts.write_bytes("a dog\n".encode("utf-16-le"))
+    refused = embed("--force")
+    assert (refused.code, "is full of NUL bytes, as UTF-16 without a byte order mark is" in refused.err) == (2, True)
+
+
+def test_what_is_left_out_of_a_folder_is_said_once(cli, tiny_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "in/.cache").mkdir(parents=True)
+    for name in ("a.txt", "._a.txt", ".cache/b.txt"):
+        (tmp_path / "in" / name).write_text("a dog")
+    for out in ("vectors", "vectors.npz"):
+        result = cli("embed", tiny_bundle, tmp_path / "in", "--kind", "text", "--out", tmp_path / out)
+        assert result.err.count("hidden files or folders left out: 2 ") == 1
+        assert load_vectors(tmp_path / out).ids == ("a.txt",)

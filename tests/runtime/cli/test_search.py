@@ -56,3 +56,10 @@ def test_a_damaged_file_of_vectors_is_one_line_of_error(cli, tiny_bundle: Path, 
     result = cli("search", tiny_bundle, vectors, "a dog")
     assert (result.code, result.err.count("\n")) == (2, 1)
     assert "damaged" in result.err
+
+
+def test_a_query_that_loses_its_end_is_named(cli, tiny_bundle: Path, vectors: Path) -> None:
+    result = cli("search", tiny_bundle, vectors, "a dog", "dog " * 50, "--json")
+    assert [row["truncated"] for row in json.loads(result.out)] == [False, True]
+    assert result.err.count("has more than 16 tokens and lost its end") == 1
+    assert "lost its end" not in cli("search", tiny_bundle, vectors, "a dog").err

@@ -1,6 +1,11 @@
+import array
+import ctypes
 import io
+import mmap
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -62,3 +67,47 @@ def test_a_file_object_is_read_no_further_than_the_limit() -> None:
     with pytest.raises(Refusal, match="bytes are more than the 10000"):
         hold(endless, SPEC)
     assert endless.num_read == SPEC.limits.max_bytes + 1
+
+
+def mapped(raw: bytes) -> mmap.mmap:
+    memory = mmap.mmap(-1, len(raw))
+    memory.write(raw)
+    return memory
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        bytearray,
+        memoryview,
+        lambda raw: memoryview(bytearray(raw)),
+        lambda raw: memoryview(raw).cast("b"),
+        lambda raw: memoryview(raw).cast("c"),
+        lambda raw: memoryview(raw[::-1])[::-1],
+        lambda raw: array.array("B", raw),
+        lambda raw: (ctypes.c_char * len(raw)).from_buffer_copy(raw),
+        lambda raw: np.frombuffer(raw, np.uint8),
+        mapped,
+    ],
+)
+def test_the_bytes_of_a_file_come_in_any_buffer(make: Callable[[bytes], object]) -> None:
+    assert hold(make(RAW), SPEC) == RAW  # type: ignore[arg-type]
+
+
+def test_a_buffer_that_changes_afterwards_changes_nothing() -> None:
+    buffer = bytearray(RAW)
+    held = hold(buffer, SPEC)
+    buffer[:] = bytes(len(buffer))
+    with open_image(held, SPEC) as opened:
+        assert opened.image.size == (7, 5)
+
+
+def test_a_buffer_over_the_limit_is_refused_before_it_is_copied() -> None:
+    with pytest.raises(Refusal, match="10001 bytes are more than the 10000"):
+        hold(bytearray(10_001), SPEC)
+
+
+@pytest.mark.parametrize("item", [memoryview(np.zeros((4, 4, 3), np.uint8)), memoryview(b"abcd").cast("I")])
+def test_a_buffer_that_is_not_a_row_of_bytes_is_refused(item: memoryview) -> None:
+    with pytest.raises(Refusal, match="not a row of bytes"), open_image(hold(item, SPEC), SPEC):
+        pass
