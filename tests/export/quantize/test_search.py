@@ -13,7 +13,7 @@ from onnx import ModelProto
 from mmalign_export.errors import QuantizationError
 from mmalign_export.quantize.budget import Budget
 from mmalign_export.quantize.recipes import Recipe
-from mmalign_export.quantize.search import Found, Tower, _refusal, pair_recalls, search
+from mmalign_export.quantize.search import Found, Tower, _Kept, _refusal, pair_recalls, search
 from mmalign_export.quantize.trial import Speed, open_model, run_all
 from mmalign_runtime.engine.session import Feeds, Session
 from tests.export.quantize.tiny_models import OPTIONS, RECALL, make_trial, turned
@@ -187,6 +187,7 @@ def test_what_gains_a_seventh_is_offered_and_what_gains_less_is_too_slow(tower: 
 
 def test_a_vector_may_move_by_a_millionth_with_its_batch(tower: Tower) -> None:
     assert verdict(tower, moved_in_batch=0.99e-6) == ""
+    assert verdict(tower, moved_in_batch=1e-6) == ""  # a bound is inside
     assert verdict(tower, moved_in_batch=1.01e-6) == "moves with its batch"
     half = msgspec.structs.replace(tower, invariance_bound=1e-3)
     assert verdict(half, moved_in_batch=0.99e-3) == ""
@@ -302,3 +303,8 @@ def test_recall_is_of_both_directions() -> None:
     to_text, to_image = pair_recalls(images, texts, relevant)
     assert to_text.at_1 == 1.0
     assert to_image.at_1 == pytest.approx(2 / 3)  # the third text is nearer to the first image
+
+
+@pytest.mark.parametrize("kind", [Tower, Found, _Kept])
+def test_what_is_searched_and_found_is_frozen(kind: type[msgspec.Struct]) -> None:
+    assert kind.__struct_config__.frozen
