@@ -7,13 +7,12 @@ from collections.abc import Callable, Mapping
 import msgspec
 import numpy as np
 import pytest
-import torch
 from onnx import ModelProto
 
 from mmalign_export.errors import QuantizationError
 from mmalign_export.quantize.budget import Budget
 from mmalign_export.quantize.recipes import Recipe
-from mmalign_export.quantize.search import Found, Tower, _Kept, _refusal, pair_recalls, search
+from mmalign_export.quantize.search import Found, Tower, _Kept, _refusal, search
 from mmalign_export.quantize.trial import Speed, open_model, run_all
 from mmalign_runtime.engine.session import Feeds, Session
 from tests.export.quantize.tiny_models import OPTIONS, RECALL, make_trial, turned
@@ -294,15 +293,6 @@ def test_each_trial_is_told_in_a_line(tower: Tower, ladder: Ladder, caplog: pyte
     assert "text, near: 2.00x at 1, 2.00x at 4, cosine 0.99980, recall@1 lost +0.00 points" in caplog.messages[0]
     assert not caplog.messages[0].endswith("outside the budget")
     assert caplog.messages[1].endswith("recall@1 lost +0.00 points; outside the budget")
-
-
-def test_recall_is_of_both_directions() -> None:
-    images = np.array([[1.0, 0.0], [0.0, 1.0]], np.float32)
-    texts = np.array([[1.0, 0.0], [0.0, 1.0], [0.8, 0.6]], np.float32)
-    relevant = torch.tensor([[True, False, False], [False, True, True]])
-    to_text, to_image = pair_recalls(images, texts, relevant)
-    assert to_text.at_1 == 1.0
-    assert to_image.at_1 == pytest.approx(2 / 3)  # the third text is nearer to the first image
 
 
 @pytest.mark.parametrize("kind", [Tower, Found, _Kept])
