@@ -126,12 +126,14 @@ def operators() -> list[Operator]:
 
 def mutants_of(source: str) -> list[Mutant]:
     """Return every mutant of a module, by line."""
-    skipped = _not_evaluated(source)
+    skipped, lines = _not_evaluated(source), source.splitlines()
     found = []
     for operator in operators():
         positions = [span for node in ast_nodes(get_ast(source)) for span in operator.mutation_positions(node)]
         for occurrence, (start, end) in enumerate(positions):
             if any(first <= start and end <= last for first, last in skipped):
+                continue
+            if lines[start[0] - 1][start[1] :].startswith("*,"):  # before arguments by name; taken for a product
                 continue
             mutated = mutate_code(source, operator, occurrence)
             if mutated is not None and mutated != source:

@@ -66,10 +66,11 @@ def run_in_place(
             answer.write_bytes(msgspec.json.encode(plugin.statuses))
             return status
 
-        status = wait(start(collect_and_run, words), _PATIENT_S * (1 + len(mutants)))
-        if status != PASSED or not answer.is_file():
+        wait(start(collect_and_run, words), _PATIENT_S * (1 + len(mutants)))
+        statuses = msgspec.json.decode(answer.read_bytes(), type=list[int] | None) if answer.is_file() else None
+        if statuses is None:
             raise RuntimeError(f"the tests of {module} fail as it stands:\n{words.read_text(errors='replace')}")
-        return msgspec.json.decode(answer.read_bytes(), type=list[int])
+        return statuses
 
 
 def run_afresh(module: str, source: str, tests: Sequence[Path], limit_s: float = _PATIENT_S) -> int:
@@ -92,7 +93,7 @@ class _InPlace:
     """A plugin of pytest: in place of running what was collected once, runs it in a child a mutant."""
 
     def __init__(self, module: str, original: str, mutants: Sequence[str], num_workers: int) -> None:
-        self.statuses: list[int] = []
+        self.statuses: list[int] | None = None
         self._module = module
         self._original = original
         self._mutants = mutants
@@ -102,9 +103,10 @@ class _InPlace:
         """Run the original, which must pass, and then every mutant, some at once."""
         start_s = time.monotonic()
         if wait(self._start(session, self._original), _PATIENT_S) != PASSED:
-            pytest_runtestloop(session)  # shows what fails
-            return True
+            _replace(sys.modules[self._module], self._original, session.items)
+            return bool(pytest_runtestloop(session))  # shows what fails
         limit_s = _PATIENCE * (time.monotonic() - start_s) + _PATIENCE_S
+        self.statuses = []
         for first in range(0, len(self._mutants), self._num_workers):
             together = self._mutants[first : first + self._num_workers]
             children = [self._start(session, source) for source in together]

@@ -189,7 +189,7 @@ def within(value: int | None, name: str = "cpu") -> bool:
 
 def test_a_mutant_that_the_tests_notice_fails_and_another_does_not(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(
-        "from mmalign_runtime.unit_vectors import _LENGTH_BOUND\ndef test_it():\n    assert _LENGTH_BOUND < 0.01\n"
+        "from mmalign_runtime import unit_vectors\ndef test_it():\n    assert unit_vectors._LENGTH_BOUND < 0.01\n"
     )
     code = f"""
 from pathlib import Path

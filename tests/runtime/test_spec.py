@@ -20,6 +20,7 @@ from mmalign_runtime.spec import (
     Provenance,
     TextSpec,
     TextTowerFiles,
+    _FormatOnly,
     decode_spec,
     encode_spec,
     seal_of,
@@ -150,7 +151,7 @@ def test_every_file_that_is_named_is_listed(
     spec: BundleSpec, change: Callable[[BundleSpec], dict[str, object]], field: str
 ) -> None:
     raw = encode_spec(msgspec.structs.replace(spec, **change(spec)))
-    with pytest.raises(BundleFormatError, match=rf"{field} is 'gone', which `files` does not list"):
+    with pytest.raises(BundleFormatError, match=rf"^bundle\.json: {field} is 'gone', which `files` does not list"):
         decode_spec(raw)
 
 
@@ -195,6 +196,7 @@ def test_the_defaults_are_part_of_the_format() -> None:
     }
     image = msgspec.structs.asdict(ImageSpec())
     assert (image["size"], image["resize"], image["shortest_edge"]) == (224, "squash", 256)
+    assert image["interpolation"] == "bilinear"
     assert (image["mean"], image["std"]) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     assert (image["background"], image["icc_profile"], image["jpeg_oversampling"]) == ((255, 255, 255), "ignore", 2)
     assert msgspec.structs.asdict(TextSpec()) == {
@@ -309,3 +311,8 @@ def test_a_limit_below_one_is_refused_by_its_name(name: str, value: object) -> N
 def test_a_background_is_three_levels(background: tuple[float, ...]) -> None:
     with pytest.raises(msgspec.ValidationError, match=r"at `\$\.background"):
         msgspec.convert({"background": background}, ImageSpec)
+
+
+def test_what_is_read_first_is_frozen_and_takes_any_other_field() -> None:
+    assert _FormatOnly.__struct_config__.frozen
+    assert not _FormatOnly.__struct_config__.forbid_unknown_fields  # a later major version may have them

@@ -151,7 +151,7 @@ def judge(name: str, kind: Modality, found: Difference, bounds: Parity, stage: S
 
 def _with_note(result: CaseResult, decode_note: str) -> CaseResult:
     # Another JPEG decoder moves pixels by a level: where the vector stays within the bounds, that is only worth a note.
-    return msgspec.structs.replace(result, detail=decode_note) if result.passed and decode_note else result
+    return msgspec.structs.replace(result, detail=decode_note) if decode_note else result
 
 
 def _compare_decoded(case: ImageCase, pixels: Pixels) -> str:

@@ -105,6 +105,10 @@ def test_the_first_engine_that_answers_is_what_the_others_are_held_to(
     assert parity.abs_bound == 2e-2  # they agree with each other
     assert parity.max_abs_difference == pytest.approx(0.03, rel=1e-4)  # and differ from PyTorch
     assert parity.min_cosine < 0.9999
+    parity = proven(monkeypatch, first, off)
+    assert parity.max_abs_difference == 0.0  # the first engine gives what PyTorch gives, whatever the others do
+    above, below = ({tower: moved(vectors, by) for tower, vectors in first.items()} for by in (0.03, -0.03))
+    assert proven(monkeypatch, first, above, below).abs_bound == pytest.approx(0.06, rel=1e-4)
     with pytest.raises(QuantizationError, match="no engine ran the quantized towers on the golden cases"):
         proven(monkeypatch, None, None)
 
@@ -113,8 +117,9 @@ def test_golden_cases_get_the_first_engines_vectors_and_keep_all_else(
     golden: Golden, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     off = {tower: moved(vectors, 0.03) for tower, vectors in right(golden).items()}
-    monkeypatch.setattr(variant, "installed_engines", lambda: ("engine",))
-    monkeypatch.setattr(variant, "_answers", lambda *_: off)
+    monkeypatch.setattr(variant, "installed_engines", lambda: ("first", "second"))
+    answers = {"first": off, "second": right(golden)}
+    monkeypatch.setattr(variant, "_answers", lambda folder, engine, *_: answers[engine])
     own, _ = variant._prove(BUNDLE, BOTH, "int8", "cpu")
     for cases, before, vectors in (
         (own.images, golden.images, off["image"]),
@@ -188,6 +193,7 @@ def test_a_variant_adds_its_files_and_no_other(bundle: Bundle, tmp_path: Path, p
     assert [entry.artifact for entry in spec.parity] == ["onnx-fp32", f"onnx-{precision}"]
     assert msgspec.structs.replace(open_bundle(tmp_path / "out").spec, seal=spec.seal) == spec
     assert verify_bundle(tmp_path / "out", provider="cpu", precision=precision, engine="onnxruntime").passed
+    assert (tmp_path / "out" / report_name(precision)).read_text().endswith("}\n")
     assert report_name("int8") == "quantization.json"
     assert report_name("fp16") == "quantization_fp16.json"
 
@@ -221,3 +227,7 @@ def test_canary_vectors_outside_the_room_of_eight_bits_fail(
         monkeypatch.setattr(encoder, "tower", lambda self, batch, shift=shift: whole(self, batch) + shift)
         report = verify_bundle(tmp_path / "out", provider="cpu", precision="int8", engine="onnxruntime")
         assert {case.kind for case in report.cases if not case.passed} == (set() if passed else {tower})
+
+
+def test_what_is_proven_with_is_frozen() -> None:
+    assert variant._ProofOptions.__struct_config__.frozen

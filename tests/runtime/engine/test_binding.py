@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from mmalign_runtime.bundle import open_bundle
-from mmalign_runtime.engine.binding import Binding, BoundRuns, PlainRuns, device_of
+from mmalign_runtime.engine.binding import Binding, BoundRuns, PlainRuns, _shapes, device_of
 from mmalign_runtime.engine.session import Feeds
 
 
@@ -126,4 +126,18 @@ def test_another_type_is_another_binding(text: onnxruntime.InferenceSession) -> 
     wrong = {name: array.astype(np.int32) for name, array in tokens(2, 4).items()}
     with pytest.raises(Exception, match="Unexpected input data type"):
         runs.run(text, wrong)
+    assert runs.num_kept == 1
+
+
+def test_of_two_bindings_of_a_shape_one_waits_while_the_other_runs(text: onnxruntime.InferenceSession) -> None:
+    runs, feeds = BoundRuns("cpu"), tokens(2, 4)
+    shapes = _shapes(feeds)
+    runs.run(text, feeds)
+    taken = runs._take(shapes)
+    assert taken is not None
+    runs.run(text, feeds)
+    runs._keep(shapes, taken)
+    assert runs.num_kept == 2
+    again = runs._take(shapes)
+    assert again is taken
     assert runs.num_kept == 1

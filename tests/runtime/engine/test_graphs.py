@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mmalign_runtime import Embedder
 from mmalign_runtime.bundle import open_bundle
 from mmalign_runtime.engine.binding import Binding, PlainRuns
-from mmalign_runtime.engine.graphs import GraphRuns
+from mmalign_runtime.engine.graphs import GraphRuns, _Graph
 from mmalign_runtime.engine.providers import provider_choices
 from mmalign_runtime.errors import EmbedderStateError, EngineError, ProviderError
 from mmalign_runtime.spec import Modality
@@ -219,3 +219,7 @@ class Inputs:
 def test_more_inputs_or_another_side_that_varies_is_refused(session: Inputs, seen: str) -> None:
     with pytest.raises(ProviderError, match=rf"the tower takes {seen}: graphs need one input"):
         GraphRuns(session, "the tower", "cpu", SIZES)  # type: ignore[arg-type]
+
+
+def test_a_recorded_graph_is_frozen() -> None:
+    assert _Graph.__struct_config__.frozen

@@ -126,3 +126,8 @@ def test_auto_and_every_provider_can_be_asked_for() -> None:
         "OpenVINOExecutionProvider",
     ]
     assert ProviderChoice.__struct_config__.frozen
+
+
+def test_what_a_switch_means_is_said_by_name() -> None:
+    with pytest.raises(TypeError, match="takes 2 positional arguments but 3 were given"):
+        provider_choices("cuda", 2, True)  # type: ignore[misc]
