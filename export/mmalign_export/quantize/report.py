@@ -23,7 +23,8 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     """One candidate of one tower beside float32, on this machine.
 
     `recall` is (image to text, text to image) with the other tower in float32, `lost_points` what it lost by k in the
-    worse direction. `golden_cosine` is the lowest of the golden cases to PyTorch, `golden_worst` that case's name.
+    worse direction. `golden_cosine` is the lowest of the golden cases to PyTorch, `golden_worst` that case's
+    name and `golden_mean` the mean.
     `moved_in_batch` is how far a vector moves, at most in any component, with its batch-mates.
     `refused` says why it is not offered, and is empty where it could be. `kept` says how the layers that stay in
     float32 were picked.
@@ -37,6 +38,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     min_cosine: float
     golden_cosine: float
     golden_worst: str
+    golden_mean: float
     recall: tuple[Recall, Recall]
     lost_points: dict[int, float]
     moved_in_batch: float

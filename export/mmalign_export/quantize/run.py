@@ -119,7 +119,8 @@ def _how_near(trial: Trial) -> str:
     return (
         f"{trial.tower} {trial.recipe!r} is {trial.speedup():.2f}x as fast as float32, loses "
         f"{trial.lost_points[1]:.2f} points of recall@1, and has a mean cosine of {trial.mean_cosine:.4f} and a lowest "
-        f"golden cosine of {trial.golden_cosine:.4f}, of {trial.golden_worst!r} ({trial.refused or 'inside alone'})"
+        f"golden cosine of {trial.golden_cosine:.4f}, of {trial.golden_worst!r}, {trial.golden_mean:.4f} on average "
+        f"({trial.refused or 'inside alone'})"
     )
 
 
