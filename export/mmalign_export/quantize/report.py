@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from statistics import geometric_mean
+from statistics import geometric_mean, mean
 
 import msgspec
 
 from mmalign.retrieval import Recall
 from mmalign_export.quantize.trial import Speed
+from mmalign_runtime.clipping import ClippedTensor
 from mmalign_runtime.engine.providers import ResolvedProvider
 from mmalign_runtime.spec import Modality, Precision
 
@@ -65,7 +66,8 @@ class QuantizationReport(msgspec.Struct, frozen=True, kw_only=True):
 
     `least_golden_cosine` is the budget's floor of each trial's `golden_cosine`.
     `pair_lost_points` and `pair_recall` are of both chosen towers together. `asks_for_speed` is false where the towers
-    are for a device that was not here: they are timed on another, and no speed is asked of them.
+    are for a device that was not here: they are timed on another, and no speed is asked of them. `clipped` has the
+    ranges of the chosen int8 towers that can be clipped.
     """
 
     date: str
@@ -89,3 +91,16 @@ class QuantizationReport(msgspec.Struct, frozen=True, kw_only=True):
     precision: Precision = "int8"
     provider: ResolvedProvider = "cpu"
     asks_for_speed: bool = True
+    clipped: dict[Modality, tuple[ClippedTensor, ...]] = {}
+
+    def coverage(self, tower: Modality) -> str:
+        """Return a line on how often the chosen tower's ranges are clipped; empty where none can be."""
+        tensors = self.clipped.get(tower, ())
+        if not tensors:
+            return ""
+        ours, theirs = (mean(getattr(each, name) for each in tensors) for name in ("calibration", "evaluation"))
+        worst = max(tensors, key=lambda each: each.evaluation)
+        return (
+            f"{tower}: {theirs:.4%} of rounded values are clipped on {self.evaluation}, {ours:.4%} at calibration; "
+            f"most in {worst.name} ({worst.evaluation:.4%}), of {len(tensors)} ranges"
+        )
