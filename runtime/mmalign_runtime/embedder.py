@@ -29,6 +29,7 @@ from mmalign_runtime.streaming import OnError, PartialBatch, StreamedItem, Vecto
 from mmalign_runtime.text_stream import stream_texts
 
 if TYPE_CHECKING:
+    from mmalign_runtime.clipping import ClippedTensor
     from mmalign_runtime.image import ImageItem
     from mmalign_runtime.image_encoder import ImageEncoder
     from mmalign_runtime.text_encoder import TextEncoder
@@ -302,6 +303,19 @@ class Embedder:
         _reject_single(texts, "texts")
         size = as_count(self.batch_sizes.text if batch_size is None else batch_size, "batch_size")
         return stream_texts(texts, self.text, size, on_error)
+
+    def clipping(
+        self, *, images: Sequence[ImageItem] = (), texts: Sequence[str] = ()
+    ) -> dict[Modality, tuple[ClippedTensor, ...]]:
+        """Count how often these items leave the ranges of the int8 towers, of each kind that is given.
+
+        Returns every range with its shares (0..1) at calibration and on evaluation pairs, and `seen` on these items. It
+        is a measurement: each item is run once, alone, on the CPU. Raises BundleError when the bundle keeps nothing to
+        count with, ItemError as `encode_image` does.
+        """
+        from mmalign_runtime.clipping import count_clipping
+
+        return count_clipping(self, images, texts)
 
     def truncated(self, texts: Sequence[str]) -> NDArray[np.bool_]:
         """Return (N,) which texts are longer than the bundle's context length, and lose their end before the tower."""

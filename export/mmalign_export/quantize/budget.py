@@ -14,6 +14,8 @@ from mmalign_runtime.spec import LEAST_GOLDEN_COSINE
 LEAST_COSINE = 0.995
 # One question of 200 is 0.5 points, whatever the last digit of 100 * (0.71 - 0.705) says.
 _ROUNDING = 1e-6
+# Of the golden cases' loss: the mean's over the lowest's.
+_MEAN_SHARE = 1 / 6
 
 _WRITTEN = re.compile(r"(recall@(?:1|5|10)|cosine|golden)=(\d+(?:\.\d+)?)")
 
@@ -24,6 +26,9 @@ class Budget(msgspec.Struct, frozen=True):
     The cosine sees what recall on a few hundred questions is too coarse for, so it has a floor where none is asked for.
     So has `golden_cosine`, the lowest of any golden case to PyTorch: those are the photographs and texts of a kind that
     the pairs to measure on may lack.
+
+    Their mean may lose a sixth of what the lowest may: on the demo, towers whose golden mean was 0.995 kept 0.99 on
+    average of 96 other photographs, and one at 0.9946, whose lowest was 0.978, did not.
     """
 
     points: dict[int, float]
@@ -34,6 +39,10 @@ class Budget(msgspec.Struct, frozen=True):
         """Whether losses in points, by k, and a mean cosine are inside. The golden cases are judged by their own."""
         is_near = mean_cosine >= self.mean_cosine
         return is_near and all(losses[k] <= points + _ROUNDING for k, points in self.points.items())
+
+    def allows_golden(self, lowest: float, mean: float) -> bool:
+        """Whether the golden cases' lowest and mean cosine to PyTorch are inside."""
+        return lowest >= self.golden_cosine and 1 - mean <= _MEAN_SHARE * (1 - self.golden_cosine) + _ROUNDING
 
     def __str__(self) -> str:
         terms = [f"recall@{k}={points:g}" for k, points in self.points.items()]

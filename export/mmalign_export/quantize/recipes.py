@@ -34,8 +34,8 @@ from mmalign_export.quantize.sites import Role, find_sites
 from mmalign_export.quantize.weights import quantize_weights
 from mmalign_runtime.spec import ImageSpec, ImageTowerFiles, TextTowerFiles
 
-# By how much ranges of extremes are widened. With a tenth, fewer than one value of a million of photographs unseen is
-# clipped, and vectors are as near as without; with a quarter they are farther.
+# By how much ranges of extremes are widened. On the demo, with a tenth the mean cosine of 96 photographs unseen is as
+# without, within 0.002; with a quarter 0.005 lower.
 _MARGIN = 0.1
 
 Build = Callable[[frozenset[str]], ModelProto]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from statistics import geometric_mean
+from statistics import geometric_mean, mean
 
 import msgspec
 
 from mmalign.retrieval import Recall
 from mmalign_export.quantize.trial import Speed
+from mmalign_runtime.clipping import ClippedTensor
 from mmalign_runtime.engine.providers import ResolvedProvider
 from mmalign_runtime.spec import Modality, Precision
 
@@ -23,7 +24,8 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     """One candidate of one tower beside float32, on this machine.
 
     `recall` is (image to text, text to image) with the other tower in float32, `lost_points` what it lost by k in the
-    worse direction. `golden_cosine` is the lowest of the golden cases to PyTorch, `golden_worst` that case's name.
+    worse direction. `golden_cosine` is the lowest of the golden cases to PyTorch, `golden_worst` that case's
+    name and `golden_mean` the mean.
     `moved_in_batch` is how far a vector moves, at most in any component, with its batch-mates.
     `refused` says why it is not offered, and is empty where it could be. `kept` says how the layers that stay in
     float32 were picked.
@@ -37,6 +39,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     min_cosine: float
     golden_cosine: float
     golden_worst: str
+    golden_mean: float
     recall: tuple[Recall, Recall]
     lost_points: dict[int, float]
     moved_in_batch: float
@@ -63,7 +66,8 @@ class QuantizationReport(msgspec.Struct, frozen=True, kw_only=True):
 
     `least_golden_cosine` is the budget's floor of each trial's `golden_cosine`.
     `pair_lost_points` and `pair_recall` are of both chosen towers together. `asks_for_speed` is false where the towers
-    are for a device that was not here: they are timed on another, and no speed is asked of them.
+    are for a device that was not here: they are timed on another, and no speed is asked of them. `clipped` has the
+    ranges of the chosen int8 towers that can be clipped.
     """
 
     date: str
@@ -87,3 +91,16 @@ class QuantizationReport(msgspec.Struct, frozen=True, kw_only=True):
     precision: Precision = "int8"
     provider: ResolvedProvider = "cpu"
     asks_for_speed: bool = True
+    clipped: dict[Modality, tuple[ClippedTensor, ...]] = {}
+
+    def coverage(self, tower: Modality) -> str:
+        """Return a line on how often the chosen tower's ranges are clipped; empty where none can be."""
+        tensors = self.clipped.get(tower, ())
+        if not tensors:
+            return ""
+        ours, theirs = (mean(getattr(each, name) for each in tensors) for name in ("calibration", "evaluation"))
+        worst = max(tensors, key=lambda each: each.evaluation)
+        return (
+            f"{tower}: {theirs:.4%} of rounded values are clipped on {self.evaluation}, {ours:.4%} at calibration; "
+            f"most in {worst.name} ({worst.evaluation:.4%}), of {len(tensors)} ranges"
+        )

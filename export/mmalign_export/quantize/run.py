@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -12,10 +12,13 @@ from typing import Literal
 
 import msgspec
 import numpy as np
+import onnx
 
 from mmalign.retrieval import Recall, Relevance
 from mmalign_export.errors import QuantizationError
 from mmalign_export.quantize.budget import Budget, lost_points
+from mmalign_export.quantize.clipping import find_clipping, with_shares
+from mmalign_export.quantize.convolutions import known_bounds
 from mmalign_export.quantize.examples import (
     Calibration,
     PixelValues,
@@ -32,6 +35,7 @@ from mmalign_export.quantize.trial import open_model, run_all
 from mmalign_export.quantize.variant import add_variant
 from mmalign_export.staging import check_free
 from mmalign_runtime.bundle.golden import ImageCase, TextCase, load_golden
+from mmalign_runtime.clipping import Clipping
 from mmalign_runtime.embedder import Embedder
 from mmalign_runtime.engine.processor import cpu_name
 from mmalign_runtime.engine.providers import Provider
@@ -86,10 +90,41 @@ def quantize_bundle(
         report = _report(embedder, searched, budget, data, questions)
         report = msgspec.structs.replace(report, precision=precision, asks_for_speed=asks_for_speed)
         bundle = embedder.bundle
+        clipping = {} if examples is None else _clipping(embedder, searched.chosen, examples, questions)
     if not report.chosen:
         raise QuantizationError(_nothing_qualified(report))
+    report = msgspec.structs.replace(report, clipped={tower: each.tensors for tower, each in clipping.items()})
     models = {tower: found.contents for tower, found in searched.chosen.items()}
-    return add_variant(bundle, models, report, Path(out), force=force), report
+    return add_variant(bundle, models, report, Path(out), force=force, clipping=clipping), report
+
+
+def _clipping(
+    embedder: Embedder, chosen: Mapping[Modality, Found], examples: Calibration, questions: Questions
+) -> Clipping:
+    """Return what counts each chosen tower's clipped values, with the shares of calibration and of the questions."""
+    counted: Clipping = {}
+    for kind, found in chosen.items():
+        if kind == "image":
+            bounds = known_bounds(onnx.load_from_string(embedder.bundle.read(_float32_file(embedder, kind))))
+            name = embedder.image.files.input_name
+            items: list[list[Feeds]] = [[{name: image} for image in each.images] for each in (examples, questions)]
+        else:
+            bounds = {}
+            items = [_alone(embedder, each.tokens) for each in (examples, questions)]
+        clipping = find_clipping(found.contents, bounds)
+        if clipping is not None:
+            counted[kind] = with_shares(clipping, found.contents, *items)
+    return counted
+
+
+def _alone(embedder: Embedder, batches: Sequence[TokenBatch]) -> list[Feeds]:
+    """Return each text's feeds, without padding."""
+    names = embedder.text.files.input_names
+    rows = ((batch, at, int(batch.attention_mask[at].sum())) for batch in batches for at in range(len(batch.input_ids)))
+    return [
+        dict(zip(names, (batch.input_ids[at : at + 1, :n], batch.attention_mask[at : at + 1, :n]), strict=True))
+        for batch, at, n in rows
+    ]
 
 
 def _examples(
@@ -118,7 +153,8 @@ def _how_near(trial: Trial) -> str:
     return (
         f"{trial.tower} {trial.recipe!r} is {trial.speedup():.2f}x as fast as float32, loses "
         f"{trial.lost_points[1]:.2f} points of recall@1, and has a mean cosine of {trial.mean_cosine:.4f} and a lowest "
-        f"golden cosine of {trial.golden_cosine:.4f}, of {trial.golden_worst!r} ({trial.refused or 'inside alone'})"
+        f"golden cosine of {trial.golden_cosine:.4f}, of {trial.golden_worst!r}, {trial.golden_mean:.4f} on average "
+        f"({trial.refused or 'inside alone'})"
     )
 
 

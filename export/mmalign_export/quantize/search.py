@@ -140,7 +140,7 @@ def _promising(recipes: Sequence[Recipe], trials: Sequence[Trial], best: float) 
         and by_name[recipe.name].refused
         and by_name[recipe.name].speedup() > best
     ]
-    yield from sorted(lossy, key=lambda pair: -pair[1].mean_cosine)[:1]
+    yield from sorted(lossy, key=lambda pair: -pair[1].nearness())[:1]
 
 
 def _exclusions(tower: Tower, recipe: Recipe) -> Iterator[list[_Kept]]:
@@ -191,6 +191,7 @@ def _try(tower: Tower, recipe: Recipe, kept: _Kept, budget: Budget) -> Found | N
         mean_cosine=float(found.mean()),
         min_cosine=float(found.min()),
         golden_cosine=float(golden.min()),
+        golden_mean=float(golden.mean()),
         golden_worst=tower.golden.names[int(golden.argmin())],
         recall=recalls,
         lost_points=lost_points(tower.recalls(tower.reference), recalls),
@@ -209,7 +210,7 @@ def _refusal(tower: Tower, trial: Trial, budget: Budget) -> str:
         return "moves with its batch"
     if not budget.allows(trial.lost_points, trial.mean_cosine):
         return "outside the budget"
-    if trial.golden_cosine < budget.golden_cosine:
+    if not budget.allows_golden(trial.golden_cosine, trial.golden_mean):
         return "far on golden cases"
     if trial.speedup() < tower.least_speedup:
         return "too slow"
@@ -222,6 +223,7 @@ def _describe(trial: Trial) -> str:
     lost = f"recall@1 lost {trial.lost_points[1]:+.2f} points"
     verdict = f"; {trial.refused}" if trial.refused else ""
     return (
-        f"{trial.tower}, {trial.name()}: {speeds}, cosine {trial.mean_cosine:.5f}, golden {trial.golden_cosine:.4f}, "
+        f"{trial.tower}, {trial.name()}: {speeds}, cosine {trial.mean_cosine:.5f}, golden {trial.golden_cosine:.4f} "
+        f"({trial.golden_mean:.4f} on average), "
         f"{lost}{verdict}"
     )

@@ -46,6 +46,9 @@ def _section(report: QuantizationReport) -> str:
         "",
         f"![speed against cosine]({chart_name(report.precision)})",
     ]
+    for tower in report.chosen:
+        if line := report.coverage(tower):
+            lines += ["", f"Clipping, {line}."]
     if not report.asks_for_speed:
         lines += ["", NOT_TIMED]
     if report.pair_recall is not None:

@@ -22,6 +22,9 @@ def print_report(report: QuantizationReport) -> None:
     for tower in report.fp32_size_bytes:
         if tower not in report.chosen:
             console.print(f"[bold]{tower}[/bold]: stays float32, nothing qualified", soft_wrap=True)
+    for tower in report.chosen:
+        if line := report.coverage(tower):
+            console.print(line, soft_wrap=True)
     if not report.asks_for_speed:
         console.print(NOT_TIMED, soft_wrap=True)
     before, after = report.fp32_recall, report.pair_recall

@@ -20,6 +20,7 @@ from mmalign_export.quantize.trial import cosines
 from mmalign_export.staging import staged
 from mmalign_runtime.bundle import Bundle, open_bundle
 from mmalign_runtime.bundle.golden import Golden, ImageCase, TextCase, load_golden
+from mmalign_runtime.clipping import CLIPPING_NAME, Clipping
 from mmalign_runtime.embedder import Embedder
 from mmalign_runtime.engine.engines import installed_engines
 from mmalign_runtime.engine.providers import ResolvedProvider as Provider
@@ -40,16 +41,24 @@ _LEAST_ROOM: dict[Precision, tuple[float, float]] = {"int8": (2e-3, 2e-2), "fp16
 
 
 def add_variant(
-    bundle: Bundle, models: Mapping[Modality, bytes], report: QuantizationReport, out: Path, *, force: bool
+    bundle: Bundle,
+    models: Mapping[Modality, bytes],
+    report: QuantizationReport,
+    out: Path,
+    *,
+    force: bool,
+    clipping: Clipping | None = None,
 ) -> BundleSpec:
     """Write the bundle with the models at `out`, a folder or a .mmalign file, and return its spec.
+
+    `clipping` is what counts an int8 tower's clipped values.
 
     Raises ExportError when `out` is there and `force` is not set, QuantizationError when no engine can prove it.
     """
     with staged(out, force=force) as folder:
         precision = report.precision
         replaced = {files.models.get(precision) for files in (bundle.spec.image, bundle.spec.text)}
-        replaced.add(bundle.spec.goldens.get(precision))
+        replaced |= {bundle.spec.goldens.get(precision), CLIPPING_NAME if precision == "int8" else None}
         for name in bundle.spec.files.keys() - replaced:
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,6 +69,8 @@ def add_variant(
         (folder / report_name(precision)).write_bytes(
             msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n"
         )
+        if clipping:
+            (folder / CLIPPING_NAME).write_bytes(msgspec.json.encode(clipping))
         write_chart(report, folder / chart_name(precision))
         card = (folder / CARD).read_text(encoding="utf-8")
         (folder / CARD).write_text(with_section(card, report), encoding="utf-8")

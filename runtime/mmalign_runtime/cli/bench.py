@@ -97,6 +97,9 @@ def bench(
     ] = None,
     threads: ThreadsOption = None,
     cache: CacheOption = False,
+    clipping: Annotated[
+        bool, typer.Option("--clipping", help="Count instead how often the items leave the int8 towers' ranges.")
+    ] = False,
     json: Annotated[
         str | None, typer.Option(metavar="FILE|-", help="Write the report as JSON to a file, or to stdout alone.")
     ] = None,
@@ -119,6 +122,22 @@ def bench(
     policy = cast("OnError", one_of(on_error, get_args(OnError), "--on-error"))
     towers: tuple[Modality, ...] = ("image", "text") if kind is None else (as_modality(kind),)
     _check_json(json)
+    if clipping:
+        from mmalign_runtime.bundle import open_bundle
+        from mmalign_runtime.cli.bench_clipping import print_clipping
+        from mmalign_runtime.clipping import load_clipping
+
+        _refuse_measuring_options(only, rounds, callers, rate, charts)
+        if kind is None:  # what can be clipped; a tower named is held to it
+            towers = tuple(load_clipping(open_bundle(bundle)))
+        with Embedder.load(bundle, precision="int8", provider="cpu", towers=towers, lazy=True) as embedder:
+            pictures = _items(images, "image") if images else golden_images(embedder.bundle)
+            words = cast("list[str]", _items(texts, "text")) if texts else golden_texts(embedder.bundle)
+            found = embedder.clipping(
+                images=pictures if "image" in towers else (), texts=words if "text" in towers else ()
+            )
+        write_report(found, json, print_clipping)
+        return
     if engine == ALL_ENGINES or goal is not None or save_profile is not None:
         from mmalign_runtime.cli.bench_compare import Asked, compare_engines
 
@@ -218,6 +237,6 @@ def _refuse_measuring_options(
     named = [name for name, value in given.items() if value]
     if named:
         raise InputError(
-            f"{' and '.join(named)} belong to measuring one engine, not to comparing. Leave them out, or leave out "
-            "--engine all, --goal and --save-profile."
+            f"{' and '.join(named)} belong to measuring the speed of one engine. Leave them out, or leave out "
+            "--engine all, --goal, --save-profile and --clipping."
         )

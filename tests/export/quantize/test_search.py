@@ -135,16 +135,16 @@ def test_a_candidate_far_from_pytorch_on_one_golden_case_is_refused(tower: Tower
     assert (trial.refused, offered) == ("far on golden cases", [])
     assert trial.golden_cosine == pytest.approx(np.cos(0.3), abs=1e-6)
     assert trial.golden_worst == "up"
-    (told,), offered = search(far, [ladder.whole("near", 3.0, EXACT)], Budget({1: 0.5}, 0.995, 0.95))
+    (told,), offered = search(far, [ladder.whole("near", 3.0, EXACT)], Budget({1: 0.5}, 0.995, 0.8))
     assert (told.refused, names(offered)) == ("", ["near"])
 
 
 def test_layers_are_left_out_until_the_golden_cases_are_near(tower: Tower, ladder: Ladder) -> None:
-    # All of ten layers turn by 0.03; below a cosine of 0.99, an angle of 0.1414, are four of them.
+    # Each of ten layers turns by 0.03. A mean of 0.99, a sixth of what 0.94 loses, is an angle of 0.1415: four of them.
     recipe = ladder.layered("lossy", 3.0, {f"layer {number}": 0.03 for number in range(10)})
-    trials, offered = search(tower, [recipe], Budget({1: 0.5}, 0.5, 0.99))
+    trials, offered = search(tower, [recipe], Budget({1: 0.5}, 0.5, 0.94))
     assert {trial.refused for trial in trials} == {"", "far on golden cases"}
-    assert {len(found.trial.excluded) for found in offered} == {6, 8, 9}
+    assert {len(found.trial.excluded) for found in offered} == {6, 8, 9}, trials
     assert all(len(trial.excluded) < 6 for trial in trials if trial.refused)
 
 

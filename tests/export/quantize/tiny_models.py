@@ -121,6 +121,7 @@ def make_trial(tower: Modality, recipe: str = "static", *, refused: str = "", co
         mean_cosine=cosine,
         min_cosine=cosine - 0.01,
         golden_cosine=cosine - 0.02,
+        golden_mean=cosine,
         golden_worst="portrait 9x16",
         recall=(RECALL, RECALL),
         lost_points={1: 0.25, 5: 0.0, 10: -0.5},

@@ -150,7 +150,7 @@ def test_on_a_noisy_machine_nothing_is_recommended_nor_saved(
     ("words", "said"),
     [
         (("--goal", "cheap"), "--goal 'cheap' is not known; choose one of latency, throughput"),
-        (("--engine", "all", "--rate", 5), "--rate belong to measuring one engine, not to comparing"),
+        (("--engine", "all", "--rate", 5), "--rate belong to measuring the speed of one engine"),
         (("--engine", "tvm", "--goal", "latency"), "engine 'tvm' is not known"),
         (("--save-profile", "missing/p.json"), "missing/p.json cannot be written: its folder does not exist"),
     ],
