@@ -171,7 +171,7 @@ def test_nothing_that_qualifies_is_an_error_that_says_how_near_it_was(
 ) -> None:
     with pytest.raises(
         QuantizationError,
-        match=r"image 'static' is 2.00x .* golden cosine of 0.+, of '.+' .*\(outside .*; text 'static' .* --budget",
+        match=r"image 'static' is 2.00x .* golden cosine of 0\.\d+, of '.*\(outside .*; text 'static' .* --budget",
     ):
         quantize_bundle(
             bundle_dir, tmp_path / "out", calibration=str(others), evaluation=str(pairs), budget=Budget({}, 1.0)
