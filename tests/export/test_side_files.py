@@ -18,7 +18,8 @@ from torch import nn
 from mmalign.model import DualEncoder
 from mmalign.preprocess import write_preprocess
 from mmalign.run import Run
-from mmalign.text import TextTowerConfig, load_tokenizer
+from mmalign.text import TextTowerConfig
+from mmalign.text_tokenizer import load_tokenizer
 from mmalign.vision import create_image_tower
 from mmalign_export.golden import golden_texts
 from mmalign_export.side_files import write_side_files
