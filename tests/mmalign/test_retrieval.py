@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -144,3 +145,15 @@ def test_labels_may_be_several_and_unknown_on_the_other_side() -> None:
 
 def test_nothing_asked_gives_no_ranks() -> None:
     assert best_ranks(torch.empty(0, 4), torch.ones(3, 4), Relevance([], [(0,), (1,), (2,)])).shape == (0,)
+
+
+def test_a_recall_is_frozen_and_its_mean_is_of_the_three_shares() -> None:
+    assert Recall(0.3, 0.6, 0.9, 7.0).mean() == pytest.approx(0.6)
+    assert Recall.__struct_config__.frozen
+
+
+def test_flags_are_counted_by_row_on_any_device() -> None:
+    flags = torch.tensor([[True, True, False], [False, True, False]])
+    elsewhere = SimpleNamespace(device=SimpleNamespace(type="cuda"), sum=flags.sum)
+    assert retrieval._count(flags).tolist() == [2, 1]
+    assert retrieval._count(elsewhere).tolist() == [2, 1]  # type: ignore[arg-type]

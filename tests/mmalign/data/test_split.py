@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmalign.data import DataConfigError, Origin, Pair, SplitConfig, joined_concepts, split_of, split_pairs
+from mmalign.data.split import Splits
 
 # Lone surrogates too: that is how Python spells the undecodable bytes of a file name.
 CONCEPTS = st.text(st.characters(exclude_categories=()), max_size=20)
@@ -119,3 +120,14 @@ def test_fractions_of_zero_give_everything_to_train() -> None:
 def test_impossible_fractions_are_refused(val: float, test: float) -> None:
     with pytest.raises(DataConfigError, match="expected fractions of 0 or more, sum below 1"):
         SplitConfig(val, test)
+
+
+def test_a_concept_that_is_no_text_of_utf_8_has_a_side() -> None:
+    sides = {split_of(f"caf\udce9/{number}.png", SplitConfig(val=0.3, test=0.3)) for number in range(50)}
+    assert sides == {"train", "val", "test"}
+
+
+def test_a_split_is_frozen_and_its_configuration_takes_no_other_field() -> None:
+    assert SplitConfig.__struct_config__.frozen
+    assert SplitConfig.__struct_config__.forbid_unknown_fields
+    assert Splits.__struct_config__.frozen
