@@ -83,7 +83,9 @@ def test_missing_weights_say_how_to_get_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    rows = "".join(f"good.jpg,photo {number},{number}\n" for number in range(40))
+    for number in range(40):  # images of their own: bytes behind the end of a JPEG change no pixel
+        (tmp_path / f"{number}.jpg").write_bytes(PHOTO.read_bytes() + b"%d" % number)
+    rows = "".join(f"{number}.jpg,photo {number},{number}\n" for number in range(40))
     config = write_config(tmp_path, f"image,caption,concept\n{rows}", name="no-such/encoder")
     settings = ["--set", "image_tower.weights=random", "--set", "data.split.val=0.4"]
     settings += ["--set", f"data.sources=[{{path='{tmp_path / 'pairs.csv'}', concept_column='concept'}}]"]
