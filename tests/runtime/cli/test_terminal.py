@@ -13,6 +13,7 @@ import pytest
 
 from tests.runtime.pictures import noise, saved
 
+NO_PYARROW = "Parquet needs pyarrow, the extra mmalign-runtime[parquet]"
 FIXTURE = Path(__file__).parent.parent / "fixtures/tiny_bundle"
 COMMAND = [sys.executable, "-c", "from mmalign_runtime.cli import main; main()"]
 UNSHOWN = "esc\x1b[31mred\nline \u202egpj.png"
@@ -38,6 +39,8 @@ def photos(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8", "ascii:strict"])
 @pytest.mark.parametrize("out", ["naïve.npz", "naïve.parquet", "naïve"])
 def test_embed_and_search_show_any_name_in_any_encoding(photos: Path, tmp_path: Path, encoding: str, out: str) -> None:
+    if not out.endswith(".npz"):
+        pytest.importorskip("pyarrow", reason=NO_PYARROW)
     codec = encoding.partition(":")[0]
     done = run("embed", FIXTURE, photos, "--out", tmp_path / out, PYTHONIOENCODING=encoding)
     assert (done.returncode, done.stderr.decode(codec).count("\n  bad ")) == (1, 3)
