@@ -140,7 +140,7 @@ def test_a_candidate_far_from_pytorch_on_one_golden_case_is_refused(tower: Tower
 
 
 def test_layers_are_left_out_until_the_golden_cases_are_near(tower: Tower, ladder: Ladder) -> None:
-    # Each of ten layers turns by 0.03. A mean of 0.99, a sixth of what 0.94 loses, is an angle of 0.1415: four of them.
+    # Each of ten layers turns by 0.03. A mean of 0.9925, an eighth of what 0.94 loses, is an angle of 0.1225: four.
     recipe = ladder.layered("lossy", 3.0, {f"layer {number}": 0.03 for number in range(10)})
     trials, offered = search(tower, [recipe], Budget({1: 0.5}, 0.5, 0.94))
     assert {trial.refused for trial in trials} == {"", "far on golden cases"}
