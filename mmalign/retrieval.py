@@ -78,6 +78,13 @@ def recall_both_ways(images: Tensor, texts: Tensor, relevant: Relevance) -> tupl
     return recall(images, texts, relevant), recall(texts, images, relevant.reversed())
 
 
+def is_finite(vectors: Tensor) -> bool:
+    """Say whether every component of unit vectors (N, D) is a finite number, without a copy as large as they are."""
+    return bool(
+        vectors.sum().isfinite()
+    )  # NaN and infinities stay in a sum; components of at most 1 do not overflow it
+
+
 def best_ranks(queries: Tensor, candidates: Tensor, relevant: Relevance) -> Tensor:
     """Return each query's rank, (Q,) float64 on the CPU: that of its best right answer, counted from 1.
 
@@ -85,7 +92,7 @@ def best_ranks(queries: Tensor, candidates: Tensor, relevant: Relevance) -> Tens
     when a query has no right answer at all, or a vector is not finite: NaN compares as false with everything, and would
     rank first.
     """
-    if not bool(queries.isfinite().all() and candidates.isfinite().all()):
+    if not (is_finite(queries) and is_finite(candidates)):
         raise ValueError("a vector is not finite, so ranks are not defined. Look for NaN in the embeddings.")
     num_rows = min(len(queries), max(1, _CHUNK_CELLS // max(1, len(candidates))))
     # One buffer for all chunks: what is made anew for each is not given back whole, 10 GB for 100,000 x 100,000.

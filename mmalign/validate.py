@@ -16,7 +16,7 @@ from mmalign.errors import TrainingError
 from mmalign.metrics import Validation
 from mmalign.model import DualEncoder
 from mmalign.pool import build_pool
-from mmalign.retrieval import recall_both_ways
+from mmalign.retrieval import is_finite, recall_both_ways
 from mmalign.towers import Towers
 
 
@@ -40,7 +40,7 @@ class Validator:
         with torch.inference_mode():
             image_embeds = model.project_image(images.to(device))  # (N, D)
             text_embeds = model.project_text(texts.to(device))  # (M, D)
-        if not bool(image_embeds.isfinite().all() and text_embeds.isfinite().all()):
+        if not (is_finite(image_embeds) and is_finite(text_embeds)):
             raise TrainingError(
                 "vectors of validation pairs are not finite, so the model is not saved. Lower the learning rates in "
                 "optim, or look for images and captions that are out of the ordinary."

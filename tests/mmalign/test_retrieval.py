@@ -157,3 +157,13 @@ def test_flags_are_counted_by_row_on_any_device() -> None:
     elsewhere = SimpleNamespace(device=SimpleNamespace(type="cuda"), count_nonzero=flags.count_nonzero)
     assert retrieval._count(flags).tolist() == [2, 1]
     assert retrieval._count(elsewhere).tolist() == [2, 1]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf, -torch.inf])
+def test_one_component_that_is_not_finite_is_found(wrong: float) -> None:
+    vectors = unit(50, 8, 1)
+    assert retrieval.is_finite(vectors)
+    vectors[17, 3] = wrong
+    assert not retrieval.is_finite(vectors)
+    vectors[20, 3] = -wrong
+    assert not retrieval.is_finite(vectors)
