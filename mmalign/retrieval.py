@@ -67,8 +67,10 @@ class Relevance:
 def recall(queries: Tensor, candidates: Tensor, relevant: Relevance) -> Recall:
     """Return the recall of `queries` (Q, D) among `candidates` (C, D), unit vectors; the highest cosine is nearest.
 
-    Raises as `best_ranks` does.
+    Raises ValueError where there are no queries, and as `best_ranks` does.
     """
+    if not len(queries):
+        raise ValueError("there are no queries, so recall is not defined. Look at the split's size.")
     ranks = best_ranks(queries, candidates, relevant)
     return _from_shares([float((ranks <= k).double().mean()) for k in RECALL_AT], _median(ranks))
 

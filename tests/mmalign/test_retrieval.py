@@ -143,6 +143,11 @@ def test_labels_may_be_several_and_unknown_on_the_other_side() -> None:
     assert [relevant.reversed().right(query).tolist() for query in range(5)] == [[0], [0, 1], [0, 1], [], [2]]
 
 
+def test_recall_of_no_queries_is_refused() -> None:
+    with pytest.raises(ValueError, match="there are no queries"):
+        recall(torch.empty(0, 4), torch.ones(3, 4), Relevance([], [(0,), (1,), (2,)]))
+
+
 def test_nothing_asked_gives_no_ranks() -> None:
     assert best_ranks(torch.empty(0, 4), torch.ones(3, 4), Relevance([], [(0,), (1,), (2,)])).shape == (0,)
 
