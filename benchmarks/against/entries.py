@@ -25,6 +25,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     settings: dict[Kind, tuple[Setting, ...]]
     precision: Precision = "fp32"
     engine: str = "onnxruntime"
+    spin_us: int | None = 0
 
     @property
     def is_ours(self) -> bool:

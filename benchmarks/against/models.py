@@ -25,6 +25,12 @@ class ModelSource(msgspec.Struct, frozen=True):
     run: Path
 
 
+def tower_name(model: str, kind: str) -> str:
+    """Return the architecture of one of a model's towers."""
+    image, text = ARCHITECTURES[model].split(" and ")
+    return image if kind == "image" else text
+
+
 def reference_source(bundle: Path | None, cache: Path) -> ModelSource:
     """Return the reference architecture; what is not given is made in `cache`: its run, and its bundle (minutes)."""
     run = cache / "reference_run"

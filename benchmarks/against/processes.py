@@ -52,7 +52,7 @@ class PeerProcess:
             stderr=self._log,
         )
         try:
-            loaded = self._ask(Load(entry.peer, model, num_threads, entry.precision, entry.engine))
+            loaded = self._ask(Load(entry.peer, model, num_threads, entry.precision, entry.engine, entry.spin_us))
         except PeerError:
             self.close()
             raise

@@ -10,7 +10,7 @@ from typing import BinaryIO, Literal, TypeAlias
 
 import msgspec
 
-PeerName = Literal["mmalign", "fastembed", "sentence-transformers", "pytorch", "torch-compile", "onnxruntime"]
+PeerName = Literal["mmalign", "fastembed", "sentence-transformers", "pytorch", "torch-compile", "onnxruntime", "graphs"]
 Kind = Literal["image", "text"]
 # What our runtime knows, named here since a worker may be without it. bf16 is a way to compute the fp32 file.
 Precision = Literal["fp32", "fp16", "int8", "bf16"]
@@ -39,13 +39,17 @@ class ModelFiles(msgspec.Struct, frozen=True):
 
 
 class Load(msgspec.Struct, frozen=True, tag=True):
-    """Load a peer, with both towers. `precision` and `engine` are mmalign's."""
+    """Load a peer, with both towers. `precision`, `engine` and `spin_us` are mmalign's.
+
+    Threads spin for `spin_us` microseconds before they sleep; None lets them spin as long as the engine does by itself.
+    """
 
     peer: PeerName
     model: ModelFiles
     num_threads: int
     precision: Precision = "fp32"
     engine: str = "onnxruntime"
+    spin_us: int | None = 0
 
 
 class Loaded(msgspec.Struct, frozen=True, tag=True):

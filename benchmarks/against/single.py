@@ -1,49 +1,55 @@
 """One image or text at a time, quiet and beside a busy process.
 
-python -m benchmarks.against.single --bundle demo/bundle
+python -m benchmarks.against.single --out single.json --reference bundle
 
-The embedder with threads that sleep, that spin for a bounded while and that spin as long as onnxruntime does, on one
-thread and on all, beside onnxruntime used directly with its defaults: the bundle's own graphs, the same decoder and
-tokenizer. Every way takes the same item in turn, in an order drawn anew, after an untimed call of its own that wakes
-its threads and puts the others' to sleep. The busy process is a loop in Python that no processor is set aside for.
+The embedder with threads that sleep (its default), that spin for at most a millisecond (`allow_spinning=True`), for
+shorter or as long as onnxruntime's own do, and on one thread, beside onnxruntime used directly with its defaults (the
+bundle's own graphs, the same decoder and tokenizer) and fastembed with its defaults, where `make against-setup`
+installed it. Each is a process of its own: in one process the threads of one that spins take the processors from the
+next. Every way embeds the same item once a round, in an order drawn anew, after an untimed call of its own. The busy
+process is a loop in Python that no processor is set aside for.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import random
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-from mmalign_runtime.embedder import Embedder
-from mmalign_runtime.engine import onnxruntime as engine
-from mmalign_runtime.engine.processor import cpu_name
+from benchmarks.against.entries import Entry, python_of
+from benchmarks.against.models import DEMO, REFERENCE, ModelSource, prepare_files
+from benchmarks.against.places import CACHE, FASTEMBED_PYTHON, ROOT
+from benchmarks.against.processes import PeerProcess
+from benchmarks.against.protocol import Kind, Measure, Setting
+from benchmarks.reference.environment import Environment, Watch
+from mmalign_runtime.atomic import replacing
 from mmalign_runtime.engine.threads import available_threads
-from mmalign_runtime.image import decode_image
 
-PHOTO = Path(__file__).resolve().parents[2] / "export/mmalign_export/photo/grace_hopper.jpg"
-TEXT = "a photo of a dog that runs over the beach"
-DIRECTLY = "onnxruntime directly"
-SPINS_US = (200, 1000, 5000)
+ITEMS: dict[Kind, str] = {
+    "image": str(ROOT / "export/mmalign_export/photo/grace_hopper.jpg"),
+    "text": "a photo of a dog that runs over the beach",
+}
+DIRECTLY, FASTEMBED, SLEEPING, SPINNING = "onnxruntime directly", "fastembed", "sleeping", "spinning 1 ms"
+ONE_THREAD = "sleeping, 1 thread"
 _BUSY_PAUSE_S = 1.0
+_SETTINGS: dict[Kind, tuple[Setting, ...]] = {kind: (Setting(),) for kind in ITEMS}
+# fastembed resizes with Pillow, and not as the towers were trained: close is what its vectors can be.
+_CLOSE = {FASTEMBED: 0.99}
 
-Way = Callable[[], NDArray[np.float32]]
 
+class Single(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One way on one kind of item: percentiles in milliseconds, and the median ratio to onnxruntime, round by round."""
 
-class Seen(msgspec.Struct, frozen=True):
-    """One way on one kind of item: percentiles in milliseconds, and the median ratio to onnxruntime, turn by turn."""
-
-    kind: str
+    model: str
+    kind: Kind
     is_busy: bool
     way: str
     p50_ms: float
@@ -51,55 +57,54 @@ class Seen(msgspec.Struct, frozen=True):
     times_directly: float
 
 
-@contextmanager
-def spinning(duration_us: int | None) -> Iterator[None]:
-    """Let sessions loaded in the block spin for so many microseconds; None leaves the embedder's own choice."""
-    own = engine._ort_options
-    if duration_us is not None:
-        engine._ort_options = lambda ort, options: _bounded(own(ort, options), duration_us)
-    try:
-        yield
-    finally:
-        engine._ort_options = own
+class Singles(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One measurement."""
+
+    environment: Environment
+    cases: tuple[Single, ...]
 
 
-def ways_of(bundle: Path, kind: str) -> dict[str, Way]:
-    """Return every way to embed the one item, loaded."""
-    found: dict[str, Way] = {}
-    choices = [("sleeping", None, False, None), ("sleeping, 1 thread", None, False, 1), ("spinning", None, True, None)]
-    choices += [(f"spinning {each} us", each, True, None) for each in SPINS_US]
-    for name, duration_us, allow_spinning, num_threads in choices:
-        with spinning(duration_us):
-            embedder = Embedder.load(bundle, allow_spinning=allow_spinning, num_threads=num_threads)
-        found[name] = _ours(embedder, kind)
-    found[DIRECTLY] = _directly(Embedder.load(bundle, lazy=True), kind)
-    return found
+def entries() -> list[Entry]:
+    """Return every way to embed an item."""
+    spins_us = {SLEEPING: 0, ONE_THREAD: 0, "spinning 0.2 ms": 200, SPINNING: 1000, "spinning unbounded": None}
+    ours = [
+        Entry(name=name, label=name, peer="mmalign", settings=_SETTINGS, spin_us=spin_us)
+        for name, spin_us in spins_us.items()
+    ]
+    directly = Entry(name=DIRECTLY, label=DIRECTLY, peer="graphs", settings=_SETTINGS)
+    fastembed = Entry(name=FASTEMBED, label=FASTEMBED, peer="fastembed", settings=_SETTINGS)
+    return [*ours, directly, *([fastembed] if FASTEMBED_PYTHON.is_file() else [])]
 
 
-def take_turns(ways: dict[str, Way], num_turns: int, rng: random.Random) -> dict[str, list[float]]:
-    """Time every way once a turn, milliseconds."""
-    expected = ways[DIRECTLY]()
-    for name, way in ways.items():
-        if not np.allclose(way(), expected, atol=1e-5):
+def check(processes: Mapping[str, PeerProcess], kind: Kind) -> None:
+    """Raise SystemExit where a way gives other vectors than onnxruntime."""
+    request = Measure(kind, (ITEMS[kind],), Setting())
+    expected = processes[DIRECTLY].vectors(request)
+    for name, process in processes.items():
+        if (process.vectors(request) * expected).sum(axis=1).min() < _CLOSE.get(name, 0.999999):
             raise SystemExit(f"{name} gives other vectors than {DIRECTLY}: its speed would mean nothing.")
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(num_turns):
-        for name in rng.sample(list(ways), len(ways)):
-            ways[name]()
-            began = time.perf_counter()
-            ways[name]()
-            times[name].append((time.perf_counter() - began) * 1000)
+
+
+def take_rounds(
+    processes: Mapping[str, PeerProcess], kind: Kind, num_rounds: int, rng: random.Random
+) -> dict[str, list[float]]:
+    """Time every way once a round, milliseconds."""
+    request = Measure(kind, (ITEMS[kind],), Setting())
+    times: dict[str, list[float]] = {name: [] for name in processes}
+    for _ in range(num_rounds):
+        for name in rng.sample(list(processes), len(processes)):
+            times[name].append(processes[name].measure(request).seconds[0] * 1000)
     return times
 
 
-def summary(kind: str, times: dict[str, list[float]], *, is_busy: bool) -> list[Seen]:
+def summary(model: str, kind: Kind, times: Mapping[str, list[float]], *, is_busy: bool) -> list[Single]:
     """Return what was seen of every way."""
     directly = np.array(times[DIRECTLY])
     found = []
     for name, laps in times.items():
         p50, p90 = np.percentile(laps, (50, 90))
         ratio = float(np.median(np.array(laps) / directly))
-        found.append(Seen(kind, is_busy, name, round(float(p50), 2), round(float(p90), 2), round(ratio, 3)))
+        found.append(Single(model, kind, is_busy, name, round(float(p50), 2), round(float(p90), 2), round(ratio, 3)))
     return found
 
 
@@ -119,65 +124,60 @@ def busy(num_processes: int) -> Iterator[None]:
             process.join()
 
 
+def measure(model: str, bundle: Path, num_rounds: int) -> list[Single]:
+    """Time all ways on one bundle, quiet and busy."""
+    rng, found = random.Random(0), list[Single]()
+    with ExitStack() as stack:
+        processes = _start(model, bundle, stack)
+        for kind in ITEMS:
+            check(processes, kind)
+            for num_busy in (0, 1):
+                with busy(num_busy):
+                    times = take_rounds(processes, kind, num_rounds, rng)
+                found += summary(model, kind, times, is_busy=num_busy > 0)
+                print("\n".join(_line(one) for one in found[-len(processes) :]), file=sys.stderr, flush=True)
+    return found
+
+
+def read_singles(path: Path) -> Singles:
+    """Read a measurement. Raises msgspec.ValidationError when the file is another thing."""
+    return msgspec.json.decode(path.read_bytes(), type=Singles)
+
+
 def main() -> None:
-    """Time quiet and busy, print a table, and end with a line of JSON."""
+    """Measure and write."""
     parser = argparse.ArgumentParser(description="One image or text at a time, beside onnxruntime used directly.")
-    parser.add_argument("--bundle", type=Path, required=True)
-    parser.add_argument("--turns", type=int, default=100)
+    parser.add_argument("--out", type=Path, required=True, help="the JSON file that gets the results")
+    parser.add_argument("--demo", type=Path, default=ROOT / "demo", help="what `make demo` left")
+    parser.add_argument("--reference", type=Path, help="a bundle of the reference architecture, to be timed as well")
+    parser.add_argument("--rounds", type=int, default=200, help="calls of each way")
     options = parser.parse_args()
-    rng, seen = random.Random(0), list[Seen]()
-    for kind in ("image", "text"):
-        ways = ways_of(options.bundle, kind)
-        for num_busy in (0, 1):
-            with busy(num_busy):
-                times = take_turns(ways, options.turns, rng)
-            seen += summary(kind, times, is_busy=num_busy > 0)
-            for one in seen[-len(ways) :]:
-                state = "busy " if one.is_busy else "quiet"
-                figures = f"{one.p50_ms:8.2f} {one.p90_ms:8.2f} {one.times_directly:6.3f}"
-                print(f"{kind:5} {state} {one.way:22} {figures}", file=sys.stderr)
-    card = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "cpu": cpu_name(), "threads": available_threads()}
-    card["command"] = f"python -m benchmarks.against.single --bundle {options.bundle.name} --turns {options.turns}"
-    print(json.dumps({"card": card, "seen": msgspec.to_builtins(seen)}))
+    watch = Watch("python -m benchmarks.against.single", available_threads())
+    cases = measure(DEMO, options.demo / "bundle", options.rounds)
+    if options.reference is not None:
+        cases += measure(REFERENCE, options.reference, options.rounds)
+    with replacing(options.out) as temporary:
+        singles = Singles(watch.card(), tuple(cases))
+        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(singles), indent=1) + b"\n")
 
 
-def _bounded(options: engine.OrtOptions, duration_us: int) -> engine.OrtOptions:
-    options.add_session_config_entry("session.intra_op.spin_duration_us", str(duration_us))
-    return options
+def _start(model: str, bundle: Path, stack: ExitStack) -> dict[str, PeerProcess]:
+    CACHE.mkdir(parents=True, exist_ok=True)
+    # No run: only PyTorch's peers take their weights from one.
+    files = prepare_files(ModelSource(f"single_{model}", bundle, run=Path()), CACHE)
+    found = {}
+    for entry in entries():
+        num_threads = 1 if entry.name == ONE_THREAD else available_threads()
+        process = PeerProcess(entry, python_of(entry, FASTEMBED_PYTHON), files, num_threads, CACHE / "workers.log")
+        found[entry.name] = stack.enter_context(process)
+    return found
 
 
-def _ours(embedder: Embedder, kind: str) -> Way:
-    data = PHOTO.read_bytes()
-    if kind == "image":
-        return lambda: embedder.encode_image([data], batch_size=1)
-    return lambda: embedder.encode_text([TEXT], batch_size=1)
-
-
-def _directly(embedder: Embedder, kind: str) -> Way:
-    """Use the bundle's graphs in sessions with onnxruntime's defaults."""
-    import onnxruntime as ort
-
-    bundle, data = embedder.bundle, PHOTO.read_bytes()
-    tower = ort.InferenceSession(str(bundle.source(bundle.model("image" if kind == "image" else "text", "fp32"))))
-    if kind == "image":
-        files = bundle.spec.image
-        prepare = ort.InferenceSession(str(bundle.source(files.preprocess)))
-
-        def image() -> NDArray[np.float32]:
-            (pixel_values,) = prepare.run(None, {"pixels": decode_image(data, files.spec)})
-            found: NDArray[np.float32] = tower.run(None, {files.input_name: pixel_values})[0]
-            return found
-
-        return image
-    tokenizer, (ids_name, mask_name) = embedder.text.tokenizer, bundle.spec.text.input_names
-
-    def text() -> NDArray[np.float32]:
-        tokens = tokenizer.encode([TEXT])
-        feeds = {ids_name: tokens.input_ids, mask_name: tokens.attention_mask}
-        found: NDArray[np.float32] = tower.run(None, feeds)[0]
-        return found
-
-    return text
+def _line(one: Single) -> str:
+    state = "busy " if one.is_busy else "quiet"
+    return (
+        f"{one.model:9} {one.kind:5} {state} {one.way:22} {one.p50_ms:8.2f} {one.p90_ms:8.2f} {one.times_directly:6.3f}"
+    )
 
 
 def _spin() -> None:

@@ -35,6 +35,7 @@ _PEERS: dict[PeerName, tuple[str, str]] = {
     "pytorch": ("pytorch", "PyTorchPeer"),
     "torch-compile": ("pytorch", "PyTorchPeer"),
     "onnxruntime": ("onnxruntime", "OnnxRuntimePeer"),
+    "graphs": ("graphs", "GraphsPeer"),
 }
 # Threads of the peer before spin for some milliseconds after its last call, on the cores that this one wants.
 _SETTLE_S = 0.05

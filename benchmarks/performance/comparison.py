@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from benchmarks.against.cold_start import CACHED, FASTEMBED, OURS, ColdStarts
-from benchmarks.against.models import ARCHITECTURES
+from benchmarks.against.models import ARCHITECTURES, tower_name
 from benchmarks.against.protocol import Setting
 from benchmarks.against.results import Case, Mode, Results, Spread, items_per_s, latency_ms, times_faster
+from benchmarks.against.single import Singles
 from benchmarks.performance.markdown import number, table
 
 _NOUNS = {"image": "images", "text": "texts"}
@@ -40,6 +41,18 @@ def cold_start(starts: ColdStarts) -> str:
     names = (OURS, CACHED, FASTEMBED)
     head = ("model", "first", *(f"{name}, s" for name in names), "fastembed, times as long", "than with the cache")
     return table(head, rows)
+
+
+def one_at_a_time(singles: Singles) -> str:
+    """Return the table of single items: a row for each way, quiet and busy beside each other."""
+    keys = dict.fromkeys((case.model, case.kind, case.is_busy) for case in singles.cases)
+    cells = {(case.way, case.model, case.kind, case.is_busy): case for case in singles.cases}
+    names = [f"{tower_name(model, kind)}, {'busy' if is_busy else 'quiet'}" for model, kind, is_busy in keys]
+    rows = []
+    for way in dict.fromkeys(case.way for case in singles.cases):
+        found = [cells[way, *key] for key in keys]
+        rows.append([way, *(f"{number(one.p50_ms)} ({one.times_directly:.2f})" for one in found)])
+    return table(["", *names], rows)
 
 
 def _cases(results: Results, model: str, kind: str, mode: Mode) -> list[Case]:

@@ -8,6 +8,7 @@ import msgspec
 
 from benchmarks.against.cold_start import ColdStarts, read_cold_starts
 from benchmarks.against.results import Results, read_results
+from benchmarks.against.single import Singles, read_singles
 from benchmarks.growth.results import Curves, Growth, read_curves, read_growth
 from benchmarks.reference.environment import Environment
 from benchmarks.roofline.results import Roofline, read_roofline
@@ -20,6 +21,7 @@ class Measured(msgspec.Struct, frozen=True):
 
     against: Results
     cold_start: ColdStarts
+    single: Singles
     roofline: Roofline
     growth: Growth
     curves: Curves
@@ -34,6 +36,7 @@ def read_measured(folder: Path = RESULTS) -> Measured:
     return Measured(
         against=read_results(folder / "against.json"),
         cold_start=read_cold_starts(folder / "cold_start.json"),
+        single=read_singles(folder / "single.json"),
         roofline=read_roofline(folder / "roofline.json"),
         growth=read_growth(folder / "growth.json"),
         curves=read_curves(folder / "curves.json"),

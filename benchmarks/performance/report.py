@@ -35,6 +35,12 @@ def page(measured: Measured) -> str:
         comparison.comparison(measured.against),
         "## Cold start\n\nSeconds from the start of a process to its first vector, files warm, medians of turns:",
         comparison.cold_start(measured.cold_start),
+        "## One item at a time, quiet and beside a busy process\n\nFloat32, one photograph and one caption, "
+        "milliseconds p50, and in brackets the median ratio to onnxruntime used directly (the bundle's graphs in "
+        "sessions with its defaults, the same decoder and tokenizer), round by round; each way in a process of its "
+        "own. Threads that sleep are the default, `allow_spinning=True` lets them spin for at most a millisecond. "
+        "Used directly, onnxruntime's threads of the preprocessing graph spin while the tower runs.",
+        comparison.one_at_a_time(measured.single),
         "## How far from the hardware\n\n![roofline](performance/roofline.svg)",
         "Gop/s (a multiplication and an addition are two), the fastest product of each kind and its shape:",
         ceilings.peaks(roofline),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.against.models import ARCHITECTURES
+from benchmarks.against.models import tower_name
 from benchmarks.growth.results import Curves, Growth
 from benchmarks.performance.markdown import number, table
 
@@ -24,10 +24,5 @@ def curves(found: Curves) -> str:
     for curve in found.curves:
         head = [curve.over, *(str(point.x) for point in curve.points)]
         row = [f"{curve.kind}s/s", *(number(point.items_per_s.p50) for point in curve.points)]
-        parts.append(f"{_tower(curve.model, curve.kind)}:\n\n{table(head, [row])}")
+        parts.append(f"{tower_name(curve.model, curve.kind)}:\n\n{table(head, [row])}")
     return "\n\n".join(parts)
-
-
-def _tower(model: str, kind: str) -> str:
-    image, text = ARCHITECTURES[model].split(" and ")
-    return image if kind == "image" else text

@@ -30,6 +30,7 @@ from benchmarks.against.protocol import (
 )
 from benchmarks.against.results import Case, cosine, items_per_s, latency_ms, read_results, times_faster, write_results
 from benchmarks.against.run import describe
+from benchmarks.against.single import DIRECTLY, SLEEPING, summary
 from benchmarks.against.sources import Package, SourceError, fetch
 from benchmarks.against.texts import Paragraphs, has_words
 from benchmarks.against.turns import Work, choose_settings, entries_of, take_round
@@ -241,3 +242,10 @@ def test_a_process_without_a_vector_is_an_error() -> None:
 def test_cold_starts_are_compared_pair_by_pair() -> None:
     case = ColdStart("demo", "text", {OURS: (1.0, 2.0, 1.0), FASTEMBED: (3.0, 4.0, 9.0)})
     assert case.ratio(OURS).p50 == pytest.approx(3.0)
+
+
+def test_single_items_are_compared_round_by_round() -> None:
+    times = {DIRECTLY: [10.0, 20.0, 30.0], SLEEPING: [5.0, 30.0, 30.0]}
+    directly, sleeping = summary("demo", "text", times, is_busy=True)
+    assert (directly.way, directly.p50_ms, directly.times_directly) == (DIRECTLY, 20.0, 1.0)
+    assert (sleeping.way, sleeping.p50_ms, sleeping.times_directly, sleeping.is_busy) == (SLEEPING, 30.0, 1.0, True)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from benchmarks.against.protocol import Kind, Load, Setting
 from mmalign_runtime import Embedder
+from mmalign_runtime.engine import onnxruntime as engine
 
 
 class MmalignPeer:
@@ -31,5 +32,12 @@ def load_embedder(request: Load) -> Embedder:
     """Load the bundle. Raises MmalignError when it lacks the precision, or the engine is not installed."""
     bundle, threads = request.model.bundle, request.num_threads
     if request.engine == "onnxruntime":
-        return Embedder.load(bundle, precision=request.precision, num_threads=threads)
+        if request.spin_us != 0:
+            _spin_for(request.spin_us)
+        spins = request.spin_us != 0
+        return Embedder.load(bundle, precision=request.precision, num_threads=threads, allow_spinning=spins)
     return Embedder.load(bundle, precision=request.precision, num_threads=threads, engine=request.engine)
+
+
+def _spin_for(duration_us: int | None) -> None:
+    engine._SPIN_US = str(-1 if duration_us is None else duration_us)  # -1: as long as onnxruntime does by itself
