@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import TypeAlias
@@ -31,7 +32,7 @@ TEXT = "a photograph of a red bicycle against a wall"
 
 OURS, CACHED, FASTEMBED = "mmalign", "mmalign, cache=True", "fastembed"
 # What each one's documentation shows first, with one tower loaded, the thread count left to it, and nothing more.
-_OURS = """
+OUR_START = """
 import sys
 from mmalign_runtime import Embedder
 embedder = Embedder.load(sys.argv[1], towers=("{kind}",), cache={cache})
@@ -84,7 +85,7 @@ def measure(model: str, files: ModelFiles, fastembed_python: Path, kind: Kind, n
     item = str(PHOTO) if kind == "image" else TEXT
     folder = files.fastembed_image if kind == "image" else files.fastembed_text
     commands: dict[str, Command] = {
-        name: [sys.executable, "-c", _OURS.format(kind=kind, cache=cache), files.bundle, item]
+        name: [sys.executable, "-c", OUR_START.format(kind=kind, cache=cache), files.bundle, item]
         for name, cache in ((OURS, False), (CACHED, True))
     }
     commands[FASTEMBED] = [str(fastembed_python), "-c", _FASTEMBED[kind], folder, item]
@@ -94,11 +95,14 @@ def measure(model: str, files: ModelFiles, fastembed_python: Path, kind: Kind, n
     return ColdStart(model, kind, dict(zip(commands, zip(*turns, strict=True), strict=True)))
 
 
-def first_vector_s(command: Command) -> float:
-    """Return the seconds from starting a process to its first line of output. Raises RuntimeError when it has none."""
+def first_vector_s(command: Command, packages: Sequence[Path] = ()) -> float:
+    """Return the seconds from starting a process to its first line of output. Raises RuntimeError when it has none.
+
+    `packages` are folders that win over what is installed.
+    """
     start = perf_counter()
     with subprocess.Popen(
-        command, cwd=ROOT, env=worker_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command, cwd=ROOT, env=worker_environment(packages), stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None

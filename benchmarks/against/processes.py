@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, cast
@@ -37,8 +38,19 @@ class PeerError(RuntimeError):
 class PeerProcess:
     """One entry, loaded in a process of its own. Close it, or use it as a context manager."""
 
-    def __init__(self, entry: Entry, python: Path, model: ModelFiles, num_threads: int, log: Path) -> None:
-        """Start and load. Raises PeerError when that fails: its package is not installed, a precision is not there."""
+    def __init__(
+        self,
+        entry: Entry,
+        python: Path,
+        model: ModelFiles,
+        num_threads: int,
+        log: Path,
+        packages: Sequence[Path] = (),
+    ) -> None:
+        """Start and load; `packages` are folders that win over what is installed.
+
+        Raises PeerError when that fails: its package is not installed, a precision is not there.
+        """
         if not python.is_file():
             raise PeerError(f"{python} is not there: `make against` builds its environment")
         self.entry = entry
@@ -46,7 +58,7 @@ class PeerProcess:
         self._process = subprocess.Popen(
             [python, "-m", "benchmarks.against.worker"],
             cwd=ROOT,
-            env=worker_environment(),
+            env=worker_environment(packages),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -104,10 +116,11 @@ class PeerProcess:
         return reply
 
 
-def worker_environment() -> dict[str, str]:
-    """Return the environment of a worker: no network, no thread counts from outside."""
+def worker_environment(packages: Sequence[Path] = ()) -> dict[str, str]:
+    """Return the environment of a worker: no network, no thread counts from outside, its packages from `packages`."""
     kept = {name: value for name, value in os.environ.items() if name not in _THREAD_VARIABLES}
-    return kept | _OFFLINE
+    path = {"PYTHONPATH": os.pathsep.join(map(str, packages))} if packages else {}
+    return kept | _OFFLINE | path
 
 
 def _family(pid: int) -> list[int]:

@@ -13,6 +13,7 @@ from mmalign_runtime.cli.loading import CacheOption, ThreadsOption
 from mmalign_runtime.cli.options import BundleArgument
 from mmalign_runtime.engine.session import DEFAULT_ENGINE
 from mmalign_runtime.errors import InputError
+from mmalign_runtime.places import check_place
 
 if TYPE_CHECKING:
     from mmalign_runtime.bench import BenchReport
@@ -208,8 +209,8 @@ def _items(source: str, kind: Modality) -> list[str | Path | bytes]:
 
 
 def _check_json(json: str | None) -> None:
-    if json is not None and json != STDOUT and not Path(json).parent.is_dir():
-        raise InputError(f"{json} cannot be written: its folder does not exist. Make it first.")
+    if json is not None and json != STDOUT:
+        check_place(Path(json))
 
 
 def _check_charts(charts: Path) -> None:
@@ -218,6 +219,7 @@ def _check_charts(charts: Path) -> None:
     require_matplotlib()
     if charts.exists() and not charts.is_dir():
         raise InputError(f"{charts} is a file, expected a folder to draw into. Name another with --charts.")
+    check_place(charts / "chart.png")
 
 
 def _draw(report: BenchReport, folder: Path) -> list[Path]:

@@ -16,7 +16,7 @@ from mmalign_runtime.cli.bench_output import STDOUT, telling, write_report
 from mmalign_runtime.cli.options import one_of
 from mmalign_runtime.engine.providers import Provider
 from mmalign_runtime.engine.session import ComputePrecision
-from mmalign_runtime.errors import InputError
+from mmalign_runtime.places import check_place
 from mmalign_runtime.spec import Modality
 from mmalign_runtime.streaming import OnError
 
@@ -61,8 +61,8 @@ def compare_engines(bundle: Path, asked: Asked, *, save_profile: Path | None, js
     from mmalign_runtime.profile import Goal
     from mmalign_runtime.profile import save_profile as write_profile
 
-    if save_profile is not None and not save_profile.absolute().parent.is_dir():
-        raise InputError(f"{save_profile} cannot be written: its folder does not exist. Make it first.")
+    if save_profile is not None:
+        check_place(save_profile)
     question = Question(
         goal=cast("Goal", one_of(asked.goal or "latency", get_args(Goal), "--goal")),
         engines=installed_engines() if asked.engine == _ALL else (asked.engine,),

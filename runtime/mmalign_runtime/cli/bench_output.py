@@ -9,6 +9,8 @@ from typing import TypeVar
 
 import typer
 
+from mmalign_runtime.atomic import replacing
+
 STDOUT = "-"
 
 Report = TypeVar("Report")
@@ -37,4 +39,5 @@ def write_report(report: Report, json: str | None, print_report: Callable[[Repor
         return
     print_report(report)
     if json is not None:
-        Path(json).write_text(line + "\n", encoding="utf-8")
+        with replacing(Path(json)) as temporary:
+            temporary.write_text(line + "\n", encoding="utf-8")

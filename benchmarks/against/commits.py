@@ -1,0 +1,163 @@
+"""The runtime of this checkout against that of another commit, interleaved: bulk, single items, cold start, import.
+
+python -m benchmarks.against.commits --before HEAD~1 --out commits.json
+
+The other commit is checked out into a folder of its own, and its worker finds the packages there. Both embed the same
+items of the same bundle, in an order drawn anew each round; a ratio above 1 says that this checkout takes longer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import msgspec
+import numpy as np
+
+from benchmarks.against.cold_start import OUR_START, PHOTO, TEXT, first_vector_s
+from benchmarks.against.entries import Entry
+from benchmarks.against.images import build_image_sets
+from benchmarks.against.models import ModelSource, prepare_files
+from benchmarks.against.places import CACHE, ROOT
+from benchmarks.against.processes import PeerProcess
+from benchmarks.against.protocol import Kind, Measure, Setting
+from benchmarks.against.results import Spread, spread
+from benchmarks.against.texts import build_text_sets
+from benchmarks.reference.environment import Environment, Watch
+from mmalign_runtime.atomic import replacing
+from mmalign_runtime.engine.threads import available_threads
+
+BEFORE, NOW = "before", "now"
+_IMPORT = "import mmalign_runtime; print(flush=True)"
+# A call long enough to be steady: the sets have 32 items.
+_NUM_TEXTS = 128
+
+
+class Compared(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One kind of work: median milliseconds (an item, or a start) of both, and the ratio now to before by rounds."""
+
+    work: str
+    before_ms: float
+    now_ms: float
+    ratio: Spread
+
+
+class Commits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One measurement."""
+
+    environment: Environment
+    before: str
+    now: str
+    cases: tuple[Compared, ...]
+
+
+def works() -> dict[str, Measure]:
+    """Return what is embedded, by name: sets at once, and one item at a time."""
+    images, texts = build_image_sets(CACHE), build_text_sets(CACHE)
+    found = {f"images, {name}": _measure("image", [str(path) for path in images[name]]) for name in ("mixed", "web")}
+    for name in ("mixed", "queries"):
+        found[f"texts, {name}"] = _measure("text", (list(texts[name]) * _NUM_TEXTS)[:_NUM_TEXTS])
+    found["one image"] = Measure("image", (str(PHOTO),) * 4, Setting(), one_by_one=True)
+    found["one text"] = Measure("text", (TEXT,) * 4, Setting(), one_by_one=True)
+    return found
+
+
+def starts() -> dict[str, list[str]]:
+    """Return what a new process does, by name."""
+    bundle = str(ROOT / "demo/bundle")
+    found = {"import": ["-c", _IMPORT]}
+    for kind, item in (("image", str(PHOTO)), ("text", TEXT)):
+        found[f"first {kind}"] = ["-c", OUR_START.format(kind=kind, cache=False), bundle, item]
+    return found
+
+
+@contextmanager
+def checked_out(commit: str) -> Iterator[Path]:
+    """Check a commit out into a folder of its own for the block."""
+    with TemporaryDirectory() as folder:
+        place = Path(folder) / "tree"
+        subprocess.run(["git", "worktree", "add", "--detach", "--quiet", str(place), commit], cwd=ROOT, check=True)
+        try:
+            yield place
+        finally:
+            subprocess.run(["git", "worktree", "remove", "--force", str(place)], cwd=ROOT, check=True)
+
+
+def compare(trees: Mapping[str, Path], num_rounds: int) -> list[Compared]:
+    """Measure all works and starts, `num_rounds` times each side."""
+    rng = random.Random(0)
+    seconds: dict[str, dict[str, list[float]]] = {}
+    with ExitStack() as stack:
+        processes = {name: stack.enter_context(_process(name, tree)) for name, tree in trees.items()}
+        for work, request in works().items():
+            laps = seconds[work] = {name: [] for name in trees}
+            for name in [name for _ in range(num_rounds) for name in rng.sample(list(trees), len(trees))]:
+                laps[name].append(float(np.median(processes[name].measure(request).seconds)))
+            print(_line(_compared(work, laps)), flush=True)
+    for work, arguments in starts().items():
+        laps = seconds[work] = {name: [] for name in trees}
+        for name in [name for _ in range(num_rounds + 1) for name in rng.sample(list(trees), len(trees))]:
+            laps[name].append(first_vector_s([sys.executable, *arguments], packages_of(trees[name])))
+        seconds[work] = {name: found[1:] for name, found in laps.items()}  # the first start writes bytecode
+        print(_line(_compared(work, seconds[work])), flush=True)
+    return [_compared(work, laps) for work, laps in seconds.items()]
+
+
+def packages_of(tree: Path) -> tuple[Path, ...]:
+    """Return the folders of a checkout that hold packages."""
+    return (tree, tree / "runtime", tree / "export")
+
+
+def _compared(work: str, laps: Mapping[str, list[float]]) -> Compared:
+    before, now = np.array(laps[BEFORE]), np.array(laps[NOW])
+    medians = [round(float(np.median(side)) * 1000, 3) for side in (before, now)]
+    return Compared(work, *medians, spread(now / before))
+
+
+def _measure(kind: Kind, items: list[str]) -> Measure:
+    return Measure(kind, tuple(items), Setting(), lead_in=2)
+
+
+def _process(name: str, tree: Path) -> PeerProcess:
+    bundle = ROOT / "demo/bundle"
+    entry = Entry(name=name, label=name, peer="mmalign", settings={"image": (Setting(),), "text": (Setting(),)})
+    files = prepare_files(ModelSource("commits", bundle, run=Path()), CACHE)
+    log = CACHE / "workers.log"
+    return PeerProcess(entry, Path(sys.executable), files, available_threads(), log, packages_of(tree))
+
+
+def _line(one: Compared) -> str:
+    return f"{one.work:16} {one.before_ms:9.2f} {one.now_ms:9.2f} ms  {one.ratio.p50:.3f}"
+
+
+def _revision(commit: str) -> str:
+    found = subprocess.run(
+        ["git", "rev-parse", "--short", commit], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    return found.stdout.strip()
+
+
+def main() -> None:
+    """Measure, print a table, and write the result when a file is named."""
+    parser = argparse.ArgumentParser(description="This checkout's runtime against another commit's, interleaved.")
+    parser.add_argument("--before", required=True, help="the other commit")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--out", type=Path, help="the JSON file that gets the results")
+    options = parser.parse_args()
+    watch = Watch(f"python -m benchmarks.against.commits --before {options.before}", available_threads())
+    with checked_out(options.before) as tree:
+        cases = compare({BEFORE: tree, NOW: ROOT}, options.rounds)
+    commits = Commits(watch.card(), _revision(options.before), _revision("HEAD"), tuple(cases))
+    if options.out:
+        with replacing(options.out) as temporary:
+            temporary.write_bytes(msgspec.json.format(msgspec.json.encode(commits), indent=1) + b"\n")
+
+
+if __name__ == "__main__":
+    main()
