@@ -7,10 +7,9 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor
 
-from mmalign.model import DualEncoder
+from mmalign.dual_model import DualModel
 from mmalign_runtime.spec import ImageSpec, TextSpec
 
 _ID_LENGTH = 32
@@ -37,14 +36,33 @@ def digest_texts(parts: Iterable[str | bytes]) -> str:
     return digest.hexdigest()
 
 
-def space_id(model: DualEncoder, image: ImageSpec, text: TextSpec, tokenizer: Tokenizer) -> str:
-    """Return the id of the space that a model's vectors live in: weights, projections, pixels, tokens, all of them.
+def space_id(model: DualModel) -> str:
+    """Return the id of the space that a model's vectors live in: "mma-" and 32 hexadecimal digits.
 
-    The specs' limits are left out: they refuse an item, they move no vector. The scale is left out for the same reason.
+    It is made of all that decides a vector: weights, specs, tokenizer, and each tower's `definition`. The specs' limits
+    are left out: they refuse an item, they move no vector. Similarity and origin are left out for the same reason.
+
+    Args:
+        model: The model; its weights are read, which takes about a second a gigabyte.
+
+    Returns:
+        The id. Two models of one id give the same vectors; a bundle and its variants carry it.
+
+    Example:
+        >>> space_id(model) == embedder.info().space_id  # doctest: +SKIP
+        True
     """
-    state = {name: tensor for name, tensor in model.state_dict().items() if name != "logit_scale"}
-    pixels, tokens = (msgspec.json.encode(_without_limits(spec), order="sorted") for spec in (image, text))
-    parts = (digest_state(state), pixels, tokens, tokenizer.to_str(), model.text_tower.head())
+    state: dict[str, Tensor] = {}
+    for name, tower in model.towers.items():
+        state |= {f"{name}_tower.{key}": tensor for key, tensor in tower.backbone.state_dict().items()}
+        state |= {f"{name}_projection.{key}": tensor for key, tensor in tower.projection.state_dict().items()}
+    specs = (msgspec.json.encode(_without_limits(each.spec), order="sorted") for each in (model.image, model.text))
+    # Of a run only the text tower has a definition, which stood here alone before others could.
+    others = [
+        f"{name}:{tower.definition}" for name, tower in model.towers.items() if name != "text" and tower.definition
+    ]
+    tokenizer, text = model.text.tokenizer.to_str(), model.text.definition
+    parts: tuple[str | bytes, ...] = (digest_state(state), *specs, tokenizer, text, *others)
     return "mma-" + digest_texts(parts)[:_ID_LENGTH]
 
 

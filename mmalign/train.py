@@ -36,6 +36,7 @@ from mmalign.run import (
     write_config,
     write_trained_images,
 )
+from mmalign.run_model import dual_model
 from mmalign.schedule import Schedule, plan_steps
 from mmalign.towers import Towers
 from mmalign.trainer import Trainer
@@ -81,15 +82,16 @@ def _train(config: Config, run_dir: Path, device: torch.device, *, resume: bool)
     remove_leftovers(run_dir)  # of a run that was killed while it wrote a checkpoint
     splits = load_splits(config.data, config.image)
     run = _open_run(config, run_dir, resume=resume)
-    report_truncated((*splits.train, *splits.val), run.text_tokenizer())
+    model = dual_model(run)
+    report_truncated((*splits.train, *splits.val), model.text.bound_tokenizer)
     num_pairs, batch_size = len(splits.train), min(config.train.batch_size, len(splits.train))
     schedule = Schedule(num_pairs, batch_size, config.train.epochs, config.optim.accumulate)
     trainer = Trainer(run.model.to(device), config, schedule)
     progress = _start(trainer, run.folder, identify_pairs(splits))
     _record(run, splits)
     write_trained_images(run.folder, splits.train)
-    towers = Towers(run, device, is_training=True)
-    steps = feed_steps(run, towers, splits.train)
+    towers = Towers(model, Path(config.train.cache_dir), device, is_training=True)
+    steps = feed_steps(run.config, towers, splits.train)
     validator = Validator(run.model, config.evaluate, splits.val, towers)
     progress = _Loop(run, splits.train, trainer, validator).run(steps, progress)
     return TrainResult(progress.step, progress.best_score, progress.best_step)

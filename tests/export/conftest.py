@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from mmalign.dual_model import DualModel
 from mmalign.run import Run
+from mmalign.run_model import dual_model
 from mmalign_export import export_model
 from tests.make_tiny_bundle import tiny_run
 
@@ -17,8 +19,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.fixture(scope="session")
-def bundle_dir(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model(run: Run) -> DualModel:
+    return dual_model(run)
+
+
+@pytest.fixture(scope="session")
+def bundle_dir(model: DualModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished bundle. Copy it before changing anything in it."""
     out = tmp_path_factory.mktemp("exported") / "bundle"
-    export_model(run, (), out)
+    export_model(model, out)
     return out

@@ -12,12 +12,13 @@ from torch.nn import functional
 from mmalign.checkpoint import Progress, save_best
 from mmalign.config import Config
 from mmalign.errors import CheckpointError, ConfigError
-from mmalign.evaluate import Evaluation, evaluate
+from mmalign.evaluation import evaluate
 from mmalign.pairs import load_splits
 from mmalign.pool import build_pool
 from mmalign.run import load_run
-from mmalign.towers import Towers
+from mmalign.scores import Evaluation
 from mmalign.train import train
+from tests.mmalign.run_towers import towers_of
 
 MakeConfig = Callable[..., Config]
 FROZEN: dict[str, object] = {"image_tower.frozen": True, "text_tower.frozen": True}
@@ -79,7 +80,7 @@ def test_model_is_right_where_it_was_made_right(make_config: MakeConfig, tmp_pat
     train(make_config({**FROZEN, "model.embed_dim": 32}), tmp_path)
     run = load_run(tmp_path)
     pool = build_pool(load_splits(run.config.data).test, "all")
-    towers = Towers(run, torch.device("cpu"), is_training=False)
+    towers = towers_of(run, is_training=False)
     images, texts = towers.image_features(pool.pairs, "test"), towers.text_features(pool.texts, "test")
     right = [pool.relevant.right(row) for row in range(len(pool.pairs))]
     targets = torch.stack([functional.normalize(texts, dim=-1)[row].mean(dim=0) for row in right])

@@ -253,7 +253,7 @@ def test_a_full_disk_at_the_start_is_a_named_error(
     def fill(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("mmalign.run.write_preprocess", fill)
+    monkeypatch.setattr("mmalign.run.write_tensors", fill)
     with pytest.raises(CheckpointError, match="cannot be written: No space left on device"):
         train(make_config(FROZEN), tmp_path / "run")
     assert not (tmp_path / "run" / "config.toml").exists()

@@ -11,6 +11,7 @@ import torch
 from onnx import ModelProto
 
 from mmalign.run import Run
+from mmalign.run_model import dual_model
 from mmalign_export import export_model
 from mmalign_export.quantize.activations import Activations, record_activations
 from mmalign_export.quantize.examples import Calibration, prepared_images
@@ -78,13 +79,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def bundle_dir(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished bundle of that run. Copy it before changing anything in it."""
     out = tmp_path_factory.mktemp("exported") / "bundle"
-    export_model(run, (), out)
+    export_model(dual_model(run), out)
     return out
 
 
 @pytest.fixture(scope="session")
 def bert(bundle_dir: Path, run: Run) -> TinyBert:
-    tokenizer = run.text_tokenizer()
+    tokenizer = dual_model(run).text.bound_tokenizer
     exported = onnx.load(bundle_dir / "onnx/text_model.onnx")
     fused = fuse_transformer(exported)
     sites = find_sites(fused)
