@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from mmalign.dual_model import DualModel, ImageModelTower, ModelOrigin, Similarity, TextModelTower
     from mmalign.errors import CheckpointError, ConfigError, ModelError, TrainingError, WeightsError
     from mmalign.evaluation import evaluate
-    from mmalign.fingerprint import space_id
     from mmalign.scores import Evaluation
+    from mmalign.space import space_id
     from mmalign.train import TrainResult
 
 _HOMES = {
@@ -34,7 +34,7 @@ _HOMES = {
     "WeightsError": "errors",
     "evaluate": "evaluation",
     "load_config": "config",
-    "space_id": "fingerprint",
+    "space_id": "space",
 }
 
 __all__ = [

@@ -35,6 +35,9 @@ TowerFunction: TypeAlias = Callable[..., Tensor]
 Arrays: TypeAlias = Mapping[str, NDArray[np.generic]]
 Vectors: TypeAlias = NDArray[np.float32]
 
+# float32 rounding of a division; vectors that are zero or not finite are off by all of it.
+_UNIT_LENGTH = 1e-3
+
 
 class EmbeddingModule(nn.Module):
     """What is traced: a backbone, a projection, and division by the length."""
@@ -94,15 +97,16 @@ class ModelTower(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     def run(self, arrays: Arrays) -> Vectors:
         """Return the vectors (B, D), of unit length, that eager PyTorch gives for named arrays.
 
-        Raises ModelError when they are of another shape or not finite.
+        Raises ModelError when they are of another shape, not finite, or zero.
         """
         with torch.inference_mode():
             vectors: Tensor = self.module(*self.tensors(arrays))
-        expected = (len(arrays[self.input_names[0]]), self.embed_dim)
-        if vectors.shape != expected or not vectors.isfinite().all():
+        shape = (len(arrays[self.input_names[0]]), self.embed_dim)
+        lengths = vectors.norm(dim=-1)
+        if vectors.shape != shape or not ((lengths - 1).abs() <= _UNIT_LENGTH).all():
             raise ModelError(
-                f"the tower of {self.output_name} gives vectors of shape {tuple(vectors.shape)}, finite: "
-                f"{bool(vectors.isfinite().all())}; expected {expected}, all finite. Let its backbone return pooled "
+                f"the tower of {self.output_name} gives vectors of shape {tuple(vectors.shape)} and length "
+                f"{lengths.min():g} to {lengths.max():g}; expected {shape} and 1. Let its backbone return pooled "
                 "features, set embed_dim to their width after the projection, and look at its weights."
             )
         return cast("Vectors", vectors.numpy())

@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 
 from mmalign.dual_model import DualModel, ModelOrigin
-from mmalign.fingerprint import space_id
 from mmalign.signature import ATTENTION_MASK
+from mmalign.space import space_id
 from mmalign_export.errors import FormatLimitError
 from mmalign_export.side_files import TOKENIZER
 from mmalign_runtime.bundle.golden import Golden

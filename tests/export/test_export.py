@@ -15,8 +15,8 @@ from mmalign.config import parse_config
 from mmalign.data import Origin, Pair
 from mmalign.dual_model import DualModel
 from mmalign.errors import CheckpointError
-from mmalign.fingerprint import space_id
 from mmalign.run import Run
+from mmalign.space import space_id
 from mmalign.train import train
 from mmalign_export.errors import ExportError, ParityError
 from mmalign_export.to_bundle import export, export_model

@@ -12,9 +12,9 @@ from tokenizers import Tokenizer
 from mmalign.checkpoint import Progress, save_best
 from mmalign.config import Config, differing_keys
 from mmalign.errors import CheckpointError, ConfigError
-from mmalign.fingerprint import space_id
 from mmalign.run import Run, create_run, initial_model, load_run
 from mmalign.run_model import dual_model
+from mmalign.space import space_id
 
 MakeConfig = Callable[..., Config]
 FROZEN = {"image_tower.frozen": True, "text_tower.frozen": True}
