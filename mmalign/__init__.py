@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mmalign.evaluation import evaluate
     from mmalign.scores import Evaluation
     from mmalign.space import space_id
-    from mmalign.train import TrainResult
+    from mmalign.training import TrainResult, train
 
 _HOMES = {
     "CheckpointError": "errors",
@@ -29,12 +29,13 @@ _HOMES = {
     "ModelOrigin": "dual_model",
     "Similarity": "dual_model",
     "TextModelTower": "dual_model",
-    "TrainResult": "train",
+    "TrainResult": "training",
     "TrainingError": "errors",
     "WeightsError": "errors",
     "evaluate": "evaluation",
     "load_config": "config",
     "space_id": "space",
+    "train": "training",
 }
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "evaluate",
     "load_config",
     "space_id",
+    "train",
 ]
 
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

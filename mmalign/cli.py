@@ -33,7 +33,7 @@ def train(
     wait_without_spinning()
     from mmalign.config import load_config
     from mmalign.progress import log_to_stderr
-    from mmalign.train import train as run_training
+    from mmalign.training import train as run_training
 
     log_to_stderr("mmalign")
     result = run_training(load_config(config, settings or []), out, resume=resume)

@@ -35,12 +35,12 @@ ROOMS = {
         *("weights", "pooling", "text_files", "sentence_modules", "text", "vision", "text_tokenizer", "probe_texts"),
         *("text_checks", "traceable", "model", "loss", "optim", "schedule", "tensors", "state", "checkpoint"),
         *("augment", "config", "device", "pairs", "own_pairs", "dual_model", "space", "run", "run_model"),
-        *("feature_cache", "features", "towers", "inputs", "feed", "trainer", "validate", "train"),
+        *("feature_cache", "features", "towers", "inputs", "feed", "trainer", "validate", "training"),
         *("scoring", "evaluation", "aotinductor", "cli"),
     ),
     "mmalign_export": (
         *("errors", "exchange", "staging", "profile", "parity", "golden", "side_files", "card", "bundle"),
-        *("artifacts", "to_onnx", "to_compiled", "probe", "sources", "to_bundle", "quantize", "cli"),
+        *("artifacts", "to_onnx", "to_compiled", "probe", "sources", "to_bundle", "quantization", "cli"),
     ),
 }
 

@@ -11,22 +11,24 @@ from mmalign_runtime.lazy import lazy_names
 
 if TYPE_CHECKING:
     from mmalign_export.errors import ExportError, FormatLimitError, ParityError, QuantizationError
-    from mmalign_export.quantize.budget import Budget, parse_budget
-    from mmalign_export.quantize.report import QuantizationReport
+    from mmalign_export.quantization.budget import Budget, parse_budget
+    from mmalign_export.quantization.report import QuantizationReport
+    from mmalign_export.quantization.run import quantize
     from mmalign_export.sources import SourceOptions, read_source
     from mmalign_export.to_bundle import export, export_model
 
 _HOMES = {
-    "Budget": "quantize.budget",
+    "Budget": "quantization.budget",
     "ExportError": "errors",
     "FormatLimitError": "errors",
     "ParityError": "errors",
     "QuantizationError": "errors",
-    "QuantizationReport": "quantize.report",
+    "QuantizationReport": "quantization.report",
     "SourceOptions": "sources",
     "export": "to_bundle",
     "export_model": "to_bundle",
-    "parse_budget": "quantize.budget",
+    "parse_budget": "quantization.budget",
+    "quantize": "quantization.run",
     "read_source": "sources",
 }
 
@@ -41,6 +43,7 @@ __all__ = [
     "export",
     "export_model",
     "parse_budget",
+    "quantize",
     "read_source",
 ]
 

@@ -74,11 +74,12 @@ def quantize(
     log_to_stderr("mmalign_export")  # before the next imports: onnxruntime's quantizers would set up the root logger
     import msgspec
 
-    from mmalign_export.quantize import parse_budget, quantize_bundle
-    from mmalign_export.quantize.table import print_report
+    from mmalign_export.quantization import parse_budget
+    from mmalign_export.quantization import quantize as add_quantized
+    from mmalign_export.quantization.table import print_report
     from mmalign_runtime.cli.options import as_towers
 
-    _, report = quantize_bundle(
+    _, report = add_quantized(
         bundle,
         out or bundle,
         calibration=calibration,

@@ -21,7 +21,7 @@ from mmalign.evaluation import evaluate
 from mmalign.metrics import read_metrics
 from mmalign.pairs import load_sources, load_splits
 from mmalign.pool import build_pool
-from mmalign.train import train
+from mmalign.training import train
 
 MakeConfig = Callable[..., Config]
 Sources = list[dict[str, object]]

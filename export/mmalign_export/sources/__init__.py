@@ -40,7 +40,7 @@ def read_source(kind: str, location: str | Path, options: SourceOptions = _DEFAU
     """Read a model from where it was trained or saved.
 
     Args:
-        kind: The kind of source: "run" is the folder that `mmalign.train` wrote.
+        kind: The kind of source: "run" is the folder that `mmalign.training` wrote.
         location: The place, in the words of that kind.
         options: What else to say of it.
 
