@@ -125,6 +125,13 @@ def test_imports_follow_the_order_of_distributions_and_rooms(graph: Graph) -> No
     assert against_order(graph, ROOMS) == []
 
 
+def test_export_and_evaluation_know_models_and_no_runs(graph: Graph) -> None:
+    of_runs = {"mmalign.run", "mmalign.run_model"}
+    knowing = {name for name, imported in graph.items() if imported & of_runs}
+    assert {name for name in knowing if name.startswith("mmalign_export.")} == {"mmalign_export.sources.run"}
+    assert knowing.isdisjoint({"mmalign.scoring", "mmalign.towers", "mmalign.features", "mmalign.dual_model"})
+
+
 @pytest.mark.parametrize(
     ("source", "expected"),
     [

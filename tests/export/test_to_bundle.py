@@ -11,19 +11,16 @@ import pytest
 import torch
 from PIL import Image
 
-from mmalign.config import parse_config
 from mmalign.data import Origin, Pair
 from mmalign.dual_model import DualModel
 from mmalign.errors import CheckpointError
 from mmalign.run import Run
 from mmalign.space import space_id
-from mmalign.training import train
 from mmalign_export.errors import ExportError, ParityError
 from mmalign_export.to_bundle import export, export_model
 from mmalign_runtime import Embedder
 from mmalign_runtime.bundle import open_bundle
 from tests.export.canaries import move_one_weight, step_for
-from tests.make_tiny_bundle import tiny_tokenizer
 
 
 def test_the_runtime_gives_pytorchs_vectors_for_an_image_and_a_text(
@@ -85,36 +82,6 @@ def test_a_damaged_image_among_the_first_is_passed_over_and_told(
     assert [case["name"] for case in cases["images"] if case["name"].startswith("own")] == ["own image 1"]
     assert [case["text"] for case in cases["texts"] if case["name"].startswith("own")] == ["whole"]
     assert caplog.text.count("not taken as a golden case: ") == 2
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A run's folder and the folder of the data that it was trained on, to be copied before anything is changed."""
-    folder = tmp_path_factory.mktemp("trained")
-    (folder / "data").mkdir()
-    rng = np.random.default_rng(0)
-    lines = ["image,caption"]
-    for number in range(40):
-        pixels = rng.integers(0, 256, (20, 24, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / "data" / f"{number}.png")
-        lines.append(f"{number}.png,a dog {number}")
-    (folder / "data" / "pairs.csv").write_text("\n".join(lines))
-    encoder = folder / "encoder"
-    encoder.mkdir()
-    tiny_tokenizer().save(str(encoder / "tokenizer.json"))
-    sizes = {"vocab_size": 120, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    (encoder / "config.json").write_text(json.dumps({"model_type": "bert", "intermediate_size": 48, **sizes}))
-    tables = {
-        "data": {"sources": [{"path": str(folder / "data" / "pairs.csv")}], "split": {"test": 0.3}},
-        "image": {"size": 64},
-        "text": {"context_length": 12},
-        "image_tower": {"name": "timm:test_resnet", "weights": "random", "frozen": True},
-        "text_tower": {"name": str(encoder), "weights": "random", "pooling": "mean", "frozen": True},
-        "model": {"embed_dim": 16},
-        "train": {"epochs": 1, "device": "cpu", "cache_dir": str(folder / "cache")},
-    }
-    train(parse_config(tables, "the test's configuration"), folder / "run")
-    return folder / "run", folder / "data"
 
 
 def own_cases(bundle: Path) -> list[tuple[str, str]]:
