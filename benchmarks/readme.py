@@ -17,7 +17,7 @@ if __package__ in (None, ""):  # run as a script: make the repository root impor
 import msgspec
 
 from benchmarks.reference.report import EngineTiming, ReferenceReport, read_report
-from mmalign.evaluate import Evaluation
+from mmalign.scores import Evaluation
 from mmalign_runtime.bench import BenchReport
 from mmalign_runtime.bundle import open_bundle
 from mmalign_runtime.spec import Parity

@@ -1,7 +1,6 @@
-"""Train image-text dual encoders by contrastive learning.
+"""Train image-text dual encoders by contrastive learning, and evaluate them.
 
-Names are loaded when first used, so that the command line answers before torch is imported. Training and evaluation
-are `mmalign.train.train` and `mmalign.evaluate.evaluate`: their modules bear the plain names.
+Names are loaded when first used, so that the command line answers before torch is imported.
 """
 
 from __future__ import annotations
@@ -12,41 +11,51 @@ from mmalign_runtime.lazy import lazy_names
 
 if TYPE_CHECKING:
     from mmalign.config import Config, load_config
-    from mmalign.errors import CheckpointError, ConfigError, TrainingError, WeightsError
-    from mmalign.evaluate import Evaluation
-    from mmalign.fingerprint import space_id
-    from mmalign.model import DualEncoder
-    from mmalign.run import Run, load_run
-    from mmalign.train import TrainResult
+    from mmalign.dual_model import DualModel, ImageModelTower, ModelOrigin, Similarity, TextModelTower
+    from mmalign.errors import CheckpointError, ConfigError, ModelError, TrainingError, WeightsError
+    from mmalign.evaluation import evaluate
+    from mmalign.scores import Evaluation
+    from mmalign.space import space_id
+    from mmalign.training import TrainResult, train
 
 _HOMES = {
     "CheckpointError": "errors",
     "Config": "config",
     "ConfigError": "errors",
-    "DualEncoder": "model",
-    "Evaluation": "evaluate",
-    "Run": "run",
-    "TrainResult": "train",
+    "DualModel": "dual_model",
+    "Evaluation": "scores",
+    "ImageModelTower": "dual_model",
+    "ModelError": "errors",
+    "ModelOrigin": "dual_model",
+    "Similarity": "dual_model",
+    "TextModelTower": "dual_model",
+    "TrainResult": "training",
     "TrainingError": "errors",
     "WeightsError": "errors",
+    "evaluate": "evaluation",
     "load_config": "config",
-    "load_run": "run",
-    "space_id": "fingerprint",
+    "space_id": "space",
+    "train": "training",
 }
 
 __all__ = [
     "CheckpointError",
     "Config",
     "ConfigError",
-    "DualEncoder",
+    "DualModel",
     "Evaluation",
-    "Run",
+    "ImageModelTower",
+    "ModelError",
+    "ModelOrigin",
+    "Similarity",
+    "TextModelTower",
     "TrainResult",
     "TrainingError",
     "WeightsError",
+    "evaluate",
     "load_config",
-    "load_run",
     "space_id",
+    "train",
 ]
 
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

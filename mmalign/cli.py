@@ -14,7 +14,7 @@ from mmalign_runtime.errors import InputError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from mmalign.evaluate import Evaluation, SourceScores
+    from mmalign.scores import Evaluation, SourceScores
 
 
 def register(app: typer.Typer) -> None:
@@ -33,7 +33,7 @@ def train(
     wait_without_spinning()
     from mmalign.config import load_config
     from mmalign.progress import log_to_stderr
-    from mmalign.train import train as run_training
+    from mmalign.training import train as run_training
 
     log_to_stderr("mmalign")
     result = run_training(load_config(config, settings or []), out, resume=resume)
@@ -50,7 +50,7 @@ def evaluate(
     split_name = cast('Literal["val", "test"]', _one_of(split, ("test", "val"), "--split"))
     checkpoint_name = cast('Literal["best", "last"]', _one_of(checkpoint, ("best", "last"), "--checkpoint"))
     wait_without_spinning()
-    from mmalign.evaluate import evaluate as run_evaluation
+    from mmalign.evaluation import evaluate as run_evaluation
     from mmalign.progress import log_to_stderr
 
     log_to_stderr("mmalign")

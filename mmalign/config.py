@@ -104,13 +104,25 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         check_image_spec(self.image)
 
 
-def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a TOML file and apply overrides such as "train.epochs=5".
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a configuration from a TOML file.
 
-    Paths of data stay as written: relative to the folder the command runs in. Raises ConfigError for a missing file,
-    bad TOML, an unknown key (naming the nearest) or a value that is not possible (naming the field).
+    Args:
+        path: The file. Paths of data in it stay as written: relative to the folder that the command runs in.
+        overrides: Values that take the place of the file's, such as "train.epochs=5".
+
+    Returns:
+        The configuration, what the file leaves out at its default.
+
+    Raises:
+        ConfigError: The file is missing or not TOML, a key is unknown (the message names the nearest) or a value is not
+            possible (it names the field).
+
+    Example:
+        >>> load_config("train.toml", ["train.epochs=5"]).train.epochs  # doctest: +SKIP
+        5
     """
-    settings = _read_toml(path)
+    settings = _read_toml(Path(path))
     for override in overrides:
         _apply(settings, override)
     return parse_config(settings, str(path))

@@ -3,6 +3,7 @@
 MmalignError (mmalign_runtime)
 ├── ConfigError         a configuration has an unknown key, an impossible value, or parts that do not go together
 ├── WeightsError        pretrained weights are not here and could not be fetched, or are not the ones recorded
+├── ModelError          parts of a model do not go together, or its towers give no vectors
 ├── CheckpointError     a run's files are missing, damaged, or belong to another model
 └── TrainingError       training cannot go on (too few pairs, a model that is not finite)
     └── NonFiniteError  a loss, a gradient or the weights after it are not finite
@@ -21,6 +22,10 @@ class ConfigError(MmalignError):
 
 class WeightsError(MmalignError):
     """Pretrained weights are not here and could not be fetched, or are not the ones recorded."""
+
+
+class ModelError(MmalignError):
+    """Parts of a model do not go together, or its towers give no vectors."""
 
 
 class CheckpointError(MmalignError):

@@ -16,18 +16,13 @@ from torch import Tensor, nn
 from mmalign.augment import ImageAugment
 from mmalign.data import Pair
 from mmalign.data.identity import image_identity, is_path_identity
+from mmalign.dual_model import ImageModelTower, TextModelTower
 from mmalign.feature_cache import FeatureCache
 from mmalign.fingerprint import digest_state, digest_texts
 from mmalign.pairs import decode_pair
-from mmalign.preprocess import build_preprocess
 from mmalign.progress import track
 from mmalign.seeds import seed_of
-from mmalign.text import TextTower
-from mmalign.vision import ImageTower
 from mmalign_runtime.image import Pixels
-from mmalign_runtime.preprocess import Preprocessor
-from mmalign_runtime.spec import ImageSpec
-from mmalign_runtime.tokenizer import TextTokenizer
 
 __all__ = ["FeatureCache", "ImageFeatures", "TextFeatures"]
 
@@ -43,15 +38,14 @@ class ImageFeatures:
     Its keys are for towers that do not change: the weights are read once, since hashing a large tower takes a second.
     """
 
-    def __init__(self, tower: ImageTower, preprocess: Preprocessor, spec: ImageSpec, device: torch.device) -> None:
+    def __init__(self, tower: ImageModelTower, device: torch.device) -> None:
         self._tower = tower
-        self._preprocess = preprocess
-        self._spec = spec
+        self._spec = tower.spec
         self._device = device
 
     def compute(self, pairs: Sequence[Pair], description: str) -> Tensor:
         """Return the features (N, F) of the pairs' images, preprocessed as they will be served. Raises ItemError."""
-        return self._run(pairs, description, lambda pixels, _: torch.from_numpy(self._preprocess(pixels)))
+        return self._run(pairs, description, lambda pixels, _: torch.from_numpy(self._tower.preprocess(pixels)))
 
     def compute_view(self, pairs: Sequence[Pair], augment: ImageAugment, view: int, description: str) -> Tensor:
         """Return the features (N, F) of one augmented view of each image. Raises ItemError."""
@@ -60,12 +54,11 @@ class ImageFeatures:
     def key(self, pairs: Sequence[Pair], *variant: str | bytes) -> list[str | bytes]:
         """Return what decides these features: the tower, the image spec and its graph, the images, and `variant`."""
         spec = msgspec.json.encode(self._spec, order="sorted")
-        graph = build_preprocess(self._spec).SerializeToString(deterministic=True)
-        return ["image", self._state_digest, spec, graph, *variant, digest_texts(map(_content_key, pairs))]
+        return ["image", self._state_digest, spec, self._tower.graph, *variant, digest_texts(map(_content_key, pairs))]
 
     @functools.cached_property
     def _state_digest(self) -> str:
-        return digest_state(self._tower.state_dict())
+        return digest_state(self._tower.backbone.state_dict())
 
     def _run(self, pairs: Sequence[Pair], description: str, prepare: Callable[[Pixels, int], Tensor]) -> Tensor:
         batches = _batches(len(pairs), _IMAGE_BATCH[self._device.type])
@@ -73,7 +66,7 @@ class ImageFeatures:
             torch.cat([prepare(decode_pair(pairs[i], self._spec, i), i) for i in rows])  # (B, 3, S, S)
             for rows in batches
         )
-        run = _evaluating(self._tower, self._device)
+        run = _evaluating(self._tower.backbone, self._device)
         parts = [
             run(batch.contiguous(memory_format=torch.channels_last))
             for batch in track(pixel_values, description, len(batches))
@@ -84,31 +77,31 @@ class ImageFeatures:
 class TextFeatures:
     """Runs a text tower over texts, eval mode. Its keys are for towers that do not change."""
 
-    def __init__(self, tower: TextTower, tokenizer: TextTokenizer, device: torch.device) -> None:
+    def __init__(self, tower: TextModelTower, device: torch.device) -> None:
         self._tower = tower
-        self._tokenizer = tokenizer
         self._device = device
 
     def compute(self, texts: Sequence[str], description: str) -> Tensor:
         """Return the features (N, F) of texts, in their order; run sorted by length so that little is padding."""
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         batches = _batches(len(texts), _TEXT_BATCH)
-        run = _evaluating(self._tower, self._device)
+        run = _evaluating(self._tower.backbone, self._device)
         parts = []
         for rows in track(batches, description, len(batches)):
-            tokens = self._tokenizer.encode([texts[order[i]] for i in rows])
-            parts.append(run(torch.from_numpy(tokens.input_ids), torch.from_numpy(tokens.attention_mask)))
+            arrays = self._tower.prepare([texts[order[i]] for i in rows])
+            parts.append(run(*self._tower.tensors(arrays)))
         features = torch.cat(parts)  # (N, F), by length
         return features[torch.argsort(torch.tensor(order))]  # (N, F), as given
 
-    def key(self, texts: Sequence[str], tokenizer_json: str) -> list[str | bytes]:
+    def key(self, texts: Sequence[str]) -> list[str | bytes]:
         """Return what decides these features: the tower with its pooling, the text spec, the tokenizer, the texts."""
-        spec = msgspec.json.encode(self._tokenizer.spec, order="sorted")
-        return ["text", self._state_digest, self._tower.head(), spec, tokenizer_json, digest_texts(texts)]
+        spec = msgspec.json.encode(self._tower.spec, order="sorted")
+        tokenizer = self._tower.tokenizer.to_str()
+        return ["text", self._state_digest, self._tower.definition, spec, tokenizer, digest_texts(texts)]
 
     @functools.cached_property
     def _state_digest(self) -> str:
-        return digest_state(self._tower.state_dict())
+        return digest_state(self._tower.backbone.state_dict())
 
 
 def _evaluating(tower: nn.Module, device: torch.device) -> Callable[..., Tensor]:

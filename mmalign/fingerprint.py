@@ -1,20 +1,12 @@
-"""Stable ids of weights and of embedding spaces: the same for the same values, however a file was saved."""
+"""Digests of weights and of texts: the same for the same values, however a file was saved."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
 
-import msgspec
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor
-
-from mmalign.model import DualEncoder
-from mmalign_runtime.spec import ImageSpec, TextSpec
-
-_ID_LENGTH = 32
-_LIMITS = frozenset({"limits", "max_characters"})
 
 
 def digest_state(state: Mapping[str, Tensor]) -> str:
@@ -35,21 +27,3 @@ def digest_texts(parts: Iterable[str | bytes]) -> str:
         digest.update(len(raw).to_bytes(8, "little"))
         digest.update(raw)
     return digest.hexdigest()
-
-
-def space_id(model: DualEncoder, image: ImageSpec, text: TextSpec, tokenizer: Tokenizer) -> str:
-    """Return the id of the space that a model's vectors live in: weights, projections, pixels, tokens, all of them.
-
-    The specs' limits are left out: they refuse an item, they move no vector. The scale is left out for the same reason.
-    """
-    state = {name: tensor for name, tensor in model.state_dict().items() if name != "logit_scale"}
-    pixels, tokens = (msgspec.json.encode(_without_limits(spec), order="sorted") for spec in (image, text))
-    parts = (digest_state(state), pixels, tokens, tokenizer.to_str(), model.text_tower.head())
-    return "mma-" + digest_texts(parts)[:_ID_LENGTH]
-
-
-def _without_limits(spec: ImageSpec | TextSpec) -> dict[str, object]:
-    fields: dict[str, object] = msgspec.to_builtins(spec)
-    if fields.get("jpeg_oversampling") == 0:  # younger than the first ids, which such pixels keep
-        del fields["jpeg_oversampling"]
-    return {name: value for name, value in fields.items() if name not in _LIMITS}

@@ -1,7 +1,7 @@
 """A run's folder: all that training needs to go on, and that evaluation and export need to start, with no hub.
 
 run/config.toml            the configuration, every default written out
-run/tokenizer.json         run/text_encoder.json (its architecture)      run/image_preprocess.onnx
+run/tokenizer.json         run/text_encoder.json (its architecture)
 run/frozen.safetensors     weights that do not learn, written once
 run/last.safetensors       weights that learn, optimizer, step           run/best.safetensors   weights that learn
 run/metrics.csv            one line a step
@@ -15,7 +15,6 @@ import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 import torch
@@ -28,7 +27,7 @@ from mmalign.data import Pair
 from mmalign.data.identity import image_identity
 from mmalign.errors import CheckpointError
 from mmalign.model import DualEncoder, freeze
-from mmalign.preprocess import write_preprocess
+from mmalign.scores import Checkpoint
 from mmalign.sentence_modules import DenseLayer
 from mmalign.state import copy_state, frozen_state, learned_state
 from mmalign.tensors import read_tensors, write_tensors
@@ -39,12 +38,6 @@ from mmalign.traceable import check_traceable
 from mmalign.vision import check_image_tower, create_image_tower, load_image_tower
 from mmalign_runtime.atomic import replacing
 from mmalign_runtime.bulk.locking import LOCK_NAME, only_writer
-from mmalign_runtime.engine.pool import thread_pool
-from mmalign_runtime.engine.threads import available_threads
-from mmalign_runtime.preprocess import Preprocessor
-from mmalign_runtime.tokenizer import TextTokenizer
-
-Checkpoint = Literal["best", "last"]
 
 _TRAINED_IMAGES = "trained_images.txt"
 # What an earlier start in the same folder may have left: gone before the new run's first file is written.
@@ -81,20 +74,12 @@ class RunFolder(msgspec.Struct, frozen=True):
 
 
 class Run(msgspec.Struct, frozen=True):
-    """A run in memory: its folder, its configuration, its model, and what feeds the model."""
+    """A run in memory: its folder, its configuration, its model and its tokenizer."""
 
     folder: RunFolder
     config: Config
     model: DualEncoder
     tokenizer: Tokenizer
-
-    def text_tokenizer(self) -> TextTokenizer:
-        """Return the tokenizer bound to the run's text spec, a copy of its own."""
-        return TextTokenizer(Tokenizer.from_str(self.tokenizer.to_str()), self.config.text)
-
-    def preprocessor(self) -> Preprocessor:
-        """Return the run's preprocessing graph, loaded."""
-        return Preprocessor(self.folder.existing("image_preprocess.onnx"), thread_pool(available_threads()))
 
 
 def write_trained_images(folder: RunFolder, pairs: Sequence[Pair]) -> None:
@@ -170,7 +155,6 @@ def create_run(config: Config, path: Path) -> Run:
             folder.file(name).unlink(missing_ok=True)
         folder.file("tokenizer.json").write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
         folder.file("text_encoder.json").write_text(_describe_tower(model.text_tower), encoding="utf-8")
-        write_preprocess(config.image, folder.file("image_preprocess.onnx"))
         write_tensors(folder.file("frozen.safetensors"), frozen_state(model), {})
     write_config(folder, config)  # last: a folder with a configuration is whole
     return Run(folder, config, model, tokenizer)

@@ -1,4 +1,4 @@
-"""Both towers of a run as sources of features: from disk where a tower stands still, computed anew where it learns.
+"""Both towers of a model as sources of features: from disk where a tower stands still, computed anew where it learns.
 
 Shapes: N images, M texts, F image features, G text features.
 """
@@ -14,33 +14,31 @@ from torch import Tensor
 
 from mmalign.augment import ImageAugment
 from mmalign.data import Pair
+from mmalign.dual_model import DualModel
 from mmalign.features import FeatureCache, ImageFeatures, TextFeatures
 from mmalign.model import is_frozen
-from mmalign.run import Run
 
 
 class Towers:
-    """The towers of a run's model, its preprocessing and tokenizer, and the cache.
+    """The towers of a model, and the cache of their features in `cache_dir`.
 
     With `is_training` the towers that are not frozen change between two calls, and nothing of theirs is kept.
     """
 
-    def __init__(self, run: Run, device: torch.device, *, is_training: bool) -> None:
-        model, train = run.model, run.config.train
-        self.keeps_images = not is_training or is_frozen(model.image_tower)
-        self.keeps_texts = not is_training or is_frozen(model.text_tower)
-        self._cache = FeatureCache(Path(train.cache_dir))
-        self._image_dim, self._text_dim = model.image_tower.feature_dim, model.text_tower.feature_dim
-        self._images = ImageFeatures(model.image_tower, run.preprocessor(), run.config.image, device)
-        self._texts = TextFeatures(model.text_tower, run.text_tokenizer(), device)
-        self._tokenizer_json = run.tokenizer.to_str()
+    def __init__(self, model: DualModel, cache_dir: Path, device: torch.device, *, is_training: bool) -> None:
+        self.model = model
+        self.keeps_images = not is_training or is_frozen(model.image.backbone)
+        self.keeps_texts = not is_training or is_frozen(model.text.backbone)
+        self._cache = FeatureCache(cache_dir)
+        self._images = ImageFeatures(model.image, device)
+        self._texts = TextFeatures(model.text, device)
 
     def image_features(self, pairs: Sequence[Pair], name: str) -> Tensor:
         """Return features (N, F) of the pairs' images, preprocessed as they will be served. Raises ItemError."""
         description = f"image features, {name}"
         if not self.keeps_images:
             return self._images.compute(pairs, description)
-        key, shape = self._images.key(pairs, "clean"), (len(pairs), self._image_dim)
+        key, shape = self._images.key(pairs, "clean"), (len(pairs), self.model.image.feature_dim)
         return self._cache.get(key, lambda: self._images.compute(pairs, description), shape)
 
     def view_features(self, pairs: Sequence[Pair], augment: ImageAugment, view: int) -> Tensor:
@@ -53,7 +51,7 @@ class Towers:
         return self._cache.get(
             self._images.key(pairs, f"view {view}", settings),
             lambda: self._images.compute_view(pairs, augment, view, description),
-            (len(pairs), self._image_dim),
+            (len(pairs), self.model.image.feature_dim),
         )
 
     def text_features(self, texts: Sequence[str], name: str) -> Tensor:
@@ -61,5 +59,5 @@ class Towers:
         description = f"text features, {name}"
         if not self.keeps_texts:
             return self._texts.compute(texts, description)
-        key, shape = self._texts.key(texts, self._tokenizer_json), (len(texts), self._text_dim)
+        key, shape = self._texts.key(texts), (len(texts), self.model.text.feature_dim)
         return self._cache.get(key, lambda: self._texts.compute(texts, description), shape)

@@ -14,8 +14,8 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 
 from mmalign.config import parse_config
 from mmalign.model import DualEncoder
-from mmalign.preprocess import write_preprocess
 from mmalign.run import Run, RunFolder
+from mmalign.run_model import dual_model
 from mmalign.text import create_text_tower
 from mmalign.vision import create_image_tower
 from mmalign_export import export_model
@@ -45,7 +45,7 @@ def tiny_tokenizer() -> Tokenizer:
 
 
 def tiny_run(folder: Path) -> Run:
-    """Return a run of tiny, seeded random towers; only its preprocessing graph is written to `folder`."""
+    """Return a run of tiny, seeded random towers; nothing is written to `folder`."""
     settings = {
         "data": {"sources": [{"path": "none.csv"}]},
         "image": {"size": 64},
@@ -67,8 +67,6 @@ def tiny_run(folder: Path) -> Run:
     model = DualEncoder(
         create_image_tower("timm:test_resnet"), create_text_tower(architecture, "mean"), config.model
     ).eval()
-    folder.mkdir(parents=True, exist_ok=True)
-    write_preprocess(config.image, folder / "image_preprocess.onnx")
     return Run(RunFolder(folder), config, model, tokenizer)
 
 
@@ -77,4 +75,4 @@ if __name__ == "__main__":
 
     with tempfile.TemporaryDirectory() as folder:
         small = [file for file in golden_files(()) if len(file.data) <= SMALL_FILE_BYTES]
-        export_model(tiny_run(Path(folder)), (), OUT, force=True, image_files=small)
+        export_model(dual_model(tiny_run(Path(folder))), OUT, force=True, image_files=small)

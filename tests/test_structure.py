@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import tomllib
 from importlib import import_module
 from pathlib import Path
@@ -49,6 +50,26 @@ def test_public_names_are_sorted_and_there(package: str) -> None:
     assert module.__all__ == sorted(module.__all__)
     for name in module.__all__:
         assert getattr(module, name) is not None
+
+
+@pytest.mark.parametrize("package", ["mmalign", "mmalign_export"])
+def test_no_public_name_is_a_module_s_too(package: str) -> None:
+    """Importing the module would put it in the function's place."""
+    modules = {path.stem if path.stem != "__init__" else path.parent.name for path in PACKAGES[package].rglob("*.py")}
+    assert modules.isdisjoint(import_module(package).__all__)
+
+
+@pytest.mark.parametrize("package", ["mmalign", "mmalign_export"])
+def test_public_functions_are_documented_part_by_part(package: str) -> None:
+    module = import_module(package)
+    functions = [named for name in module.__all__ if inspect.isfunction(named := getattr(module, name))]
+    assert len(functions) >= 4
+    for function in functions:
+        parts = inspect.getdoc(function) or ""
+        wanted = ["Args:", "Returns:", "Example:"] + ["Raises:"] * (function.__name__ != "space_id")
+        assert [part for part in wanted if f"\n{part}\n" not in parts] == [], function.__name__
+        listed = parts.partition("\nArgs:\n")[2].partition("\n\n")[0]
+        assert [name for name in inspect.signature(function).parameters if f"    {name}: " not in listed] == []
 
 
 def test_no_room_is_named_for_nothing() -> None:

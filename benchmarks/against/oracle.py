@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 
 from benchmarks.against.peers.pytorch import load_model
 from benchmarks.against.protocol import Kind
+from mmalign.preprocess import build_preprocess
 from mmalign_runtime.engine.pool import thread_pool
 from mmalign_runtime.engine.threads import available_threads
 from mmalign_runtime.image import decode_image
@@ -24,7 +25,9 @@ class Oracle:
 
     def __init__(self, run: Path) -> None:
         self._model, self._config = load_model(run)
-        self._preprocess = Preprocessor(run / "image_preprocess.onnx", thread_pool(available_threads()))
+        self._preprocess = Preprocessor(
+            build_preprocess(self._config.image).SerializeToString(), thread_pool(available_threads())
+        )
         self._tokenizer = TextTokenizer(Tokenizer.from_file(str(run / "tokenizer.json")), self._config.text)
 
     def vectors(self, kind: Kind, items: Sequence[str]) -> NDArray[np.float32]:

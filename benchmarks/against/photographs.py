@@ -17,8 +17,8 @@ import numpy as np
 
 from benchmarks.against.images import build_image_sets
 from benchmarks.against.places import CACHE
-from mmalign_export.quantize.examples import prepared_images
-from mmalign_export.quantize.trial import Speed, cosines, time_beside
+from mmalign_export.quantization.examples import prepared_images
+from mmalign_export.quantization.trial import Speed, cosines, time_beside
 from mmalign_runtime.bundle.golden import load_golden
 from mmalign_runtime.embedder import Embedder
 from mmalign_runtime.engine.processor import cpu_name

@@ -6,7 +6,7 @@ from html import escape
 from benchmarks.demo import plots
 from benchmarks.demo.markup import legend_key, section, table
 from benchmarks.demo.results import DemoResults
-from mmalign.evaluate import Scored, SourceScores
+from mmalign.scores import Scored, SourceScores
 
 _METHODS = (("trained", "--model"), ("linear map", "--map"), ("chance", "--chance"))
 _COLUMNS = [

@@ -6,7 +6,7 @@ from pathlib import Path
 from benchmarks.demo import colophon, gallery, plots, quality, serving
 from benchmarks.demo.markup import Figure
 from benchmarks.demo.results import DemoResults
-from mmalign.evaluate import Scored, SourceScores
+from mmalign.scores import Scored, SourceScores
 from mmalign_runtime.atomic import replacing
 
 _STYLE = Path(__file__).with_name("report.css")

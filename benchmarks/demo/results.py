@@ -8,8 +8,8 @@ import msgspec
 from benchmarks.demo.drawings import Attribution, Drawing
 from benchmarks.demo.queries import TextQuery
 from benchmarks.demo.steps import Step
-from mmalign.evaluate import Evaluation
 from mmalign.metrics import read_metrics
+from mmalign.scores import Evaluation
 from mmalign_runtime.bench import BenchReport
 from mmalign_runtime.bundle.golden import ImageCase
 from mmalign_runtime.ranking import Hit

@@ -12,6 +12,7 @@ from pathlib import Path
 from benchmarks.reference.workload import IMAGE_TOWER, TEXT_TOWER
 from mmalign.config import parse_config
 from mmalign.run import Run, create_run
+from mmalign.run_model import dual_model
 from mmalign_export import export_model
 
 
@@ -30,7 +31,7 @@ def reference_run(path: Path) -> Run:
 def export_reference(out: Path) -> None:
     """Write the bundle, with every golden case; replaces what is at `out`."""
     with tempfile.TemporaryDirectory() as folder:
-        export_model(reference_run(Path(folder) / "run"), (), out, force=True)
+        export_model(dual_model(reference_run(Path(folder) / "run")), out, force=True)
 
 
 if __name__ == "__main__":

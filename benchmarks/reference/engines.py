@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from benchmarks.reference.interleave import Engine, EngineFunction
 from benchmarks.reference.workload import eager_function
+from mmalign.dual_model import ModelTower, TowerFunction
 from mmalign_export.to_compiled import compile_tower, load_aoti, package_aoti
 from mmalign_export.to_onnx import OPSET_VERSION, export_onnx
-from mmalign_export.towers import TowerFunction, TracedTower
 from mmalign_runtime.engine.onnxruntime import OnnxSession
 from mmalign_runtime.engine.pool import thread_pool
 from mmalign_runtime.engine.session import Feeds, SessionOptions
@@ -37,7 +37,7 @@ def prepare_torch(num_threads: int) -> None:
     torch._dynamo.config.automatic_dynamic_shapes = False
 
 
-def build_engine(name: EngineName, modality: Modality, tower: TracedTower, work_dir: Path, num_threads: int) -> Engine:
+def build_engine(name: EngineName, modality: Modality, tower: ModelTower, work_dir: Path, num_threads: int) -> Engine:
     """Return one engine for one tower, exported or packaged into `work_dir` where it has a file."""
     if name == "onnx":
         return build_onnx_engine(name, OPSET_VERSION, modality, tower, work_dir, num_threads)
@@ -50,7 +50,7 @@ def build_engine(name: EngineName, modality: Modality, tower: TracedTower, work_
 
 
 def build_onnx_engine(
-    name: str, opset_version: int, modality: Modality, tower: TracedTower, work_dir: Path, num_threads: int
+    name: str, opset_version: int, modality: Modality, tower: ModelTower, work_dir: Path, num_threads: int
 ) -> Engine:
     """Return onnxruntime on one tower exported with one opset."""
     path = work_dir / f"{modality}-{opset_version}.onnx"

@@ -61,7 +61,7 @@ def run_reference(options: Options, console: Console) -> ReferenceReport:
     prepare_torch(num_threads)
     watch = Watch(options.command, num_threads)
     with tempfile.TemporaryDirectory() as folder:
-        workload = reference_workload(options.batch_sizes, Path(folder), num_threads)
+        workload = reference_workload(options.batch_sizes)
         engines = _build_engines(options, workload, Path(folder), num_threads, console)
         batches = [batch for batch in workload.batches if any(engine.tower == batch.tower for engine in engines)]
         console.print(f"warming up {len(engines)} engines")

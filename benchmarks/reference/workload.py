@@ -18,18 +18,15 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.reference.interleave import Batch
+from mmalign.dual_model import ImageModelTower, ModelTower, TextModelTower, TowerFunction
 from mmalign.model import DualEncoder, ModelConfig
-from mmalign.preprocess import write_preprocess
+from mmalign.run_model import image_model_tower, text_model_tower
 from mmalign.text import TextTowerConfig, load_text_tower
 from mmalign.text_tokenizer import load_tokenizer
 from mmalign.vision import ImageTowerConfig, load_image_tower
-from mmalign_export.towers import IMAGE_INPUTS, TEXT_INPUTS, TowerFunction, TracedTower, image_tower, text_tower
-from mmalign_runtime.engine.pool import thread_pool
 from mmalign_runtime.engine.session import Feeds
 from mmalign_runtime.image import Pixels, decode_image
-from mmalign_runtime.preprocess import Preprocessor
 from mmalign_runtime.spec import ImageSpec, Modality, TextSpec
-from mmalign_runtime.tokenizer import TextTokenizer
 
 SEED = 0
 IMAGE_TOWER = ImageTowerConfig(weights="random")  # ResNet-50
@@ -44,23 +41,19 @@ _SMALLEST_CROP = 0.5
 class Workload(msgspec.Struct, frozen=True):
     """Both towers, ready to be traced, and the batches they are timed on."""
 
-    towers: dict[Modality, TracedTower]
+    towers: dict[Modality, ModelTower]
     batches: tuple[Batch, ...]
 
 
-def reference_workload(batch_sizes: Sequence[int], work_dir: Path, num_threads: int) -> Workload:
-    """Return the reference architecture and one batch a size for each tower; the same on every machine.
-
-    The preprocessing graph is written to `work_dir`.
-    """
+def reference_workload(batch_sizes: Sequence[int]) -> Workload:
+    """Return the reference architecture and one batch a size for each tower; the same on every machine."""
     torch.manual_seed(SEED)
     model = DualEncoder(load_image_tower(IMAGE_TOWER), load_text_tower(TEXT_TOWER), ModelConfig()).eval()
-    towers: dict[Modality, TracedTower] = {
-        "image": image_tower(model, ImageSpec()),
-        "text": text_tower(model, TextSpec()),
-    }
-    images = [_image_feeds(size, work_dir, num_threads) for size in batch_sizes]
-    texts = [_text_feeds(size) for size in batch_sizes]
+    image = image_model_tower(model, ImageSpec(), IMAGE_TOWER.name)
+    text = text_model_tower(model, TextSpec(), load_tokenizer(TEXT_TOWER), TEXT_TOWER.name)
+    towers: dict[Modality, ModelTower] = {"image": image, "text": text}
+    images = [_image_feeds(image, size) for size in batch_sizes]
+    texts = [_text_feeds(text, size) for size in batch_sizes]
     batches = [_batch("image", towers, feeds) for feeds in images] + [_batch("text", towers, feeds) for feeds in texts]
     return Workload(towers, tuple(batches))
 
@@ -82,7 +75,7 @@ def pick_captions(token_counts: NDArray[np.int64], num_captions: int) -> list[in
     return [int(position) for position in drawn]
 
 
-def eager_function(tower: TracedTower) -> TowerFunction:
+def eager_function(tower: ModelTower) -> TowerFunction:
     """Return the tower as PyTorch runs it, in inference mode."""
 
     def run(*inputs: torch.Tensor) -> torch.Tensor:
@@ -93,18 +86,14 @@ def eager_function(tower: TracedTower) -> TowerFunction:
     return run
 
 
-def _batch(modality: Modality, towers: dict[Modality, TracedTower], feeds: Feeds) -> Batch:
-    expected = eager_function(towers[modality])(*(torch.from_numpy(value) for value in feeds.values()))
-    return Batch(modality, feeds, expected.numpy())
+def _batch(modality: Modality, towers: dict[Modality, ModelTower], feeds: Feeds) -> Batch:
+    return Batch(modality, feeds, towers[modality].run(feeds))
 
 
-def _image_feeds(num_images: int, work_dir: Path, num_threads: int) -> Feeds:
-    graph = work_dir / "image_preprocess.onnx"
-    write_preprocess(ImageSpec(), graph)
-    preprocess = Preprocessor(graph, thread_pool(num_threads))
-    photo = decode_image(_PHOTO.read_bytes(), ImageSpec())  # (H, W, 3)
+def _image_feeds(tower: ImageModelTower, num_images: int) -> Feeds:
+    photo = decode_image(_PHOTO.read_bytes(), tower.spec)  # (H, W, 3)
     rng = np.random.default_rng(SEED)
-    return {IMAGE_INPUTS[0]: np.concatenate([preprocess(_crop(photo, rng)) for _ in range(num_images)])}
+    return tower.prepare([_crop(photo, rng) for _ in range(num_images)])
 
 
 def _crop(photo: Pixels, rng: np.random.Generator) -> Pixels:
@@ -113,10 +102,8 @@ def _crop(photo: Pixels, rng: np.random.Generator) -> Pixels:
     return np.ascontiguousarray(photo[top : top + height, left : left + width])  # (H, W, 3)
 
 
-def _text_feeds(num_texts: int) -> Feeds:
+def _text_feeds(tower: TextModelTower, num_texts: int) -> Feeds:
     """Tokenize one batch, padded to its longest as a service does: each batch size has one shape, and only one."""
-    tokenizer = TextTokenizer(load_tokenizer(TEXT_TOWER), TextSpec())
     pool = captions()
-    token_counts = tokenizer.encode(pool).attention_mask.sum(axis=1)
-    tokens = tokenizer.encode([pool[position] for position in pick_captions(token_counts, num_texts)])
-    return dict(zip(TEXT_INPUTS, (tokens.input_ids, tokens.attention_mask), strict=True))
+    token_counts = tower.prepare(pool)["attention_mask"].sum(axis=1)
+    return tower.prepare([pool[position] for position in pick_captions(token_counts, num_texts)])

@@ -27,6 +27,7 @@ import torch
 from benchmarks.reliability.record import ROOT, Row, record
 from mmalign.checkpoint import Progress, save_last
 from mmalign.model import DualEncoder
+from mmalign.run_model import dual_model
 from mmalign_export import export_model
 from mmalign_runtime.embedder import Embedder
 from mmalign_runtime.errors import MmalignError
@@ -161,7 +162,7 @@ def main() -> None:
             )
         save = partial(_save, run.model, optimizer)
         writes += try_writes("full disk: a checkpoint written", save, "last.safetensors")
-        export = partial(export_model, run, ())
+        export = partial(export_model, dual_model(run))
         writes += try_writes(
             "full disk: a bundle exported over another", lambda path: export(path, force=True), "bundle"
         )

@@ -33,7 +33,7 @@ from mmalign.config import Config, parse_config
 from mmalign.model import DualEncoder
 from mmalign.run import load_run
 from mmalign.tensors import read_tensors
-from mmalign.train import train
+from mmalign.training import train
 from mmalign_runtime.errors import MmalignError
 from tests.make_tiny_bundle import tiny_run, tiny_tokenizer
 from tests.mmalign.conftest import COLORS, SHAPES, SPLIT_SEED, draw

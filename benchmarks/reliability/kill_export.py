@@ -22,11 +22,12 @@ if __package__ in (None, ""):  # run as a script: make the repository root impor
 import msgspec
 import torch
 
-import mmalign_export.export as export_module
 import mmalign_export.staging as staging_module
 from benchmarks.reliability.record import Row, record
 from benchmarks.reliability.trials import Killed, Phases, kill_at, measure, moments
+from mmalign.run_model import dual_model
 from mmalign_export import export_model
+from mmalign_export import to_bundle as export_module
 from mmalign_export.staging import staged
 from mmalign_runtime.bundle import open_bundle
 from mmalign_runtime.errors import BundleError
@@ -72,12 +73,12 @@ class Details(msgspec.Struct, frozen=True):
 
 def run_trials(folder: Path, num_trials: int, seed: int) -> Details:
     """Kill exports to folder/out/bundle."""
-    run, out, phases = tiny_run(folder / "run"), folder / "out" / "bundle", Phases(folder / "phases")
-    export_model(run, (), out, force=True)
+    model, out, phases = dual_model(tiny_run(folder / "run")), folder / "out" / "bundle", Phases(folder / "phases")
+    export_model(model, out, force=True)
     _note_phases(phases)
     ready = folder / "ready"
     shutil.copytree(out, ready)
-    export = partial(_export, partial(export_model, run, (), out, force=True), phases)
+    export = partial(_export, partial(export_model, model, out, force=True), phases)
     replace = partial(_replace_with, ready, out, phases)
     durations_s = {kind: measure(work, _NUM_MEASURED) for kind, work in (("export", export), ("replacement", replace))}
     num_swaps, num_replaced = num_trials // 4, num_trials // 4

@@ -37,7 +37,7 @@ class Target(msgspec.Struct, frozen=True):
 
 
 _VERIFY = ("tests/runtime/verify/test_bounds.py", "tests/runtime/verify/test_verify.py")
-_VARIANT = "tests/export/quantize/test_variant_bounds.py"
+_VARIANT = "tests/export/quantization/test_variant_bounds.py"
 TARGETS = (
     Target("mmalign_export.parity", ("tests/export/test_parity_bounds.py",)),
     *(
@@ -54,10 +54,10 @@ TARGETS = (
     Target("mmalign.loss", ("tests/mmalign/test_loss.py",)),
     Target("mmalign.retrieval", ("tests/mmalign/test_retrieval.py",)),
     Target("mmalign.data.split", ("tests/mmalign/data/test_split.py",)),
-    Target("mmalign_export.quantize.budget", ("tests/export/quantize/test_budget.py",)),
-    Target("mmalign_export.quantize.search", ("tests/export/quantize/test_search.py",)),
-    Target("mmalign_export.quantize.report", ("tests/export/quantize/test_report.py",)),
-    Target("mmalign_export.quantize.variant", (_VARIANT,)),
+    Target("mmalign_export.quantization.budget", ("tests/export/quantization/test_budget.py",)),
+    Target("mmalign_export.quantization.search", ("tests/export/quantization/test_search.py",)),
+    Target("mmalign_export.quantization.report", ("tests/export/quantization/test_report.py",)),
+    Target("mmalign_export.quantization.variant", (_VARIANT,)),
 )
 
 

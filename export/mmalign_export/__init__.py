@@ -1,4 +1,4 @@
-"""Export an mmalign run to a bundle whose vectors are proven equal to PyTorch's.
+"""Export models to bundles whose vectors are proven equal to PyTorch's, and quantize them within a budget of recall.
 
 Names are loaded when first used: the command line lists its verbs without importing torch.
 """
@@ -10,41 +10,41 @@ from typing import TYPE_CHECKING
 from mmalign_runtime.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from mmalign_export.errors import ExportError, ParityError
-    from mmalign_export.export import export_model, export_run
-    from mmalign_export.parity import Artifact, check_parity
-    from mmalign_export.to_compiled import compile_tower, load_aoti, package_aoti
-    from mmalign_export.to_onnx import export_onnx
-    from mmalign_export.towers import image_tower, text_tower
+    from mmalign_export.errors import ExportError, FormatLimitError, ParityError, QuantizationError
+    from mmalign_export.quantization.budget import Budget, parse_budget
+    from mmalign_export.quantization.report import QuantizationReport
+    from mmalign_export.quantization.run import quantize
+    from mmalign_export.sources import SourceOptions, read_source
+    from mmalign_export.to_bundle import export, export_model
 
 _HOMES = {
-    "Artifact": "parity",
+    "Budget": "quantization.budget",
     "ExportError": "errors",
+    "FormatLimitError": "errors",
     "ParityError": "errors",
-    "check_parity": "parity",
-    "compile_tower": "to_compiled",
-    "export_model": "export",
-    "export_onnx": "to_onnx",
-    "export_run": "export",
-    "image_tower": "towers",
-    "load_aoti": "to_compiled",
-    "package_aoti": "to_compiled",
-    "text_tower": "towers",
+    "QuantizationError": "errors",
+    "QuantizationReport": "quantization.report",
+    "SourceOptions": "sources",
+    "export": "to_bundle",
+    "export_model": "to_bundle",
+    "parse_budget": "quantization.budget",
+    "quantize": "quantization.run",
+    "read_source": "sources",
 }
 
 __all__ = [
-    "Artifact",
+    "Budget",
     "ExportError",
+    "FormatLimitError",
     "ParityError",
-    "check_parity",
-    "compile_tower",
+    "QuantizationError",
+    "QuantizationReport",
+    "SourceOptions",
+    "export",
     "export_model",
-    "export_onnx",
-    "export_run",
-    "image_tower",
-    "load_aoti",
-    "package_aoti",
-    "text_tower",
+    "parse_budget",
+    "quantize",
+    "read_source",
 ]
 
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from mmalign.run import Run
+from mmalign.dual_model import DualModel, TowerFunction
 from mmalign_export.parity import Artifact
-from mmalign_export.towers import TowerFunction
 from mmalign_runtime.embedder import Embedder
-from mmalign_runtime.image import decode_image
 
 
 def onnx_artifact(folder: Path) -> Artifact:
@@ -29,16 +26,13 @@ def onnx_artifact(folder: Path) -> Artifact:
     return Artifact("onnx-fp32", embed_images, embed_texts)
 
 
-def torch_artifact(name: str, run: Run, image: TowerFunction, text: TowerFunction) -> Artifact:
-    """Return towers that torch runs, fed by the same decoding, preprocessing graph and tokenizer."""
-    preprocess, tokenizer = run.preprocessor(), run.text_tokenizer()
+def torch_artifact(name: str, model: DualModel, functions: Mapping[str, TowerFunction]) -> Artifact:
+    """Return towers that torch runs, fed as the model's own: the same decoding, preprocessing graph and tokenizer."""
 
     def embed_images(paths: Sequence[Path]) -> NDArray[np.float32]:
-        prepared = [preprocess(decode_image(path, run.config.image)) for path in paths]
-        return image(torch.from_numpy(np.concatenate(prepared))).numpy()
+        return functions["image"](*model.image.tensors(model.image.prepare(paths))).numpy()
 
     def embed_texts(texts: Sequence[str]) -> NDArray[np.float32]:
-        tokens = tokenizer.encode(texts)
-        return text(torch.from_numpy(tokens.input_ids), torch.from_numpy(tokens.attention_mask)).numpy()
+        return functions["text"](*model.text.tensors(model.text.prepare(texts))).numpy()
 
     return Artifact(name, embed_images, embed_texts)

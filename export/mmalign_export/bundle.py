@@ -8,9 +8,10 @@ from pathlib import Path
 
 import msgspec
 
-from mmalign.fingerprint import space_id
-from mmalign.run import Run
-from mmalign.weights import PACKAGED, PYPI_PREFIX
+from mmalign.dual_model import DualModel, ModelOrigin
+from mmalign.signature import ATTENTION_MASK
+from mmalign.space import space_id
+from mmalign_export.errors import FormatLimitError
 from mmalign_export.side_files import TOKENIZER
 from mmalign_runtime.bundle.golden import Golden
 from mmalign_runtime.bundle.hashes import sha256_of_file
@@ -25,25 +26,42 @@ from mmalign_runtime.spec import (
     encode_spec,
 )
 
-VISION_MODEL = "onnx/vision_model.onnx"
-TEXT_MODEL = "onnx/text_model.onnx"
 PREPROCESS = "onnx/image_preprocess.onnx"
-VISION_AOTI = "aoti/vision_model.pt2"
-TEXT_AOTI = "aoti/text_model.pt2"
 GOLDEN = "golden/cases.json"
 CARD = "README.md"
 
-_RECORDED = (
-    "mmalign",
-    "mmalign-export",
-    "mmalign-runtime",
-    "torch",
-    "onnx",
-    "onnxruntime",
-    "transformers",
-    "timm",
-    "pillow",
-)
+
+class TowerPaths(msgspec.Struct, frozen=True):
+    """Where a bundle keeps a tower: its ONNX file and its AOTInductor package."""
+
+    onnx: str
+    aoti: str
+
+
+TOWER_PATHS: dict[str, TowerPaths] = {
+    "image": TowerPaths("onnx/vision_model.onnx", "aoti/vision_model.pt2"),
+    "text": TowerPaths("onnx/text_model.onnx", "aoti/text_model.pt2"),
+}
+
+# What exported; the libraries that made the model are recorded by its origin.
+_RECORDED = ("mmalign-export", "mmalign-runtime", "torch", "onnx", "onnxruntime", "pillow")
+
+
+def check_format(model: DualModel) -> None:
+    """Raise FormatLimitError for a model of which bundle format 1 cannot say all."""
+    image, text, similarity = model.image, model.text, model.similarity
+    beyond = [f"a tower {name!r}" for name in model.towers if name not in ("image", "text")]
+    if len(image.input_names) != 1:
+        beyond.append(f"an image tower with the inputs {', '.join(image.input_names)}")
+    if text.input_names != ("input_ids", ATTENTION_MASK):
+        beyond.append(f"a text tower with the inputs {', '.join(text.input_names)}")
+    if similarity.kind != "softmax":
+        beyond.append(f"a {similarity.kind} similarity with a bias of {similarity.bias}")
+    if beyond:
+        raise FormatLimitError(
+            f"bundle format {FORMAT_VERSION} has no place for {'; '.join(beyond)}. It holds an image tower of one "
+            f"input, a text tower of input_ids and {ATTENTION_MASK}, and a softmax. Give the model these inputs."
+        )
 
 
 def write_golden(golden: Golden, folder: Path) -> None:
@@ -51,50 +69,49 @@ def write_golden(golden: Golden, folder: Path) -> None:
     (folder / GOLDEN).write_bytes(msgspec.json.encode(golden))
 
 
-def write_spec(run: Run, folder: Path, parity: tuple[Parity, ...], opset_version: int) -> BundleSpec:
+def write_spec(model: DualModel, folder: Path, parity: tuple[Parity, ...], opset_version: int) -> BundleSpec:
     """Hash every file of the folder and write bundle.json over them."""
-    has_aoti = (folder / VISION_AOTI).exists()
-    config = run.config
+    image, text = model.image, model.text
+    aoti = {name: paths.aoti if (folder / paths.aoti).exists() else None for name, paths in TOWER_PATHS.items()}
     spec = BundleSpec(
         format_version=FORMAT_VERSION,
-        space_id=space_id(run.model, config.image, config.text, run.tokenizer),
-        embed_dim=run.model.config.embed_dim,
-        logit_scale=run.model.scale().item(),
+        space_id=space_id(model),
+        embed_dim=model.embed_dim,
+        logit_scale=model.similarity.scale,
         image=ImageTowerFiles(
-            spec=config.image,
+            spec=image.spec,
             preprocess=PREPROCESS,
-            models={"fp32": VISION_MODEL},
-            architecture=config.image_tower.name,
-            aoti=VISION_AOTI if has_aoti else None,
+            models={"fp32": TOWER_PATHS["image"].onnx},
+            architecture=image.architecture,
+            aoti=aoti["image"],
+            input_name=image.input_names[0],
+            output_name=image.output_name,
         ),
         text=TextTowerFiles(
-            spec=config.text,
+            spec=text.spec,
             tokenizer=TOKENIZER,
-            models={"fp32": TEXT_MODEL},
-            architecture=config.text_tower.name,
-            aoti=TEXT_AOTI if has_aoti else None,
+            models={"fp32": TOWER_PATHS["text"].onnx},
+            architecture=text.architecture,
+            aoti=aoti["text"],
+            output_name=text.output_name,
         ),
         parity=parity,
         golden=GOLDEN,
-        provenance=_provenance(run, opset_version),
+        provenance=_provenance(model.origin, opset_version),
         files=hashes(folder),
     )
     (folder / SPEC_NAME).write_bytes(encode_spec(spec))
     return spec
 
 
-def _provenance(run: Run, opset_version: int) -> Provenance:
-    sources = (*run.config.data.sources, *run.config.data.held_out)
-    names = {PYPI_PREFIX + package: entry.licence for package, entry in PACKAGED.items()}
-    towers = (run.config.image_tower.name, run.config.text_tower.name)
-    licences = sorted({f"{name}: {names[name]}" for name in towers if name in names})
+def _provenance(origin: ModelOrigin, opset_version: int) -> Provenance:
     return Provenance(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        run=run.folder.path.name,
-        data=tuple(Path(source.path).name for source in sources),
+        run=origin.name,
+        data=origin.data,
         opset_version=opset_version,
-        versions={name: version(name) for name in _RECORDED},
-        weights_licence="; ".join(licences) or "unknown: see the origin of the pretrained weights",
+        versions=origin.versions | {name: version(name) for name in _RECORDED},
+        weights_licence=origin.weights_licence,
     )
 
 

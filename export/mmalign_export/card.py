@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mmalign.evaluate import Evaluation
+from mmalign.scores import Evaluation
 from mmalign_runtime.bench import StageTiming
 from mmalign_runtime.spec import BundleSpec, Parity
 

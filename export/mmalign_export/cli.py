@@ -11,7 +11,7 @@ from mmalign.openmp import wait_without_spinning
 from mmalign_runtime.cli.terminal import say
 
 if TYPE_CHECKING:
-    from mmalign_export.export import Format
+    from mmalign_export.to_bundle import Format
 
 
 def register(app: typer.Typer) -> None:
@@ -33,15 +33,17 @@ def export(
     """Export a run to a bundle, and prove it equal to PyTorch."""
     wait_without_spinning()
     from mmalign.progress import log_to_stderr
-    from mmalign_export.export import export_run
+    from mmalign_export.sources import SourceOptions
+    from mmalign_export.to_bundle import export as export_source
     from mmalign_export.to_onnx import OPSET_VERSION
 
     log_to_stderr("mmalign_export")
-    spec = export_run(
+    known = _one_of(checkpoint, ("best", "last"), "--checkpoint")
+    spec = export_source(
         run,
         out,
+        options=SourceOptions(checkpoint="best" if known == "best" else "last"),
         formats=_formats(formats),
-        checkpoint="best" if _one_of(checkpoint, ("best", "last"), "--checkpoint") == "best" else "last",
         opset_version=OPSET_VERSION if opset_version is None else opset_version,
         force=force,
     )
@@ -72,11 +74,12 @@ def quantize(
     log_to_stderr("mmalign_export")  # before the next imports: onnxruntime's quantizers would set up the root logger
     import msgspec
 
-    from mmalign_export.quantize import parse_budget, quantize_bundle
-    from mmalign_export.quantize.table import print_report
+    from mmalign_export.quantization import parse_budget
+    from mmalign_export.quantization import quantize as add_quantized
+    from mmalign_export.quantization.table import print_report
     from mmalign_runtime.cli.options import as_towers
 
-    _, report = quantize_bundle(
+    _, report = add_quantized(
         bundle,
         out or bundle,
         calibration=calibration,
@@ -103,7 +106,7 @@ def _one_of(word: str, choices: tuple[str, str], option: str) -> str:
 
 
 def _formats(words: str) -> tuple[Format, ...]:
-    from mmalign_export.export import Format
+    from mmalign_export.to_bundle import Format
 
     formats = tuple(word.strip() for word in words.split(","))
     for word in formats:

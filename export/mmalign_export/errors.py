@@ -2,6 +2,7 @@
 
 MmalignError (mmalign_runtime)
 └── ExportError       a bundle could not be made
+    ├── FormatLimitError    the bundle format has no place for a part of the model
     ├── ParityError   an artifact's vectors are not those of eager PyTorch
     └── QuantizationError   a bundle cannot be quantized as asked
 """
@@ -13,6 +14,10 @@ from mmalign_runtime.errors import MmalignError
 
 class ExportError(MmalignError):
     """A bundle could not be made; nothing half-written is left."""
+
+
+class FormatLimitError(ExportError):
+    """The bundle format has no place for a part of the model."""
 
 
 class ParityError(ExportError):

@@ -13,12 +13,11 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from mmalign.data import Pair
-from mmalign.run import Run
+from mmalign.dual_model import DualModel, ImageModelTower, TextModelTower
 from mmalign_export.profile import display_p3_profile
 from mmalign_runtime.bundle.golden import Golden, ImageCase, TextCase, pixels_sha256, sample_pixel_values, sample_pixels
 from mmalign_runtime.image import decode_image
@@ -78,39 +77,36 @@ def golden_texts(pairs: Sequence[Pair], context_length: int) -> tuple[tuple[str,
     )
 
 
-def make_golden(run: Run, image_files: Sequence[GoldenFile], texts: Sequence[tuple[str, str]], folder: Path) -> Golden:
+def make_golden(
+    model: DualModel, image_files: Sequence[GoldenFile], texts: Sequence[tuple[str, str]], folder: Path
+) -> Golden:
     """Write the image files under folder/golden and return all cases with eager PyTorch's answers."""
     (folder / "golden").mkdir(parents=True, exist_ok=True)
-    preprocess, tokenizer = run.preprocessor(), run.text_tokenizer()
-    images = []
-    for file in image_files:
-        name = f"golden/{file.name.replace(' ', '_')}{file.suffix}"
-        (folder / name).write_bytes(file.data)
-        pixels = decode_image(file.data, run.config.image)
-        pixel_values = preprocess(pixels)
-        with torch.inference_mode():
-            embedding = run.model.encode_image(torch.from_numpy(pixel_values))[0]  # (D,)
-        images.append(
-            ImageCase(
-                name=file.name,
-                file=name,
-                height=pixels.shape[0],
-                width=pixels.shape[1],
-                pixels_sha256=pixels_sha256(pixels),
-                pixels_sample=tuple(sample_pixels(pixels).tolist()),
-                pixel_values_sample=_shortest(sample_pixel_values(pixel_values)),
-                embedding=_shortest(embedding.numpy()),
-            )
-        )
-    cases = []
-    for name, text in texts:
-        tokens = tokenizer.encode([text])
-        ids, mask = torch.from_numpy(tokens.input_ids), torch.from_numpy(tokens.attention_mask)
-        with torch.inference_mode():
-            embedding = run.model.encode_text(ids, mask)[0]  # (D,)
-        kept = tuple(ids[0][mask[0] == 1].tolist())
-        cases.append(TextCase(name=name, text=text, input_ids=kept, embedding=_shortest(embedding.numpy())))
-    return Golden(images=tuple(images), texts=tuple(cases))
+    images = tuple(_image_case(model.image, file, folder) for file in image_files)
+    return Golden(images=images, texts=tuple(_text_case(model.text, name, text) for name, text in texts))
+
+
+def _image_case(tower: ImageModelTower, file: GoldenFile, folder: Path) -> ImageCase:
+    name = f"golden/{file.name.replace(' ', '_')}{file.suffix}"
+    (folder / name).write_bytes(file.data)
+    pixels = decode_image(file.data, tower.spec)
+    pixel_values = tower.preprocess(pixels)
+    return ImageCase(
+        name=file.name,
+        file=name,
+        height=pixels.shape[0],
+        width=pixels.shape[1],
+        pixels_sha256=pixels_sha256(pixels),
+        pixels_sample=tuple(sample_pixels(pixels).tolist()),
+        pixel_values_sample=_shortest(sample_pixel_values(pixel_values)),
+        embedding=_shortest(tower.run({tower.input_names[0]: pixel_values})[0]),
+    )
+
+
+def _text_case(tower: TextModelTower, name: str, text: str) -> TextCase:
+    arrays = tower.prepare([text])
+    kept = arrays["input_ids"][0][arrays["attention_mask"][0] == 1]
+    return TextCase(name=name, text=text, input_ids=tuple(kept.tolist()), embedding=_shortest(tower.run(arrays)[0]))
 
 
 def _shortest(values: NDArray[np.float32]) -> tuple[float, ...]:

@@ -7,14 +7,13 @@ alone: transformers has no class that pools and projects as this model does, so 
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
-from typing import cast
 
 from tokenizers import Tokenizer
 
-from mmalign.run import Run, describe_encoder
-from mmalign.vision import ImageTower
-from mmalign_runtime.spec import ImageSpec, TextSpec
+from mmalign.dual_model import DualModel, TextModelTower
+from mmalign_runtime.spec import ImageSpec
 
 TOKENIZER = "tokenizer.json"
 
@@ -23,45 +22,39 @@ _RESAMPLE = {"bilinear": 2, "bicubic": 3}
 _MASK_TOKENS = ("[MASK]", "<mask>")
 
 
-def write_side_files(run: Run, folder: Path) -> None:
-    """Write tokenizer.json, tokenizer_config.json, preprocessor_config.json and config.json."""
-    (folder / TOKENIZER).write_text(run.tokenizer.to_str(pretty=True), encoding="utf-8")
-    _write_json(folder / "tokenizer_config.json", _tokenizer_config(run.tokenizer, run.config.text))
-    _write_json(folder / "preprocessor_config.json", _preprocessor_config(run.config.image))
-    _write_json(folder / "config.json", _model_config(run))
+def write_side_files(model: DualModel, folder: Path) -> None:
+    """Write tokenizer.json, tokenizer_config.json, preprocessor_config.json and, of towers that have one, config.json.
+
+    A configuration without its towers would be read as another model, so that it is left out.
+    """
+    text = model.text
+    (folder / TOKENIZER).write_text(text.tokenizer.to_str(pretty=True), encoding="utf-8")
+    _write_json(folder / "tokenizer_config.json", _tokenizer_config(text))
+    _write_json(folder / "preprocessor_config.json", _preprocessor_config(model.image.spec))
+    if model.image.description and text.description:
+        _write_json(folder / "config.json", _model_config(model))
 
 
-def _model_config(run: Run) -> dict[str, object]:
-    model = run.model
+def _model_config(model: DualModel) -> dict[str, object]:
     return {
         "model_type": "vision-text-dual-encoder",
-        "projection_dim": model.config.embed_dim,
-        "logit_scale_init_value": model.logit_scale.item(),
-        "vision_config": _vision_config(model.image_tower, run.config.image_tower.name),
-        "text_config": describe_encoder(model.text_tower),
+        "projection_dim": model.embed_dim,
+        "logit_scale_init_value": math.log(model.similarity.scale),
+        "vision_config": model.image.description,
+        "text_config": model.text.description,
     }
 
 
-def _vision_config(tower: ImageTower, name: str) -> dict[str, object]:
-    """Describe an image tower as transformers' wrapper of timm; torchvision's ResNet-50 has the same name there.
-
-    `hidden_size` is what VisionTextDualEncoderModel asks for: without a description it would take a ViT for granted.
-    """
-    settings = cast("dict[str, str]", getattr(tower.backbone, "pretrained_cfg", {}))
-    architecture = settings.get("architecture", name)
-    return {"model_type": "timm_wrapper", "architecture": architecture, "hidden_size": tower.feature_dim}
-
-
-def _tokenizer_config(tokenizer: Tokenizer, text: TextSpec) -> dict[str, object]:
+def _tokenizer_config(tower: TextModelTower) -> dict[str, object]:
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",  # as tokenizer.json says, and nothing added
-        "model_max_length": text.context_length,
+        "model_max_length": tower.spec.context_length,
         "padding_side": "right",
         "truncation_side": "right",
         "clean_up_tokenization_spaces": False,
-        "model_input_names": ["input_ids", "attention_mask"],
-        **_special_tokens(tokenizer),
-        "pad_token": text.pad_token,
+        "model_input_names": list(tower.input_names),
+        **_special_tokens(tower.tokenizer),
+        "pad_token": tower.spec.pad_token,
     }
 
 

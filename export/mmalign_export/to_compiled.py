@@ -10,10 +10,10 @@ from typing import cast
 
 import torch
 
-from mmalign_export.towers import TowerFunction, TracedTower
+from mmalign.dual_model import ModelTower, TowerFunction
 
 
-def compile_tower(tower: TracedTower) -> TowerFunction:
+def compile_tower(tower: ModelTower) -> TowerFunction:
     """Return the tower compiled in this process, weights frozen; sizes that change are made dynamic when they change.
 
     Not `dynamic=True`: that makes the image's sides symbolic too, and sympy then simplifies EfficientNet's paddings for
@@ -28,11 +28,12 @@ def compile_tower(tower: TracedTower) -> TowerFunction:
     return run
 
 
-def package_aoti(tower: TracedTower, path: Path) -> None:
+def package_aoti(tower: ModelTower, path: Path) -> None:
     """Compile the tower ahead of time to a .pt2 package, batch and length dynamic. It fits this kind of machine."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    example = tower.example()
     with torch.no_grad():
-        program = torch.export.export(tower.module, tower.examples, dynamic_shapes=tower.dynamic_shapes)
+        program = torch.export.export(tower.module, example.inputs, dynamic_shapes=(example.dynamic_shapes,))
         torch._inductor.aoti_compile_and_package(program, package_path=str(path))
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import onnx
 import torch
 
+from mmalign.dual_model import ModelTower
 from mmalign.text import first_line
 from mmalign_export.errors import ExportError
-from mmalign_export.towers import TracedTower
 
 OPSET_VERSION = 18
 # torch's exporter implements its operators from opset 18 on, and writes 18 whatever older one it is asked for. Above 25
@@ -19,7 +19,7 @@ OLDEST_OPSET, NEWEST_OPSET = 18, 25
 _LARGEST_FILE_BYTES = 2**31 - 1
 
 
-def export_onnx(tower: TracedTower, path: Path, opset_version: int = OPSET_VERSION) -> None:
+def export_onnx(tower: ModelTower, path: Path, opset_version: int = OPSET_VERSION) -> None:
     """Write one tower as a self-contained ONNX file of that opset, batch (and length) dynamic.
 
     Raises ExportError when the tower cannot be traced or written with that opset, or its weights do not fit one file.
@@ -58,14 +58,15 @@ def check_opset(opset_version: int) -> None:
         )
 
 
-def _trace(tower: TracedTower, opset_version: int) -> torch.onnx.ONNXProgram:
+def _trace(tower: ModelTower, opset_version: int) -> torch.onnx.ONNXProgram:
+    example = tower.example()
     try:
         with torch.inference_mode():
             program = torch.onnx.export(
                 tower.module,
-                tower.examples,
+                example.inputs,
                 dynamo=True,
-                dynamic_shapes=tower.dynamic_shapes,
+                dynamic_shapes=(example.dynamic_shapes,),
                 input_names=list(tower.input_names),
                 output_names=[tower.output_name],
                 opset_version=opset_version,

@@ -19,6 +19,7 @@ from benchmarks.against.protocol import Kind, Measure, ModelFiles, Setting
 from benchmarks.against.results import cosine
 from mmalign.config import parse_config
 from mmalign.run import create_run
+from mmalign.run_model import dual_model
 from mmalign_export import export_model
 from mmalign_export.golden import golden_files
 from tests.make_tiny_bundle import tiny_tokenizer
@@ -50,7 +51,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> ModelSource:
     run = create_run(parse_config(settings, "tiny"), folder / "run")
     run.model.eval()
     small = [file for file in golden_files(()) if len(file.data) < LARGE_BYTES]
-    export_model(run, (), folder / "bundle", image_files=small[:3])
+    export_model(dual_model(run), folder / "bundle", image_files=small[:3])
     return ModelSource("tiny", folder / "bundle", folder / "run")
 
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from mmalign.config import parse_config
+from mmalign.dual_model import DualModel
 from mmalign.run import Run
+from mmalign.run_model import dual_model
+from mmalign.training import train
 from mmalign_export import export_model
-from tests.make_tiny_bundle import tiny_run
+from tests.make_tiny_bundle import tiny_run, tiny_tokenizer
 
 
 @pytest.fixture(scope="session")
@@ -17,8 +24,43 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.fixture(scope="session")
-def bundle_dir(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model(run: Run) -> DualModel:
+    return dual_model(run)
+
+
+@pytest.fixture(scope="session")
+def bundle_dir(model: DualModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished bundle. Copy it before changing anything in it."""
     out = tmp_path_factory.mktemp("exported") / "bundle"
-    export_model(run, (), out)
+    export_model(model, out)
     return out
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A run's folder and the folder of the data that it was trained on, to be copied before anything is changed."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "data").mkdir()
+    rng = np.random.default_rng(0)
+    lines = ["image,caption"]
+    for number in range(40):
+        pixels = rng.integers(0, 256, (20, 24, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "data" / f"{number}.png")
+        lines.append(f"{number}.png,a dog {number}")
+    (folder / "data" / "pairs.csv").write_text("\n".join(lines))
+    encoder = folder / "encoder"
+    encoder.mkdir()
+    tiny_tokenizer().save(str(encoder / "tokenizer.json"))
+    sizes = {"vocab_size": 120, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    (encoder / "config.json").write_text(json.dumps({"model_type": "bert", "intermediate_size": 48, **sizes}))
+    tables = {
+        "data": {"sources": [{"path": str(folder / "data" / "pairs.csv")}], "split": {"test": 0.3}},
+        "image": {"size": 64},
+        "text": {"context_length": 12},
+        "image_tower": {"name": "timm:test_resnet", "weights": "random", "frozen": True},
+        "text_tower": {"name": str(encoder), "weights": "random", "pooling": "mean", "frozen": True},
+        "model": {"embed_dim": 16},
+        "train": {"epochs": 1, "device": "cpu", "cache_dir": str(folder / "cache")},
+    }
+    train(parse_config(tables, "the test's configuration"), folder / "run")
+    return folder / "run", folder / "data"

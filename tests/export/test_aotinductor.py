@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from mmalign.aotinductor import AotInductorEngine, AotInductorSession
-from mmalign.run import Run
+from mmalign.dual_model import DualModel
 from mmalign_export import export_model
 from mmalign_runtime import BundleError, Embedder, ProviderError, verify_bundle
 from mmalign_runtime.bundle.packing import pack_bundle
@@ -32,9 +32,9 @@ ENGINES_APART = 1e-5
 
 
 @pytest.fixture(scope="module")
-def packaged(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def packaged(model: DualModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("packaged") / "bundle"
-    export_model(run, (), out, formats=("onnx", "aoti"))
+    export_model(model, out, formats=("onnx", "aoti"))
     return out
 
 

@@ -12,14 +12,15 @@ import torch
 import transformers
 from torch import Tensor, nn
 
+from mmalign.dual_model import ModelTower
 from mmalign.model import DualEncoder, ModelConfig
+from mmalign.run_model import image_model_tower, text_model_tower
 from mmalign.text import TextTower, create_text_tower
 from mmalign.text_checks import check_text_spec, check_text_tower
 from mmalign.traceable import TRACED_IMAGE, TRACED_TEXT, check_traceable
 from mmalign.vision import ImageTower, create_image_tower
 from mmalign_export.errors import ExportError
 from mmalign_export.to_onnx import export_onnx
-from mmalign_export.towers import TracedTower, image_tower, text_tower
 from mmalign_runtime.spec import ImageSpec, TextSpec
 from tests.make_tiny_bundle import tiny_tokenizer
 from tests.tolerances import ONNX_TOWERS
@@ -75,7 +76,7 @@ def model_of(text: TextTower, name: str = "timm:test_resnet") -> DualEncoder:
     return DualEncoder(create_image_tower(name), text, ModelConfig(embed_dim=8)).eval()
 
 
-def largest_difference(tower: TracedTower, path: Path, batches: list[tuple[Tensor, ...]]) -> float:
+def largest_difference(tower: ModelTower, path: Path, batches: list[tuple[Tensor, ...]]) -> float:
     """Export a tower and return how far onnxruntime is from eager PyTorch over some batches."""
     export_onnx(tower, path)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -106,7 +107,7 @@ def test_text_tower_is_exported_at_every_length(model_type: str, tmp_path: Path)
         mask = torch.ones_like(ids)
         mask[1:2, length // 2 :] = 0
         batches.append((ids * mask, mask))
-    tower = text_tower(model_of(text), TEXT)
+    tower = text_model_tower(model_of(text), TEXT, TOKENIZER, model_type)
     assert largest_difference(tower, tmp_path / "text.onnx", batches) <= ONNX_TOWERS.bound
 
 
@@ -116,7 +117,7 @@ def test_image_tower_is_exported_for_every_batch(family: str, tmp_path: Path) ->
     model = model_of(create_text_tower(CONFIGS["bert"], "mean"), BACKBONES[family])
     assert type(model.image_tower.backbone).__module__.endswith(f".{family}")
     batches: list[tuple[Tensor, ...]] = [(torch.randn(batch, 3, IMAGE.size, IMAGE.size),) for batch in (1, 3)]
-    tower = image_tower(model, IMAGE)
+    tower = image_model_tower(model, IMAGE, "test")
     assert largest_difference(tower, tmp_path / "image.onnx", batches) <= ONNX_TOWERS.bound
 
 
@@ -124,7 +125,7 @@ def test_image_tower_is_exported_for_every_batch(family: str, tmp_path: Path) ->
 def test_context_shorter_than_the_traced_example_is_exported(context_length: int, tmp_path: Path) -> None:
     spec = TextSpec(context_length=context_length)
     ids = torch.full((2, context_length), 5)
-    tower = text_tower(model_of(create_text_tower(CONFIGS["bert"], "mean")), spec)
+    tower = text_model_tower(model_of(create_text_tower(CONFIGS["bert"], "mean")), spec, TOKENIZER, "bert")
     batches: list[tuple[Tensor, ...]] = [(ids, torch.ones_like(ids)), (ids[:1, :2], torch.ones(1, 2).long())]
     assert largest_difference(tower, tmp_path / "text.onnx", batches) <= ONNX_TOWERS.bound
 
@@ -141,7 +142,7 @@ def test_tower_that_cannot_be_traced_is_an_export_error_that_leaves_nothing(tmp_
     model = model_of(create_text_tower(CONFIGS["bert"], "mean"))
     model.image_tower.backbone = Untraceable()
     with pytest.raises(ExportError, match=r"tower of image_embeds cannot be written as ONNX: .*another tower\.$"):
-        export_onnx(image_tower(model, IMAGE), tmp_path / "image.onnx")
+        export_onnx(image_model_tower(model, IMAGE, "test"), tmp_path / "image.onnx")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -18,6 +18,7 @@ from torch import nn
 from mmalign.model import DualEncoder
 from mmalign.preprocess import write_preprocess
 from mmalign.run import Run
+from mmalign.run_model import dual_model
 from mmalign.text import TextTowerConfig
 from mmalign.text_tokenizer import load_tokenizer
 from mmalign.vision import create_image_tower
@@ -59,7 +60,7 @@ def shapes(model: nn.Module, name: str = "") -> list[tuple[int, ...]]:
 @pytest.mark.parametrize("name", TOWERS)
 def test_transformers_builds_the_image_tower_that_was_exported(run: Run, tmp_path: Path, name: str) -> None:
     exported = with_image_tower(run, name)
-    write_side_files(exported, tmp_path)
+    write_side_files(dual_model(exported), tmp_path)
     built = build_model(load_config(tmp_path))
     assert shapes(built, "vision_model") == shapes(exported.model.image_tower)
     assert shapes(built, "visual_projection") == shapes(exported.model.image_projection)
@@ -79,24 +80,24 @@ def test_transformers_refuses_to_load_weights_that_are_not_there(bundle_dir: Pat
 
 def test_the_configuration_names_no_folder_of_the_machine(run: Run, tmp_path: Path) -> None:
     run.model.text_tower.encoder.config._name_or_path = "/home/someone/bert"
-    write_side_files(run, tmp_path)
+    write_side_files(dual_model(run), tmp_path)
     assert "someone" not in (tmp_path / "config.json").read_text()
 
 
 @pytest.mark.parametrize("tokenizer", [None, load_tokenizer(MINILM)], ids=["tiny", "MiniLM"])
 def test_transformers_tokenizes_as_the_runtime(run: Run, tmp_path: Path, tokenizer: Tokenizer | None) -> None:
     run = run if tokenizer is None else msgspec.structs.replace(run, tokenizer=tokenizer)
-    write_side_files(run, tmp_path)
+    write_side_files(dual_model(run), tmp_path)
     texts = [text for _, text in golden_texts((), run.config.text.context_length)] + ["[CLS] and [MASK]", "[PAD]"]
     found = load_auto_tokenizer(tmp_path)(texts, padding=True, truncation=True)
-    expected = run.text_tokenizer().encode(texts)
+    expected = dual_model(run).text.bound_tokenizer.encode(texts)
     assert sorted(found) == ["attention_mask", "input_ids"]
     np.testing.assert_array_equal(found["input_ids"], expected.input_ids)
     np.testing.assert_array_equal(found["attention_mask"], expected.attention_mask)
 
 
 def test_transformers_knows_the_special_tokens(run: Run, tmp_path: Path) -> None:
-    write_side_files(msgspec.structs.replace(run, tokenizer=load_tokenizer(MINILM)), tmp_path)
+    write_side_files(dual_model(msgspec.structs.replace(run, tokenizer=load_tokenizer(MINILM))), tmp_path)
     loaded = cast("transformers.PreTrainedTokenizerFast", load_auto_tokenizer(tmp_path))
     named = {role: getattr(loaded, f"{role}_token") for role in ("pad", "unk", "cls", "sep", "mask")}
     assert named == {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
@@ -114,7 +115,7 @@ def test_transformers_knows_the_special_tokens(run: Run, tmp_path: Path) -> None
 )
 def test_transformers_gives_the_runtimes_pixels(run: Run, tmp_path: Path, image: ImageSpec) -> None:
     exported = with_image_spec(run, image)
-    write_side_files(exported, tmp_path)
+    write_side_files(dual_model(exported), tmp_path)
     write_preprocess(image, tmp_path / "preprocess.onnx")
     preprocess = Preprocessor(tmp_path / "preprocess.onnx", thread_pool(1))
     noise = np.random.default_rng(0).integers(0, 256, (151, 202, 3), dtype=np.uint8)

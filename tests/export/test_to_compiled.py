@@ -9,13 +9,12 @@ from typing import cast
 import pytest
 import torch
 
-from mmalign.run import Run
+from mmalign.dual_model import DualModel
 from mmalign_export import export_model
 from mmalign_export.artifacts import torch_artifact
 from mmalign_export.errors import ParityError
 from mmalign_export.parity import check_parity
 from mmalign_export.to_compiled import load_aoti
-from mmalign_export.towers import image_tower, text_tower
 from mmalign_runtime.bundle import open_bundle
 from mmalign_runtime.bundle.golden import load_golden
 
@@ -23,9 +22,9 @@ pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++, 
 
 
 @pytest.fixture(scope="module")
-def compiled_dir(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def compiled_dir(model: DualModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("compiled") / "bundle"
-    export_model(run, (), out, formats=("onnx", "aoti", "compile"))
+    export_model(model, out, formats=("onnx", "aoti", "compile"))
     return out
 
 
@@ -36,25 +35,25 @@ def test_all_three_formats_are_held_to_parity(compiled_dir: Path) -> None:
     assert spec.text.aoti in spec.files
 
 
-def test_canary_packages_of_another_model_fail(compiled_dir: Path, run: Run) -> None:
+def test_canary_packages_of_another_model_fail(compiled_dir: Path, model: DualModel) -> None:
     bundle = open_bundle(compiled_dir)
     golden = load_golden(bundle)
     image = load_aoti(compiled_dir / "aoti/vision_model.pt2")
-    text = text_tower(run.model, run.config.text).module
+    text = model.text.module
 
     def eager_text(*inputs: torch.Tensor) -> torch.Tensor:
         with torch.inference_mode():
             return cast("torch.Tensor", text(*inputs))
 
-    honest = torch_artifact("aoti-fp32", run, image, eager_text)
+    honest = torch_artifact("aoti-fp32", model, {"image": image, "text": eager_text})
     check_parity(honest, golden, compiled_dir)
-    moved = torch_artifact("aoti-fp32", run, lambda pixels: image(pixels.flip(1)), eager_text)
+    moved = torch_artifact("aoti-fp32", model, {"image": lambda pixels: image(pixels.flip(1)), "text": eager_text})
     with pytest.raises(ParityError, match="image case"):
         check_parity(moved, golden, compiled_dir)
 
 
-def test_packages_have_the_modules_signature(compiled_dir: Path, run: Run) -> None:
-    tower = image_tower(run.model, run.config.image)
-    (pixel_values,) = tower.examples
+def test_packages_have_the_modules_signature(compiled_dir: Path, model: DualModel) -> None:
+    tower = model.image
+    (pixel_values,) = tower.example().inputs
     package = load_aoti(compiled_dir / "aoti/vision_model.pt2")
     assert package(pixel_values[:1]).shape == tower.module(pixel_values[:1]).shape

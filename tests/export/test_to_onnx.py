@@ -9,11 +9,10 @@ import onnxruntime
 import pytest
 import torch
 
-from mmalign.run import Run
+from mmalign.dual_model import DualModel
 from mmalign_export import export_model
 from mmalign_export.errors import ExportError
 from mmalign_export.to_onnx import OPSET_VERSION, export_onnx
-from mmalign_export.towers import image_tower, text_tower
 from tests.tolerances import FEATURES
 
 
@@ -35,57 +34,57 @@ def test_the_opset_is_the_one_asked_for(bundle_dir: Path) -> None:
 
 @pytest.mark.parametrize("opset_version", [18, 19, 21, 23, 25])
 def test_every_opset_that_can_be_asked_for_is_the_one_in_the_file_and_runs(
-    run: Run, tmp_path: Path, opset_version: int
+    model: DualModel, tmp_path: Path, opset_version: int
 ) -> None:
     path = tmp_path / "text_model.onnx"
-    export_onnx(text_tower(run.model, run.config.text), path, opset_version)
-    model = onnx.load(path)
-    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", opset_version)]
-    assert model.ir_version == {18: 8, 19: 9, 21: 10, 23: 11, 25: 13}[opset_version]
+    export_onnx(model.text, path, opset_version)
+    written = onnx.load(path)
+    assert [(entry.domain, entry.version) for entry in written.opset_import] == [("", opset_version)]
+    assert written.ir_version == {18: 8, 19: 9, 21: 10, 23: 11, 25: 13}[opset_version]
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     ids = np.array([[2, 5, 6, 3], [2, 7, 3, 0]], np.int64)
     mask = (ids > 0).astype(np.int64)
     with torch.inference_mode():
-        expected = run.model.encode_text(torch.from_numpy(ids), torch.from_numpy(mask)).numpy()
+        expected = model.text.module(torch.from_numpy(ids), torch.from_numpy(mask)).numpy()
     (found,) = session.run(None, {"input_ids": ids, "attention_mask": mask})
     np.testing.assert_allclose(found, expected, atol=FEATURES.bound)
 
 
 @pytest.mark.parametrize("opset_version", [-1, 0, 7, 13, 17, 26, 99])
 def test_an_opset_that_cannot_be_written_is_refused_before_anything_is_traced(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opset_version: int
+    model: DualModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opset_version: int
 ) -> None:
     monkeypatch.setattr(torch.onnx, "export", None)
     with pytest.raises(ExportError, match=rf"with ONNX opset {opset_version}; expected 18 to 25"):
-        export_onnx(text_tower(run.model, run.config.text), tmp_path / "text_model.onnx", opset_version)
+        export_onnx(model.text, tmp_path / "text_model.onnx", opset_version)
     with pytest.raises(ExportError, match=rf"with ONNX opset {opset_version}; expected 18 to 25"):
-        export_model(run, (), tmp_path / "bundle", opset_version=opset_version)
+        export_model(model, tmp_path / "bundle", opset_version=opset_version)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_with_another_opset_than_asked_is_refused(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: DualModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As torch does with an opset that its converter does not reach: it logs, and writes 18.
     honest = torch.onnx.export
     monkeypatch.setattr(torch.onnx, "export", lambda *args, **kwargs: honest(*args, **kwargs | {"opset_version": 18}))
     with pytest.raises(ExportError, match=r"text_model\.onnx came out with opset \[18\], not 20 as asked"):
-        export_onnx(text_tower(run.model, run.config.text), tmp_path / "text_model.onnx", 20)
+        export_onnx(model.text, tmp_path / "text_model.onnx", 20)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_tower_that_cannot_be_traced_is_an_error_that_says_so(run: Run, tmp_path: Path) -> None:
+def test_a_tower_that_cannot_be_traced_is_an_error_that_says_so(model: DualModel, tmp_path: Path) -> None:
     class Asking(torch.nn.Module):
         def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
             return pixel_values if pixel_values.sum().item() > 0 else -pixel_values
 
-    tower = msgspec.structs.replace(image_tower(run.model, run.config.image), module=Asking().eval())
+    tower = msgspec.structs.replace(model.image, backbone=Asking(), projection=torch.nn.Identity())
     with pytest.raises(ExportError, match="the tower of image_embeds cannot be written as ONNX"):
         export_onnx(tower, tmp_path / "vision_model.onnx")
 
 
-def test_the_bundle_records_the_opset_of_its_files(run: Run, tmp_path: Path) -> None:
-    spec = export_model(run, (), tmp_path / "bundle", opset_version=20)
+def test_the_bundle_records_the_opset_of_its_files(model: DualModel, tmp_path: Path) -> None:
+    spec = export_model(model, tmp_path / "bundle", opset_version=20)
     models = [onnx.load(tmp_path / "bundle" / name) for name in (spec.image.models["fp32"], spec.text.models["fp32"])]
     assert [model.opset_import[0].version for model in models] == [20, 20]
     assert spec.provenance.opset_version == 20
@@ -99,10 +98,12 @@ def test_files_name_no_path_of_the_machine_that_exported_them(bundle_dir: Path) 
         assert b".py" not in contents
 
 
-def test_a_file_too_large_for_protobuf_is_refused(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_too_large_for_protobuf_is_refused(
+    model: DualModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("mmalign_export.to_onnx._LARGEST_FILE_BYTES", 1000)
     with pytest.raises(ExportError, match="at most 1000 fit one ONNX file"):
-        export_onnx(image_tower(run.model, run.config.image), tmp_path / "vision_model.onnx")
+        export_onnx(model.image, tmp_path / "vision_model.onnx")
     assert list(tmp_path.iterdir()) == []
 
 

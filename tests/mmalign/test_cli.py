@@ -11,8 +11,8 @@ import pytest
 
 from mmalign.cli import print_evaluation
 from mmalign.config import Config, dump_config
-from mmalign.evaluate import Evaluation, Scored, SourceScores
 from mmalign.retrieval import Recall
+from mmalign.scores import Evaluation, Scored, SourceScores
 from mmalign_runtime.cli import main
 
 COMMAND = [sys.executable, "-c", "from mmalign_runtime.cli import main; main()"]

@@ -12,15 +12,12 @@ from torch import nn
 
 from mmalign.augment import AugmentConfig, ImageAugment
 from mmalign.data import Origin, Pair
+from mmalign.dual_model import ImageModelTower, TextModelTower
 from mmalign.features import ImageFeatures, TextFeatures
 from mmalign.model import DualEncoder
-from mmalign.preprocess import write_preprocess
-from mmalign.vision import ImageTower
-from mmalign_runtime.engine.pool import thread_pool
+from mmalign.signature import image_inputs, text_inputs
 from mmalign_runtime.errors import ItemError
-from mmalign_runtime.preprocess import Preprocessor
 from mmalign_runtime.spec import ImageSpec, TextSpec
-from mmalign_runtime.tokenizer import TextTokenizer
 from tests.tolerances import ONE_LEVEL, PADDING_INVARIANCE
 
 SPEC = ImageSpec(size=8)
@@ -34,26 +31,45 @@ def pairs(pairs_csv: Path) -> list[Pair]:
 
 
 @pytest.fixture
-def make_images(tmp_path: Path) -> Callable[[float], ImageFeatures]:
+def make_images() -> Callable[[float], ImageFeatures]:
     """Return a function that makes features of a tower that is the mean of each channel, times a factor."""
-    write_preprocess(SPEC, tmp_path / "preprocess.onnx")
 
     def make(factor: float) -> ImageFeatures:
         layer = nn.Linear(3, 3, bias=False)
         nn.init.eye_(layer.weight).data.mul_(factor)
-        tower = ImageTower(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.5), layer), 3)
-        return ImageFeatures(tower.train(), Preprocessor(tmp_path / "preprocess.onnx", thread_pool(2)), SPEC, CPU)
+        backbone = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.5), layer)
+        tower = ImageModelTower(
+            backbone=backbone.train(),
+            feature_dim=3,
+            embed_dim=3,
+            inputs=image_inputs(SPEC),
+            architecture="means",
+            definition="",
+            spec=SPEC,
+        )
+        return ImageFeatures(tower, CPU)
 
     return make
 
 
 @pytest.fixture
-def make_texts(make_model: Callable[..., DualEncoder], text_encoder_dir: Path) -> Callable[[int], TextFeatures]:
+def make_texts(make_model: Callable[..., DualEncoder], text_encoder_dir: Path) -> Callable[..., TextFeatures]:
     """Return a function that makes features of a tiny tower with the weights of a seed."""
 
-    def make(seed: int) -> TextFeatures:
-        tokenizer = Tokenizer.from_file(str(text_encoder_dir / "tokenizer.json"))
-        return TextFeatures(make_model(seed=seed).text_tower, TextTokenizer(tokenizer, TextSpec(context_length=8)), CPU)
+    def make(seed: int, token: str | None = None) -> TextFeatures:
+        tokenizer, spec = Tokenizer.from_file(str(text_encoder_dir / "tokenizer.json")), TextSpec(context_length=8)
+        tokenizer.add_tokens([] if token is None else [token])
+        tower = TextModelTower(
+            backbone=make_model(seed=seed).text_tower,
+            feature_dim=6,
+            embed_dim=6,
+            inputs=text_inputs(spec),
+            architecture="bert",
+            definition="mean",
+            spec=spec,
+            tokenizer=tokenizer,
+        )
+        return TextFeatures(tower, CPU)
 
     return make
 
@@ -103,7 +119,7 @@ def test_an_image_that_is_gone_is_named_when_its_features_are_computed(
         make_images(1.0).compute([gone], "test")
 
 
-def test_text_features_do_not_depend_on_order_or_company(make_texts: Callable[[int], TextFeatures]) -> None:
+def test_text_features_do_not_depend_on_order_or_company(make_texts: Callable[..., TextFeatures]) -> None:
     texts = ["a", "the picture of a", "the", "a picture", "the picture of the picture of a picture"]
     features = make_texts(0).compute(texts, "test")
     assert features.shape == (5, 6)
@@ -112,8 +128,8 @@ def test_text_features_do_not_depend_on_order_or_company(make_texts: Callable[[i
         assert (alone - expected).abs().max() <= PADDING_INVARIANCE.bound
 
 
-def test_key_of_texts_follows_tower_tokenizer_and_texts(make_texts: Callable[[int], TextFeatures]) -> None:
-    keys = [make_texts(0).key(["a", "b"], "{}"), make_texts(1).key(["a", "b"], "{}")]
-    keys += [make_texts(0).key(["ab"], "{}"), make_texts(0).key(["a", "b"], "[]")]
-    assert make_texts(0).key(["a", "b"], "{}") == keys[0]
+def test_key_of_texts_follows_tower_tokenizer_and_texts(make_texts: Callable[..., TextFeatures]) -> None:
+    keys = [make_texts(0).key(["a", "b"]), make_texts(1).key(["a", "b"])]
+    keys += [make_texts(0).key(["ab"]), make_texts(0, token="new").key(["a", "b"])]
+    assert make_texts(0).key(["a", "b"]) == keys[0]
     assert len({tuple(key) for key in keys}) == len(keys)

@@ -12,7 +12,7 @@ from mmalign.inputs import StepInputs
 from mmalign.pairs import load_splits
 from mmalign.run import create_run
 from mmalign.schedule import StepPlan
-from mmalign.towers import Towers
+from tests.mmalign.run_towers import towers_of
 from tests.tolerances import FEATURES
 
 FirstStep = Callable[[dict[str, object]], StepInputs]
@@ -25,7 +25,7 @@ def first_step(make_config: Callable[..., Config], tmp_path: Path) -> FirstStep:
     def step(settings: dict[str, object]) -> StepInputs:
         config = make_config({"augment.first_caption": 1.0, **settings})
         run = create_run(config, tmp_path / "run")
-        steps = feed_steps(run, Towers(run, torch.device("cpu"), is_training=True), load_splits(config.data).train)
+        steps = feed_steps(config, towers_of(run, is_training=True), load_splits(config.data).train)
         inputs = steps[StepPlan(0, (3, 0, 7), seed=0)]
         assert isinstance(inputs, StepInputs)
         return inputs
@@ -45,7 +45,7 @@ def test_frozen_towers_are_fed_the_features_of_the_pairs_asked_for(
     inputs = first_step({"image_tower.frozen": True, "text_tower.frozen": True})
     run = create_run(make_config({"image_tower.frozen": True, "text_tower.frozen": True}), tmp_path / "again")
     pairs = [load_splits(run.config.data).train[row] for row in (3, 0, 7)]
-    towers = Towers(run, torch.device("cpu"), is_training=False)
+    towers = towers_of(run, is_training=False)
     assert torch.allclose(inputs.image, towers.image_features(pairs, "test"), atol=FEATURES.bound)
     (text,) = inputs.text
     expected = towers.text_features([pair.captions[0] for pair in pairs], "test")

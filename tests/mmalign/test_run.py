@@ -12,12 +12,13 @@ from tokenizers import Tokenizer
 from mmalign.checkpoint import Progress, save_best
 from mmalign.config import Config, differing_keys
 from mmalign.errors import CheckpointError, ConfigError
-from mmalign.fingerprint import space_id
 from mmalign.run import Run, create_run, initial_model, load_run
+from mmalign.run_model import dual_model
+from mmalign.space import space_id
 
 MakeConfig = Callable[..., Config]
 FROZEN = {"image_tower.frozen": True, "text_tower.frozen": True}
-FILES = {"config.toml", "frozen.safetensors", "image_preprocess.onnx", "text_encoder.json", "tokenizer.json"}
+FILES = {"config.toml", "frozen.safetensors", "text_encoder.json", "tokenizer.json"}
 
 
 def finished(config: Config, folder: Path) -> Run:
@@ -36,9 +37,7 @@ def test_run_comes_back_as_the_same_space(make_config: MakeConfig, tmp_path: Pat
     loaded = load_run(tmp_path / "run")
     assert loaded.config == run.config
     assert not loaded.model.training
-    first, second = (
-        space_id(each.model, each.config.image, each.config.text, each.tokenizer) for each in (run, loaded)
-    )
+    first, second = (space_id(dual_model(each)) for each in (run, loaded))
     assert first == second
 
 
@@ -92,7 +91,7 @@ def test_missing_file_is_named(make_config: MakeConfig, tmp_path: Path, name: st
     finished(make_config(), tmp_path)
     (tmp_path / name).unlink()
     with pytest.raises(CheckpointError, match=name.replace(".", r"\.")):
-        load_run(tmp_path).preprocessor()
+        load_run(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["text_encoder.json", "tokenizer.json", "frozen.safetensors", "best.safetensors"])
@@ -120,7 +119,7 @@ def test_run_without_its_best_checkpoint_says_what_to_do(make_config: MakeConfig
 def test_binding_the_tokenizer_leaves_the_run_s_own_as_it_was(make_config: MakeConfig, tmp_path: Path) -> None:
     run = create_run(make_config(), tmp_path)
     before = run.tokenizer.to_str()
-    assert run.text_tokenizer().encode(["a red square"]).input_ids.shape == (1, 5)
+    assert dual_model(run).text.bound_tokenizer.encode(["a red square"]).input_ids.shape == (1, 5)
     assert run.tokenizer.to_str() == before == Tokenizer.from_file(str(tmp_path / "tokenizer.json")).to_str()
 
 

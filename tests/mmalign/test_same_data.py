@@ -17,11 +17,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from mmalign.config import Config, DataConfig
-from mmalign.evaluate import evaluate
+from mmalign.evaluation import evaluate
 from mmalign.metrics import read_metrics
 from mmalign.pairs import load_sources, load_splits
 from mmalign.pool import build_pool
-from mmalign.train import train
+from mmalign.training import train
 
 MakeConfig = Callable[..., Config]
 Sources = list[dict[str, object]]
@@ -269,4 +269,4 @@ def test_images_that_were_trained_on_are_counted_and_warned_of(
     with caplog.at_level(logging.WARNING):
         (scores,) = evaluate(tmp_path / "run").sources
     assert scores.num_trained_on is None
-    assert "the run does not say which images it was trained on" in caplog.text
+    assert "the model does not say which images it was trained on" in caplog.text

@@ -10,9 +10,8 @@ from mmalign.augment import ImageAugment
 from mmalign.config import Config
 from mmalign.pairs import load_splits
 from mmalign.run import Run, create_run
-from mmalign.towers import Towers
+from tests.mmalign.run_towers import towers_of
 
-CPU = torch.device("cpu")
 Start = Callable[[dict[str, object]], Run]
 
 
@@ -28,7 +27,7 @@ def num_cached(run: Run) -> int:
 
 def test_frozen_towers_are_kept_and_learning_ones_are_not(start: Start) -> None:
     run = start({"image_tower.frozen": True})
-    towers, pairs = Towers(run, CPU, is_training=True), load_splits(run.config.data).val
+    towers, pairs = towers_of(run, is_training=True), load_splits(run.config.data).val
     towers.text_features(["a red square"], "test")
     assert num_cached(run) == 0
     towers.image_features(pairs, "test")
@@ -38,23 +37,23 @@ def test_frozen_towers_are_kept_and_learning_ones_are_not(start: Start) -> None:
 
 def test_in_evaluation_every_tower_is_kept(start: Start) -> None:
     run = start({})
-    Towers(run, CPU, is_training=False).text_features(["a red square"], "test")
+    towers_of(run, is_training=False).text_features(["a red square"], "test")
     assert num_cached(run) == 1
 
 
 def test_a_tower_that_changed_is_computed_again(start: Start) -> None:
     run = start({"text_tower.frozen": True})
-    before = Towers(run, CPU, is_training=True).text_features(["a red square"], "test")
+    before = towers_of(run, is_training=True).text_features(["a red square"], "test")
     with torch.no_grad():
         next(run.model.text_tower.parameters()).mul_(2)
-    after = Towers(run, CPU, is_training=True).text_features(["a red square"], "test")
+    after = towers_of(run, is_training=True).text_features(["a red square"], "test")
     assert num_cached(run) == 2
     assert not torch.equal(before, after)
 
 
 def test_views_are_kept_by_number_and_settings(start: Start) -> None:
     run = start({"image_tower.frozen": True})
-    towers, pairs = Towers(run, CPU, is_training=True), load_splits(run.config.data).val
+    towers, pairs = towers_of(run, is_training=True), load_splits(run.config.data).val
     augment = ImageAugment(run.config.augment, run.config.image)
     first, second = (towers.view_features(pairs, augment, view) for view in (1, 2))
     assert not torch.equal(first, second)

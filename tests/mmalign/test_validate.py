@@ -12,17 +12,16 @@ from mmalign.pairs import load_splits
 from mmalign.pool import build_pool
 from mmalign.retrieval import recall_both_ways
 from mmalign.run import Run, create_run
-from mmalign.towers import Towers
 from mmalign.validate import Validator
 from mmalign_runtime.errors import ItemError
+from tests.mmalign.run_towers import towers_of
 
 MakeConfig = Callable[..., Config]
-CPU = torch.device("cpu")
 
 
 def validator_of(run: Run) -> Validator:
     pairs = load_splits(run.config.data).val
-    return Validator(run.model, run.config.evaluate, pairs, Towers(run, CPU, is_training=True))
+    return Validator(run.model, run.config.evaluate, pairs, towers_of(run, is_training=True))
 
 
 @pytest.mark.parametrize("settings", [{}, {"image_tower.frozen": True, "text_tower.frozen": True}])
@@ -32,7 +31,7 @@ def test_scores_are_the_recalls_of_the_model(
     run = create_run(make_config(settings), tmp_path / "run")
     val = validator_of(run).validate()
     pool = build_pool(load_splits(run.config.data).val, "all")
-    towers = Towers(run, CPU, is_training=False)
+    towers = towers_of(run, is_training=False)
     with torch.inference_mode():
         images = run.model.project_image(towers.image_features(pool.pairs, "val"))
         texts = run.model.project_text(towers.text_features(pool.texts, "val"))

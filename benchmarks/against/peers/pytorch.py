@@ -21,9 +21,9 @@ from transformers import PreTrainedTokenizerFast
 
 from benchmarks.against.protocol import Kind, Load, Setting
 from mmalign.config import Config, load_config
+from mmalign.dual_model import EmbeddingModule, TowerFunction
 from mmalign.model import DualEncoder
 from mmalign.run import initial_model, load_run
-from mmalign_export.towers import ImageEmbedder, TextEmbedder, TowerFunction
 from mmalign_runtime.spec import ImageSpec
 
 # What people take when they take no other.
@@ -41,9 +41,9 @@ class PyTorchPeer:
         self._transform = image_transform(config.image)
         self._tokenizer = load_transformers_tokenizer(run)
         self._context_length = config.text.context_length
-        self._tower = ImageEmbedder(model).eval()
+        self._tower = EmbeddingModule(model.image_tower, model.image_projection).eval()
         self._image: TowerFunction = self._tower
-        self._text: TowerFunction = TextEmbedder(model).eval()
+        self._text: TowerFunction = EmbeddingModule(model.text_tower, model.text_projection).eval()
         self._memory_format = torch.contiguous_format
         if request.peer == "torch-compile":
             torch._inductor.config.freezing = True

@@ -1,0 +1,197 @@
+"""Adds quantized towers to a bundle: their files, bounds for the golden cases, the report and its chart."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from mmalign_export.bundle import CARD, hashes
+from mmalign_export.errors import QuantizationError
+from mmalign_export.quantization.chart import chart_name, write_chart
+from mmalign_export.quantization.report import QuantizationReport, report_name
+from mmalign_export.quantization.section import with_section
+from mmalign_export.quantization.trial import cosines
+from mmalign_export.staging import staged
+from mmalign_runtime.bundle import Bundle, open_bundle
+from mmalign_runtime.bundle.golden import Golden, ImageCase, TextCase, load_golden
+from mmalign_runtime.clipping import CLIPPING_NAME, Clipping
+from mmalign_runtime.embedder import Embedder
+from mmalign_runtime.engine.engines import installed_engines
+from mmalign_runtime.engine.providers import ResolvedProvider as Provider
+from mmalign_runtime.errors import BundleError, EngineError, ProviderError
+from mmalign_runtime.spec import SPEC_NAME, BundleSpec, Modality, Parity, Precision, encode_spec
+from mmalign_runtime.streaming import Vectors
+
+logger = logging.getLogger(__name__)
+
+Case = TypeVar("Case", ImageCase, TextCase)
+
+# How much further apart than the engines are here the vectors may be elsewhere: other processors order other sums, and
+# a sum that falls on the other side of a rounding moves a vector by a thousandth. A processor that saturates, as
+# eight-bit products do without VNNI, is further off by far.
+_ROOM = 2.0
+# By precision: of the cosine, and of a component. A GPU's float16 is rounded elsewhere than a CPU's.
+_LEAST_ROOM: dict[Precision, tuple[float, float]] = {"int8": (2e-3, 2e-2), "fp16": (1e-3, 5e-3)}
+
+
+def add_variant(
+    bundle: Bundle,
+    models: Mapping[Modality, bytes],
+    report: QuantizationReport,
+    out: Path,
+    *,
+    force: bool,
+    clipping: Clipping | None = None,
+) -> BundleSpec:
+    """Write the bundle with the models at `out`, a folder or a .mmalign file, and return its spec.
+
+    `clipping` is what counts an int8 tower's clipped values.
+
+    Raises ExportError when `out` is there and `force` is not set, QuantizationError when no engine can prove it.
+    """
+    with staged(out, force=force) as folder:
+        precision = report.precision
+        replaced = {files.models.get(precision) for files in (bundle.spec.image, bundle.spec.text)}
+        replaced |= {bundle.spec.goldens.get(precision), CLIPPING_NAME if precision == "int8" else None}
+        for name in bundle.spec.files.keys() - replaced:
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(bundle.read(name))
+        spec = _with_models(bundle.spec, models, precision)
+        for tower, contents in models.items():
+            (folder / _model(spec, tower, precision)).write_bytes(contents)
+        (folder / report_name(precision)).write_bytes(
+            msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n"
+        )
+        if clipping:
+            (folder / CLIPPING_NAME).write_bytes(msgspec.json.encode(clipping))
+        write_chart(report, folder / chart_name(precision))
+        card = (folder / CARD).read_text(encoding="utf-8")
+        (folder / CARD).write_text(with_section(card, report), encoding="utf-8")
+        _write(spec, folder)
+        golden_name = f"golden/cases_{precision}.json"
+        golden, parity = _prove(folder, tuple(models), report)
+        (folder / golden_name).write_bytes(msgspec.json.encode(golden))
+        logger.info("quantize: lowest cosine to PyTorch over the golden cases %.4f", parity.min_cosine)
+        others = tuple(entry for entry in spec.parity if entry.artifact != parity.artifact)
+        proven = msgspec.structs.replace(
+            spec, parity=(*others, parity), goldens={**spec.goldens, precision: golden_name}
+        )
+        return _write(proven, folder)
+
+
+def _with_models(spec: BundleSpec, models: Mapping[Modality, bytes], precision: Precision) -> BundleSpec:
+    changed = {}
+    for tower in ("image", "text"):
+        files = spec.image if tower == "image" else spec.text
+        others = dict(files.models)
+        others.pop(precision, None)
+        if tower in models:
+            path = PurePosixPath(files.models["fp32"])
+            others[precision] = str(path.with_name(f"{path.stem}_{precision}{path.suffix}"))
+        changed[tower] = msgspec.structs.replace(files, models=others)
+    goldens = {name: file for name, file in spec.goldens.items() if name != precision}
+    quantization = report_name(precision) if precision == "int8" else spec.quantization
+    return msgspec.structs.replace(spec, **changed, quantization=quantization, goldens=goldens)
+
+
+def _model(spec: BundleSpec, tower: Modality, precision: Precision) -> str:
+    return (spec.image if tower == "image" else spec.text).models[precision]
+
+
+def _write(spec: BundleSpec, folder: Path) -> BundleSpec:
+    wanted = msgspec.structs.replace(spec, files=hashes(folder))
+    (folder / SPEC_NAME).write_bytes(encode_spec(wanted))
+    return wanted
+
+
+def _prove(folder: Path, towers: Sequence[Modality], report: QuantizationReport) -> tuple[Golden, Parity]:
+    """Run the golden cases with every engine that is here and has the provider.
+
+    Return the cases with the first engine's vectors, how far all are from PyTorch's, and bounds that hold the others.
+    Raises QuantizationError when an engine is farther from PyTorch's than the report's floor and the bounds allow.
+    """
+    reference = load_golden(open_bundle(folder))
+    options = _ProofOptions(towers, report.precision, report.provider)
+    found = {name: each for name in installed_engines() if (each := _answers(folder, name, options, reference))}
+    if not found:
+        raise QuantizationError("no engine ran the quantized towers on the golden cases, so nothing is proven.")
+    first = next(iter(found.values()))
+    expected = _embeddings(reference, towers)
+    apart = [_difference(vectors[tower], first[tower]) for vectors in found.values() for tower in towers]
+    moved = [_difference(vectors[tower], expected[tower]) for vectors in found.values() for tower in towers]
+    cosine_room, abs_room = _LEAST_ROOM[report.precision]
+    parity = Parity(
+        artifact=f"onnx-{report.precision}",
+        num_cases=sum(len(first[tower]) for tower in towers),
+        min_cosine=min(cosine for cosine, _ in moved),
+        max_abs_difference=max(largest for _, largest in moved),
+        cosine_bound=1 - max(_ROOM * (1 - min(cosine for cosine, _ in apart)), cosine_room),
+        abs_bound=max(_ROOM * max(largest for _, largest in apart), abs_room),
+        least_cosine=report.least_golden_cosine,
+    )
+    if parity.min_cosine < parity.least_cosine - (1 - parity.cosine_bound):
+        raise QuantizationError(
+            f"with {' and '.join(found)} the lowest cosine over the golden cases is {parity.min_cosine:.4f}, expected "
+            f"at least {parity.least_cosine:g}. Calibrate on more data, or allow less with --budget golden="
+            f"{parity.min_cosine:.2f}."
+        )
+    return _with_vectors(reference, first), parity
+
+
+class _ProofOptions(msgspec.Struct, frozen=True):
+    towers: Sequence[Modality]
+    precision: Precision
+    provider: Provider
+
+
+def _answers(folder: Path, engine: str, options: _ProofOptions, golden: Golden) -> dict[Modality, Vectors] | None:
+    towers = options.towers
+    try:
+        embedder = Embedder.load(
+            folder,
+            engine=engine,
+            precision=options.precision,
+            towers=towers,
+            provider=options.provider,
+            verify=None,
+        )
+        with embedder:
+            sources = [embedder.bundle.source(case.file) for case in golden.images]
+            texts = [case.text for case in golden.texts]
+            return {
+                tower: embedder.encode_image(sources) if tower == "image" else embedder.encode_text(texts)
+                for tower in towers
+            }
+    except (BundleError, ProviderError, EngineError) as error:
+        logger.info("quantize: not proven with %s: %s", engine, error)
+        return None
+
+
+def _with_vectors(golden: Golden, vectors: Mapping[Modality, Vectors]) -> Golden:
+    images, texts = golden.images, golden.texts
+    if "image" in vectors:
+        images = tuple(_with_vector(case, vector) for case, vector in zip(images, vectors["image"], strict=True))
+    if "text" in vectors:
+        texts = tuple(_with_vector(case, vector) for case, vector in zip(texts, vectors["text"], strict=True))
+    return Golden(images=images, texts=texts)
+
+
+def _with_vector(case: Case, vector: NDArray[np.float32]) -> Case:
+    return msgspec.structs.replace(case, embedding=tuple(float(str(value)) for value in vector))
+
+
+def _embeddings(golden: Golden, towers: Sequence[Modality]) -> dict[Modality, Vectors]:
+    cases: dict[Modality, Sequence[ImageCase | TextCase]] = {"image": golden.images, "text": golden.texts}
+    return {tower: np.array([case.embedding for case in cases[tower]], np.float32) for tower in towers}
+
+
+def _difference(vectors: Vectors, expected: Vectors) -> tuple[float, float]:
+    """Return the lowest cosine, and the largest difference of a component."""
+    return float(cosines(vectors, expected).min()), float(np.abs(vectors - expected).max())

@@ -1,0 +1,69 @@
+"""A training run: the folder that `mmalign train` wrote. The data that it was trained on is not needed."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import msgspec
+
+from mmalign.data import DataError, Pair
+from mmalign.dual_model import DualModel
+from mmalign.errors import CheckpointError
+from mmalign.evaluation import EVALUATION
+from mmalign.own_pairs import OWN_PAIRS, read_own_pairs, unseen
+from mmalign.pairs import load_sources
+from mmalign.run import Run, load_run
+from mmalign.run_model import dual_model
+from mmalign.scores import Evaluation
+from mmalign_export.sources import SourceOptions
+from mmalign_runtime.bundle.hashes import sha256_of_file
+
+logger = logging.getLogger(__name__)
+
+
+def read(location: str | Path, options: SourceOptions) -> DualModel:
+    """Return the model of a run's folder, with its own pairs and its evaluation. Raises CheckpointError."""
+    run = load_run(Path(location), options.checkpoint)
+    model = dual_model(run)
+    names = (
+        "config.toml",
+        "tokenizer.json",
+        "text_encoder.json",
+        "frozen.safetensors",
+        f"{options.checkpoint}.safetensors",
+    )
+    files = {name: sha256_of_file(run.folder.existing(name)) for name in names}
+    return msgspec.structs.replace(
+        model,
+        origin=msgspec.structs.replace(model.origin, files=files),
+        evaluation=_evaluation(run),
+        own_pairs=_own_pairs(run),
+    )
+
+
+def _evaluation(run: Run) -> Evaluation | None:
+    path = run.folder.file(EVALUATION)
+    if not path.is_file():
+        return None
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Evaluation)
+    except (OSError, msgspec.DecodeError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read: {error}. Run `mmalign evaluate {run.folder.path}` again, or remove it."
+        ) from error
+
+
+def _own_pairs(run: Run) -> tuple[Pair, ...]:
+    """Return a few real inputs of this model that it was not trained on: those in its folder, or else of its data.
+
+    A run that was trained before they were kept, on a machine without its data, has none.
+    """
+    kept = read_own_pairs(run.folder.file(OWN_PAIRS))
+    if kept is not None:
+        return kept
+    try:
+        return unseen(load_sources(run.config.data)[0].splits)
+    except (DataError, OSError) as error:
+        logger.warning("the golden cases have no pairs of the run's own, since its data cannot be read: %s", error)
+        return ()

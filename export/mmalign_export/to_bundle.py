@@ -1,0 +1,173 @@
+"""From a model to a bundle: trace, write, prove, seal. A bundle that is not equal to eager PyTorch is never written."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from mmalign.dual_model import DualModel
+from mmalign.own_pairs import usable_pairs
+from mmalign.preprocess import write_preprocess
+from mmalign_export.artifacts import onnx_artifact, torch_artifact
+from mmalign_export.bundle import CARD, PREPROCESS, TOWER_PATHS, check_format, write_golden, write_spec
+from mmalign_export.card import model_card
+from mmalign_export.golden import GoldenFile, golden_files, golden_texts, make_golden
+from mmalign_export.parity import Artifact, check_parity
+from mmalign_export.side_files import write_side_files
+from mmalign_export.sources import SourceOptions, read_source
+from mmalign_export.staging import check_free, staged
+from mmalign_export.to_compiled import compile_tower, load_aoti, package_aoti
+from mmalign_export.to_onnx import OPSET_VERSION, check_opset, export_onnx
+from mmalign_runtime.bench import BenchPlan, golden_images, run_bench
+from mmalign_runtime.bench import golden_texts as bench_texts
+from mmalign_runtime.bundle.golden import Golden
+from mmalign_runtime.embedder import Embedder
+from mmalign_runtime.engine.processor import cpu_name
+from mmalign_runtime.spec import BundleSpec, Parity
+
+logger = logging.getLogger(__name__)
+
+Format = Literal["onnx", "aoti", "compile"]
+
+# A card's latency is a first impression, not a benchmark: few rounds, and the two batch sizes people ask about.
+_CARD_ROUNDS = 5
+_CARD_BATCH_SIZES = (1, 8)
+
+
+_DEFAULT_OPTIONS = SourceOptions()
+
+
+def export(
+    location: str | Path,
+    out: str | Path,
+    *,
+    kind: str = "run",
+    options: SourceOptions = _DEFAULT_OPTIONS,
+    formats: Sequence[Format] = ("onnx",),
+    opset_version: int = OPSET_VERSION,
+    force: bool = False,
+) -> BundleSpec:
+    """Export a trained model to a bundle whose vectors are proven equal to eager PyTorch's.
+
+    Args:
+        location: Where the model is: a run's folder. The data that it was trained on is not needed.
+        out: The bundle to write: a folder, or a .mmalign file.
+        kind: The kind of source, as `read_source` takes it.
+        options: What else to say of the source, such as which checkpoint of a run.
+        formats: "onnx" is always written; "aoti" adds AOTInductor packages, "compile" proves torch.compile in this
+            process.
+        opset_version: The ONNX opset of the towers, 18 to 25.
+        force: Replace the bundle at `out`.
+
+    Returns:
+        The contents of its bundle.json.
+
+    Raises:
+        ParityError: An artifact differs from eager PyTorch; the message has the figures.
+        FormatLimitError: The bundle format has no place for a part of the model.
+        ExportError: The opset cannot be written, the place is taken, or a tower cannot be traced.
+        CheckpointError: The run is damaged. Nothing is left behind in any of these cases.
+
+    Example:
+        >>> export("runs/latest", "bundle").space_id  # doctest: +SKIP
+        'mma-1c0fb5906ab639c333b8f90acb4f1ccd'
+    """
+    check_opset(opset_version)
+    check_free(Path(out), force=force)
+    model = read_source(kind, location, options)
+    return export_model(model, out, formats=formats, opset_version=opset_version, force=force)
+
+
+def export_model(
+    model: DualModel,
+    out: str | Path,
+    *,
+    formats: Sequence[Format] = ("onnx",),
+    opset_version: int = OPSET_VERSION,
+    force: bool = False,
+    image_files: Sequence[GoldenFile] | None = None,
+) -> BundleSpec:
+    """Export a model in memory. The first of its own pairs that can be embedded join the golden cases.
+
+    Args:
+        model: The model, on the CPU.
+        out: As for `export`, and so are `formats`, `opset_version` and `force`.
+        formats: See `export`.
+        opset_version: See `export`.
+        force: See `export`.
+        image_files: Golden images that take the place of those that are usually made.
+
+    Returns:
+        The contents of its bundle.json.
+
+    Raises:
+        ExportError: As `export`.
+        ModelError: A tower gives vectors of another shape than declared, or that are not finite.
+
+    Example:
+        >>> export_model(read_source("run", "runs/latest"), "bundle")  # doctest: +SKIP
+    """
+    check_opset(opset_version)
+    check_format(model)
+    with staged(Path(out), force=force) as folder:
+        _write_towers(model, formats, folder, opset_version)
+        write_side_files(model, folder)
+        own_pairs = usable_pairs(model.own_pairs, model.image.spec, model.text.spec)
+        texts = golden_texts(own_pairs, model.text.spec.context_length)
+        files = golden_files(own_pairs) if image_files is None else image_files
+        golden = make_golden(model, files, texts, folder)
+        write_golden(golden, folder)
+        write_spec(model, folder, (), opset_version)  # unproven yet: the runtime reads it to be proven
+        parity = _prove(model, golden, formats, folder)
+        return _finish(model, folder, parity, opset_version)
+
+
+def _write_towers(model: DualModel, formats: Sequence[Format], folder: Path, opset_version: int) -> None:
+    (folder / "onnx").mkdir()
+    write_preprocess(model.image.spec, folder / PREPROCESS)
+    for name, paths in TOWER_PATHS.items():
+        logger.info("export: %s", paths.onnx)
+        export_onnx(model.towers[name], folder / paths.onnx, opset_version)
+    if "aoti" in formats:
+        for name, paths in TOWER_PATHS.items():
+            logger.info("export: %s (compiling)", paths.aoti)
+            package_aoti(model.towers[name], folder / paths.aoti)
+
+
+def _prove(model: DualModel, golden: Golden, formats: Sequence[Format], folder: Path) -> tuple[Parity, ...]:
+    artifacts: list[Artifact] = [onnx_artifact(folder)]
+    if "aoti" in formats:
+        packages = {name: load_aoti(folder / paths.aoti) for name, paths in TOWER_PATHS.items()}
+        artifacts.append(torch_artifact("aoti-fp32", model, packages))
+    if "compile" in formats:
+        compiled = {name: compile_tower(model.towers[name]) for name in TOWER_PATHS}
+        artifacts.append(torch_artifact("compile-fp32", model, compiled))
+    parity = []
+    for artifact in artifacts:
+        parity.append(check_parity(artifact, golden, folder))
+        logger.info(
+            "parity: %s over %d golden cases, lowest cosine %.8f, largest difference %.1e",
+            artifact.name,
+            parity[-1].num_cases,
+            parity[-1].min_cosine,
+            parity[-1].max_abs_difference,
+        )
+    return tuple(parity)
+
+
+def _finish(model: DualModel, folder: Path, parity: tuple[Parity, ...], opset_version: int) -> BundleSpec:
+    """Write the card, whose figures need the proven bundle, then the spec that seals it too."""
+    spec = write_spec(model, folder, parity, opset_version)
+    embedder = Embedder.load(folder, provider="cpu", verify=None)
+    bundle = embedder.bundle
+    report = run_bench(
+        embedder,
+        golden_images(bundle),
+        bench_texts(bundle),
+        plan=BenchPlan(parts=("stages",), batch_sizes=_CARD_BATCH_SIZES, num_rounds=_CARD_ROUNDS),
+    )
+    card = model_card(spec, model.evaluation, report.timings, cpu_name(), embedder.info().num_threads)
+    (folder / CARD).write_text(card, encoding="utf-8")
+    return write_spec(model, folder, parity, opset_version)

@@ -1,0 +1,88 @@
+"""A training run as the model that is evaluated, exported and quantized."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import cast
+
+from tokenizers import Tokenizer
+
+from mmalign.config import Config
+from mmalign.dual_model import DualModel, ImageModelTower, ModelOrigin, Similarity, TextModelTower
+from mmalign.model import DualEncoder
+from mmalign.run import Run, describe_encoder
+from mmalign.signature import image_inputs, text_inputs
+from mmalign.vision import ImageTower
+from mmalign.weights import PACKAGED, PYPI_PREFIX
+from mmalign_runtime.spec import ImageSpec, TextSpec
+
+_LIBRARIES = ("mmalign", "torch", "transformers", "timm")
+
+
+def dual_model(run: Run) -> DualModel:
+    """Return a run's model, its weights shared with the run: as they learn, its vectors change."""
+    config, model = run.config, run.model
+    image = image_model_tower(model, config.image, config.image_tower.name)
+    text = text_model_tower(model, config.text, run.tokenizer, config.text_tower.name)
+    similarity = Similarity(scale=model.scale().item())
+    return DualModel(towers={"image": image, "text": text}, similarity=similarity, origin=_origin(run))
+
+
+def image_model_tower(model: DualEncoder, spec: ImageSpec, architecture: str) -> ImageModelTower:
+    """Return the image side of an encoder that mmalign trains."""
+    return ImageModelTower(
+        backbone=model.image_tower,
+        projection=model.image_projection,
+        feature_dim=model.image_tower.feature_dim,
+        embed_dim=model.config.embed_dim,
+        inputs=image_inputs(spec),
+        architecture=architecture,
+        definition="",  # nothing, so that runs keep the space ids that they always had
+        description=_describe_image_tower(model.image_tower, architecture),
+        spec=spec,
+    )
+
+
+def text_model_tower(model: DualEncoder, spec: TextSpec, tokenizer: Tokenizer, architecture: str) -> TextModelTower:
+    """Return the text side of an encoder that mmalign trains."""
+    return TextModelTower(
+        backbone=model.text_tower,
+        projection=model.text_projection,
+        feature_dim=model.text_tower.feature_dim,
+        embed_dim=model.config.embed_dim,
+        inputs=text_inputs(spec),
+        architecture=architecture,
+        definition=model.text_tower.head(),
+        description=describe_encoder(model.text_tower),
+        spec=spec,
+        tokenizer=tokenizer,
+    )
+
+
+def _origin(run: Run) -> ModelOrigin:
+    data = run.config.data
+    return ModelOrigin(
+        kind="run",
+        name=run.folder.path.resolve().name,
+        versions={name: version(name) for name in _LIBRARIES},
+        weights_licence=_weights_licence(run.config),
+        data=tuple(Path(source.path).name for source in (*data.sources, *data.held_out)),
+    )
+
+
+def _weights_licence(config: Config) -> str:
+    names = {PYPI_PREFIX + package: entry.licence for package, entry in PACKAGED.items()}
+    towers = (config.image_tower.name, config.text_tower.name)
+    licences = sorted({f"{name}: {names[name]}" for name in towers if name in names})
+    return "; ".join(licences) or "unknown: see the origin of the pretrained weights"
+
+
+def _describe_image_tower(tower: ImageTower, name: str) -> dict[str, object]:
+    """Describe an image tower as transformers' wrapper of timm; torchvision's ResNet-50 has the same name there.
+
+    `hidden_size` is what VisionTextDualEncoderModel asks for: without a description it would take a ViT for granted.
+    """
+    settings = cast("dict[str, str]", getattr(tower.backbone, "pretrained_cfg", {}))
+    architecture = settings.get("architecture", name)
+    return {"model_type": "timm_wrapper", "architecture": architecture, "hidden_size": tower.feature_dim}

@@ -1,0 +1,52 @@
+"""How well a model retrieves: what an evaluation measures, writes down, and a bundle's card shows."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from mmalign.pool import Captions
+from mmalign.retrieval import Recall
+
+Checkpoint = Literal["best", "last"]
+SplitName = Literal["val", "test"]
+
+
+class Scored(msgspec.Struct, frozen=True):
+    """One method on one source: retrieval both ways; zero-shot accuracy where pairs carry a class."""
+
+    image_to_text: Recall
+    text_to_image: Recall
+    zero_shot_accuracy: float | None = None
+
+
+class SourceScores(msgspec.Struct, frozen=True):
+    """One source's figures: the trained model, the linear map and chance on the same images and captions.
+
+    `num_trained_on` counts the images, byte for byte, that the model learned from: their figures say nothing; None
+    where that is not known.
+    """
+
+    source: str
+    is_held_out: bool
+    num_images: int
+    num_captions: int
+    num_classes: int
+    model: Scored
+    linear_map: Scored
+    chance: Scored
+    num_trained_on: int | None = None
+
+
+class Evaluation(msgspec.Struct, frozen=True):
+    """What `mmalign evaluate` measures, and writes to run/evaluation.json.
+
+    `checkpoint` is which of a run's it was; None for a model that is not a run.
+    """
+
+    split: SplitName
+    checkpoint: Checkpoint | None
+    captions: Captions
+    linear_map_strength: float
+    sources: tuple[SourceScores, ...]

@@ -1,0 +1,152 @@
+"""Evaluation of a model on concepts it never saw: retrieval both ways and zero-shot classes.
+
+Beside each stand chance and a closed-form linear map from the pretrained towers, the bar that training must clear.
+Shapes: N images, M captions, P prompts, F image features, G text features.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+import msgspec
+import torch
+from torch import Tensor
+
+from mmalign.config import EvaluateConfig
+from mmalign.data import Splits
+from mmalign.data.identity import image_identity
+from mmalign.errors import ConfigError
+from mmalign.linear_map import LinearMap, fit_linear_map
+from mmalign.pairs import SourcePairs, merged_splits
+from mmalign.pool import Captions, Pool, build_pool
+from mmalign.retrieval import chance_recall, recall_both_ways
+from mmalign.scores import Checkpoint, Evaluation, Scored, SourceScores, SplitName
+from mmalign.towers import Towers
+from mmalign.truncation import report_truncated
+from mmalign.zero_shot import class_prompts, class_vectors, zero_shot_accuracy
+
+logger = logging.getLogger(__name__)
+
+
+class _Task(msgspec.Struct, frozen=True):
+    """What is asked of one source: to search its pool both ways, and to tell its classes apart."""
+
+    source: SourcePairs
+    pool: Pool
+    classes: tuple[str, ...]
+    prompts: tuple[str, ...]
+    num_trained_on: int | None
+
+
+class _Features(msgspec.Struct, frozen=True):
+    """What towers gave for a task: (N, F), (M, G), (P, G)."""
+
+    images: Tensor
+    texts: Tensor
+    prompts: Tensor
+
+
+Embed = Callable[[Tensor], Tensor]
+
+
+def evaluate_model(
+    trained: Towers,
+    start: Towers,
+    sources: Sequence[SourcePairs],
+    config: EvaluateConfig,
+    *,
+    split: SplitName,
+    checkpoint: Checkpoint | None = None,
+    trained_images: frozenset[str] | None = None,
+) -> Evaluation:
+    """Evaluate a model on the sources' pairs of one split.
+
+    `trained` are its towers, `start` those that the linear map is fitted to, on the training pairs of the sources that
+    are not held out. `trained_images` are the identities of the images that the model learned from, None where that is
+    not known. Raises ConfigError for a source with nothing in the split, and ItemError.
+    """
+    tasks = [_task(source, split, config, trained_images) for source in sources]
+    report_truncated((pair for task in tasks for pair in task.pool.pairs), trained.model.text.bound_tokenizer)
+    linear_map = _fit_map(merged_splits(sources), start, config.captions)
+    scores = tuple(_score(task, trained, start, linear_map) for task in tasks)
+    return Evaluation(split, checkpoint, config.captions, linear_map.strength, scores)
+
+
+def _task(
+    source: SourcePairs, split: SplitName, config: EvaluateConfig, trained_images: frozenset[str] | None
+) -> _Task:
+    pairs = source.splits.test if split == "test" else source.splits.val
+    if not pairs:
+        raise ConfigError(f"source {source.name} has no pairs in the {split} split. Raise data.split.{split}.")
+    classes = tuple(sorted({pair.group for pair in pairs if pair.group is not None}))
+    prompts = class_prompts(classes, config.templates)
+    pool = build_pool(pairs, config.captions)
+    return _Task(source, pool, classes, tuple(prompts), _num_trained_on(source.name, pool, trained_images))
+
+
+def _num_trained_on(name: str, pool: Pool, trained_images: frozenset[str] | None) -> int | None:
+    if trained_images is None:
+        logger.warning("%s: the model does not say which images it was trained on, so none can be told apart", name)
+        return None
+    seen = [pair for pair in pool.pairs if image_identity(pair) in trained_images]
+    if seen:
+        logger.warning(
+            "%s: %d of %d images were trained on, so the figures are too high; the first is %s. "
+            "Did the data or its split change since the model was trained?",
+            *(name, len(seen), len(pool.pairs), seen[0].origin),
+        )
+    return len(seen)
+
+
+def _fit_map(splits: Splits, towers: Towers, captions: Captions) -> LinearMap:
+    """Fit on the training pairs and their first captions; pick the regularisation on the validation pairs."""
+    val = build_pool(splits.val, captions)
+    images = towers.image_features(splits.train, "training")
+    texts = towers.text_features([pair.captions[0] for pair in splits.train], "first captions of training")
+    val_images = towers.image_features(val.pairs, "validation")
+    val_texts = towers.text_features(val.texts, "validation")
+
+    def score(linear_map: LinearMap) -> float:
+        vectors = linear_map.embed_image(val_images), linear_map.embed_text(val_texts)
+        return sum(found.mean() for found in recall_both_ways(*vectors, val.relevant))
+
+    return fit_linear_map(images, texts, score)
+
+
+def _score(task: _Task, trained: Towers, start: Towers, linear_map: LinearMap) -> SourceScores:
+    pool = task.pool
+    image, text = (tower.module.project for tower in (trained.model.image, trained.model.text))
+    with torch.inference_mode():
+        by_model = _score_method(task, _features(task, trained), image, text)
+        by_map = _score_method(task, _features(task, start), linear_map.embed_image, linear_map.embed_text)
+    guess = 1 / len(task.classes) if task.classes else None
+    return SourceScores(
+        source=task.source.name,
+        is_held_out=task.source.is_held_out,
+        num_images=len(pool.pairs),
+        num_captions=len(pool.texts),
+        num_classes=len(task.classes),
+        model=by_model,
+        linear_map=by_map,
+        chance=Scored(chance_recall(pool.relevant), chance_recall(pool.relevant.reversed()), guess),
+        num_trained_on=task.num_trained_on,
+    )
+
+
+def _features(task: _Task, towers: Towers) -> _Features:
+    name = task.source.name
+    return _Features(
+        images=towers.image_features(task.pool.pairs, name),
+        texts=towers.text_features(task.pool.texts, f"{name} captions"),
+        prompts=towers.text_features(task.prompts, f"{name} classes") if task.prompts else torch.empty(0),
+    )
+
+
+def _score_method(task: _Task, features: _Features, embed_image: Embed, embed_text: Embed) -> Scored:
+    images, texts = embed_image(features.images), embed_text(features.texts)  # (N, D), (M, D)
+    accuracy = None
+    if task.classes:
+        weights = class_vectors(embed_text(features.prompts), len(task.classes))  # (C, D)
+        accuracy = zero_shot_accuracy(images, weights, task.pool.groups, task.classes)
+    return Scored(*recall_both_ways(images, texts, task.pool.relevant), accuracy)

@@ -1,0 +1,121 @@
+"""A tiny BERT with biases and channels that differ, as a trained one has, fused and with what flows through it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import onnx
+import pytest
+import torch
+from onnx import ModelProto
+
+from mmalign.run import Run
+from mmalign.run_model import dual_model
+from mmalign_export import export_model
+from mmalign_export.quantization.activations import Activations, record_activations
+from mmalign_export.quantization.examples import Calibration, prepared_images
+from mmalign_export.quantization.fusion import fuse_transformer
+from mmalign_export.quantization.recipes import image_recipes, text_recipes
+from mmalign_export.quantization.sites import Site, find_sites
+from mmalign_export.quantization.variant import add_variant
+from mmalign_runtime.bundle import open_bundle
+from mmalign_runtime.bundle.golden import load_golden
+from mmalign_runtime.embedder import Embedder
+from mmalign_runtime.engine.session import Feeds
+from mmalign_runtime.spec import Modality
+from mmalign_runtime.tokenizer import TokenBatch
+from tests.export.quantization.tiny_models import make_report
+from tests.make_tiny_bundle import tiny_run
+
+INPUT_NAMES = ("input_ids", "attention_mask")
+TEXTS = [
+    "a dog",
+    "the quick brown fox jumps over the lazy dog",
+    "a photo of a dog running on the beach",
+    "best seller",
+    "good fox",
+    "brown beach",
+]
+
+
+class TinyBert(msgspec.Struct, frozen=True):
+    """A model as exported, fused, its sites, what flows into them, and the texts that it is asked about."""
+
+    exported: ModelProto
+    fused: ModelProto
+    sites: tuple[Site, ...]
+    activations: dict[str, Activations]
+    batches: tuple[TokenBatch, ...]
+
+    @property
+    def feeds(self) -> Feeds:
+        """All texts in one batch, short ones padded."""
+        return {"input_ids": self.batches[0].input_ids, "attention_mask": self.batches[0].attention_mask}
+
+    def named(self, role: str) -> Site:
+        """The first site of a role."""
+        return next(site for site in self.sites if site.role == role)
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """As the other tests' run, but with a text tower as trained ones are: biases, channels that stand out."""
+    run = tiny_run(tmp_path_factory.mktemp("run"))
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in run.model.text_tower.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            if name.endswith("LayerNorm.weight"):
+                parameter.copy_(torch.exp(0.5 * noise))
+            elif parameter.ndim == 1:
+                parameter.copy_(0.5 * noise)
+            elif "embeddings" not in name:
+                parameter.copy_(0.15 * noise)
+    return run
+
+
+@pytest.fixture(scope="session")
+def bundle_dir(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished bundle of that run. Copy it before changing anything in it."""
+    out = tmp_path_factory.mktemp("exported") / "bundle"
+    export_model(dual_model(run), out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def bert(bundle_dir: Path, run: Run) -> TinyBert:
+    tokenizer = dual_model(run).text.bound_tokenizer
+    exported = onnx.load(bundle_dir / "onnx/text_model.onnx")
+    fused = fuse_transformer(exported)
+    sites = find_sites(fused)
+    batches = (tokenizer.encode(TEXTS), tokenizer.encode(TEXTS[:2]))
+    found = record_activations(fused, {site.source for site in sites}, batches, INPUT_NAMES)
+    return TinyBert(exported, fused, sites, found, batches)
+
+
+@pytest.fixture(scope="session")
+def int8_models(bundle_dir: Path) -> dict[Modality, bytes]:
+    """Both towers of the tiny bundle in eight bits, calibrated on its golden cases."""
+    with Embedder.load(bundle_dir, provider="cpu") as embedder:
+        golden = load_golden(embedder.bundle)
+        images = prepared_images([embedder.bundle.source(case.file) for case in golden.images], embedder)
+        tokens = embedder.text.tokenizer.encode([case.text for case in golden.texts])
+        calibration = Calibration(images, (tokens,))
+        spec = embedder.bundle.spec
+        image = image_recipes(bundle_dir / spec.image.models["fp32"], spec.image, calibration)[0]
+        text = text_recipes(bundle_dir / spec.text.models["fp32"], spec.text, calibration)[0]
+    return {
+        "image": image.build(frozenset()).SerializeToString(),
+        "text": text.build(frozenset()).SerializeToString(),
+    }
+
+
+@pytest.fixture(scope="session")
+def quantized_dir(
+    bundle_dir: Path, int8_models: dict[Modality, bytes], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The tiny bundle with both. Copy it before changing anything in it."""
+    out = tmp_path_factory.mktemp("quantized") / "bundle"
+    add_variant(open_bundle(bundle_dir), int8_models, make_report("image", "text"), out, force=False)
+    return out

@@ -1,0 +1,13 @@
+from __future__ import annotations
+
+from mmalign_export.quantization.dynamic import quantize_dynamically
+from mmalign_export.quantization.trial import largest_move, open_model
+from tests.export.quantization.conftest import INPUT_NAMES, TinyBert
+from tests.export.quantization.tiny_models import OPTIONS
+from tests.tolerances import BATCH_MATES
+
+
+def test_a_scale_over_the_batch_moves_vectors_with_their_mates(bert: TinyBert) -> None:
+    # Why it is refused; and that the test of the others can fail.
+    session = open_model(quantize_dynamically(bert.exported).SerializeToString(), INPUT_NAMES, OPTIONS)
+    assert largest_move(session, bert.feeds) > 100 * BATCH_MATES.bound

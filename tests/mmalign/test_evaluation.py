@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+import torch
+from torch.nn import functional
+
+from mmalign.checkpoint import Progress, save_best
+from mmalign.config import Config
+from mmalign.errors import CheckpointError, ConfigError
+from mmalign.evaluation import evaluate
+from mmalign.pairs import load_splits
+from mmalign.pool import build_pool
+from mmalign.run import load_run
+from mmalign.scores import Evaluation
+from mmalign.training import train
+from tests.mmalign.run_towers import towers_of
+
+MakeConfig = Callable[..., Config]
+FROZEN: dict[str, object] = {"image_tower.frozen": True, "text_tower.frozen": True}
+
+
+@pytest.fixture
+def held_out(pairs_csv: Path, tmp_path: Path) -> dict[str, object]:
+    """The same pairs under another name, without classes: a source that is only evaluated."""
+    with pairs_csv.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    path = tmp_path / "other.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["image", "caption", "concept"], extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+    return {"path": str(path), "concept_column": "concept", "image_root": str(pairs_csv.parent)}
+
+
+def test_each_source_is_scored_by_model_map_and_chance(
+    make_config: MakeConfig, tmp_path: Path, held_out: dict[str, object]
+) -> None:
+    train(make_config({**FROZEN, "data.held_out": [held_out]}), tmp_path / "run")
+    evaluation = evaluate(tmp_path / "run")
+    seen, unseen = evaluation.sources
+    assert (seen.source, seen.is_held_out, unseen.source, unseen.is_held_out) == ("pairs", False, "other", True)
+    # Three test concepts, two drawings of each; two captions a concept in one source, one in the other.
+    assert (seen.num_images, seen.num_captions, unseen.num_images, unseen.num_captions) == (6, 6, 6, 3)
+    # Of six captions two are right for an image, and of six images two for a caption.
+    assert seen.chance.image_to_text.at_1 == pytest.approx(2 / 6)
+    assert seen.chance.text_to_image.at_1 == pytest.approx(2 / 6)
+    assert seen.num_classes == 3
+    assert seen.chance.zero_shot_accuracy == pytest.approx(1 / 3)
+    assert unseen.num_classes == 0
+    assert unseen.model.zero_shot_accuracy is None
+
+
+def test_figures_are_written_as_json(make_config: MakeConfig, tmp_path: Path) -> None:
+    train(make_config(FROZEN), tmp_path)
+    evaluation = evaluate(tmp_path, split="val", checkpoint="last")
+    assert msgspec.json.decode((tmp_path / "evaluation.json").read_bytes(), type=Evaluation) == evaluation
+    assert (evaluation.split, evaluation.checkpoint, evaluation.captions) == ("val", "last", "all")
+
+
+def test_validation_score_of_training_is_that_of_evaluation(make_config: MakeConfig, tmp_path: Path) -> None:
+    result = train(make_config({"text_tower.frozen": True}), tmp_path)
+    (scores,) = evaluate(tmp_path, split="val").sources
+    score = (scores.model.image_to_text.mean() + scores.model.text_to_image.mean()) / 2
+    assert score == pytest.approx(result.best_score)
+
+
+def test_first_captions_alone_when_asked(make_config: MakeConfig, tmp_path: Path) -> None:
+    train(make_config({**FROZEN, "evaluate.captions": "first"}), tmp_path)
+    (scores,) = evaluate(tmp_path).sources
+    assert scores.num_captions == 3
+
+
+def test_model_is_right_where_it_was_made_right(make_config: MakeConfig, tmp_path: Path) -> None:
+    """Projections that are solved for, not trained: each test image's vector is the mean of its captions'."""
+    train(make_config({**FROZEN, "model.embed_dim": 32}), tmp_path)
+    run = load_run(tmp_path)
+    pool = build_pool(load_splits(run.config.data).test, "all")
+    towers = towers_of(run, is_training=False)
+    images, texts = towers.image_features(pool.pairs, "test"), towers.text_features(pool.texts, "test")
+    right = [pool.relevant.right(row) for row in range(len(pool.pairs))]
+    targets = torch.stack([functional.normalize(texts, dim=-1)[row].mean(dim=0) for row in right])
+    run.model.image_projection.load_state_dict({"0.weight": (torch.linalg.pinv(images) @ targets).T})
+    run.model.text_projection.load_state_dict({"0.weight": torch.eye(32)})
+    save_best(tmp_path / "best.safetensors", run.model, Progress())
+    (scores,) = evaluate(tmp_path).sources
+    assert scores.model.image_to_text.at_1 == scores.model.text_to_image.at_1 == 1.0
+    assert scores.model.image_to_text.median_rank == 1
+
+
+def test_linear_map_starts_from_the_pretrained_towers(make_config: MakeConfig, tmp_path: Path) -> None:
+    train(make_config({"train.epochs": 5}), tmp_path / "learned")
+    train(make_config(FROZEN), tmp_path / "frozen")
+    learned, frozen = (evaluate(tmp_path / name).sources[0] for name in ("learned", "frozen"))
+    assert learned.linear_map == frozen.linear_map
+    assert learned.model != frozen.model
+
+
+def test_split_without_pairs_is_refused(make_config: MakeConfig, tmp_path: Path) -> None:
+    train(make_config({**FROZEN, "data.split": {"val": 0.25, "test": 0.0, "seed": 59}}), tmp_path)
+    with pytest.raises(ConfigError, match=r"source pairs has no pairs in the test split\. Raise data\.split\.test"):
+        evaluate(tmp_path)
+    assert not (tmp_path / "evaluation.json").exists()
+
+
+def test_run_without_a_checkpoint_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"is no run: it has no config\.toml"):
+        evaluate(tmp_path)

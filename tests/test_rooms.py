@@ -1,0 +1,159 @@
+"""Who imports whom, read from the source: no circle, no import against the order of distributions or of their rooms.
+
+A room is a module or a package right below a distribution. Counted is what runs when a module is imported: not what a
+function imports when it is called, and not what only type checkers read.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FOLDERS = {
+    "mmalign_runtime": ROOT / "runtime/mmalign_runtime",
+    "mmalign": ROOT / "mmalign",
+    "mmalign_export": ROOT / "export/mmalign_export",
+}
+# A room imports only rooms that stand before it, in its own distribution and in those above it here. A new module is
+# written where it belongs; one that fits nowhere knows too much. The distributions' own __init__ may import the first.
+ROOMS = {
+    "mmalign_runtime": (
+        *("lazy", "errors", "strict_json", "addresses", "atomic", "once", "names", "counts", "image_suffixes"),
+        *("spec", "places", "streaming", "freed_memory", "text_prefix", "unit_vectors", "parquet"),
+        *("image", "tokenizer", "bundle", "engine", "machine", "choices", "info", "clipping"),
+        *("preprocess", "text_encoder", "image_encoder", "image_stream", "text_stream", "profile"),
+        *("embedder", "verify", "bulk", "saved", "ranking", "spaces", "bench", "cli"),
+    ),
+    "mmalign": (
+        *("_compat", "errors", "openmp", "progress", "seeds", "signature", "preprocess", "fingerprint"),
+        *("data", "retrieval", "pool", "zero_shot", "linear_map", "scores", "metrics", "truncation", "image_store"),
+        *("weights", "pooling", "text_files", "sentence_modules", "text", "vision", "text_tokenizer", "probe_texts"),
+        *("text_checks", "traceable", "model", "loss", "optim", "schedule", "tensors", "state", "checkpoint"),
+        *("augment", "config", "device", "pairs", "own_pairs", "dual_model", "space", "run", "run_model"),
+        *("feature_cache", "features", "towers", "inputs", "feed", "trainer", "validate", "training"),
+        *("scoring", "evaluation", "aotinductor", "cli"),
+    ),
+    "mmalign_export": (
+        *("errors", "exchange", "staging", "profile", "parity", "golden", "side_files", "card", "bundle"),
+        *("artifacts", "to_onnx", "to_compiled", "probe", "sources", "to_bundle", "quantization", "cli"),
+    ),
+}
+
+Graph = dict[str, set[str]]
+
+
+def modules(folders: dict[str, Path]) -> dict[str, Path]:
+    """Return every module's file by its dotted name."""
+    found = {}
+    for package, folder in folders.items():
+        for path in folder.rglob("*.py"):
+            parts = [package, *path.relative_to(folder).with_suffix("").parts]
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def import_graph(files: dict[str, Path]) -> Graph:
+    """Return which modules each one imports when it is imported."""
+    graph: Graph = {}
+    for name, path in files.items():
+        imported = {_nearest(each, files) for each in _imported(ast.parse(path.read_text(encoding="utf-8")).body)}
+        graph[name] = imported - {"", name}
+    return graph
+
+
+def _imported(body: Iterable[ast.stmt | ast.ExceptHandler]) -> Iterator[str]:
+    for node in body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            yield from _imported(node.orelse)
+        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            for part in ("body", "orelse", "finalbody", "handlers"):
+                yield from _imported(getattr(node, part, []))
+
+
+def _nearest(name: str, files: dict[str, Path]) -> str:
+    """Return the module that a dotted name belongs to, "" for another project's."""
+    while name and name not in files:
+        name = name.rpartition(".")[0]
+    return name
+
+
+def against_order(graph: Graph, rooms: dict[str, tuple[str, ...]]) -> list[str]:
+    """Return every import of a room that stands later than the importing one."""
+    order = {f"{package}.{room}": at for at, (package, room) in enumerate(_pairs(rooms))}
+    wrong = []
+    for name, imported in graph.items():
+        here = _room(name)
+        wrong += [f"{name} imports {each}" for each in imported if order.get(here, 0) < order.get(_room(each), 0)]
+    return sorted(wrong)
+
+
+def _pairs(rooms: dict[str, tuple[str, ...]]) -> list[tuple[str, str]]:
+    return [(package, room) for package, listed in rooms.items() for room in listed]
+
+
+def _room(name: str) -> str:
+    return ".".join(name.split(".")[:2])
+
+
+@pytest.fixture(scope="module")
+def graph() -> Graph:
+    return import_graph(modules(FOLDERS))
+
+
+def test_no_module_imports_itself_through_others(graph: Graph) -> None:
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"a circle of imports: {' <- '.join(error.args[1])}")
+
+
+def test_every_room_stands_once_in_the_order(graph: Graph) -> None:
+    listed = [f"{package}.{room}" for package, room in _pairs(ROOMS)]
+    assert sorted(listed) == sorted({_room(name) for name in graph} - FOLDERS.keys())
+
+
+def test_imports_follow_the_order_of_distributions_and_rooms(graph: Graph) -> None:
+    assert against_order(graph, ROOMS) == []
+
+
+def test_export_and_evaluation_know_models_and_no_runs(graph: Graph) -> None:
+    of_runs = {"mmalign.run", "mmalign.run_model"}
+    knowing = {name for name, imported in graph.items() if imported & of_runs}
+    assert {name for name in knowing if name.startswith("mmalign_export.")} == {"mmalign_export.sources.run"}
+    assert knowing.isdisjoint({"mmalign.scoring", "mmalign.towers", "mmalign.features", "mmalign.dual_model"})
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("import pack.b", {"pack.b"}),
+        ("from pack.b import thing", {"pack.b"}),
+        ("from pack import b", {"pack.b"}),
+        ("class A:\n    from pack.b import thing", {"pack.b"}),
+        ("try:\n    import pack.b\nexcept ImportError:\n    import pack.c", {"pack.b", "pack.c"}),
+        ("import json, numpy", set()),
+        ("def f():\n    import pack.b", set()),
+        ("if TYPE_CHECKING:\n    import pack.b\nelse:\n    import pack.c", {"pack.c"}),
+    ],
+)
+def test_what_runs_at_import_is_what_counts(tmp_path: Path, source: str, expected: set[str]) -> None:
+    for name, text in (("__init__", ""), ("a", source), ("b", ""), ("c", "")):
+        (tmp_path / f"{name}.py").write_text(text)
+    assert import_graph(modules({"pack": tmp_path}))["pack.a"] == expected
+
+
+def test_a_circle_and_an_import_upwards_are_found() -> None:
+    with pytest.raises(CycleError, match="nodes are in a cycle"):
+        TopologicalSorter({"p.a": {"p.b"}, "p.b": {"p.c"}, "p.c": {"p.a"}}).prepare()
+    rooms = {"low": ("a", "b"), "high": ("a",)}
+    graph = {"low.a": {"low.b"}, "low.b.c": {"high.a"}, "high.a": {"low.b"}, "low.b": {"low.a"}}
+    assert against_order(graph, rooms) == ["low.a imports low.b", "low.b.c imports high.a"]
