@@ -39,9 +39,9 @@ class TraceExample(msgspec.Struct, frozen=True):
 
 
 def image_example(spec: ImageSpec) -> TraceExample:
-    """Return pixel_values (B, 3, S, S), B dynamic."""
+    """Return pixel_values (B, 3, H, W), B dynamic."""
     generator = torch.Generator().manual_seed(0)
-    pixel_values = torch.randn(_TRACED_BATCH, 3, spec.size, spec.size, generator=generator)
+    pixel_values = torch.randn(_TRACED_BATCH, 3, *spec.shape, generator=generator)
     return TraceExample((pixel_values,), ({0: Dim("batch")},))
 
 

@@ -158,9 +158,9 @@ def _directly(embedder: Embedder, kind: str) -> Way:
     import onnxruntime as ort
 
     bundle, data = embedder.bundle, PHOTO.read_bytes()
-    tower = ort.InferenceSession(str(bundle.source(bundle.model("image" if kind == "image" else "text", "fp32"))))
+    tower = ort.InferenceSession(str(bundle.source(bundle.spec.artifact(kind).file)))
     if kind == "image":
-        files = bundle.spec.image
+        files = embedder.image.files
         prepare = ort.InferenceSession(str(bundle.source(files.preprocess)))
 
         def image() -> NDArray[np.float32]:
@@ -169,11 +169,11 @@ def _directly(embedder: Embedder, kind: str) -> Way:
             return found
 
         return image
-    tokenizer, (ids_name, mask_name) = embedder.text.tokenizer, bundle.spec.text.input_names
+    tokenizer, inputs = embedder.text.tokenizer, embedder.text.files.inputs
 
     def text() -> NDArray[np.float32]:
         tokens = tokenizer.encode([TEXT])
-        feeds = {ids_name: tokens.input_ids, mask_name: tokens.attention_mask}
+        feeds = inputs.feeds(tokens.input_ids, tokens.attention_mask)
         found: NDArray[np.float32] = tower.run(None, feeds)[0]
         return found
 

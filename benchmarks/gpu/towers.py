@@ -93,7 +93,7 @@ def _time(
     seconds: float,
 ) -> Timing:
     vectors, alone = encoder.session.run(feeds), {name: values[:1] for name, values in feeds.items()}
-    operations = count(path / encoder.files.models["fp32"], feeds).total
+    operations = count(path / open_bundle(path).spec.artifact(tower).file, feeds).total
     median_s = laps(lambda: encoder.session.run(feeds), seconds).median_s
     return Timing(
         tower=tower,

@@ -95,7 +95,7 @@ def pace(embedder: Embedder, size: tuple[int, int]) -> Pace:
     preprocess = embedder.image.preprocess
     preprocess.beside_others(np.zeros((8, 8, 3), np.uint8))
     without = preprocess._one_thread.get()
-    source = embedder.bundle.source(embedder.bundle.spec.image.preprocess)
+    source = embedder.bundle.source(embedder.bundle.spec.towers["image"].preprocess)
     kept = OnnxSession(source, "with arena", msgspec.structs.replace(without.options, keep_memory=True))
     buffer = io.BytesIO()
     Image.open(PHOTO).convert("RGB").resize(size).save(buffer, "PNG")

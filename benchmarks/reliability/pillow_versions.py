@@ -83,7 +83,7 @@ class Details(msgspec.Struct, frozen=True):
 def answer(folder: Path) -> Answers:
     """Decode and embed every file of a folder with the Pillow at hand."""
     embedder = Embedder.load(FIXTURE, provider="cpu", num_threads=1)
-    spec, answers = embedder.bundle.spec.image.spec, []
+    spec, answers = embedder.bundle.spec.towers["image"].spec, []
     for path in sorted(folder.iterdir()):
         try:
             pixels = pixels_sha256(decode_image(path, spec))

@@ -14,6 +14,7 @@ from mmalign_export.parity import Artifact
 from mmalign_export.towers import TowerFunction
 from mmalign_runtime.embedder import Embedder
 from mmalign_runtime.image import decode_image
+from mmalign_runtime.spec import ONNX
 
 
 def onnx_artifact(folder: Path) -> Artifact:
@@ -26,10 +27,10 @@ def onnx_artifact(folder: Path) -> Artifact:
     def embed_texts(texts: Sequence[str]) -> NDArray[np.float32]:
         return embedder.encode_text(texts, batch_size=len(texts))
 
-    return Artifact("onnx-fp32", embed_images, embed_texts)
+    return Artifact(ONNX, embed_images, embed_texts)
 
 
-def torch_artifact(name: str, run: Run, image: TowerFunction, text: TowerFunction) -> Artifact:
+def torch_artifact(engine: str, run: Run, image: TowerFunction, text: TowerFunction) -> Artifact:
     """Return towers that torch runs, fed by the same decoding, preprocessing graph and tokenizer."""
     preprocess, tokenizer = run.preprocessor(), run.text_tokenizer()
 
@@ -41,4 +42,4 @@ def torch_artifact(name: str, run: Run, image: TowerFunction, text: TowerFunctio
         tokens = tokenizer.encode(texts)
         return text(torch.from_numpy(tokens.input_ids), torch.from_numpy(tokens.attention_mask)).numpy()
 
-    return Artifact(name, embed_images, embed_texts)
+    return Artifact(engine, embed_images, embed_texts)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import TypeAlias
 
 import msgspec
 
@@ -15,15 +17,25 @@ from mmalign_export.side_files import TOKENIZER
 from mmalign_runtime.bundle.golden import Golden
 from mmalign_runtime.bundle.hashes import sha256_of_file
 from mmalign_runtime.spec import (
-    FORMAT_VERSION,
+    AOTINDUCTOR,
+    ONNX,
     SPEC_NAME,
+    Artifact,
     BundleSpec,
-    ImageTowerFiles,
+    ImageTower,
+    Modality,
     Parity,
     Provenance,
-    TextTowerFiles,
+    Similarity,
+    Source,
+    TextInputs,
+    TextTower,
+    Tower,
     encode_spec,
 )
+
+# By engine and tower, what was measured of its vectors.
+Proven: TypeAlias = Mapping[str, Mapping[Modality, Parity]]
 
 VISION_MODEL = "onnx/vision_model.onnx"
 TEXT_MODEL = "onnx/text_model.onnx"
@@ -32,6 +44,12 @@ VISION_AOTI = "aoti/vision_model.pt2"
 TEXT_AOTI = "aoti/text_model.pt2"
 GOLDEN = "golden/cases.json"
 CARD = "README.md"
+
+# The files that an export may write, by engine.
+_FILES: dict[str, dict[Modality, str]] = {
+    ONNX: {"image": VISION_MODEL, "text": TEXT_MODEL},
+    AOTINDUCTOR: {"image": VISION_AOTI, "text": TEXT_AOTI},
+}
 
 _RECORDED = (
     "mmalign",
@@ -51,36 +69,56 @@ def write_golden(golden: Golden, folder: Path) -> None:
     (folder / GOLDEN).write_bytes(msgspec.json.encode(golden))
 
 
-def write_spec(run: Run, folder: Path, parity: tuple[Parity, ...], opset_version: int) -> BundleSpec:
+def write_spec(run: Run, folder: Path, proven: Proven, opset_version: int) -> BundleSpec:
     """Hash every file of the folder and write bundle.json over them."""
-    has_aoti = (folder / VISION_AOTI).exists()
     config = run.config
     spec = BundleSpec(
-        format_version=FORMAT_VERSION,
         space_id=space_id(run.model, config.image, config.text, run.tokenizer),
         embed_dim=run.model.config.embed_dim,
-        logit_scale=run.model.scale().item(),
-        image=ImageTowerFiles(
-            spec=config.image,
-            preprocess=PREPROCESS,
-            models={"fp32": VISION_MODEL},
-            architecture=config.image_tower.name,
-            aoti=VISION_AOTI if has_aoti else None,
-        ),
-        text=TextTowerFiles(
-            spec=config.text,
-            tokenizer=TOKENIZER,
-            models={"fp32": TEXT_MODEL},
-            architecture=config.text_tower.name,
-            aoti=TEXT_AOTI if has_aoti else None,
-        ),
-        parity=parity,
+        similarity=Similarity(kind="softmax", scale=run.model.scale().item()),
+        towers=_towers(run),
+        artifacts=_artifacts(folder, proven),
         golden=GOLDEN,
         provenance=_provenance(run, opset_version),
         files=hashes(folder),
     )
     (folder / SPEC_NAME).write_bytes(encode_spec(spec))
     return spec
+
+
+def _towers(run: Run) -> dict[str, Tower]:
+    config, model = run.config, run.model
+    return {
+        "image": ImageTower(
+            spec=config.image,
+            preprocess=PREPROCESS,
+            architecture=config.image_tower.name,
+            width=model.image_tower.feature_dim,
+        ),
+        "text": TextTower(
+            spec=config.text,
+            tokenizer=TOKENIZER,
+            architecture=config.text_tower.name,
+            width=model.text_tower.feature_dim,
+            inputs=TextInputs(attention_mask="attention_mask"),
+        ),
+    }
+
+
+def _artifacts(folder: Path, proven: Proven) -> tuple[Artifact, ...]:
+    """Return what is in the folder, and what was held to PyTorch without a file of it."""
+    kept = [
+        Artifact(tower=tower, engine=engine, file=name, parity=proven.get(engine, {}).get(tower))
+        for engine, names in _FILES.items()
+        for tower, name in names.items()
+        if (folder / name).exists()
+    ]
+    checked = [
+        Artifact(tower=tower, engine=engine, parity=parity)
+        for engine in proven.keys() - _FILES.keys()
+        for tower, parity in proven[engine].items()
+    ]
+    return (*kept, *checked)
 
 
 def _provenance(run: Run, opset_version: int) -> Provenance:
@@ -90,7 +128,7 @@ def _provenance(run: Run, opset_version: int) -> Provenance:
     licences = sorted({f"{name}: {names[name]}" for name in towers if name in names})
     return Provenance(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        run=run.folder.path.name,
+        source=Source(kind="run", name=run.folder.path.name, library="mmalign", version=version("mmalign")),
         data=tuple(Path(source.path).name for source in sources),
         opset_version=opset_version,
         versions={name: version(name) for name in _RECORDED},

@@ -24,6 +24,7 @@ from mmalign_export.bundle import (
     TEXT_MODEL,
     VISION_AOTI,
     VISION_MODEL,
+    Proven,
     write_golden,
     write_spec,
 )
@@ -40,7 +41,7 @@ from mmalign_runtime.bench import golden_texts as bench_texts
 from mmalign_runtime.bundle.golden import Golden
 from mmalign_runtime.embedder import Embedder
 from mmalign_runtime.engine.processor import cpu_name
-from mmalign_runtime.spec import BundleSpec, Parity
+from mmalign_runtime.spec import AOTINDUCTOR, TORCH_COMPILE, BundleSpec, Modality, Parity
 
 logger = logging.getLogger(__name__)
 
@@ -108,38 +109,40 @@ def export_model(
         files = golden_files(own_pairs) if image_files is None else image_files
         golden = make_golden(run, files, texts, folder)
         write_golden(golden, folder)
-        write_spec(run, folder, (), opset_version)  # unproven yet: the runtime reads it to be proven
-        parity = _prove(run, golden, towers, formats, folder)
-        return _finish(run, folder, parity, opset_version)
+        write_spec(run, folder, {}, opset_version)  # unproven yet: the runtime reads it to be proven
+        proven = _prove(run, golden, towers, formats, folder)
+        return _finish(run, folder, proven, opset_version)
 
 
 def _prove(
     run: Run, golden: Golden, towers: tuple[TracedTower, TracedTower], formats: Sequence[Format], folder: Path
-) -> tuple[Parity, ...]:
+) -> Proven:
     artifacts: list[Artifact] = [onnx_artifact(folder)]
     if "aoti" in formats:
         artifacts.append(
-            torch_artifact("aoti-fp32", run, load_aoti(folder / VISION_AOTI), load_aoti(folder / TEXT_AOTI))
+            torch_artifact(AOTINDUCTOR, run, load_aoti(folder / VISION_AOTI), load_aoti(folder / TEXT_AOTI))
         )
     if "compile" in formats:
         image, text = (compile_tower(tower) for tower in towers)
-        artifacts.append(torch_artifact("compile-fp32", run, image, text))
-    parity = []
+        artifacts.append(torch_artifact(TORCH_COMPILE, run, image, text))
+    proven: dict[str, dict[Modality, Parity]] = {}
     for artifact in artifacts:
-        parity.append(check_parity(artifact, golden, folder))
-        logger.info(
-            "parity: %s over %d golden cases, lowest cosine %.8f, largest difference %.1e",
-            artifact.name,
-            parity[-1].num_cases,
-            parity[-1].min_cosine,
-            parity[-1].max_abs_difference,
-        )
-    return tuple(parity)
+        proven[artifact.engine] = check_parity(artifact, golden, folder)
+        for kind, parity in proven[artifact.engine].items():
+            logger.info(
+                "parity: %s, %s tower, over %d golden cases, lowest cosine %.8f, largest difference %.1e",
+                artifact.engine,
+                kind,
+                parity.num_cases,
+                parity.min_cosine,
+                parity.max_abs_difference,
+            )
+    return proven
 
 
-def _finish(run: Run, folder: Path, parity: tuple[Parity, ...], opset_version: int) -> BundleSpec:
+def _finish(run: Run, folder: Path, proven: Proven, opset_version: int) -> BundleSpec:
     """Write the card, whose figures need the proven bundle, then the spec that seals it too."""
-    spec = write_spec(run, folder, parity, opset_version)
+    spec = write_spec(run, folder, proven, opset_version)
     embedder = Embedder.load(folder, provider="cpu", verify=None)
     bundle = embedder.bundle
     report = run_bench(
@@ -150,7 +153,7 @@ def _finish(run: Run, folder: Path, parity: tuple[Parity, ...], opset_version: i
     )
     card = model_card(spec, _evaluation(run), report.timings, cpu_name(), embedder.info().num_threads)
     (folder / CARD).write_text(card, encoding="utf-8")
-    return write_spec(run, folder, parity, opset_version)
+    return write_spec(run, folder, proven, opset_version)
 
 
 def _evaluation(run: Run) -> Evaluation | None:

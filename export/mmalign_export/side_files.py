@@ -56,8 +56,8 @@ def _tokenizer_config(tokenizer: Tokenizer, text: TextSpec) -> dict[str, object]
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",  # as tokenizer.json says, and nothing added
         "model_max_length": text.context_length,
-        "padding_side": "right",
-        "truncation_side": "right",
+        "padding_side": text.padding_side,
+        "truncation_side": text.truncation_side,
         "clean_up_tokenization_spaces": False,
         "model_input_names": ["input_ids", "attention_mask"],
         **_special_tokens(tokenizer),
@@ -83,14 +83,16 @@ def _special_tokens(tokenizer: Tokenizer) -> dict[str, object]:
 
 def _preprocessor_config(image: ImageSpec) -> dict[str, object]:
     is_squash = image.resize == "squash"
+    height, width = image.shape
+    sides = {"height": height, "width": width}
     return {
         "image_processor_type": "CLIPImageProcessor",
         "do_convert_rgb": True,
         "do_resize": True,
-        "size": {"height": image.size, "width": image.size} if is_squash else {"shortest_edge": image.shortest_edge},
+        "size": sides if is_squash else {"shortest_edge": image.shortest_edge},
         "resample": _RESAMPLE[image.interpolation],
         "do_center_crop": not is_squash,
-        "crop_size": {"height": image.size, "width": image.size},
+        "crop_size": sides,
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,

@@ -12,12 +12,16 @@ import torch
 from mmalign.run import Run
 from mmalign_export import export_model
 from mmalign_export.artifacts import torch_artifact
+from mmalign_export.bundle import TEXT_AOTI, VISION_AOTI
 from mmalign_export.errors import ParityError
 from mmalign_export.parity import check_parity
 from mmalign_export.to_compiled import load_aoti
 from mmalign_export.towers import image_tower, text_tower
 from mmalign_runtime.bundle import open_bundle
 from mmalign_runtime.bundle.golden import load_golden
+from mmalign_runtime.spec import AOTINDUCTOR, TORCH_COMPILE
+
+TOWERS = ("image", "text")
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++, which inductor compiles with")
 
@@ -31,9 +35,11 @@ def compiled_dir(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_all_three_formats_are_held_to_parity(compiled_dir: Path) -> None:
     spec = open_bundle(compiled_dir).spec
-    assert [parity.artifact for parity in spec.parity] == ["onnx-fp32", "aoti-fp32", "compile-fp32"]
-    assert spec.image.aoti in spec.files
-    assert spec.text.aoti in spec.files
+    kinds = ("onnx-fp32", "aotinductor-fp32", "torch.compile-fp32")
+    assert [(each.kind, each.tower) for each in spec.artifacts] == [(kind, tower) for kind in kinds for tower in TOWERS]
+    assert all(each.parity for each in spec.artifacts)
+    assert [spec.artifact(tower, engine=AOTINDUCTOR).file for tower in TOWERS] == [VISION_AOTI, TEXT_AOTI]
+    assert {each.file for each in spec.artifacts if each.engine == TORCH_COMPILE} == {""}
 
 
 def test_canary_packages_of_another_model_fail(compiled_dir: Path, run: Run) -> None:
@@ -46,9 +52,9 @@ def test_canary_packages_of_another_model_fail(compiled_dir: Path, run: Run) -> 
         with torch.inference_mode():
             return cast("torch.Tensor", text(*inputs))
 
-    honest = torch_artifact("aoti-fp32", run, image, eager_text)
+    honest = torch_artifact(AOTINDUCTOR, run, image, eager_text)
     check_parity(honest, golden, compiled_dir)
-    moved = torch_artifact("aoti-fp32", run, lambda pixels: image(pixels.flip(1)), eager_text)
+    moved = torch_artifact(AOTINDUCTOR, run, lambda pixels: image(pixels.flip(1)), eager_text)
     with pytest.raises(ParityError, match="image case"):
         check_parity(moved, golden, compiled_dir)
 

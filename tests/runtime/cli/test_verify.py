@@ -29,7 +29,9 @@ def test_what_differs_is_one_and_what_cannot_run_is_two(cli, tiny_bundle: Path, 
     def strict(spec):
         import msgspec
 
-        return msgspec.structs.replace(spec, parity=(msgspec.structs.replace(spec.parity[0], abs_bound=0.0),))
+        bounds = msgspec.structs.replace(spec.artifacts[0].parity, abs_bound=0.0)
+        artifacts = tuple(msgspec.structs.replace(each, parity=bounds) for each in spec.artifacts)
+        return msgspec.structs.replace(spec, artifacts=artifacts)
 
     edit_spec(strict)
     result = cli("verify", tiny_bundle, "--provider", "cpu")
@@ -67,9 +69,8 @@ def test_a_bundle_with_one_tower_in_a_precision_says_what_to_leave_out(cli, tiny
     def half_image(spec):
         import msgspec
 
-        image = msgspec.structs.replace(spec.image, models={**spec.image.models, "fp16": spec.image.models["fp32"]})
-        recorded = msgspec.structs.replace(spec.parity[0], artifact="onnx-fp16")
-        return msgspec.structs.replace(spec, image=image, parity=(*spec.parity, recorded))
+        half = msgspec.structs.replace(spec.artifact("image"), precision="fp16")
+        return msgspec.structs.replace(spec, artifacts=(*spec.artifacts, half))
 
     edit_spec(half_image)
     options = ("verify", tiny_bundle, "--provider", "cpu", "--precision", "fp16")
