@@ -30,6 +30,7 @@ from mmalign_runtime.engine import onnxruntime as engine
 from mmalign_runtime.engine.processor import cpu_name
 from mmalign_runtime.engine.threads import available_threads
 from mmalign_runtime.image import decode_image
+from mmalign_runtime.spec import ImageTower
 
 PHOTO = Path(__file__).resolve().parents[2] / "export/mmalign_export/photo/grace_hopper.jpg"
 TEXT = "a photo of a dog that runs over the beach"
@@ -160,16 +161,16 @@ def _directly(embedder: Embedder, kind: str) -> Way:
     bundle, data = embedder.bundle, PHOTO.read_bytes()
     tower = ort.InferenceSession(str(bundle.source(bundle.spec.artifact(kind).file)))
     if kind == "image":
-        files = embedder.image.files
+        files = bundle.spec.tower("image", ImageTower)
         prepare = ort.InferenceSession(str(bundle.source(files.preprocess)))
 
         def image() -> NDArray[np.float32]:
             (pixel_values,) = prepare.run(None, {"pixels": decode_image(data, files.spec)})
-            found: NDArray[np.float32] = tower.run(None, {files.input_name: pixel_values})[0]
+            found: NDArray[np.float32] = tower.run(None, {files.inputs.pixel_values: pixel_values})[0]
             return found
 
         return image
-    tokenizer, inputs = embedder.text.tokenizer, embedder.text.files.inputs
+    tokenizer, inputs = embedder.text.tokenizer, embedder.text.inputs
 
     def text() -> NDArray[np.float32]:
         tokens = tokenizer.encode([TEXT])

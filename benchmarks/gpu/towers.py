@@ -73,7 +73,7 @@ def measure(path: Path, provider: Device, seconds: float) -> Iterator[Timing]:
                         encoder = embedder.image if tower == "image" else embedder.text
                         if way == "plain":
                             _run_plainly(encoder)
-                        for feeds in tower_feeds(encoder.files):
+                        for feeds in tower_feeds(reference.bundle.spec.towers[tower]):
                             yield _time(path, tower, precision, way, encoder, expected, feeds, seconds)
 
 

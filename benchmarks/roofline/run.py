@@ -63,7 +63,7 @@ def measure_towers(name: str, path: Path, num_threads: int) -> Iterator[Tower]:
         ) as embedder:
             for tower in towers:
                 encoder = embedder.image if tower == "image" else embedder.text
-                for feeds in tower_feeds(encoder.files):
+                for feeds in tower_feeds(spec.towers[tower]):
                     names = (spec.artifact(tower).file, spec.artifact(tower, stored).file)
                     yield _tower(name, path, encoder, feeds, names, tower, precision, engine)
 

@@ -7,6 +7,7 @@ alone: transformers has no class that pools and projects as this model does, so 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
@@ -15,11 +16,18 @@ from tokenizers import Tokenizer
 from mmalign.run import Run, describe_encoder
 from mmalign.vision import ImageTower
 from mmalign_runtime.spec import ImageSpec, TextSpec
+from mmalign_runtime.spec.image import Resize
 
 TOKENIZER = "tokenizer.json"
 
 # transformers' numbers for Pillow's filters
 _RESAMPLE = {"bilinear": 2, "bicubic": 3}
+# What CLIPImageProcessor resizes to; it fills no borders and cuts no patches.
+_RESIZES: dict[Resize, Callable[[ImageSpec], dict[str, int]]] = {
+    "squash": lambda image: _sides(image.shape),
+    "shortest_edge": lambda image: {"shortest_edge": image.shortest_edge},
+    "resize_then_crop": lambda image: _sides(image.resized_shape),
+}
 _MASK_TOKENS = ("[MASK]", "<mask>")
 
 
@@ -27,7 +35,8 @@ def write_side_files(run: Run, folder: Path) -> None:
     """Write tokenizer.json, tokenizer_config.json, preprocessor_config.json and config.json."""
     (folder / TOKENIZER).write_text(run.tokenizer.to_str(pretty=True), encoding="utf-8")
     _write_json(folder / "tokenizer_config.json", _tokenizer_config(run.tokenizer, run.config.text))
-    _write_json(folder / "preprocessor_config.json", _preprocessor_config(run.config.image))
+    if run.config.image.resize in _RESIZES:
+        _write_json(folder / "preprocessor_config.json", _preprocessor_config(run.config.image))
     _write_json(folder / "config.json", _model_config(run))
 
 
@@ -82,23 +91,24 @@ def _special_tokens(tokenizer: Tokenizer) -> dict[str, object]:
 
 
 def _preprocessor_config(image: ImageSpec) -> dict[str, object]:
-    is_squash = image.resize == "squash"
-    height, width = image.shape
-    sides = {"height": height, "width": width}
     return {
         "image_processor_type": "CLIPImageProcessor",
         "do_convert_rgb": True,
         "do_resize": True,
-        "size": sides if is_squash else {"shortest_edge": image.shortest_edge},
+        "size": _RESIZES[image.resize](image),
         "resample": _RESAMPLE[image.interpolation],
-        "do_center_crop": not is_squash,
-        "crop_size": sides,
+        "do_center_crop": image.resize != "squash",
+        "crop_size": _sides(image.shape),
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
         "image_mean": list(image.mean),
         "image_std": list(image.std),
     }
+
+
+def _sides(shape: tuple[int, int]) -> dict[str, int]:
+    return {"height": shape[0], "width": shape[1]}
 
 
 def _write_json(path: Path, contents: dict[str, object]) -> None:

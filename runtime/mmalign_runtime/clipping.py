@@ -113,11 +113,11 @@ def _image_feeds(embedder: Embedder, images: Sequence[ImageItem]) -> Iterator[Fe
     for index, item in enumerate(images):
         room = encoder.empty(1)
         encoder.prepare(encoder.hold(item, index), index, room[0])
-        yield {encoder.files.inputs.pixel_values: room}
+        yield {encoder.inputs.pixel_values: room}
 
 
 def _text_feeds(embedder: Embedder, texts: Sequence[str]) -> Iterator[Feeds]:
     encoder = embedder.text
     for text in texts:
         tokens = encoder.tokenizer.encode([text])
-        yield encoder.files.inputs.feeds(tokens.input_ids, tokens.attention_mask)
+        yield encoder.inputs.feeds(tokens.input_ids, tokens.attention_mask)

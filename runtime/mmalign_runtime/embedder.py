@@ -78,8 +78,8 @@ class Embedder:
                 "'cuda'. Leave it out."
             )
         for tower in towers:
-            found.artifact(bundle.spec, tower, precision)
-            check_supported(tower, bundle.spec.towers[tower])
+            artifact = found.artifact(bundle.spec, tower, precision)
+            check_supported(bundle.spec.towers[tower], artifact)
         self.bundle = bundle
         self.precision: ComputePrecision = precision
         self.batch_sizes = batch_sizes or BatchSizes()

@@ -29,7 +29,8 @@ class ImageEncoder:
     def __init__(
         self, bundle: Bundle, precision: ComputePrecision, options: SessionOptions, limits: ImageLimits | None = None
     ) -> None:
-        self.files = found = bundle.spec.tower("image", ImageTower)
+        found = bundle.spec.tower("image", ImageTower)
+        self.inputs = found.inputs
         self._checked = UnitVectors(bundle.spec.embed_dim, f"{bundle.path}: the image tower")
         self.spec = msgspec.structs.replace(found.spec, limits=limits) if limits else found.spec
         self.preprocess = Preprocessor(bundle.source(found.preprocess), options.pool)
@@ -64,7 +65,7 @@ class ImageEncoder:
 
     def tower(self, pixel_values: NDArray[np.float32]) -> Vectors:
         """Return (B, D) for pixel_values (B, 3, H, W)."""
-        return self._checked(self.session.run({self.files.inputs.pixel_values: pixel_values}))
+        return self._checked(self.session.run({self.inputs.pixel_values: pixel_values}))
 
     def close(self) -> None:
         """Let go of the tower and the preprocessing graph."""

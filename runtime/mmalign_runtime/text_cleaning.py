@@ -22,6 +22,6 @@ def find_cleaner(name: Cleaning) -> Cleaner | None:
     if name == "none":
         return None
     raise MissingDependencyError(
-        f"the bundle's texts are cleaned as {name!r}, and this runtime has no such cleaner: its vectors would be "
-        "others. Run `pip install -U 'mmalign-runtime[clean]'`."
+        f"texts are to be cleaned as {name!r} before they are tokenized, and this runtime has no such cleaner. "
+        "Run `pip install -U 'mmalign-runtime[clean]'`."
     )

@@ -24,7 +24,8 @@ class TextEncoder:
     """The text side: tokenize, tower."""
 
     def __init__(self, bundle: Bundle, precision: ComputePrecision, options: SessionOptions) -> None:
-        self.files = found = bundle.spec.tower("text", TextTower)
+        found = bundle.spec.tower("text", TextTower)
+        self.spec, self.inputs = found.spec, found.inputs
         self._checked = UnitVectors(bundle.spec.embed_dim, f"{bundle.path}: the text tower")
         limit_tokenizer_threads(options.pool.num_threads)
         self.tokenizer = TextTokenizer.from_bytes(bundle.read(found.tokenizer), found.tokenizer, found.spec)
@@ -37,7 +38,7 @@ class TextEncoder:
 
     def check(self, text: str, index: int) -> None:
         """Raise ItemError when a text cannot be tokenized."""
-        check_text(text, index, self.files.spec)
+        check_text(text, index, self.spec)
 
     def tokenize(self, texts: Sequence[str]) -> list[TokenRow]:
         """Return the tokens of checked texts."""
@@ -57,7 +58,7 @@ class TextEncoder:
 
     def tower(self, tokens: TokenBatch) -> Vectors:
         """Return (B, D) for tokens (B, L)."""
-        feeds = self.files.inputs.feeds(tokens.input_ids, tokens.attention_mask)
+        feeds = self.inputs.feeds(tokens.input_ids, tokens.attention_mask)
         return self._checked(self.session.run(feeds))
 
     def close(self) -> None:

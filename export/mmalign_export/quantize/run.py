@@ -106,7 +106,7 @@ def _clipping(
     for kind, found in chosen.items():
         if kind == "image":
             bounds = known_bounds(onnx.load_from_string(embedder.bundle.read(embedder.bundle.spec.artifact(kind).file)))
-            name = embedder.image.files.inputs.pixel_values
+            name = embedder.image.inputs.pixel_values
             items: list[list[Feeds]] = [[{name: image} for image in each.images] for each in (examples, questions)]
         else:
             bounds = {}
@@ -119,7 +119,7 @@ def _clipping(
 
 def _alone(embedder: Embedder, batches: Sequence[TokenBatch]) -> list[Feeds]:
     """Return each text's feeds, without padding."""
-    inputs = embedder.text.files.inputs
+    inputs = embedder.text.inputs
     rows = ((batch, at, int(batch.attention_mask[at].sum())) for batch in batches for at in range(len(batch.input_ids)))
     return [
         inputs.feeds(batch.input_ids[at : at + 1, :n], batch.attention_mask[at : at + 1, :n]) for batch, at, n in rows
@@ -292,19 +292,19 @@ def _report(
 
 
 def _image_feeds(embedder: Embedder, images: Sequence[PixelValues]) -> tuple[Feeds, ...]:
-    name = embedder.image.files.inputs.pixel_values
+    name = embedder.image.inputs.pixel_values
     starts = range(0, len(images), _IMAGE_BATCH)
     return tuple({name: np.concatenate(images[start : start + _IMAGE_BATCH])} for start in starts)
 
 
 def _text_feeds(embedder: Embedder, tokens: TokenBatch) -> Feeds:
-    return embedder.text.files.inputs.feeds(tokens.input_ids, tokens.attention_mask)
+    return embedder.text.inputs.feeds(tokens.input_ids, tokens.attention_mask)
 
 
 def _scanned(embedder: Embedder, kind: Modality, examples: Calibration) -> Feeds:
     if kind == "image":  # from one end to the other: the golden photographs stand last
         every = max(1, len(examples.images) // _NUM_SCANNED)
-        name = embedder.image.files.inputs.pixel_values
+        name = embedder.image.inputs.pixel_values
         return {name: np.concatenate(examples.images[::every][:_NUM_SCANNED])}
     return _text_feeds(embedder, examples.tokens[0])
 
@@ -314,7 +314,7 @@ def _golden(embedder: Embedder) -> dict[Modality, GoldenFeeds]:
     images = prepared_images([embedder.bundle.source(case.file) for case in golden.images], embedder)
     tokens = [embedder.text.tokenizer.encode([case.text]) for case in golden.texts]
     feeds: dict[Modality, tuple[Feeds, ...]] = {
-        "image": tuple({embedder.image.files.inputs.pixel_values: image} for image in images),
+        "image": tuple({embedder.image.inputs.pixel_values: image} for image in images),
         "text": tuple(_text_feeds(embedder, each) for each in tokens),
     }
     cases: dict[Modality, Sequence[ImageCase | TextCase]] = {"image": golden.images, "text": golden.texts}

@@ -43,7 +43,7 @@ def reduce_scale(image: ImageFile.ImageFile, spec: ImageSpec) -> None:
 
     Enough is a shorter side of `jpeg_oversampling` times what it is resized to; so is the longer then.
     """
-    side = spec.jpeg_oversampling * spec.resized_side
+    side = spec.jpeg_oversampling * max(spec.resized_shape)
     if side:
         image.draft(None, (side, side))
 

@@ -86,11 +86,11 @@ class ImageSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         return _both(self.size)
 
     @property
-    def resized_side(self) -> int:
-        """The side in pixels that a picture's shorter side is resized to; the most it can be, where the ratio tells."""
+    def resized_shape(self) -> tuple[int, int]:
+        """(height, width) that a picture is resized to before any crop; the ratio may make a side less, or more."""
         if self.resize == "shortest_edge":
-            return self.shortest_edge
-        return max(self.shape if self.resize_size is None else _both(self.resize_size))
+            return _both(self.shortest_edge)
+        return self.shape if self.resize_size is None else _both(self.resize_size)
 
 
 def _both(size: Size) -> tuple[int, int]:

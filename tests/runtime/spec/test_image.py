@@ -37,24 +37,24 @@ def test_a_size_is_both_sides_or_height_and_width() -> None:
 
 
 def test_resize_then_crop_has_a_size_of_its_own_and_no_other_mode_has() -> None:
-    assert ImageSpec(size=289, resize="resize_then_crop", resize_size=346).resized_side == 346
+    assert ImageSpec(size=289, resize="resize_then_crop", resize_size=346).resized_shape == (346, 346)
     for fields in ({"resize": "resize_then_crop"}, {"resize_size": 346}, {"resize": "naflex", "resize_size": [3, 5]}):
         with pytest.raises(msgspec.ValidationError, match="set resize_size with 'resize_then_crop', and only there"):
             msgspec.convert(fields, ImageSpec)
 
 
 @pytest.mark.parametrize(
-    ("spec", "side"),
+    ("spec", "shape"),
     [
-        (ImageSpec(size=224), 224),
-        (ImageSpec(size=(224, 320)), 320),
-        (ImageSpec(size=224, resize="shortest_edge", shortest_edge=256), 256),
-        (ImageSpec(size=(224, 320), resize="longest_edge"), 320),
-        (ImageSpec(size=289, resize="resize_then_crop", resize_size=(340, 346)), 346),
+        (ImageSpec(size=224), (224, 224)),
+        (ImageSpec(size=(224, 320)), (224, 320)),
+        (ImageSpec(size=224, resize="shortest_edge", shortest_edge=256), (256, 256)),
+        (ImageSpec(size=(224, 320), resize="longest_edge"), (224, 320)),
+        (ImageSpec(size=289, resize="resize_then_crop", resize_size=(340, 346)), (340, 346)),
     ],
 )
-def test_the_side_that_a_jpeg_must_reach_is_what_it_is_resized_to(spec: ImageSpec, side: int) -> None:
-    assert spec.resized_side == side
+def test_what_a_picture_is_resized_to_depends_on_the_mode(spec: ImageSpec, shape: tuple[int, int]) -> None:
+    assert spec.resized_shape == shape
 
 
 def test_the_defaults_are_part_of_the_format() -> None:
