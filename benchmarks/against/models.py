@@ -52,7 +52,7 @@ def prepare_files(source: ModelSource, cache: Path) -> ModelFiles:
     shutil.copyfile(source.bundle / spec.artifact("image").file, image / "model.onnx")
     shutil.copyfile(source.bundle / "preprocessor_config.json", image / "preprocessor_config.json")
     shutil.copyfile(source.bundle / spec.artifact("text").file, text / "model.onnx")
-    shutil.copyfile(source.bundle / spec.towers["text"].tokenizer, text / "tokenizer.json")
+    shutil.copyfile(source.bundle / spec.tower("text", TextTower).tokenizer, text / "tokenizer.json")
     (text / "tokenizer_config.json").write_text(json.dumps(_tokenizer_config(spec)), encoding="utf-8")
     return ModelFiles(str(source.bundle.resolve()), str(source.run.resolve()), str(image), str(text))
 

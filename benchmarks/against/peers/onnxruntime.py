@@ -14,6 +14,7 @@ from PIL import Image
 from benchmarks.against.peers.pytorch import DEFAULT_BATCH_SIZE, image_transform, load_transformers_tokenizer
 from benchmarks.against.protocol import Kind, Load, Setting
 from mmalign_runtime.bundle import open_bundle
+from mmalign_runtime.spec import ImageTower, TextTower
 
 
 class OnnxRuntimePeer:
@@ -29,9 +30,9 @@ class OnnxRuntimePeer:
             kind: onnxruntime.InferenceSession(folder / name, options, providers=["CPUExecutionProvider"])
             for kind, name in files.items()
         }
-        self._transform = image_transform(bundle.spec.towers["image"].spec)
+        self._transform = image_transform(bundle.spec.tower("image", ImageTower).spec)
         self._tokenizer = load_transformers_tokenizer(Path(request.model.run))
-        self._context_length = bundle.spec.towers["text"].spec.context_length
+        self._context_length = bundle.spec.tower("text", TextTower).spec.context_length
         self.versions = {name: version(name) for name in ("onnxruntime", "torchvision", "transformers", "pillow")}
 
     def encode(self, kind: Kind, items: Sequence[str], setting: Setting) -> NDArray[np.float32]:

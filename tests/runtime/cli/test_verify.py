@@ -40,6 +40,23 @@ def test_what_differs_is_one_and_what_cannot_run_is_two(cli, tiny_bundle: Path, 
     assert cli("verify", tmp_path / "nothing").code == 2
 
 
+def test_bounds_are_told_by_tower_where_they_differ(cli, tiny_bundle: Path, edit_spec) -> None:
+    def looser_texts(spec):
+        import msgspec
+
+        image, text = spec.artifacts
+        parity = msgspec.structs.replace(text.parity, cosine_bound=0.5, abs_bound=0.25)
+        return msgspec.structs.replace(spec, artifacts=(image, msgspec.structs.replace(text, parity=parity)))
+
+    same = "all 40 cases inside the bounds (cosine at least 0.99999, max abs at most 0.0001)"
+    assert same in cli("verify", tiny_bundle, "--provider", "cpu").out
+    edit_spec(looser_texts)
+    out = cli("verify", tiny_bundle, "--provider", "cpu").out
+    assert "(image: cosine at least 0.99999, max abs at most 0.0001; text: cosine at least 0.5, max abs at" in out
+    found = json.loads(cli("verify", tiny_bundle, "--provider", "cpu", "--json").out)
+    assert {tower: each["abs_bound"] for tower, each in found["bounds"].items()} == {"image": 1e-4, "text": 0.25}
+
+
 def test_bfloat16_without_an_engine_that_has_it_cannot_run(cli, tiny_bundle: Path) -> None:
     result = cli("verify", tiny_bundle, "--provider", "cpu", "--precision", "bf16")
     assert result.code == 2
