@@ -25,7 +25,7 @@ class Format(msgspec.Struct, frozen=True):
     def number(self) -> tuple[int, int]:
         """Return (major, minor). Raises BundleFormatError when it is not a version of a format."""
         match = re.fullmatch(r"(\d{1,4})\.(\d{1,4})", self.format_version, re.ASCII)
-        if match is None or match[1] == "0":
+        if match is None or int(match[1]) == 0:
             raise BundleFormatError(
                 f"{SPEC_NAME}: format_version is {self.format_version!r}, this version reads 1.x and "
                 f"{FORMAT_MAJOR}.x. {_AGAIN}"
