@@ -20,7 +20,7 @@ from benchmarks.reference.report import EngineTiming, ReferenceReport, read_repo
 from mmalign.scores import Evaluation
 from mmalign_runtime.bench import BenchReport
 from mmalign_runtime.bundle import open_bundle
-from mmalign_runtime.spec import Parity
+from mmalign_runtime.spec import BundleSpec
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -31,11 +31,20 @@ BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 _ENGINES = {"eager": "PyTorch eager", "compile": "torch.compile", "aoti": "AOTInductor", "onnx": "ONNX Runtime"}
 
 
+class ArtifactParity(msgspec.Struct, frozen=True):
+    """How far an artifact's vectors were from PyTorch's."""
+
+    artifact: str
+    num_cases: int
+    min_cosine: float
+    max_abs_difference: float
+
+
 class DemoFigures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a demo measured and the README quotes."""
 
     evaluation: Evaluation
-    parity: tuple[Parity, ...]
+    parity: tuple[ArtifactParity, ...]
     bench: BenchReport
 
 
@@ -43,10 +52,18 @@ def take_over(demo: Path) -> None:
     """Keep the figures of a demo in benchmarks/demo/results.json."""
     figures = DemoFigures(
         evaluation=msgspec.json.decode((demo / "run/evaluation.json").read_bytes(), type=Evaluation),
-        parity=open_bundle(demo / "bundle").spec.parity,
+        parity=_measured(open_bundle(demo / "bundle").spec),
         bench=msgspec.json.decode((demo / "bench.json").read_bytes(), type=BenchReport),
     )
     DEMO_RESULTS.write_bytes(msgspec.json.format(msgspec.json.encode(figures), indent=2) + b"\n")
+
+
+def _measured(spec: BundleSpec) -> tuple[ArtifactParity, ...]:
+    return tuple(
+        ArtifactParity(f"{each.tower} {each.kind}", found.num_cases, found.min_cosine, found.max_abs_difference)
+        for each in spec.artifacts
+        if (found := each.parity)
+    )
 
 
 def readme_tables() -> str:
@@ -89,7 +106,7 @@ def _recall(evaluation: Evaluation) -> str:
     return f"## Recall of the demo\n\n{table}"
 
 
-def _parity(parity: Sequence[Parity]) -> str:
+def _parity(parity: Sequence[ArtifactParity]) -> str:
     rows = [[p.artifact, str(p.num_cases), f"{p.min_cosine:.8f}", f"{p.max_abs_difference:.1e}"] for p in parity]
     head = ("artifact", "golden cases", "lowest cosine", "largest difference")
     return f"## Parity of the demo with eager PyTorch, from file bytes to vector\n\n{_table(head, rows)}"

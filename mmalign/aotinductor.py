@@ -7,7 +7,6 @@ goes in comes from the bundle's own preprocessing and tokenizer.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import tempfile
@@ -22,7 +21,6 @@ from numpy.typing import NDArray
 from torch._inductor.cpu_vec_isa import x86_isa_checker
 from torch._inductor.package.package import load_package
 
-from mmalign_runtime.bundle import Bundle
 from mmalign_runtime.bundle.contents import FileSource
 from mmalign_runtime.engine.held import Held
 from mmalign_runtime.engine.providers import Provider, ProviderChoice, ResolvedProvider
@@ -37,7 +35,7 @@ from mmalign_runtime.engine.session import (
     run_failed,
 )
 from mmalign_runtime.errors import BundleError, EmbedderStateError, ProviderError
-from mmalign_runtime.spec import BundleSpec, Modality
+from mmalign_runtime.spec import AOTINDUCTOR, Artifact, BundleSpec, Modality, Precision
 
 _PLACE = "AOTInductor CPU"
 _MODEL_NAME = "model"
@@ -63,24 +61,17 @@ class AotInductorEngine:
             )
         return "cpu"
 
-    def model_file(self, bundle: Bundle, tower: Modality, precision: ComputePrecision) -> str:
+    def artifact(self, spec: BundleSpec, tower: Modality, precision: ComputePrecision) -> Artifact:
         """Return the tower's package. Raises BundleError when there is none, ProviderError when it is not fp32."""
         if precision != "fp32":
             raise ProviderError(f"engine 'aotinductor' has no precision {precision!r}, only fp32. Ask for that.")
-        files = bundle.spec.image if tower == "image" else bundle.spec.text
-        if files.aoti is None:
-            raise BundleError(f"{bundle.path}: the {tower} tower has no AOTInductor package. To have one, {_AGAIN}.")
-        return files.aoti
+        if not spec.offered(tower=tower, engine=AOTINDUCTOR):
+            raise BundleError(f"the {tower} tower has no AOTInductor package. To have one, {_AGAIN}.")
+        return spec.artifact(tower, precision, AOTINDUCTOR)
 
     def variant_id(self, spec: BundleSpec, precision: ComputePrecision) -> str:
         """Return the id of the packages: other files than the .onnx ones, so other last digits."""
-        names = sorted(name for name in (spec.image.aoti, spec.text.aoti) if name is not None)
-        digest = hashlib.sha256("".join(spec.files[name] for name in names).encode()).hexdigest()
-        return f"{precision}-{digest[:12]}"
-
-    def artifact(self, precision: ComputePrecision) -> str:
-        """Return the name under which parity of the packages is recorded."""
-        return f"aoti-{precision}"
+        return spec.variant_id(cast("Precision", precision), AOTINDUCTOR)
 
     def open(self, model: Model, options: SessionOptions) -> AotInductorSession:
         """Load a package. Raises as AotInductorSession does."""

@@ -53,7 +53,7 @@ class ImageAugment:
         if config.grayscale > 0:
             steps.append(v2.RandomGrayscale(config.grayscale))
         if config.blur > 0:
-            kernel = max(3, spec.size // 10 | 1)
+            kernel = max(3, min(spec.shape) // 10 | 1)
             steps.append(v2.RandomApply([v2.GaussianBlur(kernel, _BLUR_SIGMA)], config.blur))
         steps += [v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(spec.mean), list(spec.std))]
         self._transform = v2.Compose(steps)
@@ -73,7 +73,7 @@ def _crop(config: AugmentConfig, spec: ImageSpec) -> list[torch.nn.Module]:
     interpolation = _INTERPOLATION[spec.interpolation]
     if config.crop_scale < 1.0:
         scale = (config.crop_scale, 1.0)
-        return [v2.RandomResizedCrop(spec.size, scale, interpolation=interpolation, antialias=True)]
+        return [v2.RandomResizedCrop(spec.shape, scale, interpolation=interpolation, antialias=True)]
     if spec.resize == "squash":
-        return [v2.Resize((spec.size, spec.size), interpolation, antialias=True)]
-    return [v2.Resize(spec.shortest_edge, interpolation, antialias=True), v2.CenterCrop(spec.size)]
+        return [v2.Resize(spec.shape, interpolation, antialias=True)]
+    return [v2.Resize(spec.shortest_edge, interpolation, antialias=True), v2.CenterCrop(spec.shape)]

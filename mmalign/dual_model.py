@@ -28,7 +28,7 @@ from mmalign_runtime.engine.pool import thread_pool
 from mmalign_runtime.engine.threads import available_threads
 from mmalign_runtime.image import ImageItem, decode_image
 from mmalign_runtime.preprocess import Preprocessor
-from mmalign_runtime.spec import ImageSpec, TextSpec
+from mmalign_runtime.spec import ImageSpec, SourceFile, TextSpec
 from mmalign_runtime.tokenizer import TextTokenizer
 
 TowerFunction: TypeAlias = Callable[..., Tensor]
@@ -179,15 +179,16 @@ class Similarity(msgspec.Struct, frozen=True, kw_only=True):
 class ModelOrigin(msgspec.Struct, frozen=True, kw_only=True):
     """Where a model comes from. No field depends on the folder it was read from.
 
-    `kind` is the source ("run"), `versions` are those of the libraries that made the model, `files` the sha256 of what
-    was read, by name, `data` the names of what it was trained on.
+    `kind` is the source ("run"), `library` computes the reference's vectors, `versions` are those of the libraries that
+    made the model, `files` what was read, by name, `data` the names of what it was trained on.
     """
 
     kind: str
     name: str
+    library: str = "torch"
     versions: dict[str, str] = {}
     weights_licence: str = "unknown"
-    files: dict[str, str] = {}
+    files: dict[str, SourceFile] = {}
     data: tuple[str, ...] = ()
 
 

@@ -44,7 +44,7 @@ def build_preprocess(spec: ImageSpec) -> onnx.ModelProto:
         nodes,
         "image_preprocess",
         [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["height", "width", 3])],
-        [helper.make_tensor_value_info("pixel_values", TensorProto.FLOAT, [1, 3, spec.size, spec.size])],
+        [helper.make_tensor_value_info("pixel_values", TensorProto.FLOAT, [1, 3, *spec.shape])],
         initializer=_constants(spec),
     )
     opset = helper.make_opsetid("", PREPROCESS_OPSET)
@@ -60,7 +60,11 @@ def write_preprocess(spec: ImageSpec, path: Path) -> None:
 
 def check_image_spec(spec: ImageSpec) -> None:
     """Raise ValueError when a crop would be larger than the resized image, or a standard deviation is not positive."""
-    if spec.resize == "shortest_edge" and spec.shortest_edge < spec.size:
+    if spec.resize not in ("squash", "shortest_edge"):
+        raise ValueError(f"resize {spec.resize!r} has no graph yet; choose 'squash' or 'shortest_edge'")
+    if (spec.side_rounding, spec.crop_rounding) != ("floor", "half_even"):
+        raise ValueError("side_rounding and crop_rounding have no graph yet but 'floor' and 'half_even'")
+    if spec.resize == "shortest_edge" and spec.shortest_edge < max(spec.shape):
         raise ValueError(f"shortest_edge {spec.shortest_edge} is less than size {spec.size}: nothing is left to crop")
     if min(spec.std) <= 0:
         raise ValueError(f"std {spec.std} divides by a number that is not positive; it is of values in 0..1")
@@ -122,10 +126,10 @@ def _constants(spec: ImageSpec) -> list[TensorProto]:
     floats = {"scale": scale.reshape(1, 3, 1, 1), "shift": shift.reshape(1, 3, 1, 1)}
     integers: dict[str, Sequence[int]] = {"axis_0": [0]}
     if spec.resize == "squash":
-        integers["squash_sizes"] = [1, 3, spec.size, spec.size]
+        integers["squash_sizes"] = [1, 3, *spec.shape]
     else:
         floats["half"] = np.array(0.5)
         integers |= {"edge": [spec.shortest_edge], "batch_and_channels": [1, 3], "side_axes": [2, 3]}
-        integers["crop_sides"] = [spec.size, spec.size]
+        integers["crop_sides"] = spec.shape
     tensors = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in floats.items()]
     return tensors + [numpy_helper.from_array(np.array(value, np.int64), name) for name, value in integers.items()]

@@ -145,7 +145,7 @@ def create_run(config: Config, path: Path) -> Run:
     tokenizer = load_tokenizer(config.text_tower)
     check_text_spec(config.text, tokenizer, model.text_tower)
     check_text_tower(model.text_tower, tokenizer, config.text)
-    check_image_tower(model.image_tower, config.image.size, is_trained=config.image_tower.weights != "random")
+    check_image_tower(model.image_tower, config.image.shape, is_trained=config.image_tower.weights != "random")
     check_traceable(model.image_tower, model.text_tower, config.image, config.text)
     config = with_pooling(config, model.text_tower)
     folder = RunFolder(path)

@@ -64,6 +64,7 @@ def _origin(run: Run) -> ModelOrigin:
     data = run.config.data
     return ModelOrigin(
         kind="run",
+        library="mmalign",
         name=run.folder.path.resolve().name,
         versions={name: version(name) for name in _LIBRARIES},
         weights_licence=_weights_licence(run.config),

@@ -51,7 +51,7 @@ class TraceExample(msgspec.Struct, frozen=True):
 
 def image_inputs(spec: ImageSpec) -> tuple[ModuleInput, ...]:
     """Return pixel_values (B, 3, S, S) float32."""
-    return (ModuleInput("pixel_values", "float32", (BATCH, 3, spec.size, spec.size)),)
+    return (ModuleInput("pixel_values", "float32", (BATCH, 3, *spec.shape)),)
 
 
 def text_inputs(spec: TextSpec) -> tuple[ModuleInput, ...]:

@@ -11,6 +11,19 @@ from mmalign_runtime.spec import ImageSpec, TextSpec
 
 _ID_LENGTH = 32
 _LIMITS = frozenset({"limits", "max_characters"})
+# Fields younger than the first ids, and what was done before there were any: what is still done so keeps its id.
+_YOUNGER: dict[str, object] = {
+    "jpeg_oversampling": 0,
+    "resize_size": None,
+    "fill": (0, 0, 0),
+    "side_rounding": "floor",
+    "crop_rounding": "half_even",
+    "orientation": "applied",
+    "alpha": "composited",
+    "cleaning": "none",
+    "truncation_side": "right",
+    "padding_side": "right",
+}
 
 
 def space_id(model: DualModel) -> str:
@@ -44,7 +57,8 @@ def space_id(model: DualModel) -> str:
 
 
 def _without_limits(spec: ImageSpec | TextSpec) -> dict[str, object]:
-    fields: dict[str, object] = msgspec.to_builtins(spec)
-    if fields.get("jpeg_oversampling") == 0:  # younger than the first ids, which such pixels keep
-        del fields["jpeg_oversampling"]
-    return {name: value for name, value in fields.items() if name not in _LIMITS}
+    fields = msgspec.structs.asdict(spec)
+    if isinstance(spec, ImageSpec) and len(set(spec.shape)) == 1:
+        fields["size"] = spec.shape[0]
+    left_out = _LIMITS | {name for name, before in _YOUNGER.items() if name in fields and fields[name] == before}
+    return {name: value for name, value in fields.items() if name not in left_out}

@@ -58,6 +58,11 @@ def check_text_spec(spec: TextSpec, tokenizer: Tokenizer, tower: TextTower) -> N
             f"the tokenizer has {num_tokens} tokens, and the text tower knows {known}. "
             "Set text_tower.tokenizer to the one that the tower was trained with."
         )
+    if spec.padding_side == "left":
+        raise ConfigError(
+            "text.padding_side is 'left', where a text's positions, and with them its vector, depend on its batch. Set "
+            "text.padding_side = 'right'."
+        )
     if tokenizer.token_to_id(spec.pad_token) != spec.pad_token_id:
         raise ConfigError(
             f"text.pad_token {spec.pad_token!r} with text.pad_token_id {spec.pad_token_id} is not in the tokenizer. "

@@ -99,26 +99,28 @@ def load_image_tower(config: ImageTowerConfig) -> ImageTower:
     return tower
 
 
-def check_image_tower(tower: ImageTower, size: int, *, is_trained: bool) -> None:
-    """Run two images of side `size` through a tower.
+def check_image_tower(tower: ImageTower, shape: tuple[int, int], *, is_trained: bool) -> None:
+    """Run two images of `shape` (H, W) through a tower.
 
     Raises ConfigError when it takes another size or gives no pooled features, and WeightsError when features are not
     finite or, of weights that are trained, the same for both images. Random weights may tell images apart too little.
     """
     generator = torch.Generator().manual_seed(0)
-    images = torch.cat([torch.zeros(1, 3, size, size), torch.randn(1, 3, size, size, generator=generator)])
+    images = torch.cat([torch.zeros(1, 3, *shape), torch.randn(1, 3, *shape, generator=generator)])
     was_training = tower.training
     try:
         with torch.inference_mode():
             features: object = tower.eval()(images)  # (2, F)
     except (RuntimeError, AssertionError, ValueError, TypeError, IndexError) as error:
-        raise ConfigError(f"the image tower does not take images of side {size}: {error}. Set image.size.") from error
+        raise ConfigError(
+            f"the image tower does not take images of {shape[1]} x {shape[0]} pixels: {error}. Set image.size."
+        ) from error
     finally:
         tower.train(was_training)
-    shape = tuple(features.shape[1:]) if isinstance(features, Tensor) else type(features).__name__
-    if not isinstance(features, Tensor) or shape != (tower.feature_dim,):
+    seen = tuple(features.shape[1:]) if isinstance(features, Tensor) else type(features).__name__
+    if not isinstance(features, Tensor) or seen != (tower.feature_dim,):
         raise ConfigError(
-            f"the image tower gives features of shape {shape}, expected ({tower.feature_dim},). "
+            f"the image tower gives features of shape {seen}, expected ({tower.feature_dim},). "
             "Choose a backbone that pools its features."
         )
     largest = features.abs().max()

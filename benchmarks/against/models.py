@@ -11,7 +11,7 @@ import msgspec
 from benchmarks.against.protocol import ModelFiles
 from benchmarks.reference.bundle import export_reference, reference_run
 from mmalign_runtime.bundle import open_bundle
-from mmalign_runtime.spec import BundleSpec
+from mmalign_runtime.spec import BundleSpec, TextTower
 
 REFERENCE, DEMO = "reference", "demo"
 ARCHITECTURES = {REFERENCE: "ResNet-50 and BERT-base", DEMO: "EfficientNet-Lite0 and MiniLM"}
@@ -55,13 +55,14 @@ def prepare_files(source: ModelSource, cache: Path) -> ModelFiles:
     for folder in (image, text):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-    shutil.copyfile(source.bundle / spec.image.models["fp32"], image / "model.onnx")
+    shutil.copyfile(source.bundle / spec.artifact("image").file, image / "model.onnx")
     shutil.copyfile(source.bundle / "preprocessor_config.json", image / "preprocessor_config.json")
-    shutil.copyfile(source.bundle / spec.text.models["fp32"], text / "model.onnx")
-    shutil.copyfile(source.bundle / spec.text.tokenizer, text / "tokenizer.json")
+    shutil.copyfile(source.bundle / spec.artifact("text").file, text / "model.onnx")
+    shutil.copyfile(source.bundle / spec.tower("text", TextTower).tokenizer, text / "tokenizer.json")
     (text / "tokenizer_config.json").write_text(json.dumps(_tokenizer_config(spec)), encoding="utf-8")
     return ModelFiles(str(source.bundle.resolve()), str(source.run.resolve()), str(image), str(text))
 
 
 def _tokenizer_config(spec: BundleSpec) -> dict[str, object]:
-    return {"model_max_length": spec.text.spec.context_length, "pad_token": spec.text.spec.pad_token}
+    text = spec.tower("text", TextTower).spec
+    return {"model_max_length": text.context_length, "pad_token": text.pad_token}

@@ -70,7 +70,7 @@ def measure(bundle: Path, engine: str, cache: Path, num_threads: int | None) -> 
         vectors = [embedder.encode_image(files[name], batch_size=1) for embedder in (rounded, exact)]
         sets[name] = _nearness(cosines(*vectors), [path.name for path in files[name]])
     pixels = np.concatenate(prepared_images(files["web"][: max(_SIZES)], exact))
-    feeds = [{exact.image.files.input_name: pixels[:size]} for size in _SIZES]
+    feeds = [{exact.image.inputs.pixel_values: pixels[:size]} for size in _SIZES]
     speeds = tuple(time_beside(rounded.image.session, exact.image.session, each) for each in feeds)
     num_photographs = sum(sets[name].num_images for name in _SETS)
     return Result(

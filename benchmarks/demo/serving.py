@@ -30,16 +30,16 @@ whatever else is going on."""
     num_equal = sum(case.passed for case in cases)
     differences = [case.max_abs_difference for case in cases]
     title = "The largest difference of every case, beside the bound"
-    dots = "".join(
-        plots.strip(differences, report.bounds.abs_bound, title, is_narrow=is_narrow) for is_narrow in (False, True)
-    )
+    abs_bound = max(each.abs_bound for each in report.bounds.values())
+    cosine_bound = min(each.cosine_bound for each in report.bounds.values())
+    dots = "".join(plots.strip(differences, abs_bound, title, is_narrow=is_narrow) for is_narrow in (False, True))
     items = "".join(_golden_item(case, files.get(case.name) if case.kind == "image" else None) for case in cases)
     verdict = (
         f'<span class="verdict{"" if report.passed else " differs"}">{num_equal} of {len(cases)} cases equal.</span>'
     )
     body = f"""<figure>{dots}<figcaption>{verdict} Each dot is a case: the largest difference in any number of its
 vector, on a logarithmic axis. To the right of the red line a bundle is refused, and so it is when a cosine falls below
-{report.bounds.cosine_bound}.</figcaption></figure>
+{cosine_bound}.</figcaption></figure>
 {table(["-check", "-what", "moved by", "at most", "-verdict"], [_check_row(check) for check in report.checks])}
 <ul class="golden">{items}</ul>"""
     return section("parity", "The same vectors, with proof", words, body)

@@ -73,7 +73,7 @@ def measure(path: Path, provider: Device, seconds: float) -> Iterator[Timing]:
                         encoder = embedder.image if tower == "image" else embedder.text
                         if way == "plain":
                             _run_plainly(encoder)
-                        for feeds in tower_feeds(encoder.files):
+                        for feeds in tower_feeds(reference.bundle.spec.towers[tower]):
                             yield _time(path, tower, precision, way, encoder, expected, feeds, seconds)
 
 
@@ -93,7 +93,7 @@ def _time(
     seconds: float,
 ) -> Timing:
     vectors, alone = encoder.session.run(feeds), {name: values[:1] for name, values in feeds.items()}
-    operations = count(path / encoder.files.models["fp32"], feeds).total
+    operations = count(path / open_bundle(path).spec.artifact(tower).file, feeds).total
     median_s = laps(lambda: encoder.session.run(feeds), seconds).median_s
     return Timing(
         tower=tower,

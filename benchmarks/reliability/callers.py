@@ -66,8 +66,7 @@ def without_door(embedder: Embedder) -> Iterator[None]:
 
 def lap(embedder: Embedder, num_callers: int, batch_size: int, *, has_door: bool) -> Lap:
     """Let the callers call for some seconds."""
-    size = embedder.bundle.spec.image.spec.size
-    image = np.random.default_rng(0).standard_normal((1, 3, size, size), np.float32)
+    image = np.random.default_rng(0).standard_normal((1, 3, *embedder.image.spec.shape), np.float32)
     batch, latencies_ms, most = [image] * batch_size, list[float](), list[int]()
     start = threading.Barrier(num_callers)
     end = perf_counter() + SECONDS

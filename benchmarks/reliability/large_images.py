@@ -27,6 +27,7 @@ from benchmarks.reliability.record import Row, record
 from mmalign_runtime.embedder import Embedder
 from mmalign_runtime.engine.onnxruntime import OnnxSession
 from mmalign_runtime.image import decode_image
+from mmalign_runtime.spec import ImageTower
 
 NUM_IMAGES, SIDE = 6, 9000
 MAX_GROWTH_MB = 50
@@ -95,7 +96,7 @@ def pace(embedder: Embedder, size: tuple[int, int]) -> Pace:
     preprocess = embedder.image.preprocess
     preprocess.beside_others(np.zeros((8, 8, 3), np.uint8))
     without = preprocess._one_thread.get()
-    source = embedder.bundle.source(embedder.bundle.spec.image.preprocess)
+    source = embedder.bundle.source(embedder.bundle.spec.tower("image", ImageTower).preprocess)
     kept = OnnxSession(source, "with arena", msgspec.structs.replace(without.options, keep_memory=True))
     buffer = io.BytesIO()
     Image.open(PHOTO).convert("RGB").resize(size).save(buffer, "PNG")

@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--bundle", type=Path, default=DEMO_BUNDLE if DEMO_BUNDLE.is_dir() else FIXTURE)
     path = parser.parse_args().bundle
     bundle = open_bundle(path)
-    files = {"image": bundle.spec.image.models["fp32"], "text": bundle.spec.text.models["fp32"]}
+    files = {"image": bundle.spec.artifact("image").file, "text": bundle.spec.artifact("text").file}
     file_mb = {tower: bundle.contents.size_bytes(name) / 2**20 for tower, name in files.items()}
     found = {name: resident_mb(path, towers) for name, towers in _CHOICES.items()}
     # One tower alone must be cheaper than both by at least most of the other's weights.

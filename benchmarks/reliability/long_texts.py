@@ -20,6 +20,7 @@ import numpy as np
 from benchmarks.reliability.memory import DEMO_BUNDLE, FIXTURE
 from benchmarks.reliability.record import Row, record
 from mmalign_runtime.bundle import open_bundle
+from mmalign_runtime.spec import TextTower
 from mmalign_runtime.tokenizer import TextTokenizer
 
 CONTEXT_LENGTH = 128
@@ -68,7 +69,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Time to tokenize a text of a million characters.")
     parser.add_argument("--bundle", type=Path, default=DEMO_BUNDLE if DEMO_BUNDLE.is_dir() else FIXTURE)
     bundle = open_bundle(parser.parse_args().bundle)
-    files = bundle.spec.text
+    files = bundle.spec.tower("text", TextTower)
     spec = msgspec.structs.replace(files.spec, context_length=CONTEXT_LENGTH)
     tokenizer = TextTokenizer.from_bytes(bundle.read(files.tokenizer), files.tokenizer, spec)
     paces = [pace(tokenizer, language) for language in _SENTENCES]

@@ -44,7 +44,11 @@ TARGETS = (
         Target(f"mmalign_runtime.verify.{name}", _VERIFY)
         for name in ("difference", "golden_cases", "invariance", "float32", "against", "report", "run")
     ),
-    Target("mmalign_runtime.spec", ("tests/runtime/test_spec.py",)),
+    Target("mmalign_runtime.spec.image", ("tests/runtime/spec/test_image.py",)),
+    Target("mmalign_runtime.spec.text", ("tests/runtime/spec/test_text.py",)),
+    Target("mmalign_runtime.spec.bundle", ("tests/runtime/spec/test_bundle.py",)),
+    Target("mmalign_runtime.spec.reading", ("tests/runtime/spec/test_reading.py",)),
+    Target("mmalign_runtime.spec.version1", ("tests/runtime/spec/test_version1.py",)),
     Target("mmalign_runtime.image.limits", ("tests/runtime/image/test_limits.py",)),
     Target("mmalign_runtime.unit_vectors", ("tests/runtime/test_unit_vectors.py",)),
     Target("mmalign_runtime.engine.threads", ("tests/runtime/engine/test_threads.py",)),

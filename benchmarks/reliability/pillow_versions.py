@@ -27,6 +27,7 @@ from mmalign_runtime.bundle.golden import pixels_sha256
 from mmalign_runtime.embedder import Embedder
 from mmalign_runtime.errors import ItemError
 from mmalign_runtime.image import decode_image
+from mmalign_runtime.spec import ImageTower
 
 FIXTURE = ROOT / "tests/runtime/fixtures/tiny_bundle"
 PHOTO = ROOT / "export/mmalign_export/photo/grace_hopper.jpg"
@@ -83,7 +84,7 @@ class Details(msgspec.Struct, frozen=True):
 def answer(folder: Path) -> Answers:
     """Decode and embed every file of a folder with the Pillow at hand."""
     embedder = Embedder.load(FIXTURE, provider="cpu", num_threads=1)
-    spec, answers = embedder.bundle.spec.image.spec, []
+    spec, answers = embedder.bundle.spec.tower("image", ImageTower).spec, []
     for path in sorted(folder.iterdir()):
         try:
             pixels = pixels_sha256(decode_image(path, spec))

@@ -108,12 +108,13 @@ def compare(spec: ImageSpec, graph: onnxruntime.InferenceSession, pixels: Pixels
 def with_pillow(pixels: Pixels, spec: ImageSpec) -> Pixels:
     """Resize and crop (H, W, 3) with Pillow, as the spec says."""
     image, resample = Image.fromarray(pixels), _RESAMPLE[spec.interpolation]
+    height, width = spec.shape
     if spec.resize == "squash":
-        return np.asarray(image.resize((spec.size, spec.size), resample))
+        return np.asarray(image.resize((width, height), resample))
     short = min(image.size)
-    width, height = (side * spec.shortest_edge // short for side in image.size)
-    left, top = round((width - spec.size) / 2), round((height - spec.size) / 2)
-    return np.asarray(image.resize((width, height), resample).crop((left, top, left + spec.size, top + spec.size)))
+    resized = (image.width * spec.shortest_edge // short, image.height * spec.shortest_edge // short)
+    left, top = round((resized[0] - width) / 2), round((resized[1] - height) / 2)
+    return np.asarray(image.resize(resized, resample).crop((left, top, left + width, top + height)))
 
 
 def levels_graph(spec: ImageSpec, folder: Path) -> onnxruntime.InferenceSession:

@@ -28,7 +28,7 @@ from mmalign_runtime.engine.engines import installed_engines
 from mmalign_runtime.engine.session import ComputePrecision
 from mmalign_runtime.engine.threads import available_threads
 from mmalign_runtime.image_encoder import ImageEncoder
-from mmalign_runtime.spec import BundleSpec, ImageTowerFiles, Modality, Precision, TextTowerFiles
+from mmalign_runtime.spec import BundleSpec, ImageTower, Modality, Precision, TextTower
 from mmalign_runtime.text_encoder import TextEncoder
 
 # Seconds for a figure.
@@ -53,21 +53,23 @@ def measure_products(thread_counts: list[int]) -> Iterator[Product]:
 def measure_towers(name: str, path: Path, num_threads: int) -> Iterator[Tower]:
     """Measure both towers of a bundle in every precision it has, through every engine that runs it."""
     spec = open_bundle(path).spec
-    files: dict[Modality, ImageTowerFiles | TextTowerFiles] = {"image": spec.image, "text": spec.text}
     for engine, precision in _ways(spec):
         stored: Precision = "fp32" if precision == "bf16" else precision
-        towers = [tower for tower, found in files.items() if stored in found.models]
+        towers: list[Modality] = [
+            tower for tower in ("image", "text") if stored in {each.precision for each in spec.offered(tower=tower)}
+        ]
         with Embedder.load(
             path, engine=engine, precision=precision, towers=towers, num_threads=num_threads
         ) as embedder:
             for tower in towers:
                 encoder = embedder.image if tower == "image" else embedder.text
-                for feeds in tower_feeds(encoder.files):
-                    yield _tower(name, path, encoder, feeds, stored, tower, precision, engine)
+                for feeds in tower_feeds(spec.towers[tower]):
+                    names = (spec.artifact(tower).file, spec.artifact(tower, stored).file)
+                    yield _tower(name, path, encoder, feeds, names, tower, precision, engine)
 
 
 def _ways(spec: BundleSpec) -> Iterator[tuple[str, ComputePrecision]]:
-    precisions: list[ComputePrecision] = sorted({*spec.image.models, *spec.text.models})
+    precisions: list[ComputePrecision] = sorted({each.precision for each in spec.offered()})
     for precision in precisions:
         yield "onnxruntime", precision
     if "openvino" in installed_engines():
@@ -80,13 +82,14 @@ def _tower(
     path: Path,
     encoder: Encoder,
     feeds: Feeds,
-    stored: Precision,
+    files: tuple[str, str],
     tower: str,
     precision: ComputePrecision,
     engine: str,
 ) -> Tower:
-    operations = count(path / encoder.files.models["fp32"], feeds).total
-    weight_bytes = count(path / encoder.files.models[stored], feeds).weight_bytes
+    exact, stored = files
+    operations = count(path / exact, feeds).total
+    weight_bytes = count(path / stored, feeds).weight_bytes
     timed = laps(lambda: encoder.session.run(feeds), TOWER_S)
     shape = tuple(next(iter(feeds.values())).shape)
     return Tower(
@@ -102,17 +105,17 @@ def _tower(
     )
 
 
-def tower_feeds(files: ImageTowerFiles | TextTowerFiles) -> Iterator[Feeds]:
+def tower_feeds(files: ImageTower | TextTower) -> Iterator[Feeds]:
     """Yield what a tower is timed on: images by batch size, texts by batch size and tokens."""
     rng = np.random.default_rng(0)
-    if isinstance(files, ImageTowerFiles):
+    if isinstance(files, ImageTower):
         for size in BATCH_SIZES:
-            pixel_values = rng.standard_normal((size, 3, files.spec.size, files.spec.size), np.float32)
-            yield {files.input_name: pixel_values}
+            pixel_values = rng.standard_normal((size, 3, *files.spec.shape), np.float32)
+            yield {files.inputs.pixel_values: pixel_values}
         return
     for shape in TEXT_SHAPES:
         ids = rng.integers(1000, 20000, shape)
-        yield dict(zip(files.input_names, (ids, np.ones_like(ids)), strict=True))
+        yield files.inputs.feeds(ids, np.ones_like(ids))
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from mmalign.dual_model import DualModel, TowerFunction
 from mmalign_export.parity import Artifact
 from mmalign_runtime.embedder import Embedder
+from mmalign_runtime.spec import ONNX, Modality
 
 
 def onnx_artifact(folder: Path) -> Artifact:
@@ -23,10 +24,10 @@ def onnx_artifact(folder: Path) -> Artifact:
     def embed_texts(texts: Sequence[str]) -> NDArray[np.float32]:
         return embedder.encode_text(texts, batch_size=len(texts))
 
-    return Artifact("onnx-fp32", embed_images, embed_texts)
+    return Artifact(ONNX, embed_images, embed_texts)
 
 
-def torch_artifact(name: str, model: DualModel, functions: Mapping[str, TowerFunction]) -> Artifact:
+def torch_artifact(engine: str, model: DualModel, functions: Mapping[Modality, TowerFunction]) -> Artifact:
     """Return towers that torch runs, fed as the model's own: the same decoding, preprocessing graph and tokenizer."""
 
     def embed_images(paths: Sequence[Path]) -> NDArray[np.float32]:
@@ -35,4 +36,4 @@ def torch_artifact(name: str, model: DualModel, functions: Mapping[str, TowerFun
     def embed_texts(texts: Sequence[str]) -> NDArray[np.float32]:
         return functions["text"](*model.text.tensors(model.text.prepare(texts))).numpy()
 
-    return Artifact(name, embed_images, embed_texts)
+    return Artifact(engine, embed_images, embed_texts)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import TypeAlias
 
 import msgspec
 
@@ -16,51 +18,55 @@ from mmalign_export.side_files import TOKENIZER
 from mmalign_runtime.bundle.golden import Golden
 from mmalign_runtime.bundle.hashes import sha256_of_file
 from mmalign_runtime.spec import (
+    AOTINDUCTOR,
     FORMAT_VERSION,
+    ONNX,
     SPEC_NAME,
+    Artifact,
     BundleSpec,
-    ImageTowerFiles,
+    ImageInputs,
+    ImageTower,
+    Modality,
     Parity,
     Provenance,
-    TextTowerFiles,
+    Similarity,
+    Source,
+    TextInputs,
+    TextTower,
+    Tower,
     encode_spec,
 )
+
+# By engine and tower, what was measured of its vectors.
+Proven: TypeAlias = Mapping[str, Mapping[Modality, Parity]]
 
 PREPROCESS = "onnx/image_preprocess.onnx"
 GOLDEN = "golden/cases.json"
 CARD = "README.md"
 
-
-class TowerPaths(msgspec.Struct, frozen=True):
-    """Where a bundle keeps a tower: its ONNX file and its AOTInductor package."""
-
-    onnx: str
-    aoti: str
-
-
-TOWER_PATHS: dict[str, TowerPaths] = {
-    "image": TowerPaths("onnx/vision_model.onnx", "aoti/vision_model.pt2"),
-    "text": TowerPaths("onnx/text_model.onnx", "aoti/text_model.pt2"),
+# The files that an export may write, by engine.
+TOWER_FILES: dict[str, dict[Modality, str]] = {
+    ONNX: {"image": "onnx/vision_model.onnx", "text": "onnx/text_model.onnx"},
+    AOTINDUCTOR: {"image": "aoti/vision_model.pt2", "text": "aoti/text_model.pt2"},
 }
 
 # What exported; the libraries that made the model are recorded by its origin.
 _RECORDED = ("mmalign-export", "mmalign-runtime", "torch", "onnx", "onnxruntime", "pillow")
+_TEXT_INPUTS = (("input_ids",), ("input_ids", ATTENTION_MASK))
 
 
 def check_format(model: DualModel) -> None:
-    """Raise FormatLimitError for a model of which bundle format 1 cannot say all."""
-    image, text, similarity = model.image, model.text, model.similarity
+    """Raise FormatLimitError for a model of which the bundle format cannot say all."""
+    image, text = model.image, model.text
     beyond = [f"a tower {name!r}" for name in model.towers if name not in ("image", "text")]
     if len(image.input_names) != 1:
         beyond.append(f"an image tower with the inputs {', '.join(image.input_names)}")
-    if text.input_names != ("input_ids", ATTENTION_MASK):
+    if text.input_names not in _TEXT_INPUTS:
         beyond.append(f"a text tower with the inputs {', '.join(text.input_names)}")
-    if similarity.kind != "softmax":
-        beyond.append(f"a {similarity.kind} similarity with a bias of {similarity.bias}")
     if beyond:
         raise FormatLimitError(
             f"bundle format {FORMAT_VERSION} has no place for {'; '.join(beyond)}. It holds an image tower of one "
-            f"input, a text tower of input_ids and {ATTENTION_MASK}, and a softmax. Give the model these inputs."
+            f"input, and a text tower of input_ids, with or without {ATTENTION_MASK}. Give the model these inputs."
         )
 
 
@@ -69,33 +75,15 @@ def write_golden(golden: Golden, folder: Path) -> None:
     (folder / GOLDEN).write_bytes(msgspec.json.encode(golden))
 
 
-def write_spec(model: DualModel, folder: Path, parity: tuple[Parity, ...], opset_version: int) -> BundleSpec:
+def write_spec(model: DualModel, folder: Path, proven: Proven, opset_version: int) -> BundleSpec:
     """Hash every file of the folder and write bundle.json over them."""
-    image, text = model.image, model.text
-    aoti = {name: paths.aoti if (folder / paths.aoti).exists() else None for name, paths in TOWER_PATHS.items()}
+    similarity = model.similarity
     spec = BundleSpec(
-        format_version=FORMAT_VERSION,
         space_id=space_id(model),
         embed_dim=model.embed_dim,
-        logit_scale=model.similarity.scale,
-        image=ImageTowerFiles(
-            spec=image.spec,
-            preprocess=PREPROCESS,
-            models={"fp32": TOWER_PATHS["image"].onnx},
-            architecture=image.architecture,
-            aoti=aoti["image"],
-            input_name=image.input_names[0],
-            output_name=image.output_name,
-        ),
-        text=TextTowerFiles(
-            spec=text.spec,
-            tokenizer=TOKENIZER,
-            models={"fp32": TOWER_PATHS["text"].onnx},
-            architecture=text.architecture,
-            aoti=aoti["text"],
-            output_name=text.output_name,
-        ),
-        parity=parity,
+        similarity=Similarity(kind=similarity.kind, scale=similarity.scale, bias=similarity.bias or 0.0),
+        towers=_towers(model),
+        artifacts=_artifacts(folder, proven),
         golden=GOLDEN,
         provenance=_provenance(model.origin, opset_version),
         files=hashes(folder),
@@ -104,10 +92,54 @@ def write_spec(model: DualModel, folder: Path, parity: tuple[Parity, ...], opset
     return spec
 
 
+def _towers(model: DualModel) -> dict[str, Tower]:
+    image, text = model.image, model.text
+    return {
+        "image": ImageTower(
+            spec=image.spec,
+            preprocess=PREPROCESS,
+            architecture=image.architecture,
+            width=image.feature_dim,
+            inputs=ImageInputs(pixel_values=image.input_names[0]),
+            output=image.output_name,
+        ),
+        "text": TextTower(
+            spec=text.spec,
+            tokenizer=TOKENIZER,
+            architecture=text.architecture,
+            width=text.feature_dim,
+            inputs=TextInputs(**dict(zip(("input_ids", "attention_mask"), text.input_names, strict=False))),
+            output=text.output_name,
+        ),
+    }
+
+
+def _artifacts(folder: Path, proven: Proven) -> tuple[Artifact, ...]:
+    """Return what is in the folder, and what was held to PyTorch without a file of it."""
+    kept = [
+        Artifact(tower=tower, engine=engine, file=name, parity=proven.get(engine, {}).get(tower))
+        for engine, names in TOWER_FILES.items()
+        for tower, name in names.items()
+        if (folder / name).exists()
+    ]
+    checked = [
+        Artifact(tower=tower, engine=engine, parity=parity)
+        for engine in proven.keys() - TOWER_FILES.keys()
+        for tower, parity in proven[engine].items()
+    ]
+    return (*kept, *checked)
+
+
 def _provenance(origin: ModelOrigin, opset_version: int) -> Provenance:
     return Provenance(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        run=origin.name,
+        source=Source(
+            kind=origin.kind,
+            name=origin.name,
+            library=origin.library,
+            version=origin.versions.get(origin.library, ""),
+            files=origin.files,
+        ),
         data=origin.data,
         opset_version=opset_version,
         versions=origin.versions | {name: version(name) for name in _RECORDED},

@@ -6,23 +6,21 @@ from collections.abc import Sequence
 
 from mmalign.scores import Evaluation
 from mmalign_runtime.bench import StageTiming
-from mmalign_runtime.spec import BundleSpec, Parity
+from mmalign_runtime.spec import BundleSpec, ImageSpec, ImageTower, TextTower
 
 
 def model_card(
     spec: BundleSpec, evaluation: Evaluation | None, timings: Sequence[StageTiming], cpu: str, num_threads: int
 ) -> str:
     """Return the card's Markdown: what it is, how to use it, parity, recall, latency, licence of the weights."""
-    sections = [_intro(spec), _usage(), _parity(spec.parity), _recall(evaluation)]
+    sections = [_intro(spec), _usage(), _parity(spec), _recall(evaluation)]
     sections += [_latency(timings, cpu, num_threads), _origin(spec)]
     return "\n\n".join(sections) + "\n"
 
 
 def _intro(spec: BundleSpec) -> str:
-    image, text = spec.image, spec.text
-    resize = f"squashed to {image.spec.size} x {image.spec.size}"
-    if image.spec.resize == "shortest_edge":
-        resize = f"shortest edge to {image.spec.shortest_edge}, centre crop of {image.spec.size} x {image.spec.size}"
+    image, text = spec.tower("image", ImageTower), spec.tower("text", TextTower)
+    pixels = f"pixels, {_resize(image.spec)}, {image.spec.interpolation}, antialiased"
     return f"""# Image-text dual encoder, {spec.embed_dim} dimensions
 
 An mmalign bundle: images and texts to unit vectors of one space, `{spec.space_id}`.
@@ -30,8 +28,20 @@ An mmalign bundle: images and texts to unit vectors of one space, `{spec.space_i
 | | image tower | text tower |
 |---|---|---|
 | architecture | {image.architecture} | {text.architecture} |
-| input | pixels, {resize}, {image.spec.interpolation}, antialiased | up to {text.spec.context_length} tokens |
-| file | `{image.models["fp32"]}` | `{text.models["fp32"]}` |"""
+| input | {pixels} | up to {text.spec.context_length} tokens |
+| file | `{spec.artifact("image").file}` | `{spec.artifact("text").file}` |"""
+
+
+def _resize(image: ImageSpec) -> str:
+    (height, width), (resized_height, resized_width) = image.shape, image.resized_shape
+    target = f"{width} x {height}"
+    return {
+        "squash": f"squashed to {target}",
+        "shortest_edge": f"shortest edge to {image.shortest_edge}, centre crop of {target}",
+        "longest_edge": f"fitted into {target}, the rest filled",
+        "resize_then_crop": f"squashed to {resized_width} x {resized_height}, centre crop of {target}",
+        "naflex": "in patches of its own ratio",
+    }[image.resize]
 
 
 def _usage() -> str:
@@ -52,13 +62,16 @@ similarity = image_embeds @ text_embeds.T
 ```"""
 
 
-def _parity(parity: Sequence[Parity]) -> str:
+def _parity(spec: BundleSpec) -> str:
     rows = [
-        f"| {p.artifact} | {p.num_cases} | {p.min_cosine:.8f} | {p.max_abs_difference:.1e} "
+        f"| {each.tower} | {each.kind} | {p.num_cases} | {p.min_cosine:.8f} | {p.max_abs_difference:.1e} "
         f"| {p.cosine_bound} and {p.abs_bound:g} |"
-        for p in parity
+        for each in spec.artifacts
+        if (p := each.parity)
     ]
-    head = "| artifact | golden cases | lowest cosine | largest difference | bounds |\n|---|---|---|---|---|"
+    head = (
+        "| tower | artifact | golden cases | lowest cosine | largest difference | bounds |\n|---|---|---|---|---|---|"
+    )
     return "\n".join(["## Parity with eager PyTorch, from file bytes to vector", "", head, *rows])
 
 
@@ -98,7 +111,7 @@ def _origin(spec: BundleSpec) -> str:
     versions = ", ".join(f"{name} {found}" for name, found in sorted(provenance.versions.items()))
     return f"""## Origin
 
-Made {provenance.created} from run `{provenance.run}`, trained on {", ".join(provenance.data)}; ONNX opset \
+Made {provenance.created} from run `{provenance.source.name}`, trained on {", ".join(provenance.data)}; ONNX opset \
 {provenance.opset_version}; {versions}.
 
 Licence of the pretrained weights: {provenance.weights_licence}. The golden photograph of Grace Hopper is a work of the

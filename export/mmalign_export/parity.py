@@ -31,9 +31,9 @@ Case = TypeVar("Case")
 
 
 class Artifact(msgspec.Struct, frozen=True):
-    """Something that embeds: its name, and the ways from image files and from texts to vectors, one batch a call."""
+    """Something that embeds: its engine, and the ways from image files and from texts to vectors, one batch a call."""
 
-    name: str
+    engine: str
     embed_images: ImageFunction
     embed_texts: TextFunction
 
@@ -52,25 +52,30 @@ class CaseDifference(msgspec.Struct, frozen=True):
         return self.cosine >= COSINE_BOUND and self.max_abs <= ABS_BOUND
 
 
-def check_parity(artifact: Artifact, golden: Golden, folder: Path) -> Parity:
-    """Compare an artifact with the golden vectors and return the worst difference.
+def check_parity(artifact: Artifact, golden: Golden, folder: Path) -> dict[Modality, Parity]:
+    """Compare an artifact with the golden vectors and return each tower's worst difference.
 
     Raises ParityError naming artifact, case, batch and figures when one is outside the bounds.
     """
     differences = measure_parity(artifact, golden, folder)
     if not differences:
-        raise ParityError(f"{artifact.name}: no golden case was compared, so nothing is proven.")
+        raise ParityError(f"{artifact.engine}: no golden case was compared, so nothing is proven.")
     failed = [difference for difference in differences if not difference.within()]
     if failed:
         worst = min(failed, key=lambda difference: difference.cosine)
         raise ParityError(
-            f"{artifact.name} differs from eager PyTorch in {len(failed)} of {len(differences)} comparisons; the worst "
-            f"is {worst.kind} case {worst.case!r} in a batch of {worst.batch_size}: cosine {worst.cosine:.7f} "
+            f"{artifact.engine} differs from eager PyTorch in {len(failed)} of {len(differences)} comparisons; the "
+            f"worst is {worst.kind} case {worst.case!r} in a batch of {worst.batch_size}: cosine {worst.cosine:.7f} "
             f"(at least {COSINE_BOUND}), max abs {worst.max_abs:.2e} (at most {ABS_BOUND:g}). No bundle was written."
         )
+    kinds: tuple[Modality, ...] = ("image", "text")
+    by_kind = {kind: [difference for difference in differences if difference.kind == kind] for kind in kinds}
+    return {kind: _worst(found) for kind, found in by_kind.items() if found}
+
+
+def _worst(differences: Sequence[CaseDifference]) -> Parity:
     return Parity(
-        artifact=artifact.name,
-        num_cases=len({(difference.kind, difference.case) for difference in differences}),
+        num_cases=len({difference.case for difference in differences}),
         min_cosine=min(difference.cosine for difference in differences),
         max_abs_difference=max(difference.max_abs for difference in differences),
         cosine_bound=COSINE_BOUND,

@@ -8,17 +8,25 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 from tokenizers import Tokenizer
 
 from mmalign.dual_model import DualModel, TextModelTower
 from mmalign_runtime.spec import ImageSpec
+from mmalign_runtime.spec.image import Resize
 
 TOKENIZER = "tokenizer.json"
 
 # transformers' numbers for Pillow's filters
 _RESAMPLE = {"bilinear": 2, "bicubic": 3}
+# What CLIPImageProcessor resizes to; it fills no borders and cuts no patches.
+_RESIZES: dict[Resize, Callable[[ImageSpec], dict[str, int]]] = {
+    "squash": lambda image: _sides(image.shape),
+    "shortest_edge": lambda image: {"shortest_edge": image.shortest_edge},
+    "resize_then_crop": lambda image: _sides(image.resized_shape),
+}
 _MASK_TOKENS = ("[MASK]", "<mask>")
 
 
@@ -30,7 +38,8 @@ def write_side_files(model: DualModel, folder: Path) -> None:
     text = model.text
     (folder / TOKENIZER).write_text(text.tokenizer.to_str(pretty=True), encoding="utf-8")
     _write_json(folder / "tokenizer_config.json", _tokenizer_config(text))
-    _write_json(folder / "preprocessor_config.json", _preprocessor_config(model.image.spec))
+    if model.image.spec.resize in _RESIZES:
+        _write_json(folder / "preprocessor_config.json", _preprocessor_config(model.image.spec))
     if model.image.description and text.description:
         _write_json(folder / "config.json", _model_config(model))
 
@@ -49,8 +58,8 @@ def _tokenizer_config(tower: TextModelTower) -> dict[str, object]:
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",  # as tokenizer.json says, and nothing added
         "model_max_length": tower.spec.context_length,
-        "padding_side": "right",
-        "truncation_side": "right",
+        "padding_side": tower.spec.padding_side,
+        "truncation_side": tower.spec.truncation_side,
         "clean_up_tokenization_spaces": False,
         "model_input_names": list(tower.input_names),
         **_special_tokens(tower.tokenizer),
@@ -75,21 +84,24 @@ def _special_tokens(tokenizer: Tokenizer) -> dict[str, object]:
 
 
 def _preprocessor_config(image: ImageSpec) -> dict[str, object]:
-    is_squash = image.resize == "squash"
     return {
         "image_processor_type": "CLIPImageProcessor",
         "do_convert_rgb": True,
         "do_resize": True,
-        "size": {"height": image.size, "width": image.size} if is_squash else {"shortest_edge": image.shortest_edge},
+        "size": _RESIZES[image.resize](image),
         "resample": _RESAMPLE[image.interpolation],
-        "do_center_crop": not is_squash,
-        "crop_size": {"height": image.size, "width": image.size},
+        "do_center_crop": image.resize != "squash",
+        "crop_size": _sides(image.shape),
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
         "image_mean": list(image.mean),
         "image_std": list(image.std),
     }
+
+
+def _sides(shape: tuple[int, int]) -> dict[str, int]:
+    return {"height": shape[0], "width": shape[1]}
 
 
 def _write_json(path: Path, contents: dict[str, object]) -> None:

@@ -11,7 +11,7 @@ from mmalign.dual_model import DualModel
 from mmalign.own_pairs import usable_pairs
 from mmalign.preprocess import write_preprocess
 from mmalign_export.artifacts import onnx_artifact, torch_artifact
-from mmalign_export.bundle import CARD, PREPROCESS, TOWER_PATHS, check_format, write_golden, write_spec
+from mmalign_export.bundle import CARD, PREPROCESS, TOWER_FILES, Proven, check_format, write_golden, write_spec
 from mmalign_export.card import model_card
 from mmalign_export.golden import GoldenFile, golden_files, golden_texts, make_golden
 from mmalign_export.parity import Artifact, check_parity
@@ -25,7 +25,7 @@ from mmalign_runtime.bench import golden_texts as bench_texts
 from mmalign_runtime.bundle.golden import Golden
 from mmalign_runtime.embedder import Embedder
 from mmalign_runtime.engine.processor import cpu_name
-from mmalign_runtime.spec import BundleSpec, Parity
+from mmalign_runtime.spec import AOTINDUCTOR, ONNX, TORCH_COMPILE, BundleSpec, Modality, Parity
 
 logger = logging.getLogger(__name__)
 
@@ -119,47 +119,49 @@ def export_model(
         files = golden_files(own_pairs) if image_files is None else image_files
         golden = make_golden(model, files, texts, folder)
         write_golden(golden, folder)
-        write_spec(model, folder, (), opset_version)  # unproven yet: the runtime reads it to be proven
-        parity = _prove(model, golden, formats, folder)
-        return _finish(model, folder, parity, opset_version)
+        write_spec(model, folder, {}, opset_version)  # unproven yet: the runtime reads it to be proven
+        proven = _prove(model, golden, formats, folder)
+        return _finish(model, folder, proven, opset_version)
 
 
 def _write_towers(model: DualModel, formats: Sequence[Format], folder: Path, opset_version: int) -> None:
     (folder / "onnx").mkdir()
     write_preprocess(model.image.spec, folder / PREPROCESS)
-    for name, paths in TOWER_PATHS.items():
-        logger.info("export: %s", paths.onnx)
-        export_onnx(model.towers[name], folder / paths.onnx, opset_version)
+    for name, file in TOWER_FILES[ONNX].items():
+        logger.info("export: %s", file)
+        export_onnx(model.towers[name], folder / file, opset_version)
     if "aoti" in formats:
-        for name, paths in TOWER_PATHS.items():
-            logger.info("export: %s (compiling)", paths.aoti)
-            package_aoti(model.towers[name], folder / paths.aoti)
+        for name, file in TOWER_FILES[AOTINDUCTOR].items():
+            logger.info("export: %s (compiling)", file)
+            package_aoti(model.towers[name], folder / file)
 
 
-def _prove(model: DualModel, golden: Golden, formats: Sequence[Format], folder: Path) -> tuple[Parity, ...]:
+def _prove(model: DualModel, golden: Golden, formats: Sequence[Format], folder: Path) -> Proven:
     artifacts: list[Artifact] = [onnx_artifact(folder)]
     if "aoti" in formats:
-        packages = {name: load_aoti(folder / paths.aoti) for name, paths in TOWER_PATHS.items()}
-        artifacts.append(torch_artifact("aoti-fp32", model, packages))
+        packages = {name: load_aoti(folder / file) for name, file in TOWER_FILES[AOTINDUCTOR].items()}
+        artifacts.append(torch_artifact(AOTINDUCTOR, model, packages))
     if "compile" in formats:
-        compiled = {name: compile_tower(model.towers[name]) for name in TOWER_PATHS}
-        artifacts.append(torch_artifact("compile-fp32", model, compiled))
-    parity = []
+        compiled = {name: compile_tower(model.towers[name]) for name in TOWER_FILES[ONNX]}
+        artifacts.append(torch_artifact(TORCH_COMPILE, model, compiled))
+    proven: dict[str, dict[Modality, Parity]] = {}
     for artifact in artifacts:
-        parity.append(check_parity(artifact, golden, folder))
-        logger.info(
-            "parity: %s over %d golden cases, lowest cosine %.8f, largest difference %.1e",
-            artifact.name,
-            parity[-1].num_cases,
-            parity[-1].min_cosine,
-            parity[-1].max_abs_difference,
-        )
-    return tuple(parity)
+        proven[artifact.engine] = check_parity(artifact, golden, folder)
+        for kind, parity in proven[artifact.engine].items():
+            logger.info(
+                "parity: %s, %s tower, over %d golden cases, lowest cosine %.8f, largest difference %.1e",
+                artifact.engine,
+                kind,
+                parity.num_cases,
+                parity.min_cosine,
+                parity.max_abs_difference,
+            )
+    return proven
 
 
-def _finish(model: DualModel, folder: Path, parity: tuple[Parity, ...], opset_version: int) -> BundleSpec:
+def _finish(model: DualModel, folder: Path, proven: Proven, opset_version: int) -> BundleSpec:
     """Write the card, whose figures need the proven bundle, then the spec that seals it too."""
-    spec = write_spec(model, folder, parity, opset_version)
+    spec = write_spec(model, folder, proven, opset_version)
     embedder = Embedder.load(folder, provider="cpu", verify=None)
     bundle = embedder.bundle
     report = run_bench(
@@ -170,4 +172,4 @@ def _finish(model: DualModel, folder: Path, parity: tuple[Parity, ...], opset_ve
     )
     card = model_card(spec, model.evaluation, report.timings, cpu_name(), embedder.info().num_threads)
     (folder / CARD).write_text(card, encoding="utf-8")
-    return write_spec(model, folder, parity, opset_version)
+    return write_spec(model, folder, proven, opset_version)

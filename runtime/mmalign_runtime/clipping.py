@@ -57,12 +57,14 @@ def load_clipping(bundle: Bundle) -> Clipping:
 
     Raises BundleError when it keeps nothing, BundleFormatError, naming the field, for anything else.
     """
-    if CLIPPING_NAME not in bundle.spec.files:
+    chosen = (each.quantization for each in bundle.spec.offered() if each.precision == "int8")
+    name = next((each.clipping for each in chosen if each is not None and each.clipping), None)
+    if name is None:
         raise BundleError(f"{bundle.path} has no {CLIPPING_NAME}: nothing counts what is clipped. Quantize it again.")
     try:
-        return read_json(bundle.read(CLIPPING_NAME), Clipping)
+        return read_json(bundle.read(name), Clipping)
     except JsonError as error:
-        raise BundleFormatError(f"{bundle.path}: {CLIPPING_NAME}: {error}. Quantize the bundle again.") from error
+        raise BundleFormatError(f"{bundle.path}: {name}: {error}. Quantize the bundle again.") from error
 
 
 def clipped_shares(contents: bytes, clipping: TowerClipping, items: Iterable[Feeds]) -> NDArray[np.float64]:
@@ -101,7 +103,7 @@ def _with_seen(bundle: Bundle, tower: Modality, items: Iterable[Feeds]) -> tuple
             "is clipped. Leave the tower out."
         )
     clipping = kept[tower]
-    shares = clipped_shares(bundle.read(bundle.model(tower, "int8")), clipping, items)
+    shares = clipped_shares(bundle.read(bundle.spec.artifact(tower, "int8").file), clipping, items)
     tensors = zip(clipping.tensors, shares, strict=True)
     return tuple(msgspec.structs.replace(tensor, seen=float(share)) for tensor, share in tensors)
 
@@ -111,11 +113,11 @@ def _image_feeds(embedder: Embedder, images: Sequence[ImageItem]) -> Iterator[Fe
     for index, item in enumerate(images):
         room = encoder.empty(1)
         encoder.prepare(encoder.hold(item, index), index, room[0])
-        yield {encoder.files.input_name: room}
+        yield {encoder.inputs.pixel_values: room}
 
 
 def _text_feeds(embedder: Embedder, texts: Sequence[str]) -> Iterator[Feeds]:
     encoder = embedder.text
     for text in texts:
         tokens = encoder.tokenizer.encode([text])
-        yield dict(zip(encoder.files.input_names, (tokens.input_ids, tokens.attention_mask), strict=True))
+        yield encoder.inputs.feeds(tokens.input_ids, tokens.attention_mask)

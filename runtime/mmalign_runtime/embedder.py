@@ -24,8 +24,9 @@ from mmalign_runtime.image_stream import stream_images
 from mmalign_runtime.info import RuntimeInfo, TowerInfo
 from mmalign_runtime.names import as_text
 from mmalign_runtime.once import Once
-from mmalign_runtime.spec import ImageLimits, Modality
+from mmalign_runtime.spec import ImageLimits, Modality, Similarity
 from mmalign_runtime.streaming import OnError, PartialBatch, StreamedItem, Vectors, gather
+from mmalign_runtime.support import check_supported
 from mmalign_runtime.text_stream import stream_texts
 
 if TYPE_CHECKING:
@@ -77,7 +78,8 @@ class Embedder:
                 "'cuda'. Leave it out."
             )
         for tower in towers:
-            found.model_file(bundle, tower, precision)
+            artifact = found.artifact(bundle.spec, tower, precision)
+            check_supported(bundle.spec.towers[tower], artifact)
         self.bundle = bundle
         self.precision: ComputePrecision = precision
         self.batch_sizes = batch_sizes or BatchSizes()
@@ -199,9 +201,14 @@ class Embedder:
         return self.bundle.spec.embed_dim
 
     @property
+    def similarity(self) -> Similarity:
+        """What training made of a cosine: the logit `scale * cosine + bias`, for a softmax or a sigmoid."""
+        return self.bundle.spec.similarity
+
+    @property
     def logit_scale(self) -> float:
-        """The scale that training gave to cosines before the softmax (already exponentiated)."""
-        return self.bundle.spec.logit_scale
+        """The scale that training gave to cosines (already exponentiated); `similarity` has the rest of it."""
+        return self.similarity.scale
 
     @property
     def variant_id(self) -> str:

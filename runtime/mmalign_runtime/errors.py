@@ -3,6 +3,8 @@
 MmalignError
 ├── BundleError                 the bundle cannot be used
 │   ├── BundleFormatError       bundle.json is not what this version reads
+│   │   └── NewerFormatError    a newer mmalign made it
+│   ├── BundleFeatureError      the bundle asks for what this version does not compute
 │   ├── BundleIntegrityError    a file is missing, changed, or outside the bundle
 │   └── VerificationError       the golden cases give other vectors here
 ├── ItemError                   one image or text cannot be embedded
@@ -30,6 +32,14 @@ class BundleError(MmalignError):
 
 class BundleFormatError(BundleError):
     """bundle.json does not follow the format this version reads."""
+
+
+class NewerFormatError(BundleFormatError):
+    """bundle.json was written by a newer mmalign, in a format that this version does not know."""
+
+
+class BundleFeatureError(BundleError):
+    """The bundle asks for something that the format names and this version does not compute."""
 
 
 class BundleIntegrityError(BundleError):

@@ -14,7 +14,7 @@ from mmalign_runtime.engine.host_memory import HostMemory
 from mmalign_runtime.engine.session import ComputePrecision, SessionOptions
 from mmalign_runtime.image import HeldImage, ImageItem, decode_held, hold_image, jpeg_decoder
 from mmalign_runtime.preprocess import Preprocessor
-from mmalign_runtime.spec import ImageLimits
+from mmalign_runtime.spec import ImageLimits, ImageTower
 from mmalign_runtime.streaming import Vectors
 from mmalign_runtime.unit_vectors import UnitVectors
 
@@ -29,12 +29,12 @@ class ImageEncoder:
     def __init__(
         self, bundle: Bundle, precision: ComputePrecision, options: SessionOptions, limits: ImageLimits | None = None
     ) -> None:
-        files = bundle.spec.image
-        self.files = files
+        found = bundle.spec.tower("image", ImageTower)
+        self.inputs = found.inputs
         self._checked = UnitVectors(bundle.spec.embed_dim, f"{bundle.path}: the image tower")
-        self.spec = msgspec.structs.replace(files.spec, limits=limits) if limits else files.spec
-        self.preprocess = Preprocessor(bundle.source(files.preprocess), options.pool)
-        self.session = open_session(bundle, "image", precision, (files.input_name,), options)
+        self.spec = msgspec.structs.replace(found.spec, limits=limits) if limits else found.spec
+        self.preprocess = Preprocessor(bundle.source(found.preprocess), options.pool)
+        self.session = open_session(bundle, "image", precision, found.inputs.names(), options)
         # With one thread on the CPU there is nothing that preparing could overlap with.
         is_alone = options.provider == "cpu" and options.pool.num_threads == 1
         self._memory = HostMemory(options.provider) if options.provider == "cuda" else None
@@ -47,12 +47,12 @@ class ImageEncoder:
         return hold_image(item, self.spec, index=index)
 
     def empty(self, num_images: int) -> NDArray[np.float32]:
-        """Return room for B prepared images, (B, 3, S, S)."""
-        shape = (num_images, 3, self.spec.size, self.spec.size)
+        """Return room for B prepared images, (B, 3, H, W)."""
+        shape = (num_images, 3, *self.spec.shape)
         return np.empty(shape, np.float32) if self._memory is None else self._memory.empty(shape)
 
     def prepare(self, held: HeldImage, index: int, room: NDArray[np.float32]) -> None:
-        """Decode and preprocess one image into its room, (3, S, S). Raises ItemError."""
+        """Decode and preprocess one image into its room, (3, H, W). Raises ItemError."""
         room[...] = self.preprocess(decode_held(held, self.spec, index=index))[0]
 
     def prepare_beside_others(self, held: HeldImage, index: int, room: NDArray[np.float32]) -> None:
@@ -60,12 +60,12 @@ class ImageEncoder:
         room[...] = self.preprocess.beside_others(decode_held(held, self.spec, index=index))[0]
 
     def vectors(self, prepared: Sequence[NDArray[np.float32]]) -> Vectors:
-        """Return (B, D) for B prepared images, (1, 3, S, S) each."""
+        """Return (B, D) for B prepared images, (1, 3, H, W) each."""
         return self.tower(np.concatenate(prepared))
 
     def tower(self, pixel_values: NDArray[np.float32]) -> Vectors:
-        """Return (B, D) for pixel_values (B, 3, S, S)."""
-        return self._checked(self.session.run({self.files.input_name: pixel_values}))
+        """Return (B, D) for pixel_values (B, 3, H, W)."""
+        return self._checked(self.session.run({self.inputs.pixel_values: pixel_values}))
 
     def close(self) -> None:
         """Let go of the tower and the preprocessing graph."""

@@ -10,6 +10,7 @@ from mmalign_runtime.bundle import Bundle
 from mmalign_runtime.engine.engines import open_session
 from mmalign_runtime.engine.session import ComputePrecision, SessionOptions
 from mmalign_runtime.engine.threads import limit_tokenizer_threads
+from mmalign_runtime.spec import TextTower
 from mmalign_runtime.streaming import Vectors
 from mmalign_runtime.tokenizer import TextTokenizer, TokenBatch, TokenRow, check_text
 from mmalign_runtime.unit_vectors import UnitVectors
@@ -23,21 +24,21 @@ class TextEncoder:
     """The text side: tokenize, tower."""
 
     def __init__(self, bundle: Bundle, precision: ComputePrecision, options: SessionOptions) -> None:
-        files = bundle.spec.text
-        self.files = files
+        found = bundle.spec.tower("text", TextTower)
+        self.spec, self.inputs = found.spec, found.inputs
         self._checked = UnitVectors(bundle.spec.embed_dim, f"{bundle.path}: the text tower")
         limit_tokenizer_threads(options.pool.num_threads)
-        self.tokenizer = TextTokenizer.from_bytes(bundle.read(files.tokenizer), files.tokenizer, files.spec)
+        self.tokenizer = TextTokenizer.from_bytes(bundle.read(found.tokenizer), found.tokenizer, found.spec)
         # Texts differ in length, so a batch seldom has the shape of the last one.
         varying = msgspec.structs.replace(options, reuse_memory_plan=False, cuda_graphs=False)
-        self.session = open_session(bundle, "text", precision, files.input_names, varying)
+        self.session = open_session(bundle, "text", precision, found.inputs.names(), varying)
         self.num_runs = self.session.num_runs
         budget = _TOKEN_BUDGET if self.num_runs == 1 else _TOKEN_BUDGET_AT_ONCE
         self.token_budget = budget if options.provider == "cpu" else None
 
     def check(self, text: str, index: int) -> None:
         """Raise ItemError when a text cannot be tokenized."""
-        check_text(text, index, self.files.spec)
+        check_text(text, index, self.spec)
 
     def tokenize(self, texts: Sequence[str]) -> list[TokenRow]:
         """Return the tokens of checked texts."""
@@ -57,8 +58,8 @@ class TextEncoder:
 
     def tower(self, tokens: TokenBatch) -> Vectors:
         """Return (B, D) for tokens (B, L)."""
-        ids_name, mask_name = self.files.input_names
-        return self._checked(self.session.run({ids_name: tokens.input_ids, mask_name: tokens.attention_mask}))
+        feeds = self.inputs.feeds(tokens.input_ids, tokens.attention_mask)
+        return self._checked(self.session.run(feeds))
 
     def close(self) -> None:
         """Let go of the tower."""

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from mmalign_runtime.errors import BundleFormatError, EngineError, ItemError
 from mmalign_runtime.once import Once
 from mmalign_runtime.spec import TextSpec
+from mmalign_runtime.text_cleaning import find_cleaner
 from mmalign_runtime.text_prefix import Boundaries
 
 _NAME_LENGTH = 40
@@ -45,10 +46,11 @@ class TextTokenizer:
     """A tokenizer.json bound to one TextSpec. Safe to call from many threads: nothing changes after construction."""
 
     def __init__(self, tokenizer: Tokenizer, spec: TextSpec) -> None:
-        tokenizer.enable_truncation(spec.context_length)
+        tokenizer.enable_truncation(spec.context_length, direction=spec.truncation_side)
         tokenizer.no_padding()  # whatever tokenizer.json says: rows are padded here, across texts tokenized apart
         self._tokenizer = tokenizer
         self._boundaries = Once(lambda: Boundaries(tokenizer))  # no short text needs them
+        self._cleaner = find_cleaner(spec.cleaning)
         self.spec = spec
 
     def __reduce__(self) -> tuple[type[TextTokenizer], tuple[Tokenizer, TextSpec]]:
@@ -69,7 +71,7 @@ class TextTokenizer:
     def encode(self, texts: Sequence[str], *, first_index: int = 0) -> TokenBatch:
         """Tokenize texts to one batch, (B, L) int64 each, L at most `context_length`; no texts at all give
         (0, 0). An empty text is allowed: one padding token with mask 1 where the tokenizer adds no special ones. Texts
-        are not normalised but as tokenizer.json says.
+        are cleaned as the spec says, and normalised as tokenizer.json says.
 
         Raises ItemError, with the text's position counted from `first_index`, for a non-string, a lone surrogate or a
         text over `max_characters`.
@@ -84,6 +86,8 @@ class TextTokenizer:
         Of a long text only a prefix is read where that cannot change the result: one whose tokens are those that the
         whole text begins with, and more than the context holds.
         """
+        if self._cleaner is not None:
+            texts = [self._cleaner(text) for text in texts]
         rows: dict[int, TokenRow] = {}
         rest = list(range(len(texts)))
         num_characters = _CHARACTERS_A_TOKEN * self.spec.context_length
@@ -104,13 +108,21 @@ class TextTokenizer:
     def batch(self, rows: Sequence[TokenRow]) -> TokenBatch:
         """Return rows as one batch, padded as the spec says."""
         return TokenBatch(
-            _padded([row.ids for row in rows], self.padded_length(rows), self.spec.pad_token_id),  # (B, L)
-            _padded([row.mask for row in rows], self.padded_length(rows), 0),  # (B, L)
+            self._padded([row.ids for row in rows], self.padded_length(rows), self.spec.pad_token_id),  # (B, L)
+            self._padded([row.mask for row in rows], self.padded_length(rows), 0),  # (B, L)
             np.array([row.truncated for row in rows], np.bool_),  # (B,)
         )
 
+    def _padded(self, rows: Sequence[Sequence[int]], length: int, value: int) -> NDArray[np.int64]:
+        padded = np.full((len(rows), length), value, np.int64)  # (B, L)
+        for row, tokens in zip(padded, rows, strict=True):
+            start = 0 if self.spec.padding_side == "right" else length - len(tokens)
+            row[start : start + len(tokens)] = tokens
+        return padded
+
     def _prefix(self, text: str, num_characters: int) -> str:
-        return text if len(text) <= num_characters else self._boundaries.get().prefix(text, num_characters)
+        is_whole = len(text) <= num_characters or self.spec.truncation_side == "left"  # which keeps a text's end
+        return text if is_whole else self._boundaries.get().prefix(text, num_characters)
 
     def _rows(self, texts: list[str]) -> list[TokenRow]:
         try:
@@ -123,13 +135,6 @@ class TextTokenizer:
         # attention and pooling over nothing are not defined.
         empty = TokenRow([self.spec.pad_token_id], [1], truncated=False)
         return [TokenRow(e.ids, e.attention_mask, bool(e.overflowing)) if e.ids else empty for e in encodings]
-
-
-def _padded(rows: Sequence[Sequence[int]], length: int, value: int) -> NDArray[np.int64]:
-    padded = np.full((len(rows), length), value, np.int64)  # (B, L)
-    for row, tokens in zip(padded, rows, strict=True):
-        row[: len(tokens)] = tokens
-    return padded
 
 
 def _is_panic(error: BaseException) -> bool:

@@ -29,7 +29,7 @@ from mmalign_runtime.engine.providers import ProviderChoice
 from mmalign_runtime.engine.session import NodeGroup
 from mmalign_runtime.info import RuntimeInfo, TowerInfo
 from mmalign_runtime.ranking import Hit
-from mmalign_runtime.spec import Parity, Provenance
+from mmalign_runtime.spec import Parity, Provenance, Source
 from mmalign_runtime.verify import CaseResult, CheckResult, VerifyReport
 
 SECTIONS = ("search", "drawings", "recall", "training", "parity", "latency", "commands", "environment", "credits")
@@ -66,13 +66,13 @@ def results(tmp_path: Path) -> DemoResults:
     towers = (TowerInfo("image", "vision_model.onnx", (ProviderChoice(cpu, {}),), (NodeGroup(cpu, "Conv", 3),)),)
     runtime = RuntimeInfo("demo/bundle", "mma-1234", "fp32-5678", 256, "fp32", "auto", "cpu", 2, 1, False, towers)
     bounds = Parity(
-        artifact="onnx-fp32",
         num_cases=2,
         min_cosine=1.0,
         max_abs_difference=2e-7,
         cosine_bound=0.99999,
         abs_bound=1e-4,
     )
+    towers_bounds = {"image": bounds, "text": bounds}
     cases = (
         CaseResult(name="grey", kind="image", passed=True, cosine=1.0, max_abs_difference=2e-7),
         CaseResult(name="empty", kind="text", passed=True, cosine=1.0, max_abs_difference=0.0),
@@ -104,12 +104,12 @@ def results(tmp_path: Path) -> DemoResults:
         text_searches=(TextSearch("yellow & sweet", found),),
         image_searches=(ImageSearch(LEMON, (FoundLabel("lemon <sour>", 0.5, True),), found),),
         num_drawings=1234,
-        verification=VerifyReport(runtime=runtime, bounds=bounds, cases=cases, checks=checks),
+        verification=VerifyReport(runtime=runtime, bounds=towers_bounds, cases=cases, checks=checks),
         golden=(GoldenImage("grey", path, 30, 20),),
         bench=BenchReport(environment=card, num_images=2, num_texts=2, timings=timings()),
         provenance=Provenance(
             created="2026-01-02",
-            run="run",
+            source=Source(kind="run", name="run", library="mmalign", version="0.1.0"),
             data=("noto.parquet",),
             opset_version=23,
             versions={"torch": "2.14"},

@@ -62,6 +62,6 @@ def step_for(bundle: Path, kind: Modality, difference: float, scratch: Path) -> 
 def moved_bundle(bundle: Path, kind: Modality, step: float, out: Path) -> Path:
     """Return a sealed copy of a bundle in which one weight of a tower is moved."""
     shutil.copytree(bundle, out)
-    move_one_weight(out / open_bundle(bundle).model(kind, "fp32"), step)
+    move_one_weight(out / open_bundle(bundle).spec.artifact(kind).file, step)
     reseal(out)
     return out

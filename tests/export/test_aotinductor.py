@@ -16,12 +16,13 @@ import torch
 from mmalign.aotinductor import AotInductorEngine, AotInductorSession
 from mmalign.dual_model import DualModel
 from mmalign_export import export_model
-from mmalign_runtime import BundleError, Embedder, ProviderError, verify_bundle
+from mmalign_runtime import BundleError, Embedder, ProviderError, open_bundle, verify_bundle
 from mmalign_runtime.bundle.packing import pack_bundle
 from mmalign_runtime.engine.engines import find_engine
 from mmalign_runtime.engine.pool import thread_pool
 from mmalign_runtime.engine.session import Model, SessionOptions
 from mmalign_runtime.errors import EmbedderStateError
+from mmalign_runtime.spec import AOTINDUCTOR
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++, which inductor compiles with")
 
@@ -74,7 +75,8 @@ def test_vectors_are_those_of_onnxruntime(packaged: Path) -> None:
 def test_verify_covers_it(packaged: Path) -> None:
     report = verify_bundle(packaged, engine="aotinductor", num_threads=1)
     assert report.passed
-    assert report.bounds.artifact == "aoti-fp32"
+    spec = open_bundle(packaged).spec
+    assert report.bounds == {tower: spec.artifact(tower, engine=AOTINDUCTOR).parity for tower in ("image", "text")}
     assert {"text batch", "image batch", "concurrency"} == {check.name for check in report.checks}
     assert report.runtime.engine == "aotinductor"
 

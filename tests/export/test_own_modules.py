@@ -20,6 +20,7 @@ from mmalign.pairs import SourcePairs
 from mmalign.pool import build_pool
 from mmalign.retrieval import recall_both_ways
 from mmalign.scoring import evaluate_model
+from mmalign.signature import BATCH, ModuleInput
 from mmalign.towers import Towers
 from mmalign_export.errors import FormatLimitError
 from mmalign_export.to_bundle import export_model
@@ -30,6 +31,7 @@ from mmalign_runtime.bundle import open_bundle
 from mmalign_runtime.engine.onnxruntime import OnnxSession
 from mmalign_runtime.engine.pool import thread_pool
 from mmalign_runtime.engine.session import SessionOptions
+from mmalign_runtime.spec import TextTower
 from mmalign_runtime.verify import verify_bundle
 from tests.export.own_modules import DIM, IMAGE, own_model
 from tests.tolerances import ONNX_TOWERS
@@ -53,7 +55,7 @@ def test_the_bundle_of_own_modules_is_proven_and_sealed(own_bundle: Path) -> Non
     report = verify_bundle(own_bundle, provider="cpu")
     assert report.passed, report.cases
     spec = open_bundle(own_bundle).spec
-    assert (spec.embed_dim, spec.logit_scale, spec.provenance.run) == (DIM, 25.0, "two small modules")
+    assert (spec.embed_dim, spec.similarity.scale, spec.provenance.source.name) == (DIM, 25.0, "two small modules")
     assert spec.provenance.weights_licence == "CC0-1.0"
     assert not (own_bundle / "config.json").exists()  # transformers has no configuration of these towers
 
@@ -77,20 +79,31 @@ def test_its_images_are_those_of_the_modules_on_pillow_s_pixels(own: DualModel, 
     np.testing.assert_allclose(found, expected, atol=ONNX_TOWERS.bound)
 
 
-def test_format_1_names_what_it_has_no_place_for(tmp_path: Path) -> None:
+def test_what_the_format_has_no_place_for_is_named(tmp_path: Path) -> None:
     own = own_model()
-    sigmoid = msgspec.structs.replace(own, similarity=Similarity(kind="sigmoid", scale=10.0, bias=-10.0))
+    third = msgspec.structs.replace(own, towers=own.towers | {"audio": own.image})
+    typed = msgspec.structs.replace(
+        own.text, inputs=(*own.text.inputs, ModuleInput("token_type_ids", "int64", (BATCH,)))
+    )
+    two_masks = msgspec.structs.replace(own, towers=own.towers | {"text": typed})
     for model, named in (
-        (own_model(has_mask=False), "a text tower with the inputs input_ids"),
-        (sigmoid, r"a sigmoid similarity with a bias of -10\.0"),
-        (
-            msgspec.structs.replace(own_model(), towers=own_model().towers | {"audio": own_model().image}),
-            "a tower 'audio'",
-        ),
+        (third, "a tower 'audio'"),
+        (two_masks, "a text tower with the inputs input_ids, attention_mask, token_type_ids"),
     ):
         with pytest.raises(FormatLimitError, match=rf"bundle format \S+ has no place for {named}"):
             export_model(model, tmp_path / "bundle")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_text_tower_without_a_mask_and_a_sigmoid_go_into_a_bundle(tmp_path: Path) -> None:
+    own = own_model(has_mask=False)
+    sigmoid = msgspec.structs.replace(own, similarity=Similarity(kind="sigmoid", scale=10.0, bias=-10.0))
+    spec = export_model(sigmoid, tmp_path / "bundle")
+    assert spec.tower("text", TextTower).inputs.names() == ("input_ids",)
+    assert (spec.similarity.kind, spec.similarity.scale, spec.similarity.bias) == ("sigmoid", 10.0, -10.0)
+    assert verify_bundle(tmp_path / "bundle", provider="cpu").passed
+    found = Embedder.load(tmp_path / "bundle", provider="cpu").encode_text(TEXTS)
+    np.testing.assert_allclose(found, own.text.embed(TEXTS), atol=ONNX_TOWERS.bound)
 
 
 def test_a_tower_without_a_mask_is_traced_compiled_and_fed_without_one(tmp_path: Path) -> None:

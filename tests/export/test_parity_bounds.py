@@ -116,12 +116,14 @@ def test_what_is_recorded_is_the_worst_of_all_comparisons() -> None:
     right = [unit(16, seed) for seed in range(4)]
     images = [right[0], shifted(right[1], 0.5e-4), *right[2:]]
     texts = [*right[:3], shifted(right[3], -0.7e-4)]
-    parity = check_parity(giving(images, texts), golden_of(right, right), Path())
-    assert (parity.artifact, parity.num_cases) == ("given", 8)
-    assert (parity.cosine_bound, parity.abs_bound) == (0.99999, 1e-4)
-    assert parity.max_abs_difference == pytest.approx(0.7e-4, rel=1e-3)
-    # One component of 1/4 grows or shrinks by e: 1 - cosine is e squared times 15/16, over two.
-    assert 1 - parity.min_cosine == pytest.approx(0.7e-4**2 * 15 / 32, rel=1e-2)
+    found = check_parity(giving(images, texts), golden_of(right, right), Path())
+    for tower, moved in (("image", 0.5e-4), ("text", 0.7e-4)):
+        parity = found[tower]
+        assert parity.num_cases == 4
+        assert (parity.cosine_bound, parity.abs_bound) == (0.99999, 1e-4)
+        assert parity.max_abs_difference == pytest.approx(moved, rel=1e-3)
+        # One component of 1/4 grows or shrinks by e: 1 - cosine is e squared times 15/16, over two.
+        assert 1 - parity.min_cosine == pytest.approx(moved**2 * 15 / 32, rel=1e-2)
 
 
 def test_vectors_of_another_length_have_the_cosine_of_their_direction() -> None:
@@ -196,7 +198,7 @@ def test_canary_one_weight_moved_a_little_fails_parity_and_verify(tmp_path: Path
     outside = moved_bundle(BUNDLE, kind, 1.1 * step, tmp_path / "outside")
     assert 0.85e-4 < largest_difference(inside, kind) < 1e-4 < largest_difference(outside, kind) < 1.15e-4
     golden = load_golden(open_bundle(BUNDLE))
-    assert check_parity(onnx_artifact(inside), golden, inside).max_abs_difference < 1e-4
+    assert check_parity(onnx_artifact(inside), golden, inside)[kind].max_abs_difference < 1e-4
     assert verify_bundle(inside, provider="cpu").passed
     with pytest.raises(ParityError, match=rf"the worst is {kind} case .* max abs 1\.[01]\de-04 \(at most 0\.0001\)"):
         check_parity(onnx_artifact(outside), golden, outside)
@@ -207,8 +209,8 @@ def test_canary_one_weight_moved_a_little_fails_parity_and_verify(tmp_path: Path
 
 
 def test_the_bounds_of_a_bundle_are_those_it_was_made_with() -> None:
-    (parity,) = open_bundle(BUNDLE).spec.parity
-    assert (parity.cosine_bound, parity.abs_bound) == (0.99999, 1e-4)
+    bounds = {(each.parity.cosine_bound, each.parity.abs_bound) for each in open_bundle(BUNDLE).spec.artifacts}
+    assert bounds == {(0.99999, 1e-4)}
 
 
 def test_what_was_compared_is_frozen() -> None:

@@ -23,7 +23,7 @@ from mmalign.text import TextTowerConfig
 from mmalign.text_tokenizer import load_tokenizer
 from mmalign.vision import create_image_tower
 from mmalign_export.golden import golden_texts
-from mmalign_export.side_files import write_side_files
+from mmalign_export.side_files import _RESIZES, _preprocessor_config, write_side_files
 from mmalign_runtime.engine.pool import thread_pool
 from mmalign_runtime.image import decode_image
 from mmalign_runtime.preprocess import Preprocessor
@@ -123,3 +123,11 @@ def test_transformers_gives_the_runtimes_pixels(run: Run, tmp_path: Path, image:
     found = load_processor(tmp_path)(Image.fromarray(noise), return_tensors="np")["pixel_values"]
     levels = np.abs(np.asarray(found) - expected) * 255 * np.array(image.std).reshape(1, 3, 1, 1)
     assert levels.max() <= PIXEL_LEVELS_BILINEAR.bound
+
+
+def test_a_size_before_the_crop_is_told_and_what_the_processor_cannot_do_is_not() -> None:
+    crop = ImageSpec(size=(280, 289), resize="resize_then_crop", resize_size=346)
+    found = _preprocessor_config(crop)
+    assert (found["size"], found["do_center_crop"]) == ({"height": 346, "width": 346}, True)
+    assert found["crop_size"] == {"height": 280, "width": 289}
+    assert not {"longest_edge", "naflex"} & _RESIZES.keys()

@@ -20,6 +20,7 @@ from mmalign_export.errors import ExportError, ParityError
 from mmalign_export.to_bundle import export, export_model
 from mmalign_runtime import Embedder
 from mmalign_runtime.bundle import open_bundle
+from mmalign_runtime.spec import Similarity
 from tests.export.canaries import move_one_weight, step_for
 
 
@@ -41,7 +42,7 @@ def test_every_file_is_hashed_and_the_ids_fit(bundle_dir: Path, model: DualModel
     on_disk = {path.relative_to(bundle_dir).as_posix() for path in bundle_dir.rglob("*") if path.is_file()}
     assert on_disk == {*spec.files, "bundle.json"}
     assert spec.space_id == space_id(model)
-    assert spec.logit_scale == pytest.approx(1 / 0.07)
+    assert spec.similarity == Similarity(kind="softmax", scale=pytest.approx(1 / 0.07), bias=0.0)
 
 
 def test_an_export_can_be_one_file(model: DualModel, bundle_dir: Path, tmp_path: Path) -> None:
@@ -167,6 +168,6 @@ def test_two_exports_of_one_run_are_one_space(bundle_dir: Path, model: DualModel
     first = open_bundle(bundle_dir).spec
     assert again.space_id == first.space_id
     assert again.variant_id("fp32") == first.variant_id("fp32")
-    assert msgspec.structs.replace(again, provenance=first.provenance, parity=(), files={}, seal="") == (
-        msgspec.structs.replace(first, parity=(), files={}, seal="")
+    assert msgspec.structs.replace(again, provenance=first.provenance, artifacts=(), files={}, seal="") == (
+        msgspec.structs.replace(first, artifacts=(), files={}, seal="")
     )

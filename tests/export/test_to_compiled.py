@@ -12,11 +12,15 @@ import torch
 from mmalign.dual_model import DualModel
 from mmalign_export import export_model
 from mmalign_export.artifacts import torch_artifact
+from mmalign_export.bundle import TOWER_FILES
 from mmalign_export.errors import ParityError
 from mmalign_export.parity import check_parity
 from mmalign_export.to_compiled import load_aoti
 from mmalign_runtime.bundle import open_bundle
 from mmalign_runtime.bundle.golden import load_golden
+from mmalign_runtime.spec import AOTINDUCTOR, TORCH_COMPILE
+
+TOWERS = ("image", "text")
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++, which inductor compiles with")
 
@@ -30,9 +34,11 @@ def compiled_dir(model: DualModel, tmp_path_factory: pytest.TempPathFactory) -> 
 
 def test_all_three_formats_are_held_to_parity(compiled_dir: Path) -> None:
     spec = open_bundle(compiled_dir).spec
-    assert [parity.artifact for parity in spec.parity] == ["onnx-fp32", "aoti-fp32", "compile-fp32"]
-    assert spec.image.aoti in spec.files
-    assert spec.text.aoti in spec.files
+    kinds = ("onnx-fp32", "aotinductor-fp32", "torch.compile-fp32")
+    assert [(each.kind, each.tower) for each in spec.artifacts] == [(kind, tower) for kind in kinds for tower in TOWERS]
+    assert all(each.parity for each in spec.artifacts)
+    assert {tower: spec.artifact(tower, engine=AOTINDUCTOR).file for tower in TOWERS} == TOWER_FILES[AOTINDUCTOR]
+    assert {each.file for each in spec.artifacts if each.engine == TORCH_COMPILE} == {""}
 
 
 def test_canary_packages_of_another_model_fail(compiled_dir: Path, model: DualModel) -> None:
@@ -45,9 +51,9 @@ def test_canary_packages_of_another_model_fail(compiled_dir: Path, model: DualMo
         with torch.inference_mode():
             return cast("torch.Tensor", text(*inputs))
 
-    honest = torch_artifact("aoti-fp32", model, {"image": image, "text": eager_text})
+    honest = torch_artifact(AOTINDUCTOR, model, {"image": image, "text": eager_text})
     check_parity(honest, golden, compiled_dir)
-    moved = torch_artifact("aoti-fp32", model, {"image": lambda pixels: image(pixels.flip(1)), "text": eager_text})
+    moved = torch_artifact(AOTINDUCTOR, model, {"image": lambda pixels: image(pixels.flip(1)), "text": eager_text})
     with pytest.raises(ParityError, match="image case"):
         check_parity(moved, golden, compiled_dir)
 

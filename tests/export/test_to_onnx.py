@@ -85,7 +85,7 @@ def test_a_tower_that_cannot_be_traced_is_an_error_that_says_so(model: DualModel
 
 def test_the_bundle_records_the_opset_of_its_files(model: DualModel, tmp_path: Path) -> None:
     spec = export_model(model, tmp_path / "bundle", opset_version=20)
-    models = [onnx.load(tmp_path / "bundle" / name) for name in (spec.image.models["fp32"], spec.text.models["fp32"])]
+    models = [onnx.load(tmp_path / "bundle" / spec.artifact(tower).file) for tower in ("image", "text")]
     assert [model.opset_import[0].version for model in models] == [20, 20]
     assert spec.provenance.opset_version == 20
 

@@ -115,21 +115,24 @@ def bundle_seeds() -> Seeds:
     spec = small_spec()
     sealed = encode_spec(spec)
     contents: dict[str, object] = msgspec.to_builtins(spec)
+    artifact = {"tower": "image", "engine": "onnx", "file": "nowhere.onnx"}
     edits: dict[str, dict[str, object]] = {
-        "later-minor": {"format_version": "1.7"},
-        "later-major": {"format_version": "2.0"},
-        "no-models": {"image": contents["image"] | {"models": {}}},  # type: ignore[operator]
-        "model-not-listed": {"image": contents["image"] | {"models": {"fp32": "nowhere.onnx"}}},  # type: ignore[operator]
+        "later-minor": {"format_version": "2.7"},
+        "later-major": {"format_version": "3.0"},
+        "no-models": {"artifacts": []},
+        "model-not-listed": {"artifacts": [artifact]},
+        "of-no-tower": {"artifacts": [artifact | {"tower": "sound"}]},
         "golden-outside": {"golden": "../cases.json"},
         "unknown-field": {"news": 1},
         "huge-number": {"embed_dim": 10**30},
     }
-    yield "small", sealed
+    # The corpus has those of format 1 under the same names without the number.
+    yield "2-small", sealed
     for name, edit in edits.items():
-        yield name, seal(contents | edit) or b""
-    yield "broken-seal", sealed.replace(b'"embed_dim": 16', b'"embed_dim": 17')
+        yield f"2-{name}", seal(contents | edit) or b""
+    yield "2-broken-seal", sealed.replace(b'"embed_dim": 16', b'"embed_dim": 17')
     yield "deep", b'{"format_version":"1.0","x":' + b"[" * 3000
-    yield "twice", sealed.replace(b"{", b'{"format_version":"1.0",', 1)
+    yield "2-twice", sealed.replace(b"{", b'{"format_version":"1.0",', 1)
     yield "utf-16", '{"format_version":"1.0"}'.encode("utf-16")
     yield "surrogate", b'{"format_version":"1.0","golden":"\\ud800"}'
     yield "empty", b""
@@ -180,14 +183,11 @@ def archive_seeds() -> Seeds:
 def small_spec() -> BundleSpec:
     """Return the fixture's spec with one precision and the least number of files."""
     spec = decode_spec((FIXTURE / "bundle.json").read_bytes())
-    image = msgspec.structs.replace(spec.image, models={"fp32": spec.image.models["fp32"]})
-    text = msgspec.structs.replace(spec.text, models={"fp32": spec.text.models["fp32"]})
-    names = (image.preprocess, image.models["fp32"], text.tokenizer, text.models["fp32"], spec.golden)
+    named = [*spec.towers.values(), *spec.artifacts]
+    names = (spec.golden, *(name for each in named for name in each.files().values()))
     files = {name: spec.files[name] for name in names}
     provenance = msgspec.structs.replace(spec.provenance, versions={"mmalign": "0.1.0"})
-    return msgspec.structs.replace(
-        spec, image=image, text=text, files=files, provenance=provenance, parity=spec.parity[:1]
-    )
+    return msgspec.structs.replace(spec, files=files, provenance=provenance)
 
 
 def write_seeds(folder: Path) -> None:

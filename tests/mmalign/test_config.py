@@ -33,6 +33,18 @@ def test_settings_override_the_file(toml: Path) -> None:
     assert config.image_tower.frozen
 
 
+def test_patches_at_a_pictures_own_ratio_are_not_trained_on(toml: Path) -> None:
+    with pytest.raises(ConfigError, match="resize 'naflex' has no graph"):
+        load_config(toml, ["image.resize=naflex"])
+
+
+def test_a_size_may_be_height_and_width(toml: Path, tmp_path: Path) -> None:
+    config = load_config(toml, ["image.size=[224, 192]"])
+    assert config.image.shape == (224, 192)
+    (tmp_path / "dumped.toml").write_text(dump_config(config))
+    assert load_dumped(tmp_path / "dumped.toml").image == config.image
+
+
 def test_what_is_dumped_loads_as_the_same(toml: Path, tmp_path: Path) -> None:
     config = load_config(toml, ["train.epochs=3", "image.std=[0.1, 0.2, 1e-5]", "data.split.seed=4"])
     (tmp_path / "dumped.toml").write_text(dump_config(config))

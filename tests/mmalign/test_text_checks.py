@@ -172,6 +172,11 @@ def test_text_spec_that_does_not_fit_is_refused(spec: TextSpec, message: str) ->
         check_text_spec(spec, word_tokenizer(), tower_of(bert(), "cls"))
 
 
+def test_padding_on_the_left_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"depend on its batch\. Set text\.padding_side = 'right'"):
+        check_text_spec(TextSpec(context_length=16, padding_side="left"), word_tokenizer(), tower_of(bert(), "cls"))
+
+
 def test_tower_without_a_padding_token_names_one_that_will_do() -> None:
     config = transformers.GPT2Config(vocab_size=40, n_embd=32, n_layer=1, n_head=2, bos_token_id=2, eos_token_id=3)
     spec = TextSpec(context_length=16, pad_token="<pad>", pad_token_id=7)

@@ -111,7 +111,7 @@ def test_resnet50_has_2048_features_and_random_weights_are_seeded() -> None:
 @pytest.mark.parametrize("name", ["test_resnet", "test_convnext", "mobilenetv3_small_050"])
 def test_any_timm_backbone_says_how_wide_its_features_are(name: str) -> None:
     tower = load_image_tower(ImageTowerConfig(name=f"timm:{name}", weights="random"))
-    check_image_tower(tower, 32, is_trained=False)
+    check_image_tower(tower, (32, 32), is_trained=False)
     with torch.inference_mode():
         assert tower.eval()(torch.ones(3, 3, 32, 32)).shape == (3, tower.feature_dim)
 
@@ -127,8 +127,8 @@ def test_unknown_tower_names_the_kinds_there_are() -> None:
 
 
 def test_size_that_a_tower_does_not_take_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"does not take images of side 32: .*Set image.size"):
-        check_image_tower(create_image_tower("timm:vit_tiny_patch16_224"), 32, is_trained=False)
+    with pytest.raises(ConfigError, match=r"does not take images of 32 x 32 pixels: .*Set image.size"):
+        check_image_tower(create_image_tower("timm:vit_tiny_patch16_224"), (32, 32), is_trained=False)
 
 
 def test_weights_that_cannot_be_fetched_say_how_to_get_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,8 +204,8 @@ class Answer(nn.Module):
 )
 def test_backbone_without_features_of_an_image_is_refused(answer: object, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
-        check_image_tower(ImageTower(Answer(answer), 5), 8, is_trained=True)
+        check_image_tower(ImageTower(Answer(answer), 5), (8, 8), is_trained=True)
 
 
 def test_packaged_lite0_passes_as_trained() -> None:
-    check_image_tower(load_image_tower(ImageTowerConfig(name=LITE0)), 64, is_trained=True)
+    check_image_tower(load_image_tower(ImageTowerConfig(name=LITE0)), (64, 64), is_trained=True)

@@ -109,21 +109,15 @@ def test_an_unknown_tower_is_refused(tiny_bundle: Path) -> None:
         Embedder.load(tiny_bundle, towers=["audio"])  # type: ignore[list-item]
 
 
-def test_a_precision_that_a_tower_lacks_names_those_it_has(tiny_bundle: Path, edit_spec: SpecEdit) -> None:
-    def only_fp32(spec: BundleSpec) -> BundleSpec:
-        text = msgspec.structs.replace(spec.text, models={"fp32": spec.text.models["fp32"]})
-        return msgspec.structs.replace(spec, text=text)
-
-    edit_spec(only_fp32)
+def test_a_precision_that_a_tower_lacks_names_those_it_has(tiny_bundle: Path) -> None:
     with pytest.raises(BundleError, match="the text tower has no int8 file; it offers fp32"):
         Embedder.load(tiny_bundle, precision="int8", towers=["text"])
 
 
 def test_a_tower_loads_in_a_precision_that_the_other_lacks(tiny_bundle: Path, edit_spec: SpecEdit) -> None:
     def image_only_fp16(spec: BundleSpec) -> BundleSpec:
-        image = msgspec.structs.replace(spec.image, models={"fp16": spec.image.models["fp32"]})
-        text = msgspec.structs.replace(spec.text, models={"fp32": spec.text.models["fp32"]})
-        return msgspec.structs.replace(spec, image=image, text=text)
+        half = msgspec.structs.replace(spec.artifact("image"), precision="fp16")
+        return msgspec.structs.replace(spec, artifacts=(half, spec.artifact("text")))
 
     edit_spec(image_only_fp16)
     loaded = Embedder.load(tiny_bundle, precision="fp16", towers=["image"])
@@ -136,7 +130,7 @@ def test_info_says_what_was_chosen(embedder: Embedder) -> None:
     assert (info.space_id, info.embed_dim) == (embedder.space_id, embedder.bundle.spec.embed_dim)
     assert [tower.name for tower in info.towers] == ["image", "text"]
     assert all(tower.nodes_by_provider()["CPUExecutionProvider"] > 0 for tower in info.towers)
-    assert embedder.logit_scale == embedder.bundle.spec.logit_scale
+    assert embedder.logit_scale == embedder.similarity.scale == pytest.approx(1 / 0.07)
 
 
 def test_pil_images_and_arrays_agree(embedder: Embedder, images: list[np.ndarray]) -> None:

@@ -83,11 +83,11 @@ def test_loading_can_run_the_golden_cases(tiny_bundle: Path, monkeypatch: pytest
 
 def test_a_tower_of_another_deployment_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
     with Embedder.load(tiny_bundle, provider="cpu", lazy=True) as embedder:
-        name = embedder.bundle.model("text", "fp32")
+        name = embedder.bundle.spec.artifact("text").file
         touched = tiny_bundle / name
         os.utime(touched)
         embedder.encode_text(["merely touched"])
-        other = tiny_bundle / embedder.bundle.model("image", "fp32")
+        other = tiny_bundle / embedder.bundle.spec.artifact("image").file
         other.write_bytes(other.read_bytes() + b"\0")
         with pytest.raises(BundleIntegrityError, match="was replaced since the bundle was opened"):
             embedder.encode_image([])

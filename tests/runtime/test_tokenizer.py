@@ -58,6 +58,22 @@ def test_fixed_padding_fills_the_context_with_the_pad_token_of_the_spec() -> Non
     assert tokens.attention_mask.tolist() == [[1, 1, 1, 0, 0, 0]]
 
 
+def test_a_spec_may_pad_and_truncate_on_the_left() -> None:
+    spec = TextSpec(context_length=4, padding_side="left", truncation_side="left")
+    tokens = tokenizer(spec).encode(["dog", "dog cat fish cat dog"])
+    assert tokens.input_ids.tolist() == [[PAD, CLS, DOG, SEP], [CLS, CAT, DOG, SEP]]
+    assert tokens.attention_mask.tolist() == [[0, 1, 1, 1], [1, 1, 1, 1]]
+    assert tokens.truncated.tolist() == [False, True]
+    fixed = tokenizer(TextSpec(context_length=5, padding="fixed", padding_side="left")).encode(["dog"])
+    assert fixed.input_ids.tolist() == [[PAD, PAD, CLS, DOG, SEP]]
+
+
+def test_the_end_of_a_long_text_is_what_truncation_on_the_left_keeps() -> None:
+    long = tokenizer(TextSpec(context_length=4, truncation_side="left")).encode(["cat " * 100_000 + "cat dog"])
+    assert long.input_ids.tolist() == [[CLS, CAT, DOG, SEP]]
+    assert long.truncated.tolist() == [True]
+
+
 def test_no_texts_give_an_empty_batch() -> None:
     tokens = tokenizer(TextSpec()).encode([])
     assert tokens.input_ids.shape == tokens.attention_mask.shape == (0, 0)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from benchmarks.against.protocol import Kind, Load, Setting
 from mmalign_runtime import Embedder
 from mmalign_runtime.image import decode_image
+from mmalign_runtime.spec import ImageTower, TextTower
 
 
 class GraphsPeer:
@@ -23,10 +24,10 @@ class GraphsPeer:
     def __init__(self, request: Load) -> None:
         self._embedder = Embedder.load(request.model.bundle, lazy=True)
         bundle = self._embedder.bundle
-        image, text = bundle.spec.image, bundle.spec.text
-        self._prepare = _session(str(bundle.source(image.preprocess)))
-        self._image = _session(str(bundle.source(image.models["fp32"])))
-        self._text = _session(str(bundle.source(text.models["fp32"])))
+        spec = bundle.spec
+        self._files, self._inputs = spec.tower("image", ImageTower), spec.tower("text", TextTower).inputs
+        self._prepare = _session(str(bundle.source(self._files.preprocess)))
+        self._image, self._text = (_session(str(bundle.source(spec.artifact(name).file))) for name in ("image", "text"))
         self.versions = {name: version(name) for name in ("onnxruntime", "pillow", "tokenizers")}
 
     def encode(self, kind: Kind, items: Sequence[str], setting: Setting) -> NDArray[np.float32]:
@@ -35,15 +36,13 @@ class GraphsPeer:
         return np.concatenate([encode(item) for item in items])
 
     def _encode_image(self, path: str) -> NDArray[np.float32]:
-        files = self._embedder.bundle.spec.image
-        (pixel_values,) = self._prepare.run(None, {"pixels": decode_image(path, files.spec)})
-        found: NDArray[np.float32] = self._image.run(None, {files.input_name: pixel_values})[0]
+        (pixel_values,) = self._prepare.run(None, {"pixels": decode_image(path, self._files.spec)})
+        found: NDArray[np.float32] = self._image.run(None, {self._files.inputs.pixel_values: pixel_values})[0]
         return found
 
     def _encode_text(self, text: str) -> NDArray[np.float32]:
-        ids_name, mask_name = self._embedder.bundle.spec.text.input_names
         tokens = self._embedder.text.tokenizer.encode([text])
-        feeds = {ids_name: tokens.input_ids, mask_name: tokens.attention_mask}
+        feeds = self._inputs.feeds(tokens.input_ids, tokens.attention_mask)
         found: NDArray[np.float32] = self._text.run(None, feeds)[0]
         return found
 

@@ -14,6 +14,7 @@ from PIL import Image
 from benchmarks.against.peers.pytorch import DEFAULT_BATCH_SIZE, image_transform, load_transformers_tokenizer
 from benchmarks.against.protocol import Kind, Load, Setting
 from mmalign_runtime.bundle import open_bundle
+from mmalign_runtime.spec import ImageTower, TextTower
 
 
 class OnnxRuntimePeer:
@@ -24,14 +25,14 @@ class OnnxRuntimePeer:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = request.num_threads
         folder = Path(request.model.bundle)
-        files = {"image": bundle.spec.image.models["fp32"], "text": bundle.spec.text.models["fp32"]}
+        files = {"image": bundle.spec.artifact("image").file, "text": bundle.spec.artifact("text").file}
         self._sessions = {
             kind: onnxruntime.InferenceSession(folder / name, options, providers=["CPUExecutionProvider"])
             for kind, name in files.items()
         }
-        self._transform = image_transform(bundle.spec.image.spec)
+        self._transform = image_transform(bundle.spec.tower("image", ImageTower).spec)
         self._tokenizer = load_transformers_tokenizer(Path(request.model.run))
-        self._context_length = bundle.spec.text.spec.context_length
+        self._context_length = bundle.spec.tower("text", TextTower).spec.context_length
         self.versions = {name: version(name) for name in ("onnxruntime", "torchvision", "transformers", "pillow")}
 
     def encode(self, kind: Kind, items: Sequence[str], setting: Setting) -> NDArray[np.float32]:

@@ -110,8 +110,8 @@ def image_transform(spec: ImageSpec) -> Callable[[Image.Image], Tensor]:
         "bilinear": transforms.InterpolationMode.BILINEAR,
         "bicubic": transforms.InterpolationMode.BICUBIC,
     }
-    size = (spec.size, spec.size) if spec.resize == "squash" else spec.shortest_edge
-    crop = [] if spec.resize == "squash" else [transforms.CenterCrop(spec.size)]
+    size = spec.shape if spec.resize == "squash" else spec.shortest_edge
+    crop = [] if spec.resize == "squash" else [transforms.CenterCrop(spec.shape)]
     steps = [transforms.Resize(size, modes[spec.interpolation]), *crop, transforms.ToTensor()]
     composed: Callable[[Image.Image], Tensor] = transforms.Compose([*steps, transforms.Normalize(spec.mean, spec.std)])
     return composed

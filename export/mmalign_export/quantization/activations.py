@@ -11,6 +11,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import ModelProto, helper
 
+from mmalign_runtime.spec import TextInputs
 from mmalign_runtime.tokenizer import TokenBatch
 
 # Enough rows for a percentile of a smoothed tensor; all texts count for the extremes.
@@ -30,7 +31,7 @@ class Activations(msgspec.Struct, frozen=True):
 
 
 def record_activations(
-    model: ModelProto, tensors: Iterable[str], batches: Sequence[TokenBatch], input_names: tuple[str, str]
+    model: ModelProto, tensors: Iterable[str], batches: Sequence[TokenBatch], inputs: TextInputs
 ) -> dict[str, Activations]:
     """Run the model on token batches and return what each of its `tensors`, (B, L, K), held; padding left out."""
     names = sorted(set(tensors))
@@ -40,7 +41,7 @@ def record_activations(
     num_tokens = 0
     for batch in batches:
         is_token = batch.attention_mask.astype(bool)  # (B, L)
-        feeds = dict(zip(input_names, (batch.input_ids, batch.attention_mask), strict=True))
+        feeds = inputs.feeds(batch.input_ids, batch.attention_mask)
         for name, values in zip(names, session.run(names, feeds), strict=True):
             rows = values[is_token]  # (T, K)
             low, high = rows.min(axis=0), rows.max(axis=0)

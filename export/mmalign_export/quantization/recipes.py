@@ -32,7 +32,7 @@ from mmalign_export.quantization.half import to_half
 from mmalign_export.quantization.integer import Granularity, IntegerPlan, to_integers
 from mmalign_export.quantization.sites import Role, find_sites
 from mmalign_export.quantization.weights import quantize_weights
-from mmalign_runtime.spec import ImageSpec, ImageTowerFiles, TextTowerFiles
+from mmalign_runtime.spec import ImageSpec, ImageTower, TextTower
 
 # By how much ranges of extremes are widened. On the demo, with a tenth the mean cosine of 96 photographs unseen is as
 # without, within 0.002; with a quarter 0.005 lower.
@@ -61,7 +61,7 @@ class Recipe(msgspec.Struct, frozen=True):
     refused: str = ""
 
 
-def image_recipes(path: Path, files: ImageTowerFiles, calibration: Calibration) -> tuple[Recipe, ...]:
+def image_recipes(path: Path, tower: ImageTower, calibration: Calibration) -> tuple[Recipe, ...]:
     """Return the ladder of a convolutional tower: static eight bits, by three ways to choose the ranges.
 
     What projects the features stays in float32: it costs next to nothing, no later layer evens out what it rounds, and
@@ -70,17 +70,17 @@ def image_recipes(path: Path, files: ImageTowerFiles, calibration: Calibration) 
     model = onnx.load(path)
     head = head_nodes(model)
     layers = tuple(name for name in weighted_nodes(model) if name not in head)
-    bounds = known_bounds(model) | {files.input_name: _pixel_bounds(files.spec)}
+    bounds = known_bounds(model) | {tower.inputs.pixel_values: _pixel_bounds(tower.spec)}
     ranges: dict[Range, str] = {"minmax": "extremes", "entropy": "entropy", "percentile": "percentile"}
 
     @cache
     def recorded(kind: Range) -> TensorsData:
-        found = record_ranges(path, files.input_name, calibration.images, kind)
+        found = record_ranges(path, tower.inputs.pixel_values, calibration.images, kind)
         return widened(found, _MARGIN if kind == "minmax" else 0.0, bounds)
 
     @cache
     def means() -> dict[str, NDArray[np.float32]]:
-        return record_means(path, files.input_name, calibration.images)
+        return record_means(path, tower.inputs.pixel_values, calibration.images)
 
     def build(kind: Range, excluded: frozenset[str]) -> ModelProto:
         kept = excluded | head
@@ -101,13 +101,13 @@ def half_recipes(path: Path) -> tuple[Recipe, ...]:
     return (Recipe("float16", lambda _: to_half(model)),)
 
 
-def text_recipes(path: Path, files: TextTowerFiles, calibration: Calibration) -> tuple[Recipe, ...]:
+def text_recipes(path: Path, tower: TextTower, calibration: Calibration) -> tuple[Recipe, ...]:
     """Return the ladder of a transformer: static, by token in part, by token, weights alone."""
     model = onnx.load(path)
     fused = fuse_transformer(model)
     sites = find_sites(fused)
     layers = tuple(site.name for site in sites)
-    activations = record_activations(fused, {site.source for site in sites}, calibration.tokens, files.input_names)
+    activations = record_activations(fused, {site.source for site in sites}, calibration.tokens, tower.inputs)
 
     def build(plan: IntegerPlan, excluded: frozenset[str]) -> ModelProto:
         return to_integers(fused, sites, activations, msgspec.structs.replace(plan, excluded=excluded))

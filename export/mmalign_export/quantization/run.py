@@ -40,7 +40,7 @@ from mmalign_runtime.embedder import Embedder
 from mmalign_runtime.engine.processor import cpu_name
 from mmalign_runtime.engine.providers import Provider
 from mmalign_runtime.engine.session import DEFAULT_ENGINE, Feeds
-from mmalign_runtime.spec import BundleSpec, Modality
+from mmalign_runtime.spec import BundleSpec, ImageTower, Modality, TextTower
 from mmalign_runtime.streaming import Vectors
 from mmalign_runtime.tokenizer import TokenBatch
 
@@ -131,8 +131,8 @@ def _clipping(
     counted: Clipping = {}
     for kind, found in chosen.items():
         if kind == "image":
-            bounds = known_bounds(onnx.load_from_string(embedder.bundle.read(_float32_file(embedder, kind))))
-            name = embedder.image.files.input_name
+            bounds = known_bounds(onnx.load_from_string(embedder.bundle.read(embedder.bundle.spec.artifact(kind).file)))
+            name = embedder.image.inputs.pixel_values
             items: list[list[Feeds]] = [[{name: image} for image in each.images] for each in (examples, questions)]
         else:
             bounds = {}
@@ -145,11 +145,10 @@ def _clipping(
 
 def _alone(embedder: Embedder, batches: Sequence[TokenBatch]) -> list[Feeds]:
     """Return each text's feeds, without padding."""
-    names = embedder.text.files.input_names
+    inputs = embedder.text.inputs
     rows = ((batch, at, int(batch.attention_mask[at].sum())) for batch in batches for at in range(len(batch.input_ids)))
     return [
-        dict(zip(names, (batch.input_ids[at : at + 1, :n], batch.attention_mask[at : at + 1, :n]), strict=True))
-        for batch, at, n in rows
+        inputs.feeds(batch.input_ids[at : at + 1, :n], batch.attention_mask[at : at + 1, :n]) for batch, at, n in rows
     ]
 
 
@@ -239,7 +238,7 @@ def _search(
     offered: dict[Modality, list[Found]] = {}
     with TemporaryDirectory() as folder:
         for kind, tower in towers.items():
-            contents = embedder.bundle.read(_float32_file(embedder, kind))
+            contents = embedder.bundle.read(embedder.bundle.spec.artifact(kind).file)
             model = Path(folder) / f"{kind}.onnx"
             model.write_bytes(contents)
             found.sizes[kind] = len(contents)
@@ -283,8 +282,8 @@ def _recipes(embedder: Embedder, kind: Modality, model: Path, examples: Calibrat
     if examples is None:
         return half_recipes(model)
     if kind == "image":
-        return image_recipes(model, spec.image, examples)
-    return text_recipes(model, spec.text, examples)
+        return image_recipes(model, spec.tower("image", ImageTower), examples)
+    return text_recipes(model, spec.tower("text", TextTower), examples)
 
 
 def _report(
@@ -318,26 +317,20 @@ def _report(
     )
 
 
-def _float32_file(embedder: Embedder, kind: Modality) -> str:
-    spec = embedder.bundle.spec
-    return (spec.image if kind == "image" else spec.text).models["fp32"]
-
-
 def _image_feeds(embedder: Embedder, images: Sequence[PixelValues]) -> tuple[Feeds, ...]:
-    name = embedder.image.files.input_name
+    name = embedder.image.inputs.pixel_values
     starts = range(0, len(images), _IMAGE_BATCH)
     return tuple({name: np.concatenate(images[start : start + _IMAGE_BATCH])} for start in starts)
 
 
 def _text_feeds(embedder: Embedder, tokens: TokenBatch) -> Feeds:
-    names = embedder.text.files.input_names
-    return dict(zip(names, (tokens.input_ids, tokens.attention_mask), strict=True))
+    return embedder.text.inputs.feeds(tokens.input_ids, tokens.attention_mask)
 
 
 def _scanned(embedder: Embedder, kind: Modality, examples: Calibration) -> Feeds:
     if kind == "image":  # from one end to the other: the golden photographs stand last
         every = max(1, len(examples.images) // _NUM_SCANNED)
-        name = embedder.image.files.input_name
+        name = embedder.image.inputs.pixel_values
         return {name: np.concatenate(examples.images[::every][:_NUM_SCANNED])}
     return _text_feeds(embedder, examples.tokens[0])
 
@@ -347,7 +340,7 @@ def _golden(embedder: Embedder) -> dict[Modality, GoldenFeeds]:
     images = prepared_images([embedder.bundle.source(case.file) for case in golden.images], embedder)
     tokens = [embedder.text.tokenizer.encode([case.text]) for case in golden.texts]
     feeds: dict[Modality, tuple[Feeds, ...]] = {
-        "image": tuple({embedder.image.files.input_name: image} for image in images),
+        "image": tuple({embedder.image.inputs.pixel_values: image} for image in images),
         "text": tuple(_text_feeds(embedder, each) for each in tokens),
     }
     cases: dict[Modality, Sequence[ImageCase | TextCase]] = {"image": golden.images, "text": golden.texts}

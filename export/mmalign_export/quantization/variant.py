@@ -25,7 +25,17 @@ from mmalign_runtime.embedder import Embedder
 from mmalign_runtime.engine.engines import installed_engines
 from mmalign_runtime.engine.providers import ResolvedProvider as Provider
 from mmalign_runtime.errors import BundleError, EngineError, ProviderError
-from mmalign_runtime.spec import SPEC_NAME, BundleSpec, Modality, Parity, Precision, encode_spec
+from mmalign_runtime.spec import (
+    ONNX,
+    SPEC_NAME,
+    Artifact,
+    BundleSpec,
+    Modality,
+    Parity,
+    Precision,
+    Quantization,
+    encode_spec,
+)
 from mmalign_runtime.streaming import Vectors
 
 logger = logging.getLogger(__name__)
@@ -57,15 +67,13 @@ def add_variant(
     """
     with staged(out, force=force) as folder:
         precision = report.precision
-        replaced = {files.models.get(precision) for files in (bundle.spec.image, bundle.spec.text)}
-        replaced |= {bundle.spec.goldens.get(precision), CLIPPING_NAME if precision == "int8" else None}
-        for name in bundle.spec.files.keys() - replaced:
+        for name in bundle.spec.files.keys() - _files_of_alone(bundle.spec, precision):
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(bundle.read(name))
-        spec = _with_models(bundle.spec, models, precision)
+        added = {tower: _artifact(bundle.spec, tower, report, clipping or {}) for tower in models}
         for tower, contents in models.items():
-            (folder / _model(spec, tower, precision)).write_bytes(contents)
+            (folder / added[tower].file).write_bytes(contents)
         (folder / report_name(precision)).write_bytes(
             msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n"
         )
@@ -74,47 +82,63 @@ def add_variant(
         write_chart(report, folder / chart_name(precision))
         card = (folder / CARD).read_text(encoding="utf-8")
         (folder / CARD).write_text(with_section(card, report), encoding="utf-8")
-        _write(spec, folder)
+        others = tuple(each for each in bundle.spec.artifacts if not _is_replaced(each, precision))
+        _write(bundle.spec, (*others, *added.values()), folder)
         golden_name = f"golden/cases_{precision}.json"
         golden, parity = _prove(folder, tuple(models), report)
         (folder / golden_name).write_bytes(msgspec.json.encode(golden))
-        logger.info("quantize: lowest cosine to PyTorch over the golden cases %.4f", parity.min_cosine)
-        others = tuple(entry for entry in spec.parity if entry.artifact != parity.artifact)
-        proven = msgspec.structs.replace(
-            spec, parity=(*others, parity), goldens={**spec.goldens, precision: golden_name}
+        for tower, found in parity.items():
+            logger.info("quantize: lowest cosine to PyTorch over the %s golden cases %.4f", tower, found.min_cosine)
+        proven = (
+            msgspec.structs.replace(each, parity=parity[tower], golden=golden_name) for tower, each in added.items()
         )
-        return _write(proven, folder)
+        return _write(bundle.spec, (*others, *proven), folder)
 
 
-def _with_models(spec: BundleSpec, models: Mapping[Modality, bytes], precision: Precision) -> BundleSpec:
-    changed = {}
-    for tower in ("image", "text"):
-        files = spec.image if tower == "image" else spec.text
-        others = dict(files.models)
-        others.pop(precision, None)
-        if tower in models:
-            path = PurePosixPath(files.models["fp32"])
-            others[precision] = str(path.with_name(f"{path.stem}_{precision}{path.suffix}"))
-        changed[tower] = msgspec.structs.replace(files, models=others)
-    goldens = {name: file for name, file in spec.goldens.items() if name != precision}
-    quantization = report_name(precision) if precision == "int8" else spec.quantization
-    return msgspec.structs.replace(spec, **changed, quantization=quantization, goldens=goldens)
+def _is_replaced(artifact: Artifact, precision: Precision) -> bool:
+    return (artifact.engine, artifact.precision) == (ONNX, precision)
 
 
-def _model(spec: BundleSpec, tower: Modality, precision: Precision) -> str:
-    return (spec.image if tower == "image" else spec.text).models[precision]
+def _files_of_alone(spec: BundleSpec, precision: Precision) -> set[str]:
+    """Return the files that belong to the artifacts which are replaced, and to no other."""
+    replaced, others = set[str](), set[str]()
+    for artifact in spec.artifacts:
+        (replaced if _is_replaced(artifact, precision) else others).update(artifact.files().values())
+    return replaced - others
 
 
-def _write(spec: BundleSpec, folder: Path) -> BundleSpec:
-    wanted = msgspec.structs.replace(spec, files=hashes(folder))
+def _artifact(spec: BundleSpec, tower: Modality, report: QuantizationReport, clipping: Clipping) -> Artifact:
+    """Return what the bundle will say of a quantized tower, not proven yet."""
+    path = PurePosixPath(spec.artifact(tower).file)
+    chosen = report.chosen[tower]
+    return Artifact(
+        tower=tower,
+        engine=ONNX,
+        precision=report.precision,
+        file=str(path.with_name(f"{path.stem}_{report.precision}{path.suffix}")),
+        quantization=Quantization(
+            report=report_name(report.precision),
+            recipe=chosen.name(),
+            mean_cosine=chosen.mean_cosine,
+            lost_recall_at_1=chosen.lost_points.get(1),
+            clipping=CLIPPING_NAME if tower in clipping else None,
+        ),
+    )
+
+
+def _write(spec: BundleSpec, artifacts: tuple[Artifact, ...], folder: Path) -> BundleSpec:
+    wanted = msgspec.structs.replace(spec, artifacts=artifacts, files=hashes(folder))
     (folder / SPEC_NAME).write_bytes(encode_spec(wanted))
     return wanted
 
 
-def _prove(folder: Path, towers: Sequence[Modality], report: QuantizationReport) -> tuple[Golden, Parity]:
+def _prove(
+    folder: Path, towers: Sequence[Modality], report: QuantizationReport
+) -> tuple[Golden, dict[Modality, Parity]]:
     """Run the golden cases with every engine that is here and has the provider.
 
-    Return the cases with the first engine's vectors, how far all are from PyTorch's, and bounds that hold the others.
+    Return the cases with the first engine's vectors, and by tower how far all are from PyTorch's and bounds that hold
+    the others.
     Raises QuantizationError when an engine is farther from PyTorch's than the report's floor and the bounds allow.
     """
     reference = load_golden(open_bundle(folder))
@@ -124,25 +148,30 @@ def _prove(folder: Path, towers: Sequence[Modality], report: QuantizationReport)
         raise QuantizationError("no engine ran the quantized towers on the golden cases, so nothing is proven.")
     first = next(iter(found.values()))
     expected = _embeddings(reference, towers)
-    apart = [_difference(vectors[tower], first[tower]) for vectors in found.values() for tower in towers]
-    moved = [_difference(vectors[tower], expected[tower]) for vectors in found.values() for tower in towers]
+    parity = {tower: _parity(report, [each[tower] for each in found.values()], expected[tower]) for tower in towers}
+    for tower, measured in parity.items():
+        lowest, least = measured.min_cosine, measured.least_cosine
+        if lowest < least - (1 - measured.cosine_bound):
+            raise QuantizationError(
+                f"with {' and '.join(found)} the lowest cosine over the {tower} golden cases is {lowest:.4f}, expected "
+                f"at least {least:g}. Calibrate on more data, or allow less with --budget golden={lowest:.2f}."
+            )
+    return _with_vectors(reference, first), parity
+
+
+def _parity(report: QuantizationReport, found: Sequence[Vectors], expected: Vectors) -> Parity:
+    """Return how far the engines' vectors are from PyTorch's, and bounds by how far they are from the first's."""
+    apart = [_difference(vectors, found[0]) for vectors in found]
+    moved = [_difference(vectors, expected) for vectors in found]
     cosine_room, abs_room = _LEAST_ROOM[report.precision]
-    parity = Parity(
-        artifact=f"onnx-{report.precision}",
-        num_cases=sum(len(first[tower]) for tower in towers),
+    return Parity(
+        num_cases=len(expected),
         min_cosine=min(cosine for cosine, _ in moved),
         max_abs_difference=max(largest for _, largest in moved),
         cosine_bound=1 - max(_ROOM * (1 - min(cosine for cosine, _ in apart)), cosine_room),
         abs_bound=max(_ROOM * max(largest for _, largest in apart), abs_room),
         least_cosine=report.least_golden_cosine,
     )
-    if parity.min_cosine < parity.least_cosine - (1 - parity.cosine_bound):
-        raise QuantizationError(
-            f"with {' and '.join(found)} the lowest cosine over the golden cases is {parity.min_cosine:.4f}, expected "
-            f"at least {parity.least_cosine:g}. Calibrate on more data, or allow less with --budget golden="
-            f"{parity.min_cosine:.2f}."
-        )
-    return _with_vectors(reference, first), parity
 
 
 class _ProofOptions(msgspec.Struct, frozen=True):

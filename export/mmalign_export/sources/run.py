@@ -18,6 +18,7 @@ from mmalign.run_model import dual_model
 from mmalign.scores import Evaluation
 from mmalign_export.sources import SourceOptions
 from mmalign_runtime.bundle.hashes import sha256_of_file
+from mmalign_runtime.spec import SourceFile
 
 logger = logging.getLogger(__name__)
 
@@ -33,13 +34,17 @@ def read(location: str | Path, options: SourceOptions) -> DualModel:
         "frozen.safetensors",
         f"{options.checkpoint}.safetensors",
     )
-    files = {name: sha256_of_file(run.folder.existing(name)) for name in names}
+    files = {name: _source_file(run.folder.existing(name)) for name in names}
     return msgspec.structs.replace(
         model,
         origin=msgspec.structs.replace(model.origin, files=files),
         evaluation=_evaluation(run),
         own_pairs=_own_pairs(run),
     )
+
+
+def _source_file(path: Path) -> SourceFile:
+    return SourceFile(sha256=sha256_of_file(path), size_bytes=path.stat().st_size)
 
 
 def _evaluation(run: Run) -> Evaluation | None:

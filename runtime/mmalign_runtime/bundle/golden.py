@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from mmalign_runtime.bundle import Bundle
 from mmalign_runtime.errors import BundleFormatError
 from mmalign_runtime.image import Pixels
+from mmalign_runtime.spec import ImageTower
 from mmalign_runtime.strict_json import JsonError, read_json
 
 # Side of the grid of samples kept of decoded pixels and of pixel_values: enough to say where two machines part and by
@@ -48,12 +49,12 @@ class Golden(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     texts: tuple[TextCase, ...]
 
 
-def load_golden(bundle: Bundle, precision: str = "fp32") -> Golden:
-    """Read the bundle's golden cases: a precision's own, where it has some, else those with PyTorch's vectors.
+def load_golden(bundle: Bundle, name: str | None = None) -> Golden:
+    """Read golden cases of the bundle: those in the file `name`, as an artifact has of its own, or the reference's.
 
     Raises BundleFormatError, naming the field, when they break the format.
     """
-    name = {str(key): value for key, value in bundle.spec.goldens.items()}.get(precision, bundle.spec.golden)
+    name = bundle.spec.golden if name is None else name
     path = bundle.path / name
     try:
         golden = read_json(bundle.read(name), Golden)
@@ -66,7 +67,8 @@ def load_golden(bundle: Bundle, precision: str = "fp32") -> Golden:
 
 
 def _check_lengths(golden: Golden, bundle: Bundle) -> None:
-    num_values = 3 * len(_grid_lines(bundle.spec.image.spec.size)) ** 2
+    height, width = bundle.spec.tower("image", ImageTower).spec.shape
+    num_values = 3 * len(_grid_lines(height)) * len(_grid_lines(width))
     for case in golden.images:
         num_pixels = 3 * len(_grid_lines(case.height)) * len(_grid_lines(case.width))
         if (len(case.pixels_sample), len(case.pixel_values_sample)) != (num_pixels, num_values):
@@ -85,9 +87,9 @@ def sample_pixels(pixels: Pixels) -> NDArray[np.uint8]:
 
 
 def sample_pixel_values(pixel_values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return a grid of samples of one image's (1, 3, S, S), flattened."""
-    lines = _grid_lines(pixel_values.shape[-1])
-    samples: NDArray[np.float32] = pixel_values[0][:, lines][:, :, lines].ravel()
+    """Return a grid of samples of one image's (1, 3, H, W), flattened."""
+    rows, columns = _grid_lines(pixel_values.shape[2]), _grid_lines(pixel_values.shape[3])
+    samples: NDArray[np.float32] = pixel_values[0][:, rows][:, :, columns].ravel()
     return samples
 
 

@@ -15,7 +15,7 @@ from mmalign_runtime.bundle.contents import Contents, FileSource, Stamp
 from mmalign_runtime.bundle.folder import FolderContents
 from mmalign_runtime.bundle.hashes import HashMemory, sha256_of
 from mmalign_runtime.errors import BundleError, BundleFormatError, BundleIntegrityError
-from mmalign_runtime.spec import SPEC_NAME, BundleSpec, Modality, Precision, decode_spec
+from mmalign_runtime.spec import SPEC_NAME, BundleSpec, decode_spec
 
 # A spec takes a few thousand bytes; what is larger by far would only fill the memory.
 _MAX_SPEC_BYTES = 16 << 20
@@ -33,17 +33,6 @@ class Bundle(msgspec.Struct, frozen=True):
     def space_id(self) -> str:
         """The id of the space that its vectors live in."""
         return self.spec.space_id
-
-    def model(self, tower: Modality, precision: Precision) -> str:
-        """Return the name of one tower's file. Raises BundleError when the tower is not offered in this precision."""
-        models = (self.spec.image if tower == "image" else self.spec.text).models
-        if precision not in models:
-            offered = ", ".join(models)
-            raise BundleError(
-                f"the {tower} tower has no {precision} file; it offers {offered}. Ask for one of these, or leave the "
-                "tower out (towers)."
-            )
-        return models[precision]
 
     def source(self, name: str) -> FileSource:
         """Return a file that the spec lists: its path in a folder, its bytes from an archive.
@@ -108,7 +97,7 @@ def _decode(contents: Contents) -> BundleSpec:
     try:
         return decode_spec(b"".join(contents.chunks(SPEC_NAME)))
     except BundleFormatError as error:
-        raise BundleFormatError(f"{contents.path}: {error}") from error
+        raise type(error)(f"{contents.path}: {error}") from error
 
 
 def _contents(path: Path) -> Contents:

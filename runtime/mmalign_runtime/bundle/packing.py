@@ -9,9 +9,10 @@ from pathlib import Path
 from mmalign_runtime.atomic import replacing
 from mmalign_runtime.bundle import open_bundle
 from mmalign_runtime.bundle.archive import ARCHIVE_SUFFIX, write_archive
+from mmalign_runtime.bundle.contents import Contents
 from mmalign_runtime.errors import InputError
 from mmalign_runtime.places import check_place
-from mmalign_runtime.spec import SPEC_NAME
+from mmalign_runtime.spec import SPEC_NAME, BundleSpec
 
 
 def pack_bundle(path: str | Path, out: str | Path, *, force: bool = False) -> Path:
@@ -22,18 +23,19 @@ def pack_bundle(path: str | Path, out: str | Path, *, force: bool = False) -> Pa
     target = Path(out)
     if target.suffix != ARCHIVE_SUFFIX:
         raise InputError(f"{target} ends in {target.suffix!r}, expected {ARCHIVE_SUFFIX}. Choose such a name.")
-    _check_free(target, force=force)
-    if target.is_dir():
-        raise InputError(f"{target} is a folder, expected the name of a file. Choose another --out.")
-    check_place(target)
+    check_file(target, force=force)
     bundle = open_bundle(path)
-    names = [SPEC_NAME, *sorted(bundle.spec.files)]
+    put_archive(bundle.contents, bundle.spec, target)
+    return target
+
+
+def put_archive(contents: Contents, spec: BundleSpec, target: Path) -> None:
+    """Write the files of a spec as one .mmalign file, in one step. Raises InputError."""
     try:
         with replacing(target) as temporary, temporary.open("w+b") as file:
-            write_archive(bundle.contents, names, file)
+            write_archive(contents, [SPEC_NAME, *sorted(spec.files)], file)
     except OSError as error:
-        raise InputError(f"{target} cannot be written: {error}. Nothing was changed there.") from error
-    return target
+        raise not_written(target, error) from error
 
 
 def unpack_bundle(path: str | Path, out: str | Path, *, force: bool = False) -> Path:
@@ -43,25 +45,36 @@ def unpack_bundle(path: str | Path, out: str | Path, *, force: bool = False) -> 
     the bundle cannot be used, InputError when `out` is there already or cannot be written.
     """
     target = Path(out)
-    _check_free(target, force=force)
-    _check_replaceable(target)
-    check_place(target)
+    check_folder(target, force=force)
     bundle = open_bundle(path)
+    put_folder(bundle.contents, bundle.spec, target)
+    return target
+
+
+def put_folder(contents: Contents, spec: BundleSpec, target: Path) -> None:
+    """Write the files of a spec to a folder, in one step; an empty folder or a bundle there is replaced.
+
+    Raises InputError.
+    """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         stage = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
         try:
-            for name in (SPEC_NAME, *bundle.spec.files):
+            for name in (SPEC_NAME, *spec.files):
                 (stage / name).parent.mkdir(parents=True, exist_ok=True)
                 with (stage / name).open("wb") as file:
-                    file.writelines(bundle.contents.chunks(name))
+                    file.writelines(contents.chunks(name))
             stage.chmod(0o755)
             _put(stage, target)
         finally:
             shutil.rmtree(stage, ignore_errors=True)
     except OSError as error:
-        raise InputError(f"{target} cannot be written: {error}. Nothing was changed there.") from error
-    return target
+        raise not_written(target, error) from error
+
+
+def not_written(target: Path, error: OSError) -> InputError:
+    """Return the error of a place that could not be written to."""
+    return InputError(f"{target} cannot be written: {error}. Nothing was changed there.")
 
 
 def _put(stage: Path, target: Path) -> None:
@@ -79,6 +92,21 @@ def _put(stage: Path, target: Path) -> None:
             raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def check_file(target: Path, *, force: bool) -> None:
+    """Raise InputError unless a file can be written at `target`."""
+    _check_free(target, force=force)
+    if target.is_dir():
+        raise InputError(f"{target} is a folder, expected the name of a file. Choose another --out.")
+    check_place(target)
+
+
+def check_folder(target: Path, *, force: bool) -> None:
+    """Raise InputError unless a bundle's folder can be written at `target`."""
+    _check_free(target, force=force)
+    _check_replaceable(target)
+    check_place(target)
 
 
 def _check_free(target: Path, *, force: bool) -> None:

@@ -20,6 +20,7 @@ from mmalign_runtime.cli.info import info
 from mmalign_runtime.cli.pack import pack, unpack
 from mmalign_runtime.cli.search import search
 from mmalign_runtime.cli.terminal import discard_what_is_left, escape_what_does_not_fit
+from mmalign_runtime.cli.upgrade import upgrade
 from mmalign_runtime.cli.verbs import load_verbs
 from mmalign_runtime.cli.verify import verify
 from mmalign_runtime.errors import MmalignError
@@ -36,7 +37,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (info, verify, embed, search, bench, pack, unpack):
+for verb in (info, verify, embed, search, bench, pack, unpack, upgrade):
     app.command()(verb)
 
 

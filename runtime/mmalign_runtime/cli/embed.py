@@ -27,6 +27,7 @@ from mmalign_runtime.cli.options import BundleArgument
 from mmalign_runtime.cli.terminal import say
 from mmalign_runtime.errors import InputError, MmalignError
 from mmalign_runtime.names import as_text
+from mmalign_runtime.spec import TextTower
 
 if TYPE_CHECKING:
     from mmalign_runtime.bulk.entries import Source
@@ -289,7 +290,7 @@ def _say_remarks(source: Source) -> None:
 
 def _say_truncated(num_truncated: int, num_items: int, embedder: Embedder) -> None:
     if num_truncated:
-        length = embedder.bundle.spec.text.spec.context_length
+        length = embedder.bundle.spec.tower("text", TextTower).spec.context_length
         say(f"{num_truncated:,} of {num_items:,} texts have more than {length} tokens and lost their end", err=True)
 
 

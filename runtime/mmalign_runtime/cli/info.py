@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from mmalign_runtime.engine.providers import ProviderChoice
     from mmalign_runtime.info import RuntimeInfo
-    from mmalign_runtime.spec import BundleSpec
+    from mmalign_runtime.spec import BundleSpec, Similarity, Source, Tower
 
 
 def info(
@@ -59,18 +59,36 @@ def print_info(spec: BundleSpec, runtime: RuntimeInfo, *, size_bytes: int) -> No
 
 def bundle_facts(spec: BundleSpec, size_bytes: int) -> dict[str, str]:
     """Return what a reader asks of a bundle first, as words."""
-    image, text, made = spec.image.spec, spec.text.spec, spec.provenance
+    made, source = spec.provenance, spec.provenance.source
+    data = f" ({', '.join(made.data)})" if made.data else ""
     return {
         "space": spec.space_id,
         "embed_dim": str(spec.embed_dim),
-        "logit_scale": f"{spec.logit_scale:.4g}",
+        "similarity": _similarity(spec.similarity),
         "precisions": ", ".join(spec.precisions()),
-        "image tower": f"{spec.image.architecture}, {image.size} pixels, {image.resize}, {image.interpolation}",
-        "text tower": f"{spec.text.architecture}, {text.context_length} tokens, padding {text.padding}",
+        **{f"{name} tower": f"{tower.architecture}, {_item(tower)}" for name, tower in spec.towers.items()},
         "size": f"{size_bytes / 1e6:.1f} MB in {len(spec.files)} files",
-        "made": f"{made.created} from {made.run} ({', '.join(made.data)}), opset {made.opset_version}",
+        "made": f"{made.created} from {source.kind} {source.name}{data}, {_library(source)}opset {made.opset_version}",
         "licence": made.weights_licence,
     }
+
+
+def _similarity(similarity: Similarity) -> str:
+    return f"{similarity.kind}, scale {similarity.scale:.4g}, bias {similarity.bias:.4g}"
+
+
+def _item(tower: Tower) -> str:
+    from mmalign_runtime.spec import ImageTower
+
+    if isinstance(tower, ImageTower):
+        height, width = tower.spec.shape
+        return f"{width} x {height} pixels, {tower.spec.resize}, {tower.spec.interpolation}"
+    mask = "" if tower.inputs.attention_mask else ", without a mask"
+    return f"{tower.spec.context_length} tokens, padding {tower.spec.padding}, cleaning {tower.spec.cleaning}{mask}"
+
+
+def _library(source: Source) -> str:
+    return f"{source.library} {source.version}, " if source.version else ""
 
 
 def runtime_facts(runtime: RuntimeInfo) -> dict[str, str]:
@@ -110,7 +128,10 @@ def _facts(title: str, facts: dict[str, str]) -> Table:
 def _parity(spec: BundleSpec) -> Table:
     from rich.table import Table
 
-    table = Table("artifact", "cases", "min cosine", "max abs", title="parity with PyTorch", title_justify="left")
-    for row in spec.parity:
-        table.add_row(row.artifact, str(row.num_cases), f"{row.min_cosine:.7f}", f"{row.max_abs_difference:.1e}")
+    columns = ("tower", "artifact", "cases", "min cosine", "max abs")
+    table = Table(*columns, title="parity with the reference", title_justify="left")
+    for artifact in spec.artifacts:
+        if row := artifact.parity:
+            figures = (str(row.num_cases), f"{row.min_cosine:.7f}", f"{row.max_abs_difference:.1e}")
+            table.add_row(artifact.tower, artifact.kind, *figures)
     return table

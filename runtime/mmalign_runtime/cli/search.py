@@ -21,6 +21,7 @@ from mmalign_runtime.cli.options import BundleArgument, JsonOption
 from mmalign_runtime.cli.terminal import say
 from mmalign_runtime.errors import InputError
 from mmalign_runtime.names import as_text, is_utf8, printable
+from mmalign_runtime.spec import TextTower
 
 if TYPE_CHECKING:
     from mmalign_runtime.embedder import Embedder
@@ -75,7 +76,7 @@ def _check_queries(queries: Sequence[str]) -> None:
 
 
 def _say_truncated(queries: Sequence[str], truncated: Sequence[bool], embedder: Embedder) -> None:
-    length = embedder.bundle.spec.text.spec.context_length
+    length = embedder.bundle.spec.tower("text", TextTower).spec.context_length
     for query, is_cut in zip(queries, truncated, strict=True):
         if is_cut:
             shown = query if len(query) <= _QUERY_LENGTH else f"{query[:_QUERY_LENGTH]}..."

@@ -75,7 +75,7 @@ def print_report(report: VerifyReport) -> None:
     console.print(_cases(report))
     console.print(_checks(report))
     failed = [case for case in report.cases if not case.passed]
-    bounds = f"cosine at least {report.bounds.cosine_bound}, max abs at most {report.bounds.abs_bound:g}"
+    bounds = _bounds(report)
     if failed:
         console.print(f"[red]differs[/]: {len(failed)} of {len(report.cases)} cases outside the bounds ({bounds})")
     else:
@@ -87,6 +87,17 @@ def print_report(report: VerifyReport) -> None:
         console.print(f"[green]holds[/]: all {len(report.checks)} checks ({report.seconds:.1f} s in all)")
     if report.against:
         console.print(_against(report.against))
+
+
+def _bounds(report: VerifyReport) -> str:
+    """Return the bounds as words: once where all towers have the same."""
+    words = {
+        tower: f"cosine at least {each.cosine_bound}, max abs at most {each.abs_bound:g}"
+        for tower, each in report.bounds.items()
+    }
+    if len(set(words.values())) == 1:
+        return next(iter(words.values()))
+    return "; ".join(f"{tower}: {each}" for tower, each in words.items())
 
 
 def _cases(report: VerifyReport) -> Table:

@@ -60,11 +60,11 @@ def open_session(
 ) -> Session:
     """Open one tower of a bundle with the engine of `options`.
 
-    Raises as `Engine.model_file` and `Engine.open` do, and BundleIntegrityError when the file was replaced since the
+    Raises as `Engine.artifact` and `Engine.open` do, and BundleIntegrityError when the file was replaced since the
     bundle was opened.
     """
     engine = find_engine(options.engine)
-    name = engine.model_file(bundle, tower, precision)
+    name = engine.artifact(bundle.spec, tower, precision).file
     source, sha256 = bundle.source(name), bundle.spec.files[name]
     session = engine.open(Model(source, f"{bundle.path / name}", input_names, precision, sha256), options)
     bundle.check_unchanged(name)  # nor while it was loaded

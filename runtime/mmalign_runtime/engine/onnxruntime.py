@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from mmalign_runtime.bundle import Bundle
 from mmalign_runtime.bundle.contents import FileSource
 from mmalign_runtime.engine.binding import BoundRuns, PlainRuns, Runs
 from mmalign_runtime.engine.external_data import check_closed
@@ -36,7 +35,7 @@ from mmalign_runtime.engine.session import (
     run_failed,
 )
 from mmalign_runtime.errors import BundleError, ProviderError
-from mmalign_runtime.spec import BundleSpec, Modality, Precision
+from mmalign_runtime.spec import Artifact, BundleSpec, Modality, Precision
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -63,22 +62,18 @@ class OnnxRuntimeEngine:
         """Return the provider to use; "auto" takes CUDA where it is. Raises ProviderError."""
         return resolve_provider(asked)
 
-    def model_file(self, bundle: Bundle, tower: Modality, precision: ComputePrecision) -> str:
+    def artifact(self, spec: BundleSpec, tower: Modality, precision: ComputePrecision) -> Artifact:
         """Return the .onnx file of that precision. Raises BundleError, and ProviderError for bf16."""
         if precision == BFLOAT16:
             raise ProviderError(
                 "onnxruntime has no precision 'bf16': it computes a file as it is written. Ask for engine 'openvino', "
-                f"or for one of {', '.join(bundle.spec.precisions())}."
+                f"or for one of {', '.join(spec.precisions())}."
             )
-        return bundle.model(tower, precision)
+        return spec.artifact(tower, precision)
 
     def variant_id(self, spec: BundleSpec, precision: ComputePrecision) -> str:
         """Return the id of that precision's files, as the spec has it."""
         return spec.variant_id(cast("Precision", precision))
-
-    def artifact(self, precision: ComputePrecision) -> str:
-        """Return the name under which parity of these files is recorded."""
-        return f"onnx-{precision}"
 
     def open(self, model: Model, options: SessionOptions) -> OnnxSession:
         """Load an .onnx file, or the optimised graph that is kept of it. Raises as OnnxSession does.

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from mmalign_runtime.bundle import Bundle
 from mmalign_runtime.engine.external_data import check_closed
 from mmalign_runtime.engine.held import Held
 from mmalign_runtime.engine.providers import Provider, ProviderChoice, ResolvedProvider
@@ -35,7 +34,7 @@ from mmalign_runtime.engine.session import (
 )
 from mmalign_runtime.errors import BundleError, MissingDependencyError, ProviderError
 from mmalign_runtime.once import Once
-from mmalign_runtime.spec import BundleSpec, Modality
+from mmalign_runtime.spec import Artifact, BundleSpec, Modality
 
 if TYPE_CHECKING:
     from openvino import CompiledModel, Core, InferRequest
@@ -73,26 +72,22 @@ class OpenVinoEngine:
             )
         return "cpu"
 
-    def model_file(self, bundle: Bundle, tower: Modality, precision: ComputePrecision) -> str:
+    def artifact(self, spec: BundleSpec, tower: Modality, precision: ComputePrecision) -> Artifact:
         """Return the .onnx file. Raises BundleError, and ProviderError for bf16 on a processor without it."""
         if precision != BFLOAT16:
-            return bundle.model(tower, precision)
+            return spec.artifact(tower, precision)
         can = openvino_core().get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
         if "BF16" not in can:
             raise ProviderError(
                 f"precision 'bf16' was asked for, and this processor has {', '.join(can)}. Ask for fp32 or int8."
             )
-        return bundle.model(tower, "fp32")
+        return spec.artifact(tower, "fp32")
 
     def variant_id(self, spec: BundleSpec, precision: ComputePrecision) -> str:
         """Return the id of that precision's files; of the fp32 ones, under another name, for bf16."""
         if precision != BFLOAT16:
             return spec.variant_id(precision)
         return f"{BFLOAT16}-{spec.variant_id('fp32').partition('-')[2]}"
-
-    def artifact(self, precision: ComputePrecision) -> str:
-        """Return the name under which parity of the files is recorded."""
-        return "onnx-fp32" if precision == BFLOAT16 else f"onnx-{precision}"
 
     def open(self, model: Model, options: SessionOptions) -> OpenVinoSession:
         """Load an .onnx file. Raises as OpenVinoSession does."""

@@ -13,12 +13,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from mmalign_runtime.bundle import Bundle
 from mmalign_runtime.bundle.contents import FileSource
 from mmalign_runtime.engine.pool import Pool
 from mmalign_runtime.engine.providers import Provider, ProviderChoice, ResolvedProvider
 from mmalign_runtime.errors import EngineError, ProviderError
-from mmalign_runtime.spec import BundleSpec, Modality, Precision
+from mmalign_runtime.spec import Artifact, BundleSpec, Modality, Precision
 
 Feeds: TypeAlias = Mapping[str, NDArray[np.generic]]
 
@@ -120,17 +119,14 @@ class Engine(Protocol):
     def resolve_provider(self, asked: Provider) -> ResolvedProvider:
         """Return the provider to use for `asked`. Raises ProviderError when it is unknown or not there."""
 
-    def model_file(self, bundle: Bundle, tower: Modality, precision: ComputePrecision) -> str:
-        """Return the name of the bundle's file to run.
+    def artifact(self, spec: BundleSpec, tower: Modality, precision: ComputePrecision) -> Artifact:
+        """Return the bundle's artifact to run, whose recorded parity the vectors are held to.
 
         Raises BundleError when the bundle has none, ProviderError when it cannot be computed so here.
         """
 
     def variant_id(self, spec: BundleSpec, precision: ComputePrecision) -> str:
         """Return the id of the files that both towers run, and of how they are computed."""
-
-    def artifact(self, precision: ComputePrecision) -> str:
-        """Return the artifact whose recorded parity the vectors are held to."""
 
     def open(self, model: Model, options: SessionOptions) -> Session:
         """Load a model.

@@ -32,7 +32,7 @@ def to_rgb(image: Image.Image, spec: ImageSpec) -> Image.Image:
         raise Refusal("decode", f"seen pixels of mode {levels.mode}, expected grey, RGB or CMYK. Convert it to RGB.")
     colour, alpha = _split_alpha(levels)
     rgb = _as_rgb(colour) if profile is None else to_srgb(colour, profile)
-    return rgb if alpha is None else _composite(rgb, alpha, spec)
+    return rgb if alpha is None or spec.alpha == "dropped" else _composite(rgb, alpha, spec)
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:

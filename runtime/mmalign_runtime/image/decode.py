@@ -71,8 +71,9 @@ def decode_image(item: ImageItem, spec: ImageSpec, *, index: int = 0) -> Pixels:
     of what is stored, rounded up. So is a PIL image of a JPEG that nobody has loaded yet; a loaded one, like an array,
     is taken as it is.
 
-    EXIF orientation is honoured; alpha is composited on `spec.background`; palette, grey, 16-bit, float, CMYK and 1-bit
-    images become RGB; of an animated file the first frame counts, a PIL image is taken at its current frame. A file
+    EXIF orientation is honoured, and alpha composited on `spec.background`, unless the spec says otherwise; palette,
+    grey, 16-bit, float, CMYK and 1-bit images become RGB; of an animated file the first frame counts, a PIL image is
+    taken at its current frame. A file
     object is read from its start. Arrays must be (H, W, 3) uint8 already, and RGB: BGR cannot be told by looking.
 
     Raises ItemError carrying `index`, the item's name and the stage: "open" when there is no such file or it is no
@@ -142,7 +143,7 @@ def _decode(item: ImageItem, spec: ImageSpec, source: str) -> Pixels:
         plain = _plain_jpeg(opened, spec)
         if plain is None:
             opened.load()
-        turn = _UPRIGHT.get(_orientation(opened.image, source))
+        turn = _UPRIGHT.get(_orientation(opened.image, source)) if spec.orientation == "applied" else None
         if plain is not None and turn is None:
             return plain
         rgb = to_rgb(opened.image, spec) if plain is None else Image.fromarray(plain)

@@ -41,9 +41,9 @@ _REPLACE = "Parts of it would decode to grey: replace it."
 def reduce_scale(image: ImageFile.ImageFile, spec: ImageSpec) -> None:
     """Let an opened JPEG be decoded at the smallest scale, 1/8 to 1, that leaves the spec enough pixels.
 
-    Enough is a shorter side of `jpeg_oversampling` times what it is resized to; for "squash" so is the longer then.
+    Enough is a shorter side of `jpeg_oversampling` times what it is resized to; so is the longer then.
     """
-    side = spec.jpeg_oversampling * (spec.size if spec.resize == "squash" else spec.shortest_edge)
+    side = spec.jpeg_oversampling * max(spec.resized_shape)
     if side:
         image.draft(None, (side, side))
 

@@ -15,21 +15,24 @@ def compare(other: Embedder, bundle: Bundle, golden: GoldenRun) -> Against:
 
     It passes when it says that it is of the same space, and is: every vector inside the bounds.
     """
-    rows = {
+    images = {
         outcome.case.name: difference(other.encode_image([bundle.source(outcome.case.file)]), outcome.vector)
         for outcome in golden.images
     }
-    rows |= {
+    texts = {
         outcome.case.name: difference(other.encode_text([outcome.case.text]), outcome.vector)
         for outcome in golden.texts
     }
+    is_within = all(row.within(golden.bounds["image"]) for row in images.values())
+    is_within = is_within and all(row.within(golden.bounds["text"]) for row in texts.values())
+    rows = images | texts
     farthest = min(rows, key=lambda name: rows[name].cosine)
     is_same_space = other.space_id == bundle.space_id
     return Against(
         bundle=as_text(other.bundle.path),
         space_id=other.space_id,
         is_same_space=is_same_space,
-        passed=is_same_space and all(row.within(golden.bounds) for row in rows.values()),
+        passed=is_same_space and is_within,
         min_cosine=rows[farthest].cosine,
         max_abs_difference=max(row.max_abs for row in rows.values()),
         farthest=farthest,

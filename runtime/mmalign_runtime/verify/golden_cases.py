@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
@@ -47,37 +49,47 @@ class TextOutcome(msgspec.Struct, frozen=True):
     vector: Vectors
 
 
+Outcome = TypeVar("Outcome", ImageOutcome, TextOutcome)
+
+
 class GoldenRun(msgspec.Struct, frozen=True):
-    """All golden cases, each run alone. `refused` are the images that did not decode."""
+    """All golden cases, each run alone, held to `bounds` by tower. `refused` are the images that did not decode."""
 
     images: tuple[ImageOutcome, ...]
     texts: tuple[TextOutcome, ...]
     refused: tuple[CaseResult, ...]
-    bounds: Parity
+    bounds: dict[Modality, Parity]
 
     def results(self) -> tuple[CaseResult, ...]:
         """Return every case's verdict: images, then texts."""
         return (*(outcome.result for outcome in self.images), *self.refused, *(text.result for text in self.texts))
 
 
-def run_golden(embedder: Embedder, bounds: Parity) -> GoldenRun:
+def run_golden(embedder: Embedder, bounds: dict[Modality, Parity]) -> GoldenRun:
     """Run every golden case of the towers that the embedder has, alone."""
-    golden = load_golden(embedder.bundle, embedder.precision)
-    has_own = str(embedder.precision) in embedder.bundle.spec.goldens
-    floor = _Floor(load_golden(embedder.bundle), bounds) if has_own else None
     images: list[ImageOutcome] = []
     refused: list[CaseResult] = []
-    for case in golden.images if "image" in embedder.towers else ():
-        try:
-            outcome = run_image(case, embedder.bundle.source(case.file), embedder.image, bounds)
-            images.append(outcome if floor is None else msgspec.structs.replace(outcome, result=floor.hold(outcome)))
-        except ItemError as error:
-            refused.append(_refused(case.name, error.reason))
-    text_cases = golden.texts if "text" in embedder.towers else ()
-    texts = [run_text(case, embedder.text, bounds) for case in text_cases]
-    if floor is not None:
-        texts = [msgspec.structs.replace(outcome, result=floor.hold(outcome)) for outcome in texts]
+    if "image" in embedder.towers:
+        golden, floor = _cases(embedder, "image", bounds["image"])
+        for case in golden.images:
+            try:
+                outcome = run_image(case, embedder.bundle.source(case.file), embedder.image, bounds["image"])
+                images.append(floor.hold(outcome) if floor else outcome)
+            except ItemError as error:
+                refused.append(_refused(case.name, error.reason))
+    texts: list[TextOutcome] = []
+    if "text" in embedder.towers:
+        golden, floor = _cases(embedder, "text", bounds["text"])
+        found = (run_text(case, embedder.text, bounds["text"]) for case in golden.texts)
+        texts = [floor.hold(outcome) if floor else outcome for outcome in found]
     return GoldenRun(tuple(images), tuple(texts), tuple(refused), bounds)
+
+
+def _cases(embedder: Embedder, tower: Modality, bounds: Parity) -> tuple[Golden, _Floor | None]:
+    """Return the cases that a tower's artifact is compared with, and what holds it to PyTorch's where they differ."""
+    bundle = embedder.bundle
+    own = embedder.engine.artifact(bundle.spec, tower, embedder.precision).golden
+    return load_golden(bundle, own), None if own is None else _Floor(load_golden(bundle), bounds)
 
 
 class _Floor:
@@ -90,18 +102,19 @@ class _Floor:
         # Another machine may be as far from the one that quantized as the bounds allow.
         self._room = 1 - bounds.cosine_bound
 
-    def hold(self, outcome: ImageOutcome | TextOutcome) -> CaseResult:
-        """Return the case's verdict, failed where it is farther from PyTorch's vector than was allowed."""
+    def hold(self, outcome: Outcome) -> Outcome:
+        """Return the outcome, failed where it is farther from PyTorch's vector than was allowed."""
         result = outcome.result
         expected = (self._images if result.kind == "image" else self._texts)[result.name]
         found = difference(outcome.vector, [expected]).cosine
         if not result.passed or found >= self._least - self._room:
-            return result
+            return outcome
         detail = (
             f"cosine {found:.4f} to PyTorch's vector, expected at least {self._least:g}: rounding took it too far. "
             "Quantize again, calibrated on such items"
         )
-        return msgspec.structs.replace(result, passed=False, stage="tower", detail=detail)
+        failed = msgspec.structs.replace(result, passed=False, stage="tower", detail=detail)
+        return msgspec.structs.replace(outcome, result=failed)
 
 
 def run_image(case: ImageCase, source: FileSource, encoder: ImageEncoder, bounds: Parity) -> ImageOutcome:

@@ -47,10 +47,10 @@ class Against(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VerifyReport(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole of a verification: what ran, the bounds, every case, every check, and how long it took."""
+    """The whole of a verification: what ran, each tower's bounds, every case, every check, and how long it took."""
 
     runtime: RuntimeInfo
-    bounds: Parity
+    bounds: dict[Modality, Parity]
     cases: tuple[CaseResult, ...]
     checks: tuple[CheckResult, ...]
     against: Against | None = None

@@ -74,13 +74,13 @@ def verify_bundle(
 
 def verify_embedder(embedder: Embedder, *, against: Embedder | None = None) -> VerifyReport:
     """Verify the towers that an embedder has, as it stands."""
-    recorded = _recorded(embedder.bundle.spec.parity, embedder.engine.artifact(embedder.precision))
-    golden = run_golden(embedder, _computed(recorded, embedder.precision))
+    recorded = {tower: _recorded(embedder, tower) for tower in embedder.towers}
+    golden = run_golden(embedder, {tower: _computed(each, embedder.precision) for tower, each in recorded.items()})
     return VerifyReport(
         runtime=embedder.info(),
         bounds=golden.bounds,
         cases=golden.results(),
-        checks=_checks(embedder, golden, bound(embedder, recorded)),
+        checks=_checks(embedder, golden, {tower: bound(embedder, each) for tower, each in recorded.items()}),
         against=None if against is None else compare(against, embedder.bundle, golden),
     )
 
@@ -97,13 +97,13 @@ def require_golden(embedder: Embedder) -> None:
         )
 
 
-def _checks(embedder: Embedder, golden: GoldenRun, limit: float) -> tuple[CheckResult, ...]:
+def _checks(embedder: Embedder, golden: GoldenRun, limits: dict[Modality, float]) -> tuple[CheckResult, ...]:
     checks = []
     if golden.texts:
-        checks.append(check_text_batch(embedder, golden.texts, limit))
+        checks.append(check_text_batch(embedder, golden.texts, limits["text"]))
     if golden.images:  # where none decodes, every case has failed on its own line already
-        checks.append(check_image_batch(embedder, golden.images, limit))
-    checks.append(check_concurrency(embedder, golden.images, golden.texts, limit))
+        checks.append(check_image_batch(embedder, golden.images, limits["image"]))
+    checks.append(check_concurrency(embedder, golden.images, golden.texts, max(limits.values())))
     info = embedder.info()
     if any(tower.nodes for tower in info.towers):  # some engines compile a tower to one piece
         checks.append(check_placement(info))
@@ -116,12 +116,14 @@ def _computed(recorded: Parity, precision: ComputePrecision) -> Parity:
     """Return the bounds of a file computed in another precision than it is written in."""
     if precision != BFLOAT16:
         return recorded
-    artifact = f"{recorded.artifact} in {BFLOAT16}"
-    return msgspec.structs.replace(recorded, artifact=artifact, cosine_bound=_BF16_COSINE, abs_bound=_BF16_ABS)
+    return msgspec.structs.replace(recorded, cosine_bound=_BF16_COSINE, abs_bound=_BF16_ABS)
 
 
-def _recorded(parity: Sequence[Parity], artifact: str) -> Parity:
-    for entry in parity:
-        if entry.artifact == artifact:
-            return entry
-    raise BundleFormatError(f"the bundle records no parity of {artifact}, so nothing can be held to it. Export again.")
+def _recorded(embedder: Embedder, tower: Modality) -> Parity:
+    artifact = embedder.engine.artifact(embedder.bundle.spec, tower, embedder.precision)
+    if artifact.parity is None:
+        raise BundleFormatError(
+            f"the bundle records no parity of {artifact.kind} for the {tower} tower, so nothing can be held to it. "
+            "Export again."
+        )
+    return artifact.parity

@@ -23,12 +23,13 @@ from mmalign_runtime.bundle import open_bundle
 from mmalign_runtime.bundle.golden import load_golden
 from mmalign_runtime.embedder import Embedder
 from mmalign_runtime.engine.session import Feeds
-from mmalign_runtime.spec import Modality
+from mmalign_runtime.spec import ImageTower, Modality, TextInputs, TextTower
 from mmalign_runtime.tokenizer import TokenBatch
 from tests.export.quantization.tiny_models import make_report
 from tests.make_tiny_bundle import tiny_run
 
-INPUT_NAMES = ("input_ids", "attention_mask")
+INPUTS = TextInputs(attention_mask="attention_mask")
+INPUT_NAMES = INPUTS.names()
 TEXTS = [
     "a dog",
     "the quick brown fox jumps over the lazy dog",
@@ -90,7 +91,7 @@ def bert(bundle_dir: Path, run: Run) -> TinyBert:
     fused = fuse_transformer(exported)
     sites = find_sites(fused)
     batches = (tokenizer.encode(TEXTS), tokenizer.encode(TEXTS[:2]))
-    found = record_activations(fused, {site.source for site in sites}, batches, INPUT_NAMES)
+    found = record_activations(fused, {site.source for site in sites}, batches, INPUTS)
     return TinyBert(exported, fused, sites, found, batches)
 
 
@@ -103,8 +104,8 @@ def int8_models(bundle_dir: Path) -> dict[Modality, bytes]:
         tokens = embedder.text.tokenizer.encode([case.text for case in golden.texts])
         calibration = Calibration(images, (tokens,))
         spec = embedder.bundle.spec
-        image = image_recipes(bundle_dir / spec.image.models["fp32"], spec.image, calibration)[0]
-        text = text_recipes(bundle_dir / spec.text.models["fp32"], spec.text, calibration)[0]
+        image = image_recipes(bundle_dir / spec.artifact("image").file, spec.tower("image", ImageTower), calibration)[0]
+        text = text_recipes(bundle_dir / spec.artifact("text").file, spec.tower("text", TextTower), calibration)[0]
     return {
         "image": image.build(frozenset()).SerializeToString(),
         "text": text.build(frozenset()).SerializeToString(),

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 
 from mmalign_export.quantization.activations import Activations, record_activations, smoothing_scales
-from tests.export.quantization.conftest import INPUT_NAMES, TinyBert
+from tests.export.quantization.conftest import INPUTS, TinyBert
 from tests.export.quantization.tiny_models import observe
 from tests.tolerances import FEATURES
 
@@ -28,14 +28,14 @@ def test_padding_to_any_length_records_the_same(bert: TinyBert) -> None:
     wider = type(short)(
         np.pad(short.input_ids, ((0, 0), (0, 4))), np.pad(short.attention_mask, ((0, 0), (0, 4))), short.truncated
     )
-    left, right = (record_activations(bert.fused, [name], [batch], INPUT_NAMES)[name] for batch in (short, wider))
+    left, right = (record_activations(bert.fused, [name], [batch], INPUTS)[name] for batch in (short, wider))
     np.testing.assert_allclose(left.rows, right.rows, atol=FEATURES.bound, rtol=0)
 
 
 def test_the_sample_is_bounded_and_the_extremes_are_not(bert: TinyBert) -> None:
     name = bert.named("qkv").source
     num_tokens = int(sum(batch.attention_mask.sum() for batch in bert.batches))
-    found = record_activations(bert.fused, [name], bert.batches * 30, INPUT_NAMES)[name]
+    found = record_activations(bert.fused, [name], bert.batches * 30, INPUTS)[name]
     assert num_tokens * 30 > len(found.rows) == 1024
     np.testing.assert_allclose(found.high, bert.activations[name].high, atol=FEATURES.bound, rtol=0)
 

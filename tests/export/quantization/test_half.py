@@ -32,7 +32,7 @@ def feeds_of(tower: Modality, model: ModelProto) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("tower", ["image", "text"])
 def test_vectors_are_near_and_of_unit_length_and_the_file_is_half(bundle_dir: Path, tower: Modality) -> None:
-    model = onnx.load(bundle_dir / open_bundle(bundle_dir).model(tower, "fp32"))
+    model = onnx.load(bundle_dir / open_bundle(bundle_dir).spec.artifact(tower).file)
     before = model.SerializeToString()
     halved = to_half(model)
     assert model.SerializeToString() == before

@@ -108,7 +108,8 @@ def test_float16_needs_no_calibration_stands_beside_int8_and_verifies(
     assert run(eight, "--precision", "fp16", "--eval", pairs, "--budget", "cosine=0.9999", "--out", both) == 0
     assert "none was here to time it on" in capsys.readouterr().out
     assert open_bundle(both).spec.precisions() == ("fp32", "fp16", "int8")
-    assert open_bundle(both).spec.quantization == "quantization.json"
+    reports = {each.kind: each.quantization.report for each in open_bundle(both).spec.artifacts if each.quantization}
+    assert reports == {"onnx-int8": "quantization.json", "onnx-fp16": "quantization_fp16.json"}
     assert verify_bundle(both, provider="cpu", precision="fp16").passed
     assert verify_bundle(both, provider="cpu", precision="int8").passed
     card = (both / "README.md").read_text()
@@ -148,7 +149,7 @@ def test_one_tower_and_the_place_of_the_bundle(
     out = capsys.readouterr().out
     assert "text: static, 2.00x as fast as float32" in out
     spec = open_bundle(bundle).spec
-    assert ("int8" in spec.image.models, "int8" in spec.text.models) == (False, True)
+    assert [each.tower for each in spec.artifacts if each.precision == "int8"] == ["text"]
     assert list(tmp_path.iterdir()) == [bundle]
 
 

@@ -20,7 +20,7 @@ from mmalign_runtime.bundle import open_bundle
 from mmalign_runtime.bundle.golden import load_golden
 from mmalign_runtime.cli import main
 from mmalign_runtime.errors import BundleError, BundleIntegrityError
-from mmalign_runtime.spec import BundleSpec, Modality, encode_spec
+from mmalign_runtime.spec import Artifact, BundleSpec, Modality, Parity, encode_spec
 from mmalign_runtime.verify import verify_bundle
 from tests.export.canaries import reseal
 from tests.export.quantization.tiny_models import make_report
@@ -87,8 +87,15 @@ def test_files_are_those_that_the_spec_lists(bundle_dir: Path, quantized_dir: Pa
 
 
 def test_bounds_are_wider_than_what_was_measured_and_narrower_than_anything(quantized_dir: Path) -> None:
-    fp32, int8 = spec_of(quantized_dir).parity
-    assert (fp32.artifact, int8.artifact) == ("onnx-fp32", "onnx-int8")
+    spec = spec_of(quantized_dir)
+    assert [each.kind for each in spec.artifacts] == ["onnx-fp32"] * 2 + ["onnx-int8"] * 2
+    for tower in ("image", "text"):
+        bounds_are_narrow(spec.artifact(tower, "int8").parity, spec.artifact(tower).parity)
+
+
+def bounds_are_narrow(int8: Parity | None, fp32: Parity | None) -> None:
+    assert int8 is not None
+    assert fp32 is not None
     assert int8.num_cases == fp32.num_cases
     assert 0.9 < int8.min_cosine < 1
     assert 0.9 < int8.cosine_bound < 1
@@ -98,12 +105,12 @@ def test_bounds_are_wider_than_what_was_measured_and_narrower_than_anything(quan
 
 def test_eight_bits_are_held_to_vectors_of_their_own(quantized_dir: Path) -> None:
     with Embedder.load(quantized_dir, provider="cpu", precision="int8") as embedder:
-        own = load_golden(embedder.bundle, "int8")
+        own = load_golden(embedder.bundle, embedder.bundle.spec.artifact("image", "int8").golden)
         vectors = embedder.encode_image([embedder.bundle.source(case.file) for case in own.images])
         expected = np.array([case.embedding for case in own.images], np.float32)
         np.testing.assert_allclose(vectors, expected, atol=PADDING_INVARIANCE.bound)
         assert own != load_golden(embedder.bundle)
-        assert load_golden(embedder.bundle, "bf16") == load_golden(embedder.bundle, "fp32")
+        assert embedder.bundle.spec.artifact("image").golden is None
 
 
 @pytest.mark.parametrize("tower", FILES)
@@ -128,14 +135,19 @@ def test_canary_scaled_weights_fail_the_bounds_of_eight_bits_alone(copied: Path,
 
 def test_vectors_farther_from_pytorch_than_the_floor_do_not_verify(copied: Path) -> None:
     spec = spec_of(copied)
-    *others, int8 = spec.parity
-    assert int8.least_cosine == 0.97
-    strict = msgspec.structs.replace(int8, least_cosine=1.0, cosine_bound=1 - 1e-6)
-    (copied / "bundle.json").write_bytes(encode_spec(msgspec.structs.replace(spec, parity=(*others, strict))))
+    assert {each.parity.least_cosine for each in spec.artifacts if each.parity} == {0.97}
+    artifacts = tuple(strict(each) if each.precision == "int8" else each for each in spec.artifacts)
+    (copied / "bundle.json").write_bytes(encode_spec(msgspec.structs.replace(spec, artifacts=artifacts)))
     failed = [case for case in verify_bundle(copied, provider="cpu", precision="int8").cases if not case.passed]
     assert {case.kind for case in failed} == {"image", "text"}
     assert all("to PyTorch's vector, expected at least 1" in case.detail for case in failed)
     assert verify_bundle(copied, provider="cpu").passed
+
+
+def strict(artifact: Artifact) -> Artifact:
+    assert artifact.parity is not None
+    parity = msgspec.structs.replace(artifact.parity, least_cosine=1.0, cosine_bound=1 - 1e-6)
+    return msgspec.structs.replace(artifact, parity=parity)
 
 
 def test_what_an_engine_takes_farther_than_the_floor_is_refused(
@@ -146,7 +158,7 @@ def test_what_an_engine_takes_farther_than_the_floor_is_refused(
     onnx.save(model, tmp_path / "model.onnx")
     scale_weights(tmp_path / "model.onnx")
     far = (tmp_path / "model.onnx").read_bytes()
-    with pytest.raises(QuantizationError, match=r"lowest cosine over the golden cases is 0\.\d+, expected at least 1"):
+    with pytest.raises(QuantizationError, match=r"over the image golden cases is 0\.\d+, expected at least 1"):
         add_variant(open_bundle(bundle_dir), {"image": far}, report, tmp_path / "out", force=False)
     assert not (tmp_path / "out").exists()
 
@@ -163,7 +175,7 @@ def test_a_file_that_is_no_model_is_an_error(copied: Path, changed: Callable[[Pa
 def test_quantizing_again_replaces(copied: Path, int8_models: dict[Modality, bytes]) -> None:
     before = spec_of(copied)
     again = add_variant(open_bundle(copied), int8_models, make_report("image", "text"), copied, force=True)
-    assert [entry.artifact for entry in again.parity] == ["onnx-fp32", "onnx-int8"]
+    assert [each.kind for each in again.artifacts] == ["onnx-fp32"] * 2 + ["onnx-int8"] * 2
     assert again.files == before.files
     assert (copied / "README.md").read_text().count(TITLE) == 1
     assert [path.name for path in copied.parent.iterdir()] == [copied.name]

@@ -17,7 +17,7 @@ from mmalign_runtime.bundle import Bundle, open_bundle
 from mmalign_runtime.bundle.golden import Golden, load_golden
 from mmalign_runtime.errors import EngineError
 from mmalign_runtime.image_encoder import ImageEncoder
-from mmalign_runtime.spec import BundleSpec, Modality, Parity, Precision
+from mmalign_runtime.spec import BundleSpec, Modality, Parity, Precision, Quantization
 from mmalign_runtime.streaming import Vectors
 from mmalign_runtime.text_encoder import TextEncoder
 from mmalign_runtime.verify import verify_bundle
@@ -67,7 +67,9 @@ def report_of(precision: Precision) -> QuantizationReport:
     return msgspec.structs.replace(make_report(), precision=precision, least_golden_cosine=0.97)
 
 
-def proven(monkeypatch: pytest.MonkeyPatch, *answers: Answers | None, precision: Precision = "int8") -> Parity:
+def proven(
+    monkeypatch: pytest.MonkeyPatch, *answers: Answers | None, precision: Precision = "int8"
+) -> dict[Modality, Parity]:
     """Prove a variant with engines that answer so; None is an engine that cannot run it."""
     by_engine = {f"engine {number}": answer for number, answer in enumerate(answers)}
     monkeypatch.setattr(variant, "installed_engines", lambda: tuple(by_engine))
@@ -79,12 +81,16 @@ def proven(monkeypatch: pytest.MonkeyPatch, *answers: Answers | None, precision:
 def test_where_engines_agree_there_is_this_room(
     golden: Golden, monkeypatch: pytest.MonkeyPatch, precision: Precision, cosine_room: float, abs_room: float
 ) -> None:
-    parity = proven(monkeypatch, right(golden), right(golden), precision=precision)
-    assert parity.artifact == f"onnx-{precision}"
-    assert parity.num_cases == len(golden.images) + len(golden.texts)
-    assert parity.cosine_bound == pytest.approx(1 - cosine_room, abs=1e-9)
-    assert parity.abs_bound == abs_room
-    assert (parity.min_cosine, parity.max_abs_difference) == (pytest.approx(1.0, abs=1e-6), pytest.approx(0, abs=1e-6))
+    found = proven(monkeypatch, right(golden), right(golden), precision=precision)
+    assert {tower: parity.num_cases for tower, parity in found.items()} == {
+        "image": len(golden.images),
+        "text": len(golden.texts),
+    }
+    for parity in found.values():
+        assert parity.cosine_bound == pytest.approx(1 - cosine_room, abs=1e-9)
+        assert parity.abs_bound == abs_room
+        assert parity.min_cosine == pytest.approx(1.0, abs=1e-6)
+        assert parity.max_abs_difference == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize("tower", BOTH)
@@ -92,11 +98,12 @@ def test_where_engines_differ_there_is_twice_as_much_room(
     golden: Golden, monkeypatch: pytest.MonkeyPatch, tower: Modality
 ) -> None:
     first = right(golden)
-    parity = proven(monkeypatch, first, {**first, tower: moved(first[tower], 0.05)})
-    assert parity.abs_bound == pytest.approx(0.1, rel=1e-5)
+    found = proven(monkeypatch, first, {**first, tower: moved(first[tower], 0.05)})
+    bounds = {name: parity.abs_bound for name, parity in found.items()}
+    assert bounds == {**dict.fromkeys(BOTH, 2e-2), tower: pytest.approx(0.1, rel=1e-5)}
     other = {**first, tower: turned(first[tower], 0.3)}
     cosines = (first[tower] * other[tower]).sum(axis=1, dtype=np.float64)
-    parity = proven(monkeypatch, first, other)
+    parity = proven(monkeypatch, first, other)[tower]
     assert 1 - parity.cosine_bound == pytest.approx(2 * (1 - cosines.min()), rel=1e-3)
     assert parity.cosine_bound < 0.998
 
@@ -106,14 +113,14 @@ def test_the_first_engine_that_answers_is_what_the_others_are_held_to(
 ) -> None:
     first = right(golden)
     off = {tower: moved(vectors, 0.03) for tower, vectors in first.items()}
-    parity = proven(monkeypatch, None, off, off)
+    parity = proven(monkeypatch, None, off, off)["image"]
     assert parity.abs_bound == 2e-2  # they agree with each other
     assert parity.max_abs_difference == pytest.approx(0.03, rel=1e-4)  # and differ from PyTorch
     assert parity.min_cosine < 0.9999
-    parity = proven(monkeypatch, first, off)
+    parity = proven(monkeypatch, first, off)["image"]
     assert parity.max_abs_difference == pytest.approx(0.03, rel=1e-4)  # of the engine that is farthest from PyTorch
     above, below = ({tower: moved(vectors, by) for tower, vectors in first.items()} for by in (0.03, -0.03))
-    assert proven(monkeypatch, first, above, below).abs_bound == pytest.approx(0.06, rel=1e-4)
+    assert proven(monkeypatch, first, above, below)["text"].abs_bound == pytest.approx(0.06, rel=1e-4)
     with pytest.raises(QuantizationError, match="no engine ran the quantized towers on the golden cases"):
         proven(monkeypatch, None, None)
 
@@ -137,7 +144,7 @@ def test_golden_cases_get_the_first_engines_vectors_and_keep_all_else(
     text_alone, parity = variant._prove(BUNDLE, ("text",), report_of("int8"))
     assert text_alone.images == golden.images
     assert text_alone.texts == own.texts
-    assert parity.num_cases == len(golden.texts)
+    assert {tower: each.num_cases for tower, each in parity.items()} == {"text": len(golden.texts)}
 
 
 @pytest.mark.parametrize(("cosine", "is_refused"), [(0.9685, False), (0.9675, True)])
@@ -151,10 +158,10 @@ def test_golden_cases_below_the_floor_less_its_room_are_refused(
     off[0] = turned(first["text"][:1], 2 * np.arcsin(np.sqrt((1 - cosine) / 2) / length))[0]
     answers = {**first, "text": off}
     if not is_refused:
-        assert proven(monkeypatch, answers, answers).min_cosine == pytest.approx(cosine, abs=1e-5)
+        assert proven(monkeypatch, answers, answers)["text"].min_cosine == pytest.approx(cosine, abs=1e-5)
         return
     with pytest.raises(
-        QuantizationError, match=r"the lowest cosine over the golden cases is 0\.9675, expected at least"
+        QuantizationError, match=r"the lowest cosine over the text golden cases is 0\.9675, expected at least"
     ):
         proven(monkeypatch, answers, answers)
 
@@ -174,7 +181,7 @@ def test_an_engine_that_fails_proves_nothing_and_says_why(
 
 def models_of(bundle: Bundle, *towers: Modality) -> dict[Modality, bytes]:
     """The bundle's own float32 models: any model may stand for a reduced one."""
-    return {tower: bundle.read(bundle.model(tower, "fp32")) for tower in towers}
+    return {tower: bundle.read(bundle.spec.artifact(tower).file) for tower in towers}
 
 
 def added(bundle: Bundle, out: Path, *towers: Modality, precision: Precision = "int8") -> BundleSpec:
@@ -194,11 +201,18 @@ def test_a_variant_adds_its_files_and_no_other(bundle: Bundle, tmp_path: Path, p
         f"quantization{name}.svg",
     }
     assert bundle.spec.files.keys() <= spec.files.keys()
-    assert spec.image.models == {**bundle.spec.image.models, precision: f"onnx/vision_model_{precision}.onnx"}
-    assert spec.text.models == {**bundle.spec.text.models, precision: f"onnx/text_model_{precision}.onnx"}
-    assert spec.goldens == {precision: f"golden/cases_{precision}.json"}
-    assert spec.quantization == ("quantization.json" if precision == "int8" else None)
-    assert [entry.artifact for entry in spec.parity] == ["onnx-fp32", f"onnx-{precision}"]
+    assert spec.artifacts[:2] == bundle.spec.artifacts
+    for artifact, tower, file in zip(spec.artifacts[2:], BOTH, ("vision_model", "text_model"), strict=True):
+        assert (artifact.tower, artifact.kind) == (tower, f"onnx-{precision}")
+        assert artifact.file == f"onnx/{file}_{precision}.onnx"
+        assert artifact.golden == f"golden/cases_{precision}.json"
+        chosen = make_report(*BOTH).chosen[tower]
+        assert artifact.quantization == Quantization(
+            report=f"quantization{name}.json",
+            recipe=chosen.name(),
+            mean_cosine=chosen.mean_cosine,
+            lost_recall_at_1=chosen.lost_points[1],
+        )
     assert msgspec.structs.replace(open_bundle(tmp_path / "out").spec, seal=spec.seal) == spec
     assert verify_bundle(tmp_path / "out", provider="cpu", precision=precision, engine="onnxruntime").passed
     assert (tmp_path / "out" / report_name(precision)).read_text().endswith("}\n")
@@ -209,16 +223,17 @@ def test_a_variant_adds_its_files_and_no_other(bundle: Bundle, tmp_path: Path, p
 def test_a_second_precision_leaves_the_first_and_the_same_one_replaces_it(bundle: Bundle, tmp_path: Path) -> None:
     added(bundle, tmp_path / "first", *BOTH)
     half = added(open_bundle(tmp_path / "first"), tmp_path / "second", "text", precision="fp16")
-    assert half.goldens == {"int8": "golden/cases_int8.json", "fp16": "golden/cases_fp16.json"}
-    assert half.quantization == "quantization.json"
-    assert [entry.artifact for entry in half.parity] == ["onnx-fp32", "onnx-int8", "onnx-fp16"]
-    assert half.image.models.keys() == {"fp32", "int8"}
+    assert half.artifact("text", "int8").golden == "golden/cases_int8.json"
+    assert half.artifact("text", "fp16").golden == "golden/cases_fp16.json"
+    assert offered(half) == {"image": ["fp32", "int8"], "text": ["fp32", "fp16", "int8"]}
     text_alone = added(open_bundle(tmp_path / "second"), tmp_path / "third", "text")
-    assert text_alone.image.models.keys() == {"fp32"}
-    assert text_alone.text.models.keys() == {"fp32", "fp16", "int8"}
+    assert offered(text_alone) == {"image": ["fp32"], "text": ["fp32", "fp16", "int8"]}
     assert "onnx/vision_model_int8.onnx" not in text_alone.files
-    assert [entry.artifact for entry in text_alone.parity] == ["onnx-fp32", "onnx-fp16", "onnx-int8"]
-    assert text_alone.parity[-1].num_cases < half.parity[1].num_cases
+    assert [(each.tower, each.precision) for each in text_alone.artifacts[2:]] == [("text", "fp16"), ("text", "int8")]
+
+
+def offered(spec: BundleSpec) -> dict[str, list[Precision]]:
+    return {tower: [each.precision for each in spec.offered(tower=tower)] for tower in spec.towers}
 
 
 @pytest.mark.parametrize("tower", BOTH)
@@ -226,7 +241,8 @@ def test_canary_vectors_outside_the_room_of_eight_bits_fail(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tower: Modality
 ) -> None:
     added(bundle, tmp_path / "out", *BOTH)
-    (parity,) = (entry for entry in open_bundle(tmp_path / "out").spec.parity if entry.artifact == "onnx-int8")
+    parity = open_bundle(tmp_path / "out").spec.artifact(tower, "int8").parity
+    assert parity is not None
     assert (parity.cosine_bound, parity.abs_bound) == (pytest.approx(0.998, abs=1e-6), 2e-2)
     encoder = ImageEncoder if tower == "image" else TextEncoder
     whole = encoder.tower

@@ -2,7 +2,11 @@ import json
 import sys
 from pathlib import Path
 
+import msgspec
+
+from mmalign_runtime import Embedder
 from mmalign_runtime.bundle import open_bundle
+from mmalign_runtime.spec import Similarity
 
 
 def test_a_table_shows_the_bundle_and_what_was_chosen(cli, tiny_bundle: Path) -> None:
@@ -12,6 +16,23 @@ def test_a_table_shows_the_bundle_and_what_was_chosen(cli, tiny_bundle: Path) ->
     chosen = ("onnxruntime 1.", "cpu (asked: cpu)", "on CPUExecutionProvider")
     for fact in (spec.space_id, spec.variant_id("fp32"), *chosen):
         assert fact in result.out
+
+
+def test_what_training_made_of_cosines_is_shown(cli, tiny_bundle: Path, edit_spec) -> None:
+    assert "softmax, scale 14.29, bias 0" in cli("info", tiny_bundle, "--provider", "cpu").out
+    sigmoid = Similarity(kind="sigmoid", scale=117.33, bias=-12.93)
+    edit_spec(lambda spec: msgspec.structs.replace(spec, similarity=sigmoid))
+    assert "sigmoid, scale 117.3, bias -12.93" in cli("info", tiny_bundle, "--provider", "cpu").out
+    with Embedder.load(tiny_bundle, provider="cpu", lazy=True) as embedder:
+        assert embedder.similarity == sigmoid
+        assert embedder.logit_scale == 117.33
+
+
+def test_both_towers_and_where_they_come_from_are_shown(cli, tiny_bundle: Path) -> None:
+    out = cli("info", tiny_bundle, "--provider", "cpu").out
+    assert "timm:test_resnet, 64 x 64 pixels, squash, bilinear" in out
+    assert "bert-base-uncased, 16 tokens, padding longest, cleaning none" in out
+    assert "from run tmpi07fakre (none.csv), mmalign 0.1.0, opset 18" in out
 
 
 def test_json_holds_the_whole_spec_and_the_runtime(cli, tiny_bundle: Path) -> None:

@@ -29,13 +29,32 @@ def test_what_differs_is_one_and_what_cannot_run_is_two(cli, tiny_bundle: Path, 
     def strict(spec):
         import msgspec
 
-        return msgspec.structs.replace(spec, parity=(msgspec.structs.replace(spec.parity[0], abs_bound=0.0),))
+        bounds = msgspec.structs.replace(spec.artifacts[0].parity, abs_bound=0.0)
+        artifacts = tuple(msgspec.structs.replace(each, parity=bounds) for each in spec.artifacts)
+        return msgspec.structs.replace(spec, artifacts=artifacts)
 
     edit_spec(strict)
     result = cli("verify", tiny_bundle, "--provider", "cpu")
     assert result.code == 1
     assert "cases outside the bounds" in result.out
     assert cli("verify", tmp_path / "nothing").code == 2
+
+
+def test_bounds_are_told_by_tower_where_they_differ(cli, tiny_bundle: Path, edit_spec) -> None:
+    def looser_texts(spec):
+        import msgspec
+
+        image, text = spec.artifacts
+        parity = msgspec.structs.replace(text.parity, cosine_bound=0.5, abs_bound=0.25)
+        return msgspec.structs.replace(spec, artifacts=(image, msgspec.structs.replace(text, parity=parity)))
+
+    same = "all 40 cases inside the bounds (cosine at least 0.99999, max abs at most 0.0001)"
+    assert same in cli("verify", tiny_bundle, "--provider", "cpu").out
+    edit_spec(looser_texts)
+    out = cli("verify", tiny_bundle, "--provider", "cpu").out
+    assert "(image: cosine at least 0.99999, max abs at most 0.0001; text: cosine at least 0.5, max abs at" in out
+    found = json.loads(cli("verify", tiny_bundle, "--provider", "cpu", "--json").out)
+    assert {tower: each["abs_bound"] for tower, each in found["bounds"].items()} == {"image": 1e-4, "text": 0.25}
 
 
 def test_bfloat16_without_an_engine_that_has_it_cannot_run(cli, tiny_bundle: Path) -> None:
@@ -67,9 +86,8 @@ def test_a_bundle_with_one_tower_in_a_precision_says_what_to_leave_out(cli, tiny
     def half_image(spec):
         import msgspec
 
-        image = msgspec.structs.replace(spec.image, models={**spec.image.models, "fp16": spec.image.models["fp32"]})
-        recorded = msgspec.structs.replace(spec.parity[0], artifact="onnx-fp16")
-        return msgspec.structs.replace(spec, image=image, parity=(*spec.parity, recorded))
+        half = msgspec.structs.replace(spec.artifact("image"), precision="fp16")
+        return msgspec.structs.replace(spec, artifacts=(*spec.artifacts, half))
 
     edit_spec(half_image)
     options = ("verify", tiny_bundle, "--provider", "cpu", "--precision", "fp16")

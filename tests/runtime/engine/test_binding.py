@@ -17,7 +17,7 @@ from mmalign_runtime.engine.session import Feeds
 
 @pytest.fixture
 def text(tiny_bundle: Path) -> onnxruntime.InferenceSession:
-    source = tiny_bundle / open_bundle(tiny_bundle).model("text", "fp32")
+    source = tiny_bundle / open_bundle(tiny_bundle).spec.artifact("text").file
     return onnxruntime.InferenceSession(str(source), providers=["CPUExecutionProvider"])
 
 

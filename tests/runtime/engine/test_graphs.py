@@ -30,7 +30,7 @@ def sessions(tiny_bundle: Path) -> dict[str, onnxruntime.InferenceSession]:
     bundle = open_bundle(tiny_bundle)
     return {
         tower: onnxruntime.InferenceSession(
-            str(tiny_bundle / bundle.model(tower, "fp32")), providers=["CPUExecutionProvider"]
+            str(tiny_bundle / bundle.spec.artifact(tower).file), providers=["CPUExecutionProvider"]
         )
         for tower in MODALITIES
     }

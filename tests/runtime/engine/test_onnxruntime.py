@@ -21,7 +21,7 @@ CPU = SessionOptions("cpu", thread_pool(1))
 
 def vision(bundle: Path) -> OnnxSession:
     opened = open_bundle(bundle)
-    name = opened.model("image", "fp32")
+    name = opened.spec.artifact("image").file
     return OnnxSession(opened.source(name), name, CPU)
 
 
@@ -53,8 +53,8 @@ def test_placement_counts_the_nodes_of_each_provider_and_operator(tiny_bundle: P
 def test_run_returns_the_only_output(tiny_bundle: Path) -> None:
     spec = open_bundle(tiny_bundle).spec
     session = vision(tiny_bundle)
-    size = spec.image.spec.size
-    output = session.run({spec.image.input_name: np.zeros((3, 3, size, size), np.float32)})
+    size = spec.towers["image"].spec.size
+    output = session.run({spec.towers["image"].inputs.pixel_values: np.zeros((3, 3, size, size), np.float32)})
     assert output.shape == (3, spec.embed_dim)
     assert output.dtype == np.float32
 
@@ -62,7 +62,7 @@ def test_run_returns_the_only_output(tiny_bundle: Path) -> None:
 def test_a_provider_that_silently_falls_back_is_an_error(tiny_bundle: Path) -> None:
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this onnxruntime has CUDA: nothing falls back")
-    path = tiny_bundle / open_bundle(tiny_bundle).spec.image.models["fp32"]
+    path = tiny_bundle / open_bundle(tiny_bundle).spec.artifact("image").file
     with (
         pytest.warns(UserWarning, match="CUDAExecutionProvider"),
         pytest.raises(ProviderError, match="'cuda' was asked for and onnxruntime fell back to CPU"),
@@ -72,14 +72,14 @@ def test_a_provider_that_silently_falls_back_is_an_error(tiny_bundle: Path) -> N
 
 def test_bytes_are_run_as_a_file_is(tiny_bundle: Path) -> None:
     spec = open_bundle(tiny_bundle).spec
-    feeds = {spec.image.input_name: np.ones((1, 3, spec.image.spec.size, spec.image.spec.size), np.float32)}
-    raw = (tiny_bundle / spec.image.models["fp32"]).read_bytes()
+    feeds = {spec.towers["image"].inputs.pixel_values: np.ones((1, 3, *spec.towers["image"].spec.shape), np.float32)}
+    raw = (tiny_bundle / spec.artifact("image").file).read_bytes()
     np.testing.assert_array_equal(OnnxSession(raw, "bytes", CPU).run(feeds), vision(tiny_bundle).run(feeds))
 
 
 def test_an_error_inside_a_run_is_named_with_the_shapes(tiny_bundle: Path) -> None:
     session = vision(tiny_bundle)
-    name = open_bundle(tiny_bundle).spec.image.input_name
+    name = open_bundle(tiny_bundle).spec.towers["image"].inputs.pixel_values
     with pytest.raises(EngineError, match=rf"failed on {name} \(1, 3, 2\): .*mmalign verify"):
         session.run({name: np.zeros((1, 3, 2), np.float32)})
 

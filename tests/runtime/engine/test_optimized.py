@@ -143,7 +143,7 @@ def test_verify_does_not_keep_its_probe(tiny_bundle: Path, cache: Path) -> None:
 
 def test_what_is_kept_is_the_file_that_the_bundle_lists(tiny_bundle: Path, cache: Path) -> None:
     spec = open_bundle(tiny_bundle).spec
-    text, image = (tiny_bundle / tower.models["fp32"] for tower in (spec.text, spec.image))
+    text, image = (tiny_bundle / spec.artifact(tower).file for tower in ("text", "image"))
     text.write_bytes(image.read_bytes())
     with pytest.raises(BundleIntegrityError, match="is not the file that its bundle lists"):
         Embedder.load(tiny_bundle, provider="cpu", towers=("text",), verify=None, cache=True)

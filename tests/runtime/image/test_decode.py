@@ -43,6 +43,17 @@ def test_exif_orientation_is_undone(orientation: int, file_format: str) -> None:
     np.testing.assert_array_equal(decode_image(raw, SPEC), UPRIGHT[orientation](stored))
 
 
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG"])
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_a_spec_may_ignore_the_orientation(orientation: int, file_format: str) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    picture = Image.fromarray(noise(4, 6))
+    ignoring = ImageSpec(orientation="ignored", jpeg_oversampling=0)
+    turned, plain = (saved(picture, file_format, **options) for options in ({"exif": exif}, {}))
+    np.testing.assert_array_equal(decode_image(turned, ignoring), decode_image(plain, SPEC))
+
+
 def test_exif_orientation_of_a_jpeg_is_undone() -> None:
     exif = Image.Exif()
     exif[ORIENTATION] = 6
@@ -93,6 +104,18 @@ def test_alpha_is_composited_on_the_background_of_the_spec(mode: str) -> None:
     background = np.array(SPEC.background)
     expected = [background, 0.2 * 80 + 0.8 * background, (80, 80, 80)]
     assert np.abs(decoded[0] - np.array(expected)).max() <= 1
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "PA"])
+def test_a_spec_may_drop_alpha(mode: str) -> None:
+    colour = Image.fromarray(noise(3, 5)).quantize(4) if mode == "PA" else Image.fromarray(noise(3, 5))
+    picture = colour.convert({"RGBA": "RGB", "LA": "L", "PA": "P"}[mode])
+    expected = np.asarray(picture.convert("RGB"))
+    with_alpha = picture.convert(mode)
+    with_alpha.putalpha(77)
+    dropping = ImageSpec(alpha="dropped", background=(10, 200, 30))
+    np.testing.assert_array_equal(decode_image(with_alpha, dropping), expected)
+    assert not np.array_equal(decode_image(with_alpha, SPEC), expected)
 
 
 @pytest.mark.parametrize("transparency", [1, bytes([255, 0])])

@@ -44,13 +44,13 @@ from mmalign_runtime.verify.invariance import bound, check_concurrency, check_im
 
 SpecEdit = Callable[[Callable[[BundleSpec], BundleSpec]], None]
 BOUNDS = Parity(
-    artifact="onnx-fp32",
     num_cases=1,
     min_cosine=1.0,
     max_abs_difference=0.0,
     cosine_bound=0.99999,
     abs_bound=1e-4,
 )
+EACH = {"image": BOUNDS, "text": BOUNDS}
 
 
 def image_case(embedder: Embedder, name: str = "landscape 3x2") -> ImageCase:
@@ -170,7 +170,7 @@ def test_an_image_that_does_not_decode_is_a_case_that_failed(
     source = embedder.bundle.source
     found = {file: b"no image" if file == broken else source(file) for file in embedder.bundle.spec.files}
     monkeypatch.setattr(type(embedder.bundle), "source", lambda _, name: found[name])
-    golden = run_golden(embedder, BOUNDS)
+    golden = run_golden(embedder, EACH)
     (refused,) = golden.refused
     assert (refused.name, refused.kind, refused.passed, refused.stage) == ("landscape 3x2", "image", False, "decode")
     assert (refused.cosine, refused.max_abs_difference) == (-1.0, float("inf"))
@@ -213,7 +213,7 @@ def test_company_may_move_a_component_by_a_millionth_in_float32_on_the_cpu_and_b
 def test_canary_a_vector_that_moves_by_just_over_a_millionth_in_company_is_found(
     embedder: Embedder, monkeypatch: pytest.MonkeyPatch, leaked: float, passed: bool
 ) -> None:
-    golden = run_golden(embedder, BOUNDS)
+    golden = run_golden(embedder, EACH)
     whole = OnnxSession.run
 
     def leak(session: OnnxSession, feeds: dict[str, np.ndarray]) -> Vectors:
@@ -237,7 +237,7 @@ def test_canary_a_vector_that_moves_by_just_over_a_millionth_in_company_is_found
 def test_the_bound_itself_is_inside(
     embedder: Embedder, monkeypatch: pytest.MonkeyPatch, moved: float, passed: bool
 ) -> None:
-    golden = run_golden(embedder, BOUNDS)
+    golden = run_golden(embedder, EACH)
     monkeypatch.setattr("mmalign_runtime.verify.invariance.difference", lambda *_: Difference(1.0, moved))
     assert check_image_batch(embedder, golden.images, 1e-6).passed is passed
     assert check_text_batch(embedder, golden.texts, 1e-6).passed is passed
@@ -245,7 +245,7 @@ def test_the_bound_itself_is_inside(
 
 
 def test_eight_callers_embed_two_of_each_kind_the_cheapest_first(embedder: Embedder) -> None:
-    golden = run_golden(embedder, BOUNDS)
+    golden = run_golden(embedder, EACH)
     images: list[list[str]] = []
     texts: list[list[str]] = []
     names = {outcome.case.file: outcome.case for outcome in golden.images}
@@ -274,7 +274,7 @@ def test_eight_callers_embed_two_of_each_kind_the_cheapest_first(embedder: Embed
 
 
 def test_batches_are_told_by_how_many_there_were(embedder: Embedder) -> None:
-    golden = run_golden(embedder, BOUNDS)
+    golden = run_golden(embedder, EACH)
     image = check_image_batch(embedder, golden.images[:3], 1e-6)
     assert (image.name, image.detail) == ("image batch", "3 images alone and in one batch")
     text = check_text_batch(embedder, golden.texts[:2], 1e-6)
@@ -331,15 +331,29 @@ def test_light_operators_elsewhere_are_counted_and_pass(embedder: Embedder) -> N
 
 def test_bfloat16_is_held_to_bounds_of_its_own() -> None:
     found = verify_run._computed(BOUNDS, "bf16")
-    assert (found.artifact, found.cosine_bound, found.abs_bound) == ("onnx-fp32 in bf16", 0.97, 0.06)
+    assert (found.cosine_bound, found.abs_bound) == (0.97, 0.06)
     assert verify_run._computed(BOUNDS, "fp32") == BOUNDS
     assert verify_run._computed(BOUNDS, "int8") == BOUNDS
 
 
-def test_the_parity_of_the_artifact_that_serves_is_the_one_that_counts() -> None:
-    others = [msgspec.structs.replace(BOUNDS, artifact=name) for name in ("compiled", "onnx-int8", "aoti-fp32")]
-    assert verify_run._recorded([*others, BOUNDS], "onnx-fp32") == BOUNDS
-    assert verify_run._recorded([*others, BOUNDS], "onnx-int8") == others[1]
+def test_each_tower_is_held_to_the_parity_of_the_artifact_that_serves(tiny_bundle: Path, edit_spec: SpecEdit) -> None:
+    def told(spec: BundleSpec) -> BundleSpec:
+        image, text = spec.artifacts
+        assert image.parity is not None
+        loose = msgspec.structs.replace(image.parity, cosine_bound=0.5)
+        others = [msgspec.structs.replace(each, precision="int8", parity=loose) for each in (image, text)]
+        strict = msgspec.structs.replace(image.parity, abs_bound=0.125)
+        package = msgspec.structs.replace(text, engine="aotinductor", parity=loose)
+        served = msgspec.structs.replace(text, parity=strict)
+        return msgspec.structs.replace(spec, artifacts=(*others, image, package, served))
+
+    edit_spec(told)
+    with Embedder.load(tiny_bundle, provider="cpu") as embedder:
+        found = verify_embedder(embedder).bounds
+    assert {tower: (each.cosine_bound, each.abs_bound) for tower, each in found.items()} == {
+        "image": (0.99999, 1e-4),
+        "text": (0.99999, 0.125),
+    }
 
 
 def case(passed: bool) -> CaseResult:
@@ -381,7 +395,7 @@ def test_a_report_has_passed_when_everything_in_it_has(
 ) -> None:
     report = VerifyReport(
         runtime=embedder.info(),
-        bounds=BOUNDS,
+        bounds=EACH,
         cases=tuple(case(each) for each in cases),
         checks=tuple(checked(each) for each in checks),
         against=None if other is None else against(other),
@@ -441,7 +455,7 @@ def test_how_long_it_took_is_told_in_seconds(tiny_bundle: Path, monkeypatch: pyt
 def test_canary_another_bundle_whose_vectors_are_just_outside_is_not_equal(
     embedder: Embedder, kind: str, moved: float, passed: bool
 ) -> None:
-    golden = run_golden(embedder, BOUNDS)
+    golden = run_golden(embedder, EACH)
     last = (golden.images if kind == "image" else golden.texts)[-1].case
 
     class Other:
@@ -501,9 +515,11 @@ def test_a_bundle_is_loaded_as_it_would_serve_and_not_verified_twice(
 
 
 def test_an_engine_that_runs_no_onnx_is_not_sent_the_probe(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
-    golden = run_golden(embedder, BOUNDS)
+    golden = run_golden(embedder, EACH)
     monkeypatch.setattr(type(embedder.engine), "runs_onnx", False)
-    assert "float32" not in {check.name for check in verify_run._checks(embedder, golden, 1e-6)}
+    assert "float32" not in {
+        check.name for check in verify_run._checks(embedder, golden, {"image": 1e-6, "text": 1e-6})
+    }
 
 
 def test_a_verdict_names_one_of_four_stages() -> None:

@@ -68,8 +68,12 @@ def test_a_folder_that_is_no_bundle_cannot_run(tmp_path: Path) -> None:
 def test_a_precision_without_recorded_parity_is_refused(tiny_bundle: Path, edit_spec: SpecEdit) -> None:
     with pytest.raises(BundleError, match="has no int8 file"):
         verify_bundle(tiny_bundle, precision="int8")
-    edit_spec(lambda spec: msgspec.structs.replace(spec, parity=()))
-    with pytest.raises(BundleFormatError, match="records no parity of onnx-fp32"):
+    edit_spec(
+        lambda spec: msgspec.structs.replace(
+            spec, artifacts=tuple(msgspec.structs.replace(each, parity=None) for each in spec.artifacts)
+        )
+    )
+    with pytest.raises(BundleFormatError, match="records no parity of onnx-fp32 for the image tower"):
         verify_bundle(tiny_bundle)
 
 
@@ -151,8 +155,9 @@ def test_a_bundle_that_embeds_otherwise_names_the_farthest_item(
     tiny_bundle: Path, embedder: Embedder, edit_spec: SpecEdit
 ) -> None:
     def black(spec: BundleSpec) -> BundleSpec:
-        image = msgspec.structs.replace(spec.image.spec, background=(0, 0, 0))
-        return msgspec.structs.replace(spec, image=msgspec.structs.replace(spec.image, spec=image))
+        image = spec.towers["image"]
+        image = msgspec.structs.replace(image, spec=msgspec.structs.replace(image.spec, background=(0, 0, 0)))
+        return msgspec.structs.replace(spec, towers={**spec.towers, "image": image})
 
     edit_spec(black)
     report = verify_bundle(embedder.bundle.path, provider="cpu", against=tiny_bundle)

@@ -80,7 +80,7 @@ def supports(provider: Provider, engine: str) -> bool:
 def _has(bundle: Bundle, engine: str, towers: Sequence[Modality], precision: ComputePrecision) -> bool:
     try:
         for tower in towers:
-            find_engine(engine).model_file(bundle, tower, precision)
+            find_engine(engine).artifact(bundle.spec, tower, precision)
     except (BundleError, ProviderError):
         return False
     return True

@@ -1,0 +1,64 @@
+"""The bundle's format: the typed contents of bundle.json, and how they are read and written.
+
+`image` and `text` say what becomes of an item, `towers` and `artifacts` what computes its vector, `bundle` holds them
+together, `reading` turns them into bytes and back, and `version1` reads what was written before.
+"""
+
+from __future__ import annotations
+
+from mmalign_runtime.spec.artifacts import (
+    AOTINDUCTOR,
+    LEAST_GOLDEN_COSINE,
+    ONNX,
+    TORCH_COMPILE,
+    Artifact,
+    Parity,
+    Precision,
+    Quantization,
+)
+from mmalign_runtime.spec.bundle import (
+    FORMAT_VERSION,
+    SPEC_NAME,
+    BundleSpec,
+    Modality,
+    Provenance,
+    Similarity,
+    Source,
+    SourceFile,
+)
+from mmalign_runtime.spec.image import ImageLimits, ImageSpec
+from mmalign_runtime.spec.reading import decode_spec, encode_spec, read_format, seal_of
+from mmalign_runtime.spec.text import Cleaning, TextSpec
+from mmalign_runtime.spec.towers import ImageInputs, ImageTower, TextInputs, TextTower, Tower
+
+__all__ = [
+    "AOTINDUCTOR",
+    "FORMAT_VERSION",
+    "LEAST_GOLDEN_COSINE",
+    "ONNX",
+    "SPEC_NAME",
+    "TORCH_COMPILE",
+    "Artifact",
+    "BundleSpec",
+    "Cleaning",
+    "ImageInputs",
+    "ImageLimits",
+    "ImageSpec",
+    "ImageTower",
+    "Modality",
+    "Parity",
+    "Precision",
+    "Provenance",
+    "Quantization",
+    "Similarity",
+    "Source",
+    "SourceFile",
+    "TextInputs",
+    "TextSpec",
+    "TextTower",
+    "Tower",
+    "decode_spec",
+    "encode_spec",
+    "read_format",
+    "seal_of",
+]

@@ -1,0 +1,98 @@
+"""The way from a picture to `pixel_values`, and what a picture may cost. Shapes: B batch, H and W image sides."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeAlias
+
+import msgspec
+
+Rgb = tuple[float, float, float]
+Level = Annotated[int, msgspec.Meta(ge=0, le=255)]
+Side = Annotated[int, msgspec.Meta(ge=1, le=65_535)]
+# One number for both sides, or (height, width). Not tuple[Side, Side]: where that stands beside a number with bounds,
+# msgspec 0.22 crashes the process when it exits.
+Size: TypeAlias = Side | Annotated[tuple[Side, ...], msgspec.Meta(min_length=2, max_length=2)]
+Resize = Literal["squash", "shortest_edge", "longest_edge", "resize_then_crop", "naflex"]
+Rounding = Literal["half_even", "floor"]
+
+# ImageNet statistics (Deng et al. 2009, as published with torchvision's ResNet-50 weights), of values in 0..1.
+IMAGENET_MEAN: Rgb = (0.485, 0.456, 0.406)
+IMAGENET_STD: Rgb = (0.229, 0.224, 0.225)
+
+
+class ImageLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an image may cost, checked before any pixel is decoded. Limits refuse images; they move no vector.
+
+    `max_bytes` is of the file as stored, `max_pixels` and `max_side` of the picture its header promises, and
+    `max_aspect_ratio` is the longer side over the shorter one.
+    """
+
+    max_pixels: Annotated[int, msgspec.Meta(ge=1)] = 100_000_000
+    max_bytes: Annotated[int, msgspec.Meta(ge=1)] = 268_435_456
+    max_side: Annotated[int, msgspec.Meta(ge=1)] = 65_535
+    max_aspect_ratio: Annotated[float, msgspec.Meta(ge=1)] = 200.0
+
+
+class ImageSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The way from a file's pixels to `pixel_values` (B, 3, H, W) float32; `size` is both sides, or (height, width).
+
+    `resize` is one of
+
+    - "squash": both sides to `size`;
+    - "shortest_edge": the shorter side to `shortest_edge`, then a centred crop of `size`;
+    - "longest_edge": the picture into `size` with its ratio kept, centred, the rest filled with `fill` (R, G, B);
+    - "resize_then_crop": both sides to `resize_size`, then a centred crop of `size`;
+    - "naflex": patches of the picture at its own ratio. The name is reserved: no runtime computes it yet.
+
+    `side_rounding` is of a side that the ratio gives, `crop_rounding` of where a crop or a fill begins.
+    `interpolation` is antialiased. `mean` and `std` are of values in 0..1.
+
+    `orientation` "applied" turns a picture as its EXIF block says. Alpha is "composited" on `background` (R, G, B) in
+    0..255 before any resize, or "dropped". `icc_profile` "ignore" takes the stored numbers as they are, as torchvision
+    and transformers do; "to_srgb" converts pictures that carry a colour profile.
+
+    A JPEG is decoded at the smallest DCT scale (1/8, 1/4, 1/2 or 1) whose shorter side is still at least
+    `jpeg_oversampling` times the side that it is resized to; 0 decodes in full.
+    """
+
+    size: Size = 224
+    resize: Resize = "squash"
+    shortest_edge: Annotated[int, msgspec.Meta(ge=1)] = 256
+    resize_size: Size | None = None
+    fill: tuple[Level, Level, Level] = (0, 0, 0)
+    side_rounding: Rounding = "floor"
+    crop_rounding: Rounding = "half_even"
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    mean: Rgb = IMAGENET_MEAN
+    std: Rgb = IMAGENET_STD
+    orientation: Literal["applied", "ignored"] = "applied"
+    alpha: Literal["composited", "dropped"] = "composited"
+    background: tuple[Level, Level, Level] = (255, 255, 255)
+    icc_profile: Literal["ignore", "to_srgb"] = "ignore"
+    jpeg_oversampling: Annotated[int, msgspec.Meta(ge=0)] = 2
+    limits: ImageLimits = ImageLimits()
+
+    def __post_init__(self) -> None:
+        """Raise ValueError where "resize_then_crop" lacks its first size, or another mode has one."""
+        if (self.resize == "resize_then_crop") != (self.resize_size is not None):
+            raise ValueError(
+                f"resize is {self.resize!r} and resize_size {self.resize_size}: set resize_size with "
+                "'resize_then_crop', and only there"
+            )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(H, W) of `pixel_values`."""
+        return _both(self.size)
+
+    @property
+    def resized_shape(self) -> tuple[int, int]:
+        """(height, width) that a picture is resized to before any crop; the ratio may make a side less, or more."""
+        if self.resize == "shortest_edge":
+            return _both(self.shortest_edge)
+        return self.shape if self.resize_size is None else _both(self.resize_size)
+
+
+def _both(size: Size) -> tuple[int, int]:
+    height, width = (size, size) if isinstance(size, int) else size
+    return height, width
