@@ -11,12 +11,13 @@ from mmalign_runtime.lazy import lazy_names
 
 if TYPE_CHECKING:
     from mmalign.config import Config, load_config
-    from mmalign.dual_model import DualModel, ImageModelTower, ModelOrigin, Similarity, TextModelTower
+    from mmalign.dual_model import DualModel, ImageModelTower, ModelOrigin, TextModelTower
     from mmalign.errors import CheckpointError, ConfigError, ModelError, TrainingError, WeightsError
     from mmalign.evaluation import evaluate
     from mmalign.scores import Evaluation
     from mmalign.space import space_id
     from mmalign.training import TrainResult, train
+    from mmalign_runtime.spec import Similarity
 
 _HOMES = {
     "CheckpointError": "errors",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Literal, TypeAlias, cast
+from typing import TypeAlias, cast
 
 import msgspec
 import numpy as np
@@ -28,7 +28,7 @@ from mmalign_runtime.engine.pool import thread_pool
 from mmalign_runtime.engine.threads import available_threads
 from mmalign_runtime.image import ImageItem, decode_image
 from mmalign_runtime.preprocess import Preprocessor
-from mmalign_runtime.spec import ImageSpec, SourceFile, TextSpec
+from mmalign_runtime.spec import ImageSpec, Similarity, SourceFile, TextSpec
 from mmalign_runtime.tokenizer import TextTokenizer
 
 TowerFunction: TypeAlias = Callable[..., Tensor]
@@ -160,22 +160,6 @@ class TextModelTower(ModelTower, frozen=True, kw_only=True, dict=True):
         return self.run(self.prepare(items))
 
 
-class Similarity(msgspec.Struct, frozen=True, kw_only=True):
-    """How cosines become probabilities: softmax over `scale` x cosine, or the sigmoid of `scale` x cosine + `bias`."""
-
-    kind: Literal["softmax", "sigmoid"] = "softmax"
-    scale: float
-    bias: float | None = None
-
-    def __post_init__(self) -> None:
-        """Raise ModelError for a softmax with a bias, which cancels out, and a sigmoid without one."""
-        if (self.kind == "sigmoid") != (self.bias is not None):
-            raise ModelError(
-                f"similarity {self.kind!r} with bias {self.bias}: expected a bias with 'sigmoid' and None with "
-                "'softmax'. Set kind or bias."
-            )
-
-
 class ModelOrigin(msgspec.Struct, frozen=True, kw_only=True):
     """Where a model comes from. No field depends on the folder it was read from.
 
@@ -207,7 +191,7 @@ class DualModel(msgspec.Struct, frozen=True, kw_only=True):
             )
             model = DualModel(
                 towers={"image": image, "text": text},
-                similarity=Similarity(scale=100.0),
+                similarity=Similarity(kind="softmax", scale=100.0),
                 origin=ModelOrigin(kind="modules", name="conv-net"),
             )
     """
@@ -219,12 +203,17 @@ class DualModel(msgspec.Struct, frozen=True, kw_only=True):
     evaluation: Evaluation | None = None
 
     def __post_init__(self) -> None:
-        """Raise ModelError unless there are an image tower and a text tower under these names, and one width."""
+        """Raise ModelError without an image tower and a text tower of one width, or for a softmax with a bias."""
         kinds = {"image": ImageModelTower, "text": TextModelTower}
         if wrong := [name for name, kind in kinds.items() if not isinstance(self.towers.get(name), kind)]:
             raise ModelError(
                 f"the model has towers {sorted(self.towers)}, and {' and '.join(wrong)} is missing or of another kind. "
                 "Give an ImageModelTower as 'image' and a TextModelTower as 'text'."
+            )
+        if self.similarity.kind == "softmax" and self.similarity.bias:
+            raise ModelError(
+                f"similarity 'softmax' with bias {self.similarity.bias}, which cancels out. Set kind='sigmoid', or "
+                "bias to 0."
             )
         widths = {name: tower.embed_dim for name, tower in self.towers.items()}
         if len(set(widths.values())) > 1:

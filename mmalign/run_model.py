@@ -9,13 +9,13 @@ from typing import cast
 from tokenizers import Tokenizer
 
 from mmalign.config import Config
-from mmalign.dual_model import DualModel, ImageModelTower, ModelOrigin, Similarity, TextModelTower
+from mmalign.dual_model import DualModel, ImageModelTower, ModelOrigin, TextModelTower
 from mmalign.model import DualEncoder
 from mmalign.run import Run, describe_encoder
 from mmalign.signature import image_inputs, text_inputs
 from mmalign.vision import ImageTower
 from mmalign.weights import PACKAGED, PYPI_PREFIX
-from mmalign_runtime.spec import ImageSpec, TextSpec
+from mmalign_runtime.spec import ImageSpec, Similarity, TextSpec
 
 _LIBRARIES = ("mmalign", "torch", "transformers", "timm")
 
@@ -25,7 +25,7 @@ def dual_model(run: Run) -> DualModel:
     config, model = run.config, run.model
     image = image_model_tower(model, config.image, config.image_tower.name)
     text = text_model_tower(model, config.text, run.tokenizer, config.text_tower.name)
-    similarity = Similarity(scale=model.scale().item())
+    similarity = Similarity(kind="softmax", scale=model.scale().item())
     return DualModel(towers={"image": image, "text": text}, similarity=similarity, origin=_origin(run))
 
 

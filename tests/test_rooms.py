@@ -25,8 +25,8 @@ ROOMS = {
     "mmalign_runtime": (
         *("lazy", "errors", "strict_json", "addresses", "atomic", "once", "names", "counts", "image_suffixes"),
         *("spec", "places", "streaming", "freed_memory", "text_prefix", "unit_vectors", "parquet"),
-        *("image", "tokenizer", "bundle", "engine", "machine", "choices", "info", "clipping"),
-        *("preprocess", "text_encoder", "image_encoder", "image_stream", "text_stream", "profile"),
+        *("image", "text_cleaning", "tokenizer", "bundle", "engine", "machine", "choices", "info", "clipping"),
+        *("preprocess", "text_encoder", "image_encoder", "image_stream", "text_stream", "profile", "support"),
         *("embedder", "verify", "bulk", "saved", "ranking", "spaces", "bench", "cli"),
     ),
     "mmalign": (

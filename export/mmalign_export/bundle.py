@@ -29,7 +29,6 @@ from mmalign_runtime.spec import (
     Modality,
     Parity,
     Provenance,
-    Similarity,
     Source,
     TextInputs,
     TextTower,
@@ -77,11 +76,10 @@ def write_golden(golden: Golden, folder: Path) -> None:
 
 def write_spec(model: DualModel, folder: Path, proven: Proven, opset_version: int) -> BundleSpec:
     """Hash every file of the folder and write bundle.json over them."""
-    similarity = model.similarity
     spec = BundleSpec(
         space_id=space_id(model),
         embed_dim=model.embed_dim,
-        similarity=Similarity(kind=similarity.kind, scale=similarity.scale, bias=similarity.bias or 0.0),
+        similarity=model.similarity,
         towers=_towers(model),
         artifacts=_artifacts(folder, proven),
         golden=GOLDEN,

@@ -95,7 +95,7 @@ def own_model(*, has_mask: bool = True) -> DualModel:
     )
     return DualModel(
         towers={"image": image, "text": text},
-        similarity=Similarity(scale=25.0),
+        similarity=Similarity(kind="softmax", scale=25.0),
         origin=ModelOrigin(kind="modules", name="two small modules", weights_licence="CC0-1.0"),
     )
 

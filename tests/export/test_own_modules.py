@@ -126,7 +126,7 @@ def test_parts_that_do_not_go_together_are_named(own: DualModel) -> None:
     with pytest.raises(ModelError, match=r"gives vectors of shape \(1, 12\) and length 1 to 1; expected \(1, 3\)"):
         narrow.embed(["a dog"])
     with pytest.raises(ModelError, match=r"similarity 'softmax' with bias 1\.0"):
-        Similarity(scale=1.0, bias=1.0)
+        msgspec.structs.replace(own, similarity=Similarity(kind="softmax", scale=1.0, bias=1.0))
 
 
 @pytest.mark.parametrize(("value", "length"), [(torch.nan, "nan to nan"), (0.0, "0 to 0")])
