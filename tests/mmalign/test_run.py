@@ -75,7 +75,7 @@ def test_what_a_killed_start_left_is_cleared(make_config: MakeConfig, tmp_path: 
         ({"text.context_length": 99}, "context_length is 99"),
         ({"text.pad_token": "<pad>"}, "pad_token '<pad>'"),
         ({"text.context_length": 2}, "context_length is 2, and the tokenizer adds 2 tokens"),
-        ({"image_tower.name": "timm:vit_tiny_patch16_224"}, "does not take images of side 32"),
+        ({"image_tower.name": "timm:vit_tiny_patch16_224"}, "does not take images of 32 x 32 pixels"),
     ],
 )
 def test_parts_that_do_not_go_together_are_refused_before_anything_is_written(
