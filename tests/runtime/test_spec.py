@@ -180,6 +180,17 @@ def test_each_number_has_its_range(
             msgspec.convert({field: value}, kind)
 
 
+def test_fewer_bits_keep_a_cosine_of_97_hundredths_unless_told_otherwise() -> None:
+    measured = {"artifact": "onnx-int8", "num_cases": 1, "min_cosine": 1.0, "max_abs_difference": 0.0}
+    figures = {**measured, "cosine_bound": 0.998, "abs_bound": 0.02}
+    assert msgspec.convert(figures, Parity).least_cosine == 0.97
+    for value in (0.0, 1.0):
+        assert msgspec.convert({**figures, "least_cosine": value}, Parity).least_cosine == value
+    for value in (-0.001, 1.001):
+        with pytest.raises(msgspec.ValidationError, match=r"Expected .* - at `\$\.least_cosine`"):
+            msgspec.convert({**figures, "least_cosine": value}, Parity)
+
+
 def test_a_bundle_has_a_dimension(spec: BundleSpec) -> None:
     with pytest.raises(BundleFormatError, match=r"at `\$\.embed_dim`"):
         decode_spec(encode_spec(msgspec.structs.replace(spec, embed_dim=0)))
