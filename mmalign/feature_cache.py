@@ -51,10 +51,10 @@ class FeatureCache:
 
 def _read(path: Path, shape: tuple[int, int] | None) -> NDArray[np.float32] | None:
     try:
-        if not path.is_file():
-            return None
         with path.open("rb") as file:
             return _load(file, shape)
+    except FileNotFoundError:
+        return None
     except _DAMAGED as error:
         logger.warning("%s cannot be used (%s): these features are computed again", path, error or type(error).__name__)
         return None

@@ -61,7 +61,7 @@ class Relevance:
         """Return the numbers of the candidates that are right for a query, in order, each once."""
         labels = self.query_labels[query]
         parts = [self._columns[slice(*np.searchsorted(self._labels, [label, label + 1]))] for label in labels]
-        return parts[0] if len(parts) == 1 else np.unique(np.concatenate([*parts, np.empty(0, np.int64)]))
+        return parts[0] if len(parts) == 1 else np.unique(np.concatenate([*parts, self._columns[:0]]))
 
 
 def recall(queries: Tensor, candidates: Tensor, relevant: Relevance) -> Recall:
@@ -96,11 +96,11 @@ def best_ranks(queries: Tensor, candidates: Tensor, relevant: Relevance) -> Tens
     """
     if not (is_finite(queries) and is_finite(candidates)):
         raise ValueError("a vector is not finite, so ranks are not defined. Look for NaN in the embeddings.")
-    num_rows = min(len(queries), max(1, _CHUNK_CELLS // max(1, len(candidates))))
+    num_rows = max(1, _CHUNK_CELLS // max(1, len(candidates)))
     # One buffer for all chunks: what is made anew for each is not given back whole, 10 GB for 100,000 x 100,000.
-    buffer = queries.new_empty(num_rows, len(candidates))  # (R, C)
+    buffer = queries.new_empty(min(num_rows, len(queries)), len(candidates))  # (R, C)
     ranks = torch.empty(len(queries), dtype=torch.float64)  # (Q,)
-    for start in range(0, len(queries), max(1, num_rows)):
+    for start in range(0, len(queries), num_rows):
         chunk = queries[start : start + num_rows]
         similarity = torch.mm(chunk, candidates.T, out=buffer[: len(chunk)])  # (R, C)
         right = [relevant.right(start + row) for row in range(len(chunk))]
@@ -142,14 +142,14 @@ def chance_recall(relevant: Relevance) -> Recall:
 
 def _chance(num_candidates: int, num_right: int) -> tuple[list[float], int]:
     """Return the probabilities that a random order shows a right answer by rank 1, 5 and 10, and the median rank."""
-    missed, found, median = 1.0, [0.0], 0
-    while len(found) <= min(max(RECALL_AT), num_candidates) or not median:
-        rank = len(found)
-        missed *= max(0, num_candidates - num_right - rank + 1) / (num_candidates - rank + 1)
+    missed, found, median = 1.0, list[float](), 0
+    while len(found) < min(max(RECALL_AT), num_candidates) or not median:
+        num_shown = len(found)
+        missed *= (num_candidates - num_right - num_shown) / (num_candidates - num_shown)  # 0 stays 0
         found.append(1 - missed)
         if not median and found[-1] >= _HALF:
-            median = rank
-    return [found[min(k, num_candidates)] for k in RECALL_AT], median
+            median = len(found)
+    return [found[min(k, num_candidates) - 1] for k in RECALL_AT], median
 
 
 def _from_shares(shares: list[float], median_rank: float) -> Recall:

@@ -28,7 +28,12 @@ def run_of(model: DualEncoder, tokenizer: Tokenizer, image: ImageSpec, text: Tex
 def space_of(
     model: DualEncoder, tokenizer: Tokenizer, image: ImageSpec | None = None, text: TextSpec | None = None
 ) -> str:
-    return space_id(run_of(model, tokenizer, image or ImageSpec(), text or TextSpec()))
+    plain = run_of(model, tokenizer, ImageSpec(), TextSpec())
+    towers = {
+        "image": msgspec.structs.replace(plain.image, spec=image or ImageSpec()),
+        "text": msgspec.structs.replace(plain.text, spec=text or TextSpec()),
+    }
+    return space_id(msgspec.structs.replace(plain, towers=towers))
 
 
 @pytest.fixture

@@ -138,7 +138,8 @@ def device_of(provider: ResolvedProvider) -> str:
 
 def run_plain(session: InferenceSession, feeds: Feeds, run_options: RunOptions | None = None) -> NDArray[np.float32]:
     """Return the only output of a run that onnxruntime finds memory for itself."""
-    output: NDArray[np.float32] = session.run([session.get_outputs()[0].name], dict(feeds), run_options)[0]
+    output: NDArray[np.float32]
+    (output,) = session.run([session.get_outputs()[0].name], dict(feeds), run_options)
     return output
 
 

@@ -93,7 +93,7 @@ class GraphRuns:
             return run_plain(session, feeds, _graph_options(_NO_GRAPH))  # onnxruntime says what is wrong with it
         largest = self._sizes[-1]
         parts = [self._run_filled_up(rows[start : start + largest]) for start in range(0, len(rows), largest)]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)  # (B, D)
+        return np.concatenate(parts)  # (B, D)
 
     def _run_filled_up(self, rows: NDArray[np.generic]) -> NDArray[np.float32]:
         size = next(size for size in self._sizes if size >= len(rows))
@@ -136,12 +136,12 @@ class GraphRuns:
 
 def _rows_of(session: InferenceSession, name: str) -> tuple[str, tuple[int, ...]]:
     """Return the only input, and its shape without the batch."""
-    inputs = session.get_inputs()
-    shape = inputs[0].shape[1:]
-    if len(inputs) != 1 or not all(isinstance(side, int) for side in shape):
-        seen = ", ".join(f"{each.name} {each.shape}" for each in inputs)
+    first, *others = session.get_inputs()
+    shape = first.shape[1:]
+    if others or not all(isinstance(side, int) for side in shape):
+        seen = ", ".join(f"{each.name} {each.shape}" for each in (first, *others))
         raise ProviderError(f"{name} takes {seen}: graphs need one input that varies in its batch alone.")
-    return inputs[0].name, tuple(shape)
+    return first.name, tuple(shape)
 
 
 def _graph_options(graph_id: str) -> RunOptions:

@@ -105,9 +105,10 @@ def test_a_cosine_goes_from_nothing_to_one(cosine: int) -> None:
     budget = parse_budget(f"cosine={cosine}")
     assert budget == Budget({}, float(cosine))
     assert msgspec.convert(msgspec.to_builtins(budget), Budget, strict=False) == budget
-    for outside in (-0.01, 1.01):
-        with pytest.raises(msgspec.ValidationError, match=r"at `\$\.mean_cosine`"):
-            msgspec.convert({"points": {}, "mean_cosine": outside}, Budget)
+    for field in ("mean_cosine", "golden_cosine"):
+        for outside in (-0.01, 1.01):
+            with pytest.raises(msgspec.ValidationError, match=rf"at `\$\.{field}`"):
+                msgspec.convert({"points": {}, field: outside}, Budget)
     assert Budget.__struct_config__.frozen
 
 

@@ -15,6 +15,7 @@ from mmalign_export.quantization.report import QuantizationReport, report_name
 from mmalign_export.quantization.section import with_section
 from mmalign_export.quantization.table import print_report
 from mmalign_export.quantization.trial import Speed
+from mmalign_runtime.clipping import ClippedTensor
 from mmalign_runtime.spec import Modality
 from tests.export.quantization.tiny_models import make_report, make_trial
 
@@ -118,6 +119,17 @@ def test_a_trial_is_named_with_what_stays_in_float32_and_ranked_by_the_geometric
     assert msgspec.structs.replace(trial, kept="first 3").name() == "static, first 3 in float32"
     assert trial.speedup() == pytest.approx(2.0)
     assert [speed.ratio() for speed in trial.speeds] == [1.0, 4.0]
+
+
+def test_coverage_tells_the_mean_of_the_ranges_and_the_one_that_is_clipped_most() -> None:
+    first = ClippedTensor(name="a", low=0.0, high=1.0, calibration=0.01, evaluation=0.02)
+    second = ClippedTensor(name="b", low=0.0, high=1.0, calibration=0.03, evaluation=0.06)
+    report = msgspec.structs.replace(make_report(*BOTH), evaluation="pairs", clipped={"image": (first, second)})
+    assert report.coverage("image") == (
+        "image: 4.0000% of rounded values are clipped on pairs, 2.0000% at calibration; "
+        "most in b (6.0000%), of 2 ranges"
+    )
+    assert report.coverage("text") == ""
 
 
 def test_each_precision_has_a_report_of_its_own() -> None:

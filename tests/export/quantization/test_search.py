@@ -244,18 +244,27 @@ def test_what_is_within_a_tenth_of_the_fastest_is_as_fast(
     assert names(offered)[0] == first
 
 
-def test_layers_are_left_out_in_these_numbers(tower: Tower, ladder: Ladder) -> None:
+@pytest.mark.parametrize(
+    ("num_layers", "most_sensitive", "first"),
+    [
+        (9, (1, 2, 4, 8), (1, 2, 3, 4, 5, 6, 9)),
+        (32, (1, 2, 4, 8, 16, 32), (1, 2, 3, 4, 5, 6, 9, 13)),
+    ],
+)
+def test_layers_are_left_out_in_these_numbers(
+    tower: Tower, ladder: Ladder, num_layers: int, most_sensitive: tuple[int, ...], first: tuple[int, ...]
+) -> None:
     # The later a layer, the more it turns: the most sensitive are the last ones, the first of the network the first.
-    layers = {f"layer {number:02}": 0.001 * number for number in range(1, 10)}
-    recipe = ladder.layered("lossy", 3.0, {**layers, "layer 10": FAR})
+    layers = {f"layer {number:02}": 0.001 * number for number in range(1, num_layers)}
+    recipe = ladder.layered("lossy", 3.0, {**layers, f"layer {num_layers:02}": FAR})
     trials, _ = search(tower, [recipe], BUDGET)
     assert [trial.kept for trial in trials] == [
         "",
-        *(f"{count} most sensitive" for count in (1, 2, 4, 8)),
-        *(f"first {count}" for count in (1, 2, 3, 4, 5, 6, 9)),
+        *(f"{count} most sensitive" for count in most_sensitive),
+        *(f"first {count}" for count in first),
     ]
-    assert trials[2].excluded == ("layer 09", "layer 10")
-    assert trials[7].excluded == ("layer 01", "layer 02", "layer 03")
+    assert trials[2].excluded == (f"layer {num_layers - 1:02}", f"layer {num_layers:02}")
+    assert trials[len(most_sensitive) + 3].excluded == ("layer 01", "layer 02", "layer 03")
 
 
 def test_the_scan_rounds_each_layer_alone(tower: Tower, ladder: Ladder) -> None:
@@ -326,6 +335,6 @@ def test_each_trial_is_told_in_a_line(tower: Tower, ladder: Ladder, caplog: pyte
     assert caplog.messages[1].endswith("recall@1 lost +0.00 points; outside the budget")
 
 
-@pytest.mark.parametrize("kind", [Tower, Found, _Kept])
+@pytest.mark.parametrize("kind", [GoldenFeeds, Tower, Found, _Kept])
 def test_what_is_searched_and_found_is_frozen(kind: type[msgspec.Struct]) -> None:
     assert kind.__struct_config__.frozen

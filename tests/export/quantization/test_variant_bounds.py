@@ -15,7 +15,8 @@ from mmalign_export.quantization.report import QuantizationReport, report_name
 from mmalign_export.quantization.variant import add_variant
 from mmalign_runtime.bundle import Bundle, open_bundle
 from mmalign_runtime.bundle.golden import Golden, load_golden
-from mmalign_runtime.errors import EngineError
+from mmalign_runtime.clipping import CLIPPING_NAME, Clipping, TowerClipping, load_clipping
+from mmalign_runtime.errors import BundleError, EngineError, MmalignError, ProviderError
 from mmalign_runtime.image_encoder import ImageEncoder
 from mmalign_runtime.spec import BundleSpec, Modality, Parity, Precision, Quantization
 from mmalign_runtime.streaming import Vectors
@@ -166,11 +167,12 @@ def test_golden_cases_below_the_floor_less_its_room_are_refused(
         proven(monkeypatch, answers, answers)
 
 
+@pytest.mark.parametrize("kind", [BundleError, ProviderError, EngineError])
 def test_an_engine_that_fails_proves_nothing_and_says_why(
-    golden: Golden, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    golden: Golden, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, kind: type[MmalignError]
 ) -> None:
     def failing(*args: object, **options: object) -> None:
-        raise EngineError("not on this machine")
+        raise kind("not on this machine")
 
     monkeypatch.setattr("mmalign_runtime.embedder.Embedder.load", failing)
     options = variant._ProofOptions(BOTH, "int8", "cpu")
@@ -184,9 +186,11 @@ def models_of(bundle: Bundle, *towers: Modality) -> dict[Modality, bytes]:
     return {tower: bundle.read(bundle.spec.artifact(tower).file) for tower in towers}
 
 
-def added(bundle: Bundle, out: Path, *towers: Modality, precision: Precision = "int8") -> BundleSpec:
+def added(
+    bundle: Bundle, out: Path, *towers: Modality, precision: Precision = "int8", clipping: Clipping | None = None
+) -> BundleSpec:
     report = msgspec.structs.replace(make_report(*towers), precision=precision)
-    return add_variant(bundle, models_of(bundle, *towers), report, out, force=False)
+    return add_variant(bundle, models_of(bundle, *towers), report, out, force=False, clipping=clipping)
 
 
 @pytest.mark.parametrize("precision", ["int8", "fp16"])
@@ -234,6 +238,16 @@ def test_a_second_precision_leaves_the_first_and_the_same_one_replaces_it(bundle
 
 def offered(spec: BundleSpec) -> dict[str, list[Precision]]:
     return {tower: [each.precision for each in spec.offered(tower=tower)] for tower in spec.towers}
+
+
+def test_what_counts_clipping_is_kept_with_eight_bits_until_they_are_replaced(bundle: Bundle, tmp_path: Path) -> None:
+    clipping: Clipping = {"text": TowerClipping(addition=b"node", output="clipped", tensors=())}
+    added(bundle, tmp_path / "int8", "text", clipping=clipping)
+    assert load_clipping(open_bundle(tmp_path / "int8")) == clipping
+    added(open_bundle(tmp_path / "int8"), tmp_path / "half", "text", precision="fp16")
+    assert load_clipping(open_bundle(tmp_path / "half")) == clipping
+    anew = added(open_bundle(tmp_path / "half"), tmp_path / "anew", "text")
+    assert CLIPPING_NAME not in anew.files
 
 
 @pytest.mark.parametrize("tower", BOTH)

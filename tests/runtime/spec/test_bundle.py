@@ -161,3 +161,13 @@ def test_the_defaults_are_part_of_the_format() -> None:
         source.files,
         Provenance(created="now", source=source, data=(), opset_version=18, versions={}).weights_licence,
     ) == ({}, "unknown")
+
+
+def test_fewer_bits_keep_a_cosine_of_97_hundredths_unless_told_otherwise() -> None:
+    figures = {"num_cases": 1, "min_cosine": 1.0, "max_abs_difference": 0.0, "cosine_bound": 0.998, "abs_bound": 0.02}
+    assert msgspec.convert(figures, Parity).least_cosine == 0.97
+    for value in (0.0, 1.0):
+        assert msgspec.convert({**figures, "least_cosine": value}, Parity).least_cosine == value
+    for value in (-0.001, 1.001):
+        with pytest.raises(msgspec.ValidationError, match=r"Expected .* - at `\$\.least_cosine`"):
+            msgspec.convert({**figures, "least_cosine": value}, Parity)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
+from msgspec import json
+from msgspec.structs import replace
 
 from mmalign_runtime import Embedder
-from mmalign_runtime.bundle.golden import ImageCase, TextCase, load_golden
+from mmalign_runtime.bundle.golden import Golden, ImageCase, TextCase, load_golden
 from mmalign_runtime.engine.onnxruntime import OnnxSession
 from mmalign_runtime.engine.providers import ProviderChoice
 from mmalign_runtime.engine.session import NodeGroup
@@ -35,6 +38,7 @@ from mmalign_runtime.verify.golden_cases import (
     GoldenRun,
     ImageOutcome,
     TextOutcome,
+    _Floor,
     judge,
     run_golden,
     run_image,
@@ -179,6 +183,73 @@ def test_an_image_that_does_not_decode_is_a_case_that_failed(
     assert kinds == sorted(kinds)  # images, the refused one behind them, then texts
     assert golden.results()[len(golden.images)] == refused
     assert len(golden.results()) == len(golden.images) + 1 + len(golden.texts)
+
+
+EIGHT_BITS = msgspec.structs.replace(BOUNDS, artifact="onnx-int8", cosine_bound=0.998, abs_bound=0.02)
+
+
+def turned(embedding: Sequence[float], cosine: float) -> tuple[float, ...]:
+    """A vector whose cosine with another is this."""
+    given = np.array(embedding) / np.linalg.norm(embedding)
+    across = np.eye(len(given))[0] - given[0] * given
+    found = cosine * given + np.sqrt(1 - cosine**2) * across / np.linalg.norm(across)
+    return tuple(float(value) for value in found)
+
+
+@pytest.fixture
+def reduced(tiny_bundle: Path, edit_spec: SpecEdit) -> Callable[[Golden], Embedder]:
+    """Loads eight bits, here the float32 files, that have golden cases of their own; given PyTorch's."""
+
+    def load(pytorch: Golden) -> Embedder:
+        own = "golden/cases_int8.json"
+        files = {own: (tiny_bundle / "golden/cases.json").read_bytes(), "golden/cases.json": json.encode(pytorch)}
+        for name, contents in files.items():
+            (tiny_bundle / name).write_bytes(contents)
+
+        def change(spec: BundleSpec) -> BundleSpec:
+            image, text = (
+                replace(tower, models={**tower.models, "int8": tower.models["fp32"]})
+                for tower in (spec.image, spec.text)
+            )
+            sums = {name: hashlib.sha256(contents).hexdigest() for name, contents in files.items()}
+            return replace(spec, image=image, text=text, goldens={"int8": own}, files={**spec.files, **sums})
+
+        edit_spec(change)
+        return Embedder.load(tiny_bundle, provider="cpu", precision="int8", num_threads=2, verify=None)
+
+    return load
+
+
+@pytest.mark.parametrize("kind", ["images", "texts"])
+@pytest.mark.parametrize(("cosine", "passed"), [(0.9681, True), (0.9679, False)])
+def test_fewer_bits_stay_within_the_floor_of_pytorchs_vectors(
+    embedder: Embedder, reduced: Callable[[Golden], Embedder], kind: str, cosine: float, passed: bool
+) -> None:
+    # The floor is 0.97, and another machine has a room of 0.002.
+    golden = load_golden(embedder.bundle)
+    far = replace(getattr(golden, kind)[1], embedding=turned(getattr(golden, kind)[1].embedding, cosine))
+    cases = (getattr(golden, kind)[0], far, *getattr(golden, kind)[2:])
+    with reduced(replace(golden, **{kind: cases})) as served:
+        results = run_golden(served, EIGHT_BITS).results()
+    assert len(results) == len(golden.images) + len(golden.texts)
+    assert [result.name for result in results if not result.passed] == ([] if passed else [far.name])
+    (found,) = (result for result in results if result.name == far.name)
+    assert found.cosine > 0.99999  # to its own vector
+    assert found.stage == (None if passed else "tower")
+    told = "cosine 0.9679 to PyTorch's vector, expected at least 0.97: rounding took it too far"
+    assert found.detail.partition(". ")[0] == ("" if passed else told)
+
+
+def test_the_floor_itself_is_inside_and_what_failed_before_keeps_its_reason(
+    embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    floor = _Floor(load_golden(embedder.bundle), replace(EIGHT_BITS, least_cosine=0.75, cosine_bound=0.75))
+    near = run_text(text_case(embedder), embedder.text, BOUNDS)
+    failed = replace(near, result=replace(near.result, passed=False, stage="tokenize", detail="other tokens"))
+    for cosine, passed in ((0.5, True), (0.4999, False)):
+        monkeypatch.setattr("mmalign_runtime.verify.golden_cases.difference", lambda *_, c=cosine: Difference(c, 0.0))
+        assert floor.hold(near).passed is passed
+        assert floor.hold(failed) == failed.result
 
 
 @pytest.mark.parametrize(("towers", "kinds"), [(["image"], {"image"}), (["text"], {"text"})])
