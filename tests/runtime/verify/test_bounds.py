@@ -185,7 +185,7 @@ def test_an_image_that_does_not_decode_is_a_case_that_failed(
     assert len(golden.results()) == len(golden.images) + 1 + len(golden.texts)
 
 
-EIGHT_BITS = msgspec.structs.replace(BOUNDS, artifact="onnx-int8", cosine_bound=0.998, abs_bound=0.02)
+EIGHT_BITS = msgspec.structs.replace(BOUNDS, cosine_bound=0.998, abs_bound=0.02)
 
 
 def turned(embedding: Sequence[float], cosine: float) -> tuple[float, ...]:
@@ -207,12 +207,9 @@ def reduced(tiny_bundle: Path, edit_spec: SpecEdit) -> Callable[[Golden], Embedd
             (tiny_bundle / name).write_bytes(contents)
 
         def change(spec: BundleSpec) -> BundleSpec:
-            image, text = (
-                replace(tower, models={**tower.models, "int8": tower.models["fp32"]})
-                for tower in (spec.image, spec.text)
-            )
+            eight = (replace(each, precision="int8", golden=own) for each in spec.offered())
             sums = {name: hashlib.sha256(contents).hexdigest() for name, contents in files.items()}
-            return replace(spec, image=image, text=text, goldens={"int8": own}, files={**spec.files, **sums})
+            return replace(spec, artifacts=(*spec.artifacts, *eight), files={**spec.files, **sums})
 
         edit_spec(change)
         return Embedder.load(tiny_bundle, provider="cpu", precision="int8", num_threads=2, verify=None)
@@ -230,7 +227,7 @@ def test_fewer_bits_stay_within_the_floor_of_pytorchs_vectors(
     far = replace(getattr(golden, kind)[1], embedding=turned(getattr(golden, kind)[1].embedding, cosine))
     cases = (getattr(golden, kind)[0], far, *getattr(golden, kind)[2:])
     with reduced(replace(golden, **{kind: cases})) as served:
-        results = run_golden(served, EIGHT_BITS).results()
+        results = run_golden(served, {"image": EIGHT_BITS, "text": EIGHT_BITS}).results()
     assert len(results) == len(golden.images) + len(golden.texts)
     assert [result.name for result in results if not result.passed] == ([] if passed else [far.name])
     (found,) = (result for result in results if result.name == far.name)
@@ -248,8 +245,8 @@ def test_the_floor_itself_is_inside_and_what_failed_before_keeps_its_reason(
     failed = replace(near, result=replace(near.result, passed=False, stage="tokenize", detail="other tokens"))
     for cosine, passed in ((0.5, True), (0.4999, False)):
         monkeypatch.setattr("mmalign_runtime.verify.golden_cases.difference", lambda *_, c=cosine: Difference(c, 0.0))
-        assert floor.hold(near).passed is passed
-        assert floor.hold(failed) == failed.result
+        assert floor.hold(near).result.passed is passed
+        assert floor.hold(failed) is failed
 
 
 @pytest.mark.parametrize(("towers", "kinds"), [(["image"], {"image"}), (["text"], {"text"})])
