@@ -23,6 +23,7 @@ from typing import NoReturn
 import msgspec
 import pytest
 from _pytest.main import pytest_runtestloop
+from hypothesis import Phase, settings
 
 PASSED, TIMED_OUT = 0, -1
 
@@ -42,10 +43,16 @@ _NOWHERE = Path(os.devnull)
 
 
 def preload() -> None:
-    """Import what children would import each for itself, and keep libraries to one thread."""
+    """Import what children would import each for itself, and keep libraries to one thread.
+
+    Examples of hypothesis are not made smaller once one fails, and none is remembered: failing is all that counts.
+    """
     os.environ.update({"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"})
     for name in _PRELOADED:
         import_module(name)
+    phases = (Phase.explicit, Phase.generate)
+    settings.register_profile("mutation", phases=phases, database=None, deadline=None, derandomize=True)
+    settings.load_profile("mutation")
     _forget_ours()
 
 
