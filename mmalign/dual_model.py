@@ -120,7 +120,7 @@ class ImageModelTower(ModelTower, frozen=True, kw_only=True, dict=True):
 
     @cached_property
     def graph(self) -> bytes:
-        """Return the preprocessing graph, an ONNX file: pixels (H, W, 3) uint8 -> pixel_values (1, 3, S, S)."""
+        """Return the preprocessing graph, an ONNX file: pixels (H, W, 3) uint8 -> pixel_values (1, 3, H, W)."""
         return bytes(build_preprocess(self.spec).SerializeToString(deterministic=True))
 
     @cached_property
@@ -129,9 +129,10 @@ class ImageModelTower(ModelTower, frozen=True, kw_only=True, dict=True):
         return Preprocessor(self.graph, thread_pool(available_threads()))
 
     def prepare(self, items: Sequence[ImageItem]) -> dict[str, NDArray[np.generic]]:
-        """Decode and preprocess images: the module's input (B, 3, S, S). Raises ItemError."""
+        """Decode and preprocess images: the module's input (B, 3, H, W) of the spec's size. Raises ItemError."""
         decoded = (decode_image(item, self.spec, index=index) for index, item in enumerate(items))
-        return {self.input_names[0]: np.concatenate([self.preprocess(pixels) for pixels in decoded])}
+        none = np.empty((0, 3, *self.spec.shape), np.float32)  # so that no images give no vectors, as no texts do
+        return {self.input_names[0]: np.concatenate([none, *(self.preprocess(pixels) for pixels in decoded)])}
 
     def embed(self, items: Sequence[ImageItem]) -> Vectors:
         """Return the reference vectors (B, D) of images, one batch. Raises ItemError and ModelError."""

@@ -117,6 +117,10 @@ def test_a_tower_without_a_mask_is_traced_compiled_and_fed_without_one(tmp_path:
     np.testing.assert_allclose(compile_tower(tower)(*tower.tensors(arrays)), expected, atol=ONNX_TOWERS.bound)
 
 
+def test_nothing_gives_no_vectors(own: DualModel) -> None:
+    assert own.image.embed([]).shape == own.text.embed([]).shape == (0, DIM)
+
+
 def test_parts_that_do_not_go_together_are_named(own: DualModel) -> None:
     with pytest.raises(ModelError, match=r"has towers \['text'\], and image is missing"):
         msgspec.structs.replace(own, towers={"text": own.text})
