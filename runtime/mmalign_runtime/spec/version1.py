@@ -120,11 +120,19 @@ class BundleSpec1(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 def from_version1(old: BundleSpec1) -> BundleSpec:
     """Return what a bundle of format 1 says, in the structs of today. Its space id and variant ids stay.
 
-    Raises BundleFormatError for a report or golden cases that are not among its files.
+    Raises BundleFormatError for a report or golden cases that are not among its files, and for what format 1 allowed
+    and format 2 does not, an empty name of an input for example: what is read can always be written again.
     """
     for name in filter(None, (old.quantization, *old.goldens.values())):
         if name not in old.files:
             raise BundleFormatError(f"{SPEC_NAME} names {name!r}, which `files` does not list. Export it again.")
+    try:
+        return msgspec.convert(msgspec.to_builtins(_today(old)), BundleSpec)
+    except msgspec.ValidationError as error:
+        raise BundleFormatError(f"{SPEC_NAME}: {error}. Export the bundle again with this version.") from error
+
+
+def _today(old: BundleSpec1) -> BundleSpec:
     made = old.provenance
     return BundleSpec(
         space_id=old.space_id,
