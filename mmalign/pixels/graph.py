@@ -73,8 +73,8 @@ def _filled(nodes: Nodes, plan: PixelPlan, window: Window, levels: str) -> str:
 def _add_normalised(nodes: Nodes, plan: PixelPlan, levels: str) -> None:
     # (x / 255 - mean) / std as one multiplication and one addition.
     mean, std = (np.array(value, np.float64).reshape(1, 3, 1, 1) for value in (plan.mean, plan.std))
-    scaled = nodes("Mul", levels, nodes.floats(1 / (255 * std)))
-    nodes.nodes.append(helper.make_node("Add", [scaled, nodes.floats(-mean / std)], [_OUTPUT]))
+    scaled = nodes("Mul", levels, nodes.named("scale", 1 / (255 * std)))
+    nodes.nodes.append(helper.make_node("Add", [scaled, nodes.named("shift", -mean / std)], [_OUTPUT]))
 
 
 def _model(nodes: Nodes, plan: PixelPlan) -> onnx.ModelProto:

@@ -42,6 +42,11 @@ class Nodes:
         """Return a constant float64."""
         return self._constant(np.array(value, np.float64))
 
+    def named(self, name: str, value: ArrayLike) -> str:
+        """Return a constant float32 that goes by a name of its own."""
+        self.initializers.append(numpy_helper.from_array(np.array(value, np.float32), name))
+        return name
+
     def graph(self, name: str, inputs: Sequence[ValueInfoProto], outputs: Sequence[ValueInfoProto]) -> GraphProto:
         """Return the graph of a branch or a loop's body: the constants stay in the graph around it."""
         return helper.make_graph(self.nodes, name, inputs, outputs)
