@@ -112,8 +112,9 @@ def _triangle(nodes: Nodes, apart: str, unit: str) -> str:
     quotient = nodes("Div", nodes("Cast", shifted, to=FLOAT), nodes("Cast", total, to=FLOAT))
     upper = nodes("Round", quotient)
     rest = nodes("Sub", shifted, nodes("Mul", nodes("Cast", upper, to=INT64), total))
-    share = nodes("Div", nodes("Cast", rest, to=DOUBLE), nodes("Cast", total, to=DOUBLE))
-    whole = nodes("Floor", nodes("Add", nodes("Mul", share, nodes.doubles(2**LOW_BITS)), nodes.doubles(0.5)))
+    unit_of_lower = nodes("Mul", nodes("Cast", total, to=DOUBLE), nodes.doubles(2.0**-LOW_BITS))
+    share = nodes("Div", nodes("Cast", rest, to=DOUBLE), unit_of_lower)
+    whole = nodes("Floor", nodes("Add", share, nodes.doubles(0.5)))
     lower = nodes("Mul", nodes("Cast", whole, to=FLOAT), nodes.floats(2.0**-LOW_BITS))
     return nodes("Concat", upper, lower, axis=2)
 
