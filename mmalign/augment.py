@@ -6,6 +6,7 @@ Shapes: S image side.
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Annotated, cast
 
 import msgspec
@@ -14,7 +15,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
 from mmalign_runtime.image import Pixels
-from mmalign_runtime.spec import ImageSpec
+from mmalign_runtime.spec import ImageSpec, Rounding
 
 _INTERPOLATION = {"bilinear": InterpolationMode.BILINEAR, "bicubic": InterpolationMode.BICUBIC}
 # Blur strength of SimCLR (Chen et al. 2020, appendix A), its kernel a tenth of the side.
@@ -74,6 +75,33 @@ def _crop(config: AugmentConfig, spec: ImageSpec) -> list[torch.nn.Module]:
     if config.crop_scale < 1.0:
         scale = (config.crop_scale, 1.0)
         return [v2.RandomResizedCrop(spec.shape, scale, interpolation=interpolation, antialias=True)]
-    if spec.resize == "squash":
-        return [v2.Resize(spec.shape, interpolation, antialias=True)]
-    return [v2.Resize(spec.shortest_edge, interpolation, antialias=True), v2.CenterCrop(spec.shape)]
+    if spec.resize == "longest_edge":
+        return [_Fit(spec, interpolation)]
+    side = spec.shortest_edge if spec.resize == "shortest_edge" else spec.resized_shape
+    resize = v2.Resize(side, interpolation, antialias=True)
+    return [resize] if spec.resize == "squash" else [resize, v2.CenterCrop(spec.shape)]
+
+
+class _Fit(torch.nn.Module):
+    """The picture into the spec's size with its ratio kept, centred, the rest filled."""
+
+    def __init__(self, spec: ImageSpec, interpolation: InterpolationMode) -> None:
+        super().__init__()
+        self._spec = spec
+        self._interpolation = interpolation
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return (3, H, W) for (3, h, w)."""
+        spec, shape = self._spec, self._spec.shape
+        scale = min(Fraction(side, seen) for side, seen in zip(shape, image.shape[-2:], strict=True))
+        sides = [max(1, _rounded(seen * scale, spec.side_rounding)) for seen in image.shape[-2:]]
+        fitted = v2.functional.resize(image, sides, self._interpolation, antialias=True)
+        filled = torch.tensor(spec.fill, dtype=image.dtype)[:, None, None].repeat(1, *shape)
+        margins = (Fraction(side - inner, 2) for side, inner in zip(shape, sides, strict=True))
+        top, left = (_rounded(margin, spec.crop_rounding) for margin in margins)
+        filled[:, top : top + sides[0], left : left + sides[1]] = fitted
+        return filled
+
+
+def _rounded(value: Fraction, rounding: Rounding) -> int:
+    return round(value) if rounding == "half_even" else int(value)  # Python rounds a half to even

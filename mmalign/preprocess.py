@@ -1,56 +1,26 @@
-"""Builds the preprocessing graph: the one definition of resize, crop and normalisation, for trainer and runtime alike.
+"""The preprocessing graph of an image spec: the one definition of its pixels, for trainer and runtime alike.
 
-Why a graph: Pillow 12 and 13, torchvision and JavaScript each resize a little differently. The graph runs the same
-everywhere onnxruntime does. It follows Pillow 12: antialiased, half-pixel, weights renormalised at the borders
-(`exclude_outside`, in linear mode too), cubic coefficient -0.5, resized as uint8. They differ by a level of 255 on few
-values, those that tie between two levels; tests/tolerances.py says how many.
+Why a graph: Pillow 12 and 13, torchvision and JavaScript each resize a little differently. It is put together in
+mmalign.pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import onnx
-from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from mmalign.pixels.graph import build_graph
 from mmalign_runtime.spec import ImageSpec
-
-# Resize has `antialias` since opset 18, which is also the oldest that every current runtime reads.
-PREPROCESS_OPSET = 18
-# Opset 18 came with IR version 8; newer writers would stamp their own and shut older runtimes out.
-_IR_VERSION = 8
-# Keys' cubic with a = -0.5, as Pillow's BICUBIC; ONNX defaults to -0.75.
-_PILLOW_CUBIC_COEFF = -0.5
-_MODES = {"bilinear": "linear", "bicubic": "cubic"}
 
 
 def build_preprocess(spec: ImageSpec) -> onnx.ModelProto:
-    """Return the graph `pixels` (H, W, 3) uint8 RGB -> `pixel_values` (1, 3, S, S) float32 for one image spec.
+    """Return the graph `pixels` (h, w, C) uint8, C of 1 to 4 -> `pixel_values` (1, 3, H, W) float32 of an image spec.
 
     Raises ValueError for a spec that no graph can follow.
     """
     check_image_spec(spec)
-    nodes: list[NodeProto] = [
-        helper.make_node("Transpose", ["pixels"], ["chw"], perm=[2, 0, 1]),
-        helper.make_node("Unsqueeze", ["chw", "axis_0"], ["nchw"]),  # (1, 3, H, W)
-        *(_squash() if spec.resize == "squash" else _shortest_edge()),
-        _resize(spec),
-        *([] if spec.resize == "squash" else _center_crop()),
-        *_normalise("resized" if spec.resize == "squash" else "cropped"),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "image_preprocess",
-        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["height", "width", 3])],
-        [helper.make_tensor_value_info("pixel_values", TensorProto.FLOAT, [1, 3, *spec.shape])],
-        initializer=_constants(spec),
-    )
-    opset = helper.make_opsetid("", PREPROCESS_OPSET)
-    model = helper.make_model(graph, opset_imports=[opset], ir_version=_IR_VERSION, producer_name="mmalign")
-    onnx.checker.check_model(model, full_check=True)
-    return model
+    return build_graph(spec)
 
 
 def write_preprocess(spec: ImageSpec, path: Path) -> None:
@@ -59,77 +29,15 @@ def write_preprocess(spec: ImageSpec, path: Path) -> None:
 
 
 def check_image_spec(spec: ImageSpec) -> None:
-    """Raise ValueError when a crop would be larger than the resized image, or a standard deviation is not positive."""
-    if spec.resize not in ("squash", "shortest_edge"):
-        raise ValueError(f"resize {spec.resize!r} has no graph yet; choose 'squash' or 'shortest_edge'")
-    if (spec.side_rounding, spec.crop_rounding) != ("floor", "half_even"):
-        raise ValueError("side_rounding and crop_rounding have no graph yet but 'floor' and 'half_even'")
-    if spec.resize == "shortest_edge" and spec.shortest_edge < max(spec.shape):
-        raise ValueError(f"shortest_edge {spec.shortest_edge} is less than size {spec.size}: nothing is left to crop")
+    """Raise ValueError for patches, a crop larger than what it is cut from, and a deviation that is not positive."""
+    if spec.resize == "naflex":
+        raise ValueError("resize 'naflex' has no graph yet; choose another one")
+    (height, width), crop = spec.resized_shape, spec.shape
+    if spec.resize in ("shortest_edge", "resize_then_crop") and (height < crop[0] or width < crop[1]):
+        field = "shortest_edge" if spec.resize == "shortest_edge" else "resize_size"
+        raise ValueError(
+            f"{field} gives {height} x {width} pixels (height x width), less than size {crop[0]} x {crop[1]}: nothing "
+            f"is left to crop. Set {field} to at least the size"
+        )
     if min(spec.std) <= 0:
         raise ValueError(f"std {spec.std} divides by a number that is not positive; it is of values in 0..1")
-
-
-def _resize(spec: ImageSpec) -> NodeProto:
-    return helper.make_node(
-        "Resize",
-        ["nchw", "", "", "new_sizes"],
-        ["resized"],
-        mode=_MODES[spec.interpolation],
-        antialias=1,
-        exclude_outside=1,
-        cubic_coeff_a=_PILLOW_CUBIC_COEFF,
-        coordinate_transformation_mode="half_pixel",
-    )
-
-
-def _squash() -> list[NodeProto]:
-    return [helper.make_node("Identity", ["squash_sizes"], ["new_sizes"])]
-
-
-def _shortest_edge() -> list[NodeProto]:
-    """The shorter side becomes the edge; the longer keeps the ratio, rounded down to a pixel as in torchvision."""
-    return [
-        helper.make_node("Shape", ["nchw"], ["sides"], start=2, end=4),  # (H, W)
-        helper.make_node("ReduceMin", ["sides"], ["short_side"], keepdims=1),
-        helper.make_node("Mul", ["sides", "edge"], ["scaled"]),
-        helper.make_node("Div", ["scaled", "short_side"], ["new_sides"]),  # int64: floor for positive numbers
-        helper.make_node("Concat", ["batch_and_channels", "new_sides"], ["new_sizes"], axis=0),
-    ]
-
-
-def _center_crop() -> list[NodeProto]:
-    """The crop starts at half the margin, rounded half to even as Python's round does in torchvision."""
-    return [
-        helper.make_node("Sub", ["new_sides", "crop_sides"], ["margins"]),
-        helper.make_node("Cast", ["margins"], ["margins_float"], to=TensorProto.FLOAT),
-        helper.make_node("Mul", ["margins_float", "half"], ["half_margins"]),
-        helper.make_node("Round", ["half_margins"], ["starts_float"]),
-        helper.make_node("Cast", ["starts_float"], ["starts"], to=TensorProto.INT64),
-        helper.make_node("Add", ["starts", "crop_sides"], ["ends"]),
-        helper.make_node("Slice", ["resized", "starts", "ends", "side_axes"], ["cropped"]),
-    ]
-
-
-def _normalise(pixels: str) -> list[NodeProto]:
-    return [
-        helper.make_node("Cast", [pixels], ["levels"], to=TensorProto.FLOAT),
-        helper.make_node("Mul", ["levels", "scale"], ["scaled_levels"]),
-        helper.make_node("Add", ["scaled_levels", "shift"], ["pixel_values"]),
-    ]
-
-
-def _constants(spec: ImageSpec) -> list[TensorProto]:
-    # (x / 255 - mean) / std as one multiplication and one addition.
-    scale = 1.0 / (255.0 * np.array(spec.std, np.float64))
-    shift = -np.array(spec.mean, np.float64) / np.array(spec.std, np.float64)
-    floats = {"scale": scale.reshape(1, 3, 1, 1), "shift": shift.reshape(1, 3, 1, 1)}
-    integers: dict[str, Sequence[int]] = {"axis_0": [0]}
-    if spec.resize == "squash":
-        integers["squash_sizes"] = [1, 3, *spec.shape]
-    else:
-        floats["half"] = np.array(0.5)
-        integers |= {"edge": [spec.shortest_edge], "batch_and_channels": [1, 3], "side_axes": [2, 3]}
-        integers["crop_sides"] = spec.shape
-    tensors = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in floats.items()]
-    return tensors + [numpy_helper.from_array(np.array(value, np.int64), name) for name, value in integers.items()]

@@ -30,7 +30,7 @@ ROOMS = {
         *("embedder", "verify", "bulk", "saved", "ranking", "spaces", "bench", "cli"),
     ),
     "mmalign": (
-        *("_compat", "errors", "openmp", "progress", "seeds", "signature", "preprocess", "fingerprint"),
+        *("_compat", "errors", "openmp", "progress", "seeds", "signature", "pixels", "preprocess", "fingerprint"),
         *("data", "retrieval", "pool", "zero_shot", "linear_map", "scores", "metrics", "truncation", "image_store"),
         *("weights", "pooling", "text_files", "sentence_modules", "text", "vision", "text_tokenizer", "probe_texts"),
         *("text_checks", "traceable", "model", "loss", "optim", "schedule", "tensors", "state", "checkpoint"),

@@ -1,8 +1,8 @@
-"""The preprocessing graph against Pillow 12's resize, on 200 sizes: python benchmarks/reliability/pixels.py
+"""The preprocessing graph against Pillow 12, on 200 sizes, and its time: python benchmarks/reliability/pixels.py
 
-Both interpolations, both resize modes, on a photograph and on noise. Only the resize is compared, as levels of 0..255:
-mean 0 and standard deviation 1/255 make the graph give the levels themselves. Pillow resizes the whole image and the
-crop follows, since that is what the graph promises.
+All resize modes, both interpolations, on a photograph and on noise, in onnxruntime and in OpenVINO. Levels of 0..255
+are compared: mean 0 and standard deviation 1/255 make the graph give the levels themselves. First it is timed against
+the graph of format 1, interleaved; `--no-pace` leaves that out.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ from __future__ import annotations
 import argparse
 import io
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -20,14 +19,16 @@ if __package__ in (None, ""):  # run as a script: make the repository root impor
 
 import msgspec
 import numpy as np
-import onnxruntime
+import openvino
 import PIL
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmarks.reliability.pillow_resize import with_pillow
+from benchmarks.reliability.pixel_pace import PACE_SIZES, PACE_THREADS, PixelPace, paces, session
 from benchmarks.reliability.record import ROOT, Row, record
 from mmalign.preprocess import build_preprocess
-from mmalign_runtime.spec import ImageSpec
+from mmalign_runtime.spec import ImageSpec, Interpolation, Resize
 
 PHOTO = ROOT / "export/mmalign_export/photo/grace_hopper.jpg"
 NUM_SIZES = 200
@@ -49,20 +50,25 @@ _USUAL = (
     *((320, 240), (640, 480), (800, 600), (1024, 768), (1280, 720), (1600, 1200), (1920, 1080), (2048, 1536)),
     *((2560, 1440), (3840, 2160), (4000, 3000), LARGEST),
 )
-# The longer side by the shorter one: beyond, "shortest_edge" asks for enormous images, which the runtime refuses.
+# The longer side by the shorter one.
 _MAX_RATIO = 8
-_RESAMPLE = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-# What the design claims: the share of values that may differ, by one level.
-CLAIMED_SHARE = {"bilinear": 0.01, "bicubic": 0.001}
-CLAIMED_LEVELS = 1
+# What is claimed: Pillow's levels in onnxruntime, and one level in OpenVINO, which computes double precision as single.
+CLAIMED_LEVELS = {"onnxruntime": 0, "openvino": 1}
+MAX_RATIO, MEDIAN_RATIO = 1.5, 1.1
+
+RESIZES: tuple[Resize, ...] = ("squash", "shortest_edge", "longest_edge", "resize_then_crop")
+INTERPOLATIONS: tuple[Interpolation, ...] = ("bilinear", "bicubic")
 
 Content = Literal["photograph", "noise"]
+Engine = Literal["onnxruntime", "openvino"]
 Pixels = NDArray[np.uint8]
+Graph = Callable[[Pixels], NDArray[np.float32]]
 
 
 class Comparison(msgspec.Struct, frozen=True):
     """One size in one setting: the share of values (0..1) that differ, and by how many levels at most."""
 
+    engine: Engine
     content: Content
     interpolation: str
     resize: str
@@ -72,16 +78,18 @@ class Comparison(msgspec.Struct, frozen=True):
     levels: int
 
     def holds(self) -> bool:
-        """Whether it is within what the design claims."""
-        return self.levels <= CLAIMED_LEVELS and self.share <= CLAIMED_SHARE[self.interpolation]
+        """Whether it is within what is claimed."""
+        return self.levels <= CLAIMED_LEVELS[self.engine]
 
 
 class Details(msgspec.Struct, frozen=True):
-    """The sizes compared, and those comparisons that are not within what the design claims."""
+    """The sizes compared, those comparisons that are not within what is claimed, and the paces."""
 
     pillow: str
+    openvino: str
     sizes: tuple[str, ...]
     outside: tuple[Comparison, ...]
+    paces: tuple[PixelPace, ...]
 
 
 def sizes(num_sizes: int, seed: int) -> list[tuple[int, int]]:
@@ -96,44 +104,42 @@ def sizes(num_sizes: int, seed: int) -> list[tuple[int, int]]:
     return found[:num_sizes]
 
 
-def compare(spec: ImageSpec, graph: onnxruntime.InferenceSession, pixels: Pixels, content: Content) -> Comparison:
-    """Compare one image's resized pixels."""
-    found = np.rint(graph.run(None, {"pixels": pixels})[0][0]).astype(np.int64).transpose(1, 2, 0)  # (S, S, 3)
-    difference = np.abs(found - with_pillow(pixels, spec).astype(np.int64))
-    height, width, _ = pixels.shape
-    share = round(float((difference > 0).mean()), 6)
-    return Comparison(content, spec.interpolation, spec.resize, width, height, share, int(difference.max()))
-
-
-def with_pillow(pixels: Pixels, spec: ImageSpec) -> Pixels:
-    """Resize and crop (H, W, 3) with Pillow, as the spec says."""
-    image, resample = Image.fromarray(pixels), _RESAMPLE[spec.interpolation]
-    height, width = spec.shape
-    if spec.resize == "squash":
-        return np.asarray(image.resize((width, height), resample))
-    short = min(image.size)
-    resized = (image.width * spec.shortest_edge // short, image.height * spec.shortest_edge // short)
-    left, top = round((resized[0] - width) / 2), round((resized[1] - height) / 2)
-    return np.asarray(image.resize(resized, resample).crop((left, top, left + width, top + height)))
-
-
-def levels_graph(spec: ImageSpec, folder: Path) -> onnxruntime.InferenceSession:
-    """Return the spec's graph, loaded."""
-    path = folder / f"{spec.interpolation}-{spec.resize}.onnx"
-    path.write_bytes(build_preprocess(spec).SerializeToString())
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-
 def specs() -> list[ImageSpec]:
     """Return the specs compared: they give levels of 0..255 as they are."""
     deviation = 1 / 255
     return [
-        ImageSpec(interpolation=interpolation, resize=resize, mean=(0.0, 0.0, 0.0), std=(deviation,) * 3)
-        for interpolation in ("bilinear", "bicubic")
-        for resize in ("squash", "shortest_edge")
+        ImageSpec(
+            resize=resize,
+            resize_size=259 if resize == "resize_then_crop" else None,
+            interpolation=interpolation,
+            mean=(0.0, 0.0, 0.0),
+            std=(deviation, deviation, deviation),
+            fill=(124, 116, 104),
+        )
+        for interpolation in INTERPOLATIONS
+        for resize in RESIZES
     ]
+
+
+def load(spec: ImageSpec, engine: Engine) -> Graph:
+    """Return the spec's graph, loaded: (h, w, 3) uint8 -> (1, 3, H, W) float32."""
+    model = build_preprocess(spec)
+    if engine == "onnxruntime":
+        graph = session(model, threads=1)
+        return lambda pixels: graph.run(None, {"pixels": pixels})[0]
+    core = openvino.Core()
+    read = core.read_model(model.SerializeToString())
+    compiled = core.compile_model(read, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return lambda pixels: compiled([pixels])[0]
+
+
+def compare(spec: ImageSpec, graph: Graph, pixels: Pixels, engine: Engine, content: Content) -> Comparison:
+    """Compare one image's resized pixels."""
+    found = np.rint(graph(pixels)[0]).astype(np.int64).transpose(1, 2, 0)  # (H, W, 3)
+    difference = np.abs(found - with_pillow(pixels, spec).astype(np.int64))
+    height, width, _ = pixels.shape
+    share, levels = round(float((difference > 0).mean()), 6), int(difference.max())
+    return Comparison(engine, content, spec.interpolation, spec.resize, width, height, share, levels)
 
 
 def _contents(width: int, height: int, photo: Image.Image, seed: int) -> Iterator[tuple[Content, Pixels]]:
@@ -147,42 +153,65 @@ def _contents(width: int, height: int, photo: Image.Image, seed: int) -> Iterato
     yield "noise", rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def _rows(comparisons: Sequence[Comparison]) -> list[Row]:
+def _rows(comparisons: Sequence[Comparison], found: Sequence[PixelPace]) -> list[Row]:
     rows = []
-    for content in get_args(Content):
-        for interpolation, claimed in CLAIMED_SHARE.items():
-            of = [c for c in comparisons if c.content == content and c.interpolation == interpolation]
-            shares = sorted(c.share for c in of)
-            over, two = sum(share > claimed for share in shares), sum(c.levels > CLAIMED_LEVELS for c in of)
-            worst = max(of, key=lambda c: c.share)
-            measured = (
-                f"share of values that differ: median {np.median(shares):.3%}, largest {worst.share:.2%} (from "
-                f"{worst.width}x{worst.height}, {worst.resize}); {over} over {claimed:.1%}; "
-                f"largest difference {max(c.levels for c in of)} levels, {two} over {CLAIMED_LEVELS}"
-            )
-            what = f"preprocessing graph against Pillow, {interpolation}, {content}"
-            rows.append(Row(what, len(of), sum(c.holds() for c in of), measured))
-    return rows
+    for engine in get_args(Engine):
+        for content in get_args(Content):
+            for interpolation in INTERPOLATIONS:
+                key = (engine, content, interpolation)
+                of = [c for c in comparisons if (c.engine, c.content, c.interpolation) == key]
+                worst = max(of, key=lambda c: (c.levels, c.share))
+                measured = (
+                    f"largest difference {worst.levels} levels; share of values that differ: median "
+                    f"{np.median([c.share for c in of]):.3%}, largest {max(c.share for c in of):.2%}"
+                )
+                what = f"preprocessing graph in {engine} against Pillow, {interpolation}, {content}"
+                rows.append(Row(what, len(of), sum(c.holds() for c in of), measured))
+    return rows + [_pace_row(threads, found) for threads in PACE_THREADS if found]
+
+
+def _pace_row(threads: int, found: Sequence[PixelPace]) -> Row:
+    of = [pace for pace in found if pace.threads == threads]
+    by_size = [
+        f"{width}x{height} {min(ratios):.2f} to {max(ratios):.2f}"
+        for width, height in PACE_SIZES
+        if (ratios := [pace.ratio for pace in of if (pace.width, pace.height) == (width, height)])
+    ]
+    measured = f"times the graph of Resize: median {np.median([p.ratio for p in of]):.2f}; {', '.join(by_size)}"
+    what = f"time of the preprocessing graph, {threads} thread{'s' * (threads > 1)}"
+    return Row(what, len(of), sum(pace.ratio <= MAX_RATIO for pace in of), measured)
+
+
+def _compared(chosen: Sequence[tuple[int, int]], photo: Image.Image, seed: int) -> list[Comparison]:
+    graphs = [(spec, engine, load(spec, engine)) for spec in specs() for engine in get_args(Engine)]
+    return [
+        compare(spec, graph, pixels, engine, content)
+        for width, height in chosen
+        for content, pixels in _contents(width, height, photo, seed)
+        for spec, engine, graph in graphs
+    ]
 
 
 def main() -> None:
-    """Compare and record."""
-    parser = argparse.ArgumentParser(description="Compare the preprocessing graph with Pillow's resize.")
+    """Compare, time and record."""
+    parser = argparse.ArgumentParser(description="Compare the preprocessing graph with Pillow's resize, and time it.")
     parser.add_argument("--sizes", type=int, default=NUM_SIZES)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--no-pace", action="store_true", help="do not time it")
     options = parser.parse_args()
     if not PIL.__version__.startswith("12."):
         raise SystemExit(f"Pillow is {PIL.__version__}, expected 12: later ones resize portrait images otherwise.")
     photo = Image.open(io.BytesIO(PHOTO.read_bytes())).convert("RGB")
-    comparisons, chosen = [], sizes(options.sizes, options.seed)
-    with tempfile.TemporaryDirectory() as name:
-        graphs = [(spec, levels_graph(spec, Path(name))) for spec in specs()]
-        for width, height in chosen:
-            for content, pixels in _contents(width, height, photo, options.seed):
-                comparisons += [compare(spec, graph, pixels, content) for spec, graph in graphs]
+    chosen = sizes(options.sizes, options.seed)
+    found: list[PixelPace] = []
+    for width, height in () if options.no_pace else PACE_SIZES:
+        _, (_, pixels) = _contents(width, height, photo, options.seed)
+        found += [pace for threads in PACE_THREADS for pace in paces(pixels, threads)]
+    comparisons = _compared(chosen, photo, options.seed)
     named = tuple(f"{width}x{height}" for width, height in chosen)
-    details = Details(PIL.__version__, named, tuple(c for c in comparisons if not c.holds()))
-    record("pixels", _rows(comparisons), details, is_kept=options.sizes == NUM_SIZES)
+    outside = tuple(c for c in comparisons if not c.holds())
+    details = Details(PIL.__version__, openvino.__version__, named, outside, tuple(found))
+    record("pixels", _rows(comparisons, found), details, is_kept=options.sizes == NUM_SIZES)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from mmalign_runtime.freed_memory import give_back_freed_memory
 from mmalign_runtime.image import Pixels
 from mmalign_runtime.once import Once
 
-_INPUT_NAME = "pixels"
+INPUT_NAME = "pixels"
 # Decoding an image of so many values (5.6 megapixels) takes a hundred times what giving its memory back does.
 _LARGE = 2**24
 
@@ -46,7 +46,7 @@ class Preprocessor:
 
 
 def _run(session: OnnxSession, pixels: Pixels) -> NDArray[np.float32]:
-    pixel_values = session.run({_INPUT_NAME: pixels})  # (1, 3, S, S)
+    pixel_values = session.run({INPUT_NAME: pixels})  # (1, 3, S, S)
     if pixels.size > _LARGE:
         give_back_freed_memory()
     return pixel_values

@@ -16,8 +16,10 @@ import pytest
 from benchmarks.readme import with_tables
 from benchmarks.reliability.flips import FIXTURE, entry_spans, flip_archive, flip_folder
 from benchmarks.reliability.memory import Level, drift, image_pool, resident_mb, texts
+from benchmarks.reliability.pillow_resize import with_pillow
 from benchmarks.reliability.pillow_versions import Answer, Answers, differences
-from benchmarks.reliability.pixels import compare, levels_graph, sizes, specs, with_pillow
+from benchmarks.reliability.pixel_pace import paces
+from benchmarks.reliability.pixels import compare, load, sizes, specs
 from benchmarks.reliability.record import RESULTS, ROOT, Card, Record, Row, read_record
 from benchmarks.reliability.report import DOCUMENT, results, table
 from benchmarks.reliability.scores import Mutation, Score, Survivor, summary, tables
@@ -107,19 +109,28 @@ def test_sizes_come_in_both_orientations() -> None:
     assert {(1, 1), (640, 480), (480, 640), (6000, 4000)} <= set(found)
 
 
-@pytest.mark.parametrize("at", range(4))
-def test_the_graph_is_pillows_but_for_a_level(tmp_path: Path, at: int) -> None:
+@pytest.mark.parametrize("at", range(8))
+def test_the_graph_is_pillows(at: int) -> None:
     spec = specs()[at]
     pixels = np.random.default_rng(0).integers(0, 256, (199, 301, 3), dtype=np.uint8)
-    found = compare(spec, levels_graph(spec, tmp_path), pixels, "noise")
-    assert found.holds()
-    assert with_pillow(pixels, spec).shape == (spec.size, spec.size, 3)
+    found = compare(spec, load(spec, "onnxruntime"), pixels, "onnxruntime", "noise")
+    assert (found.levels, found.share) == (0, 0)
+    assert with_pillow(pixels, spec).shape == (*spec.shape, 3)
 
 
-def test_a_wrong_graph_is_seen(tmp_path: Path) -> None:
-    bilinear, bicubic = specs()[0], specs()[2]
+def test_a_wrong_graph_is_seen_in_either_engine() -> None:
+    bilinear, bicubic = specs()[0], specs()[4]
     pixels = np.random.default_rng(0).integers(0, 256, (97, 143, 3), dtype=np.uint8)
-    assert not compare(bilinear, levels_graph(bicubic, tmp_path), pixels, "noise").holds()
+    for engine in ("onnxruntime", "openvino"):
+        assert not compare(bilinear, load(bicubic, engine), pixels, engine, "noise").holds()
+
+
+def test_the_graph_is_timed_against_that_of_resize() -> None:
+    found = paces(np.zeros((48, 64, 3), np.uint8), threads=1)
+    assert [(pace.interpolation, pace.resize) for pace in found] == [
+        (interpolation, resize) for interpolation in ("bilinear", "bicubic") for resize in ("squash", "shortest_edge")
+    ]
+    assert all(pace.ratio == pace.portable_ms / pace.resize_ms > 0 for pace in found)
 
 
 def test_drift_is_of_the_level_furthest_away() -> None:

@@ -26,7 +26,7 @@ from mmalign_runtime.spec.bundle import (
     Source,
     SourceFile,
 )
-from mmalign_runtime.spec.image import ImageLimits, ImageSpec
+from mmalign_runtime.spec.image import ImageLimits, ImageSpec, Interpolation, Resize, Rounding
 from mmalign_runtime.spec.reading import decode_spec, encode_spec, read_format, seal_of
 from mmalign_runtime.spec.text import Cleaning, TextSpec
 from mmalign_runtime.spec.towers import ImageInputs, ImageTower, TextInputs, TextTower, Tower
@@ -45,11 +45,14 @@ __all__ = [
     "ImageLimits",
     "ImageSpec",
     "ImageTower",
+    "Interpolation",
     "Modality",
     "Parity",
     "Precision",
     "Provenance",
     "Quantization",
+    "Resize",
+    "Rounding",
     "Similarity",
     "Source",
     "SourceFile",

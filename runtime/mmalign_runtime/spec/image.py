@@ -14,6 +14,7 @@ Side = Annotated[int, msgspec.Meta(ge=1, le=65_535)]
 Size: TypeAlias = Side | Annotated[tuple[Side, ...], msgspec.Meta(min_length=2, max_length=2)]
 Resize = Literal["squash", "shortest_edge", "longest_edge", "resize_then_crop", "naflex"]
 Rounding = Literal["half_even", "floor"]
+Interpolation = Literal["bilinear", "bicubic"]
 
 # ImageNet statistics (Deng et al. 2009, as published with torchvision's ResNet-50 weights), of values in 0..1.
 IMAGENET_MEAN: Rgb = (0.485, 0.456, 0.406)
@@ -62,7 +63,7 @@ class ImageSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     fill: tuple[Level, Level, Level] = (0, 0, 0)
     side_rounding: Rounding = "floor"
     crop_rounding: Rounding = "half_even"
-    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    interpolation: Interpolation = "bilinear"
     mean: Rgb = IMAGENET_MEAN
     std: Rgb = IMAGENET_STD
     orientation: Literal["applied", "ignored"] = "applied"

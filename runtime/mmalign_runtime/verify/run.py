@@ -18,6 +18,7 @@ from mmalign_runtime.verify.against import compare
 from mmalign_runtime.verify.float32 import check_float32, check_placement
 from mmalign_runtime.verify.golden_cases import GoldenRun, run_golden
 from mmalign_runtime.verify.invariance import bound, check_concurrency, check_image_batch, check_text_batch
+from mmalign_runtime.verify.pixels import can_check_pixels, check_pixels
 from mmalign_runtime.verify.report import CaseResult, CheckResult, VerifyReport
 
 # Lowest cosine and largest difference of golden cases computed in bfloat16 (OpenVINO 2026.4, AMX): ResNet-50 0.99998
@@ -103,6 +104,8 @@ def _checks(embedder: Embedder, golden: GoldenRun, limits: dict[Modality, float]
         checks.append(check_text_batch(embedder, golden.texts, limits["text"]))
     if golden.images:  # where none decodes, every case has failed on its own line already
         checks.append(check_image_batch(embedder, golden.images, limits["image"]))
+        if can_check_pixels(embedder):
+            checks.append(check_pixels(embedder, golden.images))
     checks.append(check_concurrency(embedder, golden.images, golden.texts, max(limits.values())))
     info = embedder.info()
     if any(tower.nodes for tower in info.towers):  # some engines compile a tower to one piece

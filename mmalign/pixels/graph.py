@@ -1,0 +1,91 @@
+"""The preprocessing graph as a whole: two passes of the resize, crop or fill, normalisation.
+
+Columns come first, as in Pillow, which rounds to levels in between. What the crop leaves out is never computed.
+Shapes: h and w are the picture's sides, C its channels (1 to 4), H and W the sides of what comes out.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from mmalign.pixels.channels import add_columns
+from mmalign.pixels.nodes import FLOAT, UINT8, Nodes, info
+from mmalign.pixels.resample import add_lines, add_pass
+from mmalign.pixels.weights import Side, Tiling, add_tiles
+from mmalign.pixels.window import Window, add_window
+from mmalign_runtime.spec import ImageSpec
+
+# The oldest opset in which `ReduceSum`, `Split` and `Squeeze` read as today; IR version 7 came with it.
+PREPROCESS_OPSET = 13
+_IR_VERSION = 7
+# Outputs a tile: measured (docs/decisions.md). Few outputs multiply little that is outside their reach, and cost nodes.
+_COLUMNS, _ROWS = 8, 16
+_MAX_TILES = 64
+_INPUT, _OUTPUT = "pixels", "pixel_values"
+
+
+def build_graph(spec: ImageSpec) -> onnx.ModelProto:
+    """Return the graph `pixels` (h, w, C) uint8 -> `pixel_values` (1, 3, H, W) float32, for C of 1 to 4."""
+    nodes = Nodes()
+    shape = nodes("Shape", _INPUT)
+    height, width, channels = nodes.split(shape, 3, 0)
+    window = add_window(nodes, spec, nodes("Slice", shape, nodes.ints([0]), nodes.ints([2])))
+    rows, columns = _sides(nodes, window, height, width)
+    (num_rows, num_columns) = spec.shape
+    tiles = add_tiles(nodes, columns, _tiling(num_columns, _COLUMNS), spec.interpolation)
+    lines = add_lines(nodes, add_columns(nodes, spec, _INPUT, channels, tiles), tiles)  # (W, 3 * h)
+    lines = nodes("Reshape", lines, nodes("Concat", nodes.ints([3 * num_columns]), height, axis=0))  # (W * 3, h)
+    tiles = add_tiles(nodes, rows, _tiling(num_rows, _ROWS), spec.interpolation)
+    lines = add_pass(nodes, lines, tiles)  # (H, W * 3)
+    levels = nodes("Transpose", nodes("Reshape", lines, nodes.ints([1, *spec.shape, 3])), perm=[0, 3, 1, 2])
+    levels = nodes("Cast", levels, to=FLOAT)  # (1, 3, H, W)
+    if spec.resize == "longest_edge":
+        levels = _filled(nodes, spec, window, levels)
+    _add_normalised(nodes, spec, levels)
+    return _model(nodes, spec)
+
+
+def _tiling(num_outputs: int, size: int) -> Tiling:
+    return Tiling(num_outputs, max(size, -(-num_outputs // _MAX_TILES)))
+
+
+def _sides(nodes: Nodes, window: Window, height: str, width: str) -> tuple[Side, Side]:
+    resized = nodes.split(window.resized, 2, 0)
+    first = [None, None] if window.first is None else nodes.split(window.first, 2, 0)
+    return Side(height, resized[0], first[0]), Side(width, resized[1], first[1])
+
+
+def _filled(nodes: Nodes, spec: ImageSpec, window: Window, levels: str) -> str:
+    """Put the fill where an output is outside the resized picture."""
+    assert window.first is not None, "where a fill is, it may begin before the picture"
+    firsts, resized = nodes.split(window.first, 2, 0), nodes.split(window.resized, 2, 0)
+    inside = []
+    for length, first, end, shape in zip(spec.shape, firsts, resized, ([1, 1, -1, 1], [1, 1, 1, -1]), strict=True):
+        at = nodes("Add", nodes.ints(np.arange(length)), first)
+        is_inside = nodes("And", nodes("Greater", at, nodes.ints([-1])), nodes("Less", at, end))
+        inside.append(nodes("Reshape", is_inside, nodes.ints(shape)))
+    fill = np.array(spec.fill).reshape(1, 3, 1, 1)
+    return nodes("Where", nodes("And", *inside), levels, nodes.floats(fill))
+
+
+def _add_normalised(nodes: Nodes, spec: ImageSpec, levels: str) -> None:
+    # (x / 255 - mean) / std as one multiplication and one addition.
+    mean, std = (np.array(value, np.float64).reshape(1, 3, 1, 1) for value in (spec.mean, spec.std))
+    scaled = nodes("Mul", levels, nodes.named("scale", 1 / (255 * std)))
+    nodes.nodes.append(helper.make_node("Add", [scaled, nodes.named("shift", -mean / std)], [_OUTPUT]))
+
+
+def _model(nodes: Nodes, spec: ImageSpec) -> onnx.ModelProto:
+    graph = helper.make_graph(
+        nodes.nodes,
+        "image_preprocess",
+        [info(_INPUT, UINT8, ["height", "width", "channels"])],
+        [info(_OUTPUT, FLOAT, [1, 3, *spec.shape])],
+        initializer=nodes.initializers,
+    )
+    opset = helper.make_opsetid("", PREPROCESS_OPSET)
+    model = helper.make_model(graph, opset_imports=[opset], ir_version=_IR_VERSION, producer_name="mmalign")
+    onnx.checker.check_model(model, full_check=True)
+    return model
