@@ -94,8 +94,7 @@ def watch(embedder: Embedder, paths: list[Path]) -> Iterator[Level]:
 def pace(embedder: Embedder, size: tuple[int, int]) -> Pace:
     """Time the graph in turns, as the embedder runs it and with the arena."""
     preprocess = embedder.image.preprocess
-    preprocess.beside_others(np.zeros((8, 8, 3), np.uint8))
-    without = preprocess._one_thread.get()
+    without = preprocess.session
     source = embedder.bundle.source(embedder.bundle.spec.tower("image", ImageTower).preprocess)
     kept = OnnxSession(source, "with arena", msgspec.structs.replace(without.options, keep_memory=True))
     buffer = io.BytesIO()

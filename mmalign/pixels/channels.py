@@ -1,73 +1,102 @@
 """The first pass for pictures of 1 to 4 channels: grey, grey and alpha, RGB, RGB and alpha.
 
-RGB takes the straight way. The others are made RGB, and alpha is composited, inside a loop over the tiles, so that no
-more than a tile is held in float32.
+RGB is cut into tiles as it is; the others are made RGB, and alpha is composited, tile by tile.
 
-Shapes: H and W are the picture's sides, C its channels, T tiles, K columns that a tile looks at, 2n columns of weights.
+Shapes: h and w are the picture's sides, C its channels, W the columns that come out, T tiles of n of them, K columns
+that a tile looks at.
 """
 
 from __future__ import annotations
 
-import numpy as np
-from onnx import helper
+from collections.abc import Callable
 
-from mmalign.pixels.nodes import BOOL, FLOAT, INT64, Nodes, info
-from mmalign.pixels.resample import add_products
+import msgspec
+import numpy as np
+
+from mmalign.pixels.nodes import FLOAT, INT64, UINT8, Nodes, info
+from mmalign.pixels.resample import add_columns
 from mmalign.pixels.weights import Tiles
 from mmalign_runtime.spec import ImageSpec
 
 _WHITE = 255
+# Pictures of so many pixels stay in the caches while they are transposed as a whole. It saves up to a quarter of the
+# time of a small one, and memory of the picture's size would not be worth it for a large one.
+_MOST_AT_ONCE = 2**20
 
 
-def add_columns(nodes: Nodes, spec: ImageSpec, pixels: str, channels: str, tiles: Tiles) -> str:
-    """Multiply the columns of (H, W, C) uint8 by the tiles' weights, (T * 3, H, 2n) float32.
+def add_channels(nodes: Nodes, spec: ImageSpec, pixels: str, sides: tuple[str, str, str], tiles: Tiles) -> str:
+    """Resize the columns of (h, w, C) uint8, to (W, 3 * h) uint8: by output, colour and row.
 
-    `channels` names C, int64 (1,).
+    `sides` name h, w and C, int64 (1,).
     """
-    straight, others = Nodes(nodes), Nodes(nodes)
-
-    def tile(nodes: Nodes, start: str, end: str) -> str:
-        return _planes(nodes, pixels, start, end)
-
-    outputs = add_products(straight, tiles, tile), _composited(others, spec, pixels, channels, tiles)
-    branches = [
-        branch.graph(name, [], [info(output, FLOAT, [None, None, None])])
-        for branch, name, output in zip((straight, others), ("rgb", "other_channels"), outputs, strict=True)
-    ]
+    height, width, channels = sides
     is_rgb = nodes("Equal", channels, nodes.ints([3]))
-    return nodes("If", is_rgb, then_branch=branches[0], else_branch=branches[1])
+    is_small = nodes("Less", nodes("Mul", height, width), nodes.ints([_MOST_AT_ONCE + 1]))
+
+    def of_rgb(nodes: Nodes) -> str:
+        return _either(
+            nodes,
+            is_small,
+            lambda branch: _transposed_at_once(branch, pixels, height, tiles),
+            lambda branch: _transposed_by_tile(branch, pixels, tiles),
+        )
+
+    return _either(nodes, is_rgb, of_rgb, lambda branch: _composited(branch, spec, pixels, channels, tiles))
 
 
-def _planes(nodes: Nodes, pixels: str, start: str, end: str) -> str:
-    """Cut columns out, (C, H, K) float32."""
-    columns = nodes("Slice", pixels, start, end, nodes.ints([1]))  # (H, K, C)
-    return nodes("Cast", nodes("Transpose", columns, perm=[2, 0, 1]), to=FLOAT)
+def _either(nodes: Nodes, condition: str, first: Callable[[Nodes], str], other: Callable[[Nodes], str]) -> str:
+    """Add both branches of a condition; each gives (W, 3 * h) uint8."""
+    branches = [Nodes(nodes), Nodes(nodes)]
+    outputs = [add(branch) for add, branch in zip((first, other), branches, strict=True)]
+    graphs = [
+        branch.graph("branch", [], [info(output, UINT8, [None, None])])
+        for branch, output in zip(branches, outputs, strict=True)
+    ]
+    return nodes("If", condition, then_branch=graphs[0], else_branch=graphs[1])
+
+
+def _transposed_at_once(nodes: Nodes, pixels: str, height: str, tiles: Tiles) -> str:
+    columns = nodes("Transpose", nodes("Reshape", pixels, nodes.ints([0, -1])), perm=[1, 0])  # (w * 3, h)
+    three_rows = nodes("Mul", height, nodes.ints([3]))
+    columns = nodes("Reshape", columns, nodes("Concat", nodes.ints([-1]), three_rows, axis=0))  # (w, 3 * h)
+
+    def cut(body: Nodes, start: str, end: str) -> str:
+        return body("Cast", body("Slice", columns, start, end, body.ints([0])), to=FLOAT)
+
+    return add_columns(nodes, tiles, cut)
+
+
+def _transposed_by_tile(nodes: Nodes, pixels: str, tiles: Tiles) -> str:
+    rows = nodes("Reshape", pixels, nodes.ints([0, -1]))  # (h, w * 3): what a tile looks at is one piece of a row
+    starts, ends = (nodes("Mul", bound, nodes.ints([3])) for bound in (tiles.starts, tiles.ends))
+
+    def cut(body: Nodes, start: str, end: str) -> str:
+        piece = body("Slice", rows, start, end, body.ints([1]))
+        columns = body("Transpose", body("Reshape", piece, body.ints([0, -1, 3])), perm=[1, 2, 0])  # (K, 3, h)
+        return body("Reshape", body("Cast", columns, to=FLOAT), body.ints([0, -1]))
+
+    return add_columns(nodes, msgspec.structs.replace(tiles, starts=starts, ends=ends), cut)
 
 
 def _composited(nodes: Nodes, spec: ImageSpec, pixels: str, channels: str, tiles: Tiles) -> str:
-    body, number, go_on, went_on = Nodes(nodes), "tile", "go_on", "went_on"
-    start, end, weights = (body("Gather", value, number) for value in (tiles.starts, tiles.ends, tiles.weights))
-    planes = _planes(body, pixels, start, end)  # (C, H, K)
-    products = body("MatMul", _rgb(body, spec, planes, channels), weights)  # (3, H, 2n)
-    body.nodes.append(helper.make_node("Identity", [go_on], [went_on]))
-    loop = body.graph(
-        "tiles",
-        [info(number, INT64, []), info(go_on, BOOL, [])],
-        [info(went_on, BOOL, []), info(products, FLOAT, [3, None, None])],
-    )
-    by_tile = nodes("Loop", nodes.ints(tiles.tiling.count), "", body=loop)  # (T, 3, H, 2n)
-    return nodes("Reshape", by_tile, nodes.ints([3 * tiles.tiling.count, -1, 2 * tiles.tiling.size]))
+    def cut(body: Nodes, start: str, end: str) -> str:
+        columns = body("Slice", pixels, start, end, body.ints([1]))  # (h, K, C)
+        planes = body("Cast", body("Transpose", columns, perm=[2, 1, 0]), to=FLOAT)  # (C, K, h)
+        rgb = body("Transpose", _rgb(body, spec, planes, channels), perm=[1, 0, 2])  # (K, 3, h)
+        return body("Reshape", rgb, body.ints([0, -1]))
+
+    return add_columns(nodes, tiles, cut)
 
 
 def _rgb(nodes: Nodes, spec: ImageSpec, planes: str, channels: str) -> str:
-    """From (C, H, K) to (3, H, K): grey three times, and alpha composited or dropped."""
+    """From (C, K, h) to (3, K, h): grey three times, and alpha composited or dropped."""
     ints, floats = nodes.ints, nodes.floats
     has_colour = nodes("Cast", nodes("Greater", channels, ints([2])), to=INT64)
-    colour = nodes("Gather", planes, nodes("Mul", ints([0, 1, 2]), has_colour), axis=0)  # (3, H, K)
+    colour = nodes("Gather", planes, nodes("Mul", ints([0, 1, 2]), has_colour), axis=0)  # (3, K, h)
     if spec.alpha == "dropped":
         return colour
     is_opaque = nodes("Cast", nodes("Equal", channels, ints([1])), to=FLOAT)
-    last = nodes("Gather", planes, nodes("Sub", channels, ints([1])), axis=0)  # (1, H, K)
+    last = nodes("Gather", planes, nodes("Sub", channels, ints([1])), axis=0)  # (1, K, h)
     alpha = nodes("Max", last, nodes("Mul", is_opaque, floats(_WHITE)))
     background = np.array(spec.background, np.float32).reshape(3, 1, 1)
     # Pillow's AlphaComposite.c on an opaque background: u = colour * alpha + background * (255 - alpha) + 128, and

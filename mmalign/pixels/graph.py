@@ -6,13 +6,15 @@ Shapes: h and w are the picture's sides, C its channels (1 to 4), H and W the si
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import onnx
 from onnx import helper
 
-from mmalign.pixels.channels import add_columns
+from mmalign.pixels.channels import add_channels
 from mmalign.pixels.nodes import FLOAT, UINT8, Nodes, info
-from mmalign.pixels.resample import add_lines, add_pass
+from mmalign.pixels.resample import add_rows
 from mmalign.pixels.weights import Side, Tiling, add_tiles
 from mmalign.pixels.window import Window, add_window
 from mmalign_runtime.spec import ImageSpec
@@ -20,7 +22,7 @@ from mmalign_runtime.spec import ImageSpec
 # The oldest opset in which `ReduceSum`, `Split` and `Squeeze` read as today; IR version 7 came with it.
 PREPROCESS_OPSET = 13
 _IR_VERSION = 7
-# Outputs a tile: measured (docs/decisions.md). Few outputs multiply little that is outside their reach, and cost nodes.
+# Outputs a tile: measured (docs/decisions.md). Tiles of few outputs multiply little that is outside their reach.
 _COLUMNS, _ROWS = 8, 16
 _MAX_TILES = 64
 _INPUT, _OUTPUT = "pixels", "pixel_values"
@@ -35,16 +37,23 @@ def build_graph(spec: ImageSpec) -> onnx.ModelProto:
     rows, columns = _sides(nodes, window, height, width)
     (num_rows, num_columns) = spec.shape
     tiles = add_tiles(nodes, columns, _tiling(num_columns, _COLUMNS), spec.interpolation)
-    lines = add_lines(nodes, add_columns(nodes, spec, _INPUT, channels, tiles), tiles)  # (W, 3 * h)
-    lines = nodes("Reshape", lines, nodes("Concat", nodes.ints([3 * num_columns]), height, axis=0))  # (W * 3, h)
-    tiles = add_tiles(nodes, rows, _tiling(num_rows, _ROWS), spec.interpolation)
-    lines = add_pass(nodes, lines, tiles)  # (H, W * 3)
-    levels = nodes("Transpose", nodes("Reshape", lines, nodes.ints([1, *spec.shape, 3])), perm=[0, 3, 1, 2])
-    levels = nodes("Cast", levels, to=FLOAT)  # (1, 3, H, W)
+    lines = add_channels(nodes, spec, _INPUT, (height, width, channels), tiles)  # (W, 3 * h)
+    lines = nodes("Reshape", lines, nodes("Concat", nodes.ints([1, num_columns, 3]), height, axis=0))
+    planes = nodes("Transpose", lines, perm=[0, 2, 3, 1])  # (1, 3, h, W)
+    normalise = _normalisation(nodes, spec)
+    found = add_rows(nodes, add_tiles(nodes, rows, _tiling(num_rows, _ROWS), spec.interpolation), planes, normalise)
     if spec.resize == "longest_edge":
-        levels = _filled(nodes, spec, window, levels)
-    _add_normalised(nodes, spec, levels)
+        fill = normalise(nodes, nodes.floats(np.array(spec.fill).reshape(1, 3, 1, 1)))
+        found = nodes("Where", _is_picture(nodes, spec, window), found, fill)
+    nodes.rename(found, _OUTPUT)
     return _model(nodes, spec)
+
+
+def _normalisation(nodes: Nodes, spec: ImageSpec) -> Callable[[Nodes, str], str]:
+    """Return what adds (x / 255 - mean) / std of levels (1, 3, .., ..), as one multiplication and one addition."""
+    mean, std = (np.array(value, np.float64).reshape(1, 3, 1, 1) for value in (spec.mean, spec.std))
+    scale, shift = nodes.named("scale", 1 / (255 * std)), nodes.named("shift", -mean / std)
+    return lambda nodes, levels: nodes("Add", nodes("Mul", levels, scale), shift)
 
 
 def _tiling(num_outputs: int, size: int) -> Tiling:
@@ -57,8 +66,8 @@ def _sides(nodes: Nodes, window: Window, height: str, width: str) -> tuple[Side,
     return Side(height, resized[0], first[0]), Side(width, resized[1], first[1])
 
 
-def _filled(nodes: Nodes, spec: ImageSpec, window: Window, levels: str) -> str:
-    """Put the fill where an output is outside the resized picture."""
+def _is_picture(nodes: Nodes, spec: ImageSpec, window: Window) -> str:
+    """Say of each output whether it lies inside the resized picture, (1, 1, H, W) bool."""
     assert window.first is not None, "where a fill is, it may begin before the picture"
     firsts, resized = nodes.split(window.first, 2, 0), nodes.split(window.resized, 2, 0)
     inside = []
@@ -66,15 +75,7 @@ def _filled(nodes: Nodes, spec: ImageSpec, window: Window, levels: str) -> str:
         at = nodes("Add", nodes.ints(np.arange(length)), first)
         is_inside = nodes("And", nodes("Greater", at, nodes.ints([-1])), nodes("Less", at, end))
         inside.append(nodes("Reshape", is_inside, nodes.ints(shape)))
-    fill = np.array(spec.fill).reshape(1, 3, 1, 1)
-    return nodes("Where", nodes("And", *inside), levels, nodes.floats(fill))
-
-
-def _add_normalised(nodes: Nodes, spec: ImageSpec, levels: str) -> None:
-    # (x / 255 - mean) / std as one multiplication and one addition.
-    mean, std = (np.array(value, np.float64).reshape(1, 3, 1, 1) for value in (spec.mean, spec.std))
-    scaled = nodes("Mul", levels, nodes.named("scale", 1 / (255 * std)))
-    nodes.nodes.append(helper.make_node("Add", [scaled, nodes.named("shift", -mean / std)], [_OUTPUT]))
+    return nodes("And", *inside)
 
 
 def _model(nodes: Nodes, spec: ImageSpec) -> onnx.ModelProto:

@@ -47,6 +47,15 @@ class Nodes:
         self.initializers.append(numpy_helper.from_array(np.array(value, np.float32), name))
         return name
 
+    def name(self) -> str:
+        """Return a name that nothing else has."""
+        return f"v{next(self._numbers)}"
+
+    def rename(self, value: str, name: str) -> None:
+        """Give the output of a node another name, before any other node takes it."""
+        (node,) = (node for node in self.nodes if value in node.output)
+        node.output[list(node.output).index(value)] = name
+
     def graph(self, name: str, inputs: Sequence[ValueInfoProto], outputs: Sequence[ValueInfoProto]) -> GraphProto:
         """Return the graph of a branch or a loop's body: the constants stay in the graph around it."""
         return helper.make_graph(self.nodes, name, inputs, outputs)
@@ -54,7 +63,7 @@ class Nodes:
     def _add(
         self, op: str, inputs: Sequence[str], outputs: int, **attributes: int | Sequence[int] | GraphProto
     ) -> list[str]:
-        names = [f"v{next(self._numbers)}" for _ in range(outputs)]
+        names = [self.name() for _ in range(outputs)]
         node = helper.make_node(op, inputs, names)
         node.attribute.extend(helper.make_attribute(name, value) for name, value in attributes.items())
         self.nodes.append(node)

@@ -1,55 +1,79 @@
-"""One pass of the resize: levels and weights to levels, as Pillow's pass along one side, in whole numbers of float32.
+"""The two passes of the resize: levels and weights to levels, as Pillow's, in whole numbers of float32.
 
-Shapes: R lines of the picture, N outputs, T tiles of n outputs, K inputs that a tile looks at.
+A loop goes over tiles of outputs: what is wider than a level stays in cache, and the graph stays small.
+
+Shapes: h and w are the picture's sides, W the columns that come out, T tiles of n outputs, K inputs that a tile looks
+at.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from mmalign.pixels.nodes import FLOAT, UINT8, Nodes
+from onnx import helper
+
+from mmalign.pixels.nodes import BOOL, FLOAT, INT64, UINT8, Nodes, info
 from mmalign.pixels.weights import LOW_BITS, Tiles
 
 _WHITE = 255
 
-
-def add_products(nodes: Nodes, tiles: Tiles, levels: Callable[[Nodes, str, str], str]) -> str:
-    """Multiply each tile's levels, from its start to its end, by its weights, one below the other, (T * R.., 2n).
-
-    `levels` adds the nodes that cut a tile out: float32, the inputs on its last axis, so (.., K).
-    """
-    count, size = tiles.tiling.count, tiles.tiling.size
-    rows = nodes("Reshape", tiles.weights, nodes.ints([-1, 2 * size]))  # (T * K, 2n)
-    parts = zip(*(nodes.split(value, count, 0) for value in (*_bounds(nodes, tiles), rows)), strict=True)
-    products = [nodes("MatMul", levels(nodes, start, end), weights) for start, end, weights in parts]
-    return nodes("Concat", *products, axis=0)
+# From a tile's start and end, int64 (1,), to the inputs between them, float32, K on the last axis but one.
+Cut = Callable[[Nodes, str, str], str]
 
 
-def add_lines(nodes: Nodes, products: str, tiles: Tiles) -> str:
-    """Round the products to levels, an output a line, (N, R) uint8."""
-    count, size, num_outputs = tiles.tiling.count, tiles.tiling.size, tiles.tiling.num_outputs
-    flat = nodes("Reshape", products, nodes.ints([-1, 2 * size]))  # (T * R, 2n)
-    upper, lower = nodes.split(flat, 2, 1)
+def add_columns(nodes: Nodes, tiles: Tiles, cut: Cut) -> str:
+    """Resize the columns that `cut` gives, (K, 3 * h), to (W, 3 * h) uint8."""
+
+    def levels(body: Nodes, sums: str) -> str:
+        return body("Cast", sums, to=UINT8)  # within the range that cuts off what is behind the point
+
+    by_tile = _add_loop(nodes, tiles, cut, 0, levels, UINT8)  # (T, n, 3 * h)
+    return _joined(nodes, tiles, nodes("Reshape", by_tile, nodes.ints([tiles.tiling.num_places, -1])), 0)
+
+
+def add_rows(nodes: Nodes, tiles: Tiles, planes: str, normalise: Callable[[Nodes, str], str]) -> str:
+    """Resize the rows of (1, 3, h, W) uint8, and normalise levels (1, 3, n, W), to (1, 3, H, W) float32."""
+
+    def cut(body: Nodes, start: str, end: str) -> str:
+        return body("Cast", body("Slice", planes, start, end, body.ints([2])), to=FLOAT)  # (1, 3, K, W)
+
+    def pixel_values(body: Nodes, sums: str) -> str:
+        return normalise(body, body("Floor", sums))
+
+    by_tile = _add_loop(nodes, tiles, cut, 2, pixel_values, FLOAT)  # (T, 1, 3, n, W)
+    planes = nodes("Transpose", by_tile, perm=[1, 2, 0, 3, 4])
+    planes = nodes("Reshape", planes, nodes.ints([1, 3, tiles.tiling.num_places, -1]))
+    return _joined(nodes, tiles, planes, 2)
+
+
+def _add_loop(
+    nodes: Nodes, tiles: Tiles, cut: Cut, axis: int, finish: Callable[[Nodes, str], str], element: int
+) -> str:
+    """Multiply and round tile by tile, (T, ..): `axis` is that of a tile's outputs, `finish` takes their sums."""
+    body, number, go_on, went_on = Nodes(nodes), nodes.name(), nodes.name(), nodes.name()
+    start, end, weights = (body("Gather", value, number) for value in (tiles.starts, tiles.ends, tiles.weights))
+    products = body("MatMul", weights, cut(body, start, end))  # (.., 2n, ..)
+    found = finish(body, _rounded(body, tiles, products, axis))
+    body.nodes.append(helper.make_node("Identity", [go_on], [went_on]))
+    loop = body.graph(
+        "tiles",
+        [info(number, INT64, []), info(go_on, BOOL, [])],
+        [info(went_on, BOOL, []), info(found, element)],
+    )
+    return nodes("Loop", nodes.ints(tiles.tiling.count), "", body=loop)
+
+
+def _joined(nodes: Nodes, tiles: Tiles, outputs: str, axis: int) -> str:
+    """Leave out what the last tile repeats of the last output."""
+    if tiles.tiling.num_outputs == tiles.tiling.num_places:
+        return outputs
+    return nodes("Slice", outputs, nodes.ints([0]), nodes.ints([tiles.tiling.num_outputs]), nodes.ints([axis]))
+
+
+def _rounded(nodes: Nodes, tiles: Tiles, products: str, axis: int) -> str:
+    """From the products with both halves of the weights, one behind the other, to levels and what to cut off."""
+    upper, lower = nodes.split(products, 2, axis)
     # Upper halves count 2^-11 of a level. Below them only what the lower halves carry into that place matters.
     sums = nodes("Mul", nodes("Add", upper, nodes("Floor", lower)), nodes.floats(2.0**-LOW_BITS))
     rounded = nodes("Add", sums, nodes.floats(0.5))
-    # Within the range a cast to uint8 cuts off what is behind the point.
-    levels = nodes("Cast", nodes("Clip", rounded, nodes.floats(0), nodes.floats(_WHITE)), to=UINT8)
-    by_tile = nodes("Reshape", levels, nodes.ints([count, -1, size]))
-    lines = nodes("Reshape", nodes("Transpose", by_tile, perm=[0, 2, 1]), nodes.ints([count * size, -1]))
-    if num_outputs == count * size:
-        return lines
-    return nodes("Slice", lines, nodes.ints([0]), nodes.ints([num_outputs]), nodes.ints([0]))
-
-
-def add_pass(nodes: Nodes, lines: str, tiles: Tiles) -> str:
-    """Resize the second axis of (R, H) uint8, an output a line, (N, R) uint8."""
-
-    def tile(nodes: Nodes, start: str, end: str) -> str:
-        return nodes("Cast", nodes("Slice", lines, start, end, nodes.ints([1])), to=FLOAT)  # (R, K)
-
-    return add_lines(nodes, add_products(nodes, tiles, tile), tiles)
-
-
-def _bounds(nodes: Nodes, tiles: Tiles) -> tuple[str, str]:
-    return nodes("Reshape", tiles.starts, nodes.ints([-1])), nodes("Reshape", tiles.ends, nodes.ints([-1]))
+    return nodes("Clip", rounded, nodes.floats(0), nodes.floats(_WHITE)) if tiles.overshoots else rounded

@@ -47,22 +47,28 @@ class Tiling(msgspec.Struct, frozen=True):
         """Return T."""
         return -(-self.num_outputs // self.size)
 
+    @property
+    def num_places(self) -> int:
+        """Return T * n."""
+        return self.count * self.size
+
     def outputs(self) -> list[int]:
         """Return the output of each place, T * n of them."""
-        return [min(place, self.num_outputs - 1) for place in range(self.count * self.size)]
+        return [min(place, self.num_outputs - 1) for place in range(self.num_places)]
 
 
 class Tiles(msgspec.Struct, frozen=True):
-    """Names of the first input of each tile and the one after its last, (T, 1), and of the weights, (T, K, 2n) float32.
+    """Names of the first input of each tile and the one after its last, (T, 1), and of the weights, (T, 2n, K) float32.
 
-    Of the 2n columns the first n are the upper halves of the weights, in units of 2^-LOW_BITS, and the others are the
-    lower halves, in the same units.
+    Of the 2n rows the first n are the upper halves of the weights, in units of 2^-LOW_BITS, and the others are the
+    lower halves, in the same units. A filter `overshoots` when some of its weights are negative.
     """
 
     starts: str
     ends: str
     weights: str
     tiling: Tiling
+    overshoots: bool
 
 
 def add_tiles(nodes: Nodes, side: Side, tiling: Tiling, interpolation: Interpolation) -> Tiles:
@@ -82,10 +88,10 @@ def add_tiles(nodes: Nodes, side: Side, tiling: Tiling, interpolation: Interpola
     starts = nodes("Min", starts, nodes("Sub", side.length, num_inputs))  # (T, 1)
     steps = nodes("Range", ints(0), nodes("Squeeze", num_inputs, ints([0])), ints(1))  # (K,)
     inputs = nodes("Add", nodes("Mul", nodes("Add", starts, steps), ints([2])), ints([1]))  # (T, K)
-    positions = nodes("Unsqueeze", nodes("Mul", inputs, side.resized), ints([2]))  # (T, K, 1)
-    apart = nodes("Abs", nodes("Sub", positions, nodes("Unsqueeze", centres, ints([1]))))  # (T, K, n)
-    halves = (_triangle if interpolation == "bilinear" else _cubic)(nodes, apart, unit)  # (T, K, 2n)
-    return Tiles(starts, nodes("Add", starts, num_inputs), halves, tiling)
+    positions = nodes("Unsqueeze", nodes("Mul", inputs, side.resized), ints([1]))  # (T, 1, K)
+    apart = nodes("Abs", nodes("Sub", positions, nodes("Unsqueeze", centres, ints([2]))))  # (T, n, K)
+    halves = (_triangle if interpolation == "bilinear" else _cubic)(nodes, apart, unit)  # (T, 2n, K)
+    return Tiles(starts, nodes("Add", starts, num_inputs), halves, tiling, overshoots=interpolation == "bicubic")
 
 
 def _twice_and_one(nodes: Nodes, side: Side, tiling: Tiling) -> str:
@@ -106,8 +112,8 @@ def _triangle(nodes: Nodes, apart: str, unit: str) -> str:
     simple ratios values tie between two levels, and a last bit decides.
     """
     ints = nodes.ints
-    taps = nodes("Max", nodes("Sub", unit, apart), ints([0]))  # (T, K, n)
-    total = nodes("ReduceSum", taps, ints([1]), keepdims=1)  # (T, 1, n)
+    taps = nodes("Max", nodes("Sub", unit, apart), ints([0]))  # (T, n, K)
+    total = nodes("ReduceSum", taps, ints([2]), keepdims=1)  # (T, n, 1)
     shifted = nodes("Mul", taps, ints([2**LOW_BITS]))
     quotient = nodes("Div", nodes("Cast", shifted, to=FLOAT), nodes("Cast", total, to=FLOAT))
     upper = nodes("Round", quotient)
@@ -116,7 +122,7 @@ def _triangle(nodes: Nodes, apart: str, unit: str) -> str:
     share = nodes("Div", nodes("Cast", rest, to=DOUBLE), unit_of_lower)
     whole = nodes("Floor", nodes("Add", share, nodes.doubles(0.5)))
     lower = nodes("Mul", nodes("Cast", whole, to=FLOAT), nodes.floats(2.0**-LOW_BITS))
-    return nodes("Concat", upper, lower, axis=2)
+    return nodes("Concat", upper, lower, axis=1)
 
 
 def _cubic(nodes: Nodes, apart: str, unit: str) -> str:
@@ -125,14 +131,14 @@ def _cubic(nodes: Nodes, apart: str, unit: str) -> str:
     Twice the cubic is, for x below 2 and s = 2 - x, s^2 (s - 1), and below 1, with t = 1 - x, t^2 (2 - 4 t) more.
     """
     doubles = nodes.doubles
-    x = nodes("Div", nodes("Cast", apart, to=DOUBLE), nodes("Cast", unit, to=DOUBLE))  # (T, K, n)
+    x = nodes("Div", nodes("Cast", apart, to=DOUBLE), nodes("Cast", unit, to=DOUBLE))  # (T, n, K)
     s, t = (nodes("Relu", nodes("Sub", doubles(end), x)) for end in (2, 1))
     outer = nodes("Mul", nodes("Mul", s, s), nodes("Sub", s, doubles(1)))
     inner = nodes("Mul", nodes("Mul", t, t), nodes("Sub", doubles(2), nodes("Mul", t, doubles(4))))
     taps = nodes("Add", outer, inner)
-    total = nodes("ReduceSum", taps, nodes.ints([1]), keepdims=1)  # (T, 1, n)
+    total = nodes("ReduceSum", taps, nodes.ints([2]), keepdims=1)  # (T, n, 1)
     shares = nodes("Div", taps, nodes("Mul", total, doubles(2.0**-_WEIGHT_BITS)))
     weights = nodes("Cast", nodes("Floor", nodes("Add", shares, doubles(0.5))), to=FLOAT)
     units = nodes("Mul", weights, nodes.floats(2.0**-LOW_BITS))
     upper = nodes("Round", units)
-    return nodes("Concat", upper, nodes("Sub", units, upper), axis=2)
+    return nodes("Concat", upper, nodes("Sub", units, upper), axis=1)

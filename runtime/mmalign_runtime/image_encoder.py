@@ -55,10 +55,6 @@ class ImageEncoder:
         """Decode and preprocess one image into its room, (3, H, W). Raises ItemError."""
         room[...] = self.preprocess(decode_held(held, self.spec, index=index))[0]
 
-    def prepare_beside_others(self, held: HeldImage, index: int, room: NDArray[np.float32]) -> None:
-        """Do the same in one of several threads that all prepare images. Raises ItemError."""
-        room[...] = self.preprocess.beside_others(decode_held(held, self.spec, index=index))[0]
-
     def vectors(self, prepared: Sequence[NDArray[np.float32]]) -> Vectors:
         """Return (B, D) for B prepared images, (1, 3, H, W) each."""
         return self.tower(np.concatenate(prepared))

@@ -53,10 +53,6 @@ class ImageStages(Protocol):
         """Decode and preprocess one image into its room, (3, S, S). Raises ItemError."""
         ...
 
-    def prepare_beside_others(self, held: HeldImage, index: int, room: PixelValues) -> None:
-        """Do the same in one of several threads that all prepare images. Raises ItemError."""
-        ...
-
     def tower(self, pixel_values: PixelValues) -> Vectors:
         """Return (B, D) for (B, 3, S, S)."""
         ...
@@ -172,7 +168,7 @@ class _Workers:
             held = self._stages.hold(item, index)
         except Exception as error:  # noqa: BLE001 kept for its turn: the first failure in order is the one to raise
             return partial(_raise, error)
-        return self._executor.submit(self._stages.prepare_beside_others, held, index, room).result
+        return self._executor.submit(self._stages.prepare, held, index, room).result
 
     def _postpone(self, item: ImageItem, index: int, room: PixelValues) -> Callable[[], None]:
         return lambda: self._stages.prepare(self._stages.hold(item, index), index, room)

@@ -11,7 +11,6 @@ from mmalign_runtime.engine.pool import Pool
 from mmalign_runtime.engine.session import SessionOptions
 from mmalign_runtime.freed_memory import give_back_freed_memory
 from mmalign_runtime.image import Pixels
-from mmalign_runtime.once import Once
 
 INPUT_NAME = "pixels"
 # Decoding an image of so many values (5.6 megapixels) takes a hundred times what giving its memory back does.
@@ -26,35 +25,21 @@ class Preprocessor:
     """
 
     def __init__(self, source: FileSource, pool: Pool) -> None:
-        self.session = _session(source, pool)
-        # Two threads for one image take a tenth more of the processors' time than one: worth it while others are idle.
-        self._one_thread = Once(lambda: _session(source, pool.with_threads(1)))
+        # The graph is many short steps: a second thread gains next to nothing. Every image has another shape, so a
+        # memory plan made for the last one is of no use for the next, and memory kept for it may be hundreds of MB. One
+        # image does not fill the pool, so it does not wait for its turn: it is prepared beside a tower's run.
+        options = SessionOptions(
+            "cpu", pool.with_threads(1), reuse_memory_plan=False, keep_memory=False, takes_turns=False
+        )
+        self.session = OnnxSession(source, "the preprocessing graph", options)
 
     def __call__(self, pixels: Pixels) -> NDArray[np.float32]:
-        """Resize, crop and normalise one image."""
-        return _run(self.session, pixels)  # (1, 3, S, S)
-
-    def beside_others(self, pixels: Pixels) -> NDArray[np.float32]:
-        """Do the same on the calling thread alone: others prepare other images meanwhile."""
-        return _run(self._one_thread.get(), pixels)  # (1, 3, S, S)
+        """Resize, crop and normalise one image, on the calling thread alone. Many threads may call at once."""
+        pixel_values = self.session.run({INPUT_NAME: pixels})  # (1, 3, S, S)
+        if pixels.size > _LARGE:
+            give_back_freed_memory()
+        return pixel_values
 
     def close(self) -> None:
         """Let go of the graph."""
-        for session in (self.session, self._one_thread.made):
-            if session is not None:
-                session.close()
-
-
-def _run(session: OnnxSession, pixels: Pixels) -> NDArray[np.float32]:
-    pixel_values = session.run({INPUT_NAME: pixels})  # (1, 3, S, S)
-    if pixels.size > _LARGE:
-        give_back_freed_memory()
-    return pixel_values
-
-
-def _session(source: FileSource, pool: Pool) -> OnnxSession:
-    # Every image has another shape, so a memory plan made for the last one is no use for the next, and memory kept for
-    # it may be hundreds of MB. One image does not fill the pool, so it does not wait for its turn: it is prepared
-    # beside a tower's run.
-    options = SessionOptions("cpu", pool, reuse_memory_plan=False, keep_memory=False, takes_turns=False)
-    return OnnxSession(source, "the preprocessing graph", options)
+        self.session.close()

@@ -42,9 +42,6 @@ class FakeStages:
             raise ItemError(index, held.source, "decode", "it is broken")
         room[...] = held.item
 
-    def prepare_beside_others(self, held: HeldImage, index: int, room: PixelValues) -> None:
-        self.prepare(held, index, room)
-
     def tower(self, pixel_values: PixelValues) -> Vectors:
         self.on_tower()
         self.batches.append(pixel_values.reshape(-1).astype(int).tolist())
