@@ -32,7 +32,7 @@ _OURS = frozenset({"mmalign", "mmalign_runtime", "mmalign_export", "benchmarks",
 # Plugins of pytest, the large libraries, and ours for what they import themselves.
 _PRELOADED = (
     *("anyio.pytest_plugin", "hypothesis.strategies", "onnxruntime", "pyarrow", "torch", "transformers"),
-    *("mmalign_runtime.verify", "mmalign_export.export", "mmalign_export.quantization.run"),
+    *("mmalign_runtime.verify", "mmalign_export.to_bundle", "mmalign_export.quantization.run"),
 )
 # Plugins of pytest that are imported already are not rewritten, which matters to none of them.
 _PYTEST = ("-x", "-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning")

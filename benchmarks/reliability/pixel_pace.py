@@ -1,4 +1,8 @@
-"""How long the preprocessing graph takes against the one of format 1, made of `Resize`: interleaved, in one process."""
+"""How long the preprocessing graph takes against the one of format 1, made of `Resize`: interleaved, in one process.
+
+It always runs on one thread, as in the runtime; the other one on as many as it is given, as it did there: one beside
+other images, and all for an image alone.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +28,7 @@ _OLD_RESIZES: tuple[Resize, ...] = ("squash", "shortest_edge")
 
 
 class PixelPace(msgspec.Struct, frozen=True):
-    """Medians of one setting, ms: of the clock, and of the processors' time, which other processes move less."""
+    """Medians of one setting, ms: of the clock, and of the processors' time. `threads` are those of `Resize`."""
 
     threads: int
     width: int
@@ -52,13 +56,13 @@ def session(model: ModelProto, threads: int) -> onnxruntime.InferenceSession:
 
 
 def paces(pixels: NDArray[np.uint8], threads: int) -> list[PixelPace]:
-    """Time one picture (h, w, 3) in both interpolations and both resize modes of format 1."""
+    """Time one picture (h, w, 3) in both interpolations and both resize modes of format 1, on so many threads."""
     height, width, _ = pixels.shape
     found = []
     for interpolation in _INTERPOLATIONS:
         for resize in _OLD_RESIZES:
             spec = ImageSpec(interpolation=interpolation, resize=resize)
-            graphs = [session(build(spec), threads) for build in (build_preprocess, build_resize_graph)]
+            graphs = [session(build_preprocess(spec), 1), session(build_resize_graph(spec), threads)]
             (portable, cpu), (old, old_cpu) = _interleaved(graphs, pixels)
             found.append(PixelPace(threads, width, height, interpolation, resize, portable, old, cpu, old_cpu))
     return found

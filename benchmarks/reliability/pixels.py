@@ -178,7 +178,7 @@ def _pace_row(threads: int, found: Sequence[PixelPace]) -> Row:
         if (ratios := [pace.ratio for pace in of if (pace.width, pace.height) == (width, height)])
     ]
     measured = f"times the graph of Resize: median {np.median([p.ratio for p in of]):.2f}; {', '.join(by_size)}"
-    what = f"time of the preprocessing graph, {threads} thread{'s' * (threads > 1)}"
+    what = f"time of the preprocessing graph, against Resize on {threads} thread{'s' * (threads > 1)}"
     return Row(what, len(of), sum(pace.ratio <= MAX_RATIO for pace in of), measured)
 
 

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
@@ -16,6 +17,7 @@ import pytest
 from benchmarks.readme import with_tables
 from benchmarks.reliability.flips import FIXTURE, entry_spans, flip_archive, flip_folder
 from benchmarks.reliability.memory import Level, drift, image_pool, resident_mb, texts
+from benchmarks.reliability.mutated import _PRELOADED
 from benchmarks.reliability.pillow_resize import with_pillow
 from benchmarks.reliability.pillow_versions import Answer, Answers, differences
 from benchmarks.reliability.pixel_pace import paces
@@ -196,6 +198,12 @@ def within(value: int | None, name: str = "cpu") -> bool:
         (4, "return value is not None and value < BOUND"),
         (4, "return value is not None and value > BOUND"),
     }
+
+
+def test_what_mutation_imports_beforehand_is_there() -> None:
+    ours = [name for name in _PRELOADED if name.split(".")[0].startswith("mmalign")]
+    assert ours
+    assert [name for name in ours if find_spec(name) is None] == []
 
 
 def test_a_mutant_that_the_tests_notice_fails_and_another_does_not(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmalign_export.bundle import CARD, hashes
-from mmalign_export.errors import QuantizationError
+from mmalign_export.errors import ExportError, QuantizationError
 from mmalign_export.quantization.chart import chart_name, write_chart
 from mmalign_export.quantization.report import QuantizationReport, report_name
 from mmalign_export.quantization.section import with_section
@@ -65,6 +65,7 @@ def add_variant(
 
     Raises ExportError when `out` is there and `force` is not set, QuantizationError when no engine can prove it.
     """
+    _check_unchanged(bundle, out)
     with staged(out, force=force) as folder:
         precision = report.precision
         for name in bundle.spec.files.keys() - _files_of_alone(bundle.spec, precision):
@@ -92,7 +93,18 @@ def add_variant(
         proven = (
             msgspec.structs.replace(each, parity=parity[tower], golden=golden_name) for tower, each in added.items()
         )
-        return _write(bundle.spec, (*others, *proven), folder)
+        written = _write(bundle.spec, (*others, *proven), folder)
+        _check_unchanged(bundle, out)  # proving takes seconds, in which another process may have put its result there
+        return written
+
+
+def _check_unchanged(bundle: Bundle, out: Path) -> None:
+    """Raise ExportError when the result is to replace its own source, which another process replaced meanwhile."""
+    if out.exists() and out.samefile(bundle.path) and open_bundle(out).spec.seal != bundle.spec.seal:
+        raise ExportError(
+            f"{out} was changed by another process while this one measured. Quantize what is there now, or choose "
+            "another --out."
+        )
 
 
 def _is_replaced(artifact: Artifact, precision: Precision) -> bool:

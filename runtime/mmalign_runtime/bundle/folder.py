@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from mmalign_runtime.bundle.contents import CHUNK_BYTES, Stamp, check_name
+from mmalign_runtime.bundle.contents import CHUNK_BYTES, FileSource, Stamp, check_name
 from mmalign_runtime.errors import BundleIntegrityError
 
 
@@ -21,7 +21,7 @@ class FolderContents:
 
     def chunks(self, name: str) -> Iterator[bytes]:
         """Yield one file's bytes, a piece at a time."""
-        path = self.source(name)
+        path = self._path_of(name)
         try:
             with path.open("rb", buffering=0) as file:
                 while chunk := file.read(CHUNK_BYTES):
@@ -29,8 +29,19 @@ class FolderContents:
         except OSError as error:
             raise BundleIntegrityError(f"{path} cannot be read: {error.strerror}. Check its permissions.") from error
 
-    def source(self, name: str) -> Path:
-        """Return the path of one file. Raises BundleIntegrityError when it leaves the folder, is a link, or missing."""
+    def source(self, name: str) -> FileSource:
+        """Return the path of one file, or its bytes where the path is not UTF-8, as engines ask of one.
+
+        Raises BundleIntegrityError when it leaves the folder, is a link, or missing.
+        """
+        path = self._path_of(name)
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:
+            return b"".join(self.chunks(name))
+        return path
+
+    def _path_of(self, name: str) -> Path:
         check_name(self.path, name)
         path = self.path / name
         try:
@@ -51,11 +62,11 @@ class FolderContents:
 
     def size_bytes(self, name: str) -> int:
         """Return the length of one file."""
-        return self.source(name).stat().st_size
+        return self._path_of(name).stat().st_size
 
     def stamp(self, name: str) -> Stamp:
         """Return the file's device, inode, size, and the times of its last writing and last change of any kind."""
-        return stamp_of(self.source(name))
+        return stamp_of(self._path_of(name))
 
 
 def stamp_of(path: Path) -> Stamp:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
 
-from mmalign_export.errors import QuantizationError
+from mmalign_export.errors import ExportError, QuantizationError
 from mmalign_export.quantization import variant
 from mmalign_export.quantization.report import QuantizationReport, report_name
 from mmalign_export.quantization.variant import add_variant
 from mmalign_runtime.bundle import Bundle, open_bundle
 from mmalign_runtime.bundle.golden import Golden, load_golden
+from mmalign_runtime.bundle.packing import pack_bundle
 from mmalign_runtime.clipping import CLIPPING_NAME, Clipping, TowerClipping, load_clipping
 from mmalign_runtime.errors import BundleError, EngineError, MmalignError, ProviderError
 from mmalign_runtime.image_encoder import ImageEncoder
@@ -191,6 +193,35 @@ def added(
 ) -> BundleSpec:
     report = msgspec.structs.replace(make_report(*towers), precision=precision)
     return add_variant(bundle, models_of(bundle, *towers), report, out, force=False, clipping=clipping)
+
+
+@pytest.mark.parametrize("suffix", ["", ".mmalign"])
+def test_a_bundle_that_changed_while_it_was_measured_is_not_replaced(tmp_path: Path, suffix: str) -> None:
+    out = tmp_path / f"bundle{suffix}"
+    _ = pack_bundle(BUNDLE, out) if suffix else shutil.copytree(BUNDLE, out)
+    report, models = make_report("image"), models_of(open_bundle(out), "image")
+    first, second = open_bundle(out), open_bundle(out)
+    kept = add_variant(first, models, report, out, force=True)
+    with pytest.raises(ExportError, match="was changed by another process while this one measured"):
+        add_variant(second, models, msgspec.structs.replace(report, precision="fp16"), out, force=True)
+    assert open_bundle(out).spec.artifacts == kept.artifacts
+
+
+def test_a_bundle_that_changed_while_its_variant_was_proven_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = shutil.copytree(BUNDLE, tmp_path / "bundle")
+    bundle, prove = open_bundle(out), variant._prove
+
+    def prove_while_another_writes(*arguments: object) -> object:
+        monkeypatch.setattr(variant, "_prove", prove)
+        add_variant(open_bundle(out), models_of(bundle, "text"), make_report("text"), out, force=True)
+        return prove(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(variant, "_prove", prove_while_another_writes)
+    with pytest.raises(ExportError, match="was changed by another process"):
+        add_variant(bundle, models_of(bundle, "image"), make_report("image"), out, force=True)
+    assert {each.tower for each in open_bundle(out).spec.artifacts if each.precision == "int8"} == {"text"}
 
 
 @pytest.mark.parametrize("precision", ["int8", "fp16"])

@@ -1,10 +1,15 @@
+import os
 import re
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
+from mmalign_runtime import Embedder
 from mmalign_runtime.bundle import open_bundle
 from mmalign_runtime.bundle.hashes import sha256_of_file
 from mmalign_runtime.errors import BundleError, BundleFormatError, BundleIntegrityError
@@ -76,6 +81,17 @@ def test_a_linked_folder_inside_the_bundle_is_refused(tiny_bundle: Path, tmp_pat
 def test_a_bundle_may_be_reached_through_a_link(tiny_bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "current").symlink_to(tiny_bundle)
     assert open_bundle(tmp_path / "current").spec == open_bundle(tiny_bundle).spec
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there may a file's name be any bytes")
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_a_folder_whose_name_is_not_utf8_gives_the_same_vectors(tiny_bundle: Path, tmp_path: Path, engine: str) -> None:
+    pytest.importorskip(engine, reason=f"{engine} is not installed")
+    named = shutil.copytree(tiny_bundle, tmp_path / os.fsdecode(b"b\xfcndel"))
+    with Embedder.load(tiny_bundle, engine=engine) as plain, Embedder.load(named, engine=engine) as other:
+        np.testing.assert_array_equal(other.encode_text(["a fox"]), plain.encode_text(["a fox"]))
+        image = named / "golden/RGBA.png"
+        np.testing.assert_array_equal(other.encode_image([image]), plain.encode_image([image]))
 
 
 @pytest.mark.parametrize(
