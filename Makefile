@@ -14,13 +14,15 @@ AGAINST_REQUIREMENTS := benchmarks/against/requirements.txt benchmarks/against/r
 
 # The operators of the mutants. In a folder of its own: nothing else needs the two dozen packages that it brings.
 MUTATION := .mutation
+LATEST := .latest
 COSMIC_RAY := cosmic-ray==8.7.0
 
-.PHONY: help setup demo test lint format bench against against-setup mutation clean
+.PHONY: help setup demo test latest lint format bench against against-setup mutation clean
 
 help:
 	@echo "make demo    train on emoji drawings, export, verify, embed, search, time; ends with demo/report.html"
 	@echo "make test    all tests"
+	@echo "make latest  all tests with the newest release of every dependency, in an environment of its own"
 	@echo "make lint    ruff and mypy"
 	@echo "make format  let ruff rewrite"
 	@echo "make bench   the reference architecture: eager, compiled, AOTInductor, ONNX Runtime"
@@ -45,6 +47,15 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+latest:
+	$(PYTHON) -m venv --clear $(LATEST)
+	$(LATEST)/bin/pip install --quiet --upgrade pip
+	$(LATEST)/bin/pip install --quiet --upgrade --upgrade-strategy eager \
+	  -e 'runtime[cpu,jpeg,openvino,parquet]' -e . -e export --group dev
+	$(LATEST)/bin/pip install --quiet --no-deps $(TOWERS)
+	$(LATEST)/bin/pip list --outdated  # what another dependency holds back
+	$(LATEST)/bin/python -m pytest
 
 lint: setup
 	$(BIN)/ruff check .
@@ -79,4 +90,4 @@ mutation: setup
 	$(BIN)/python benchmarks/reliability/report.py --write
 
 clean:
-	rm -rf $(VENV) $(AGAINST) $(MUTATION) demo runs dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(AGAINST) $(MUTATION) $(LATEST) demo runs dist .mypy_cache .pytest_cache .ruff_cache

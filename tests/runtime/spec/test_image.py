@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmalign_runtime.spec import ImageLimits, ImageSpec
+from tests.runtime.spec.structs import check_closed, check_words
 
 
 @pytest.mark.parametrize(
@@ -100,3 +101,29 @@ def test_a_limit_below_one_is_refused_by_its_name(name: str, value: object) -> N
 def test_a_colour_is_three_levels(field: str, colour: tuple[float, ...]) -> None:
     with pytest.raises(msgspec.ValidationError, match=rf"at `\$\.{field}"):
         msgspec.convert({field: colour}, ImageSpec)
+
+
+@pytest.mark.parametrize("field", ["background", "fill"])
+def test_a_level_is_from_0_to_255(field: str) -> None:
+    assert getattr(msgspec.convert({field: [0, 128, 255]}, ImageSpec), field) == (0, 128, 255)
+
+
+@pytest.mark.parametrize(
+    ("field", "words"),
+    [
+        ("resize", ("squash", "shortest_edge", "longest_edge", "naflex")),
+        ("side_rounding", ("half_even", "floor")),
+        ("crop_rounding", ("half_even", "floor")),
+        ("interpolation", ("bilinear", "bicubic")),
+        ("orientation", ("applied", "ignored")),
+        ("alpha", ("composited", "dropped")),
+        ("icc_profile", ("ignore", "to_srgb")),
+    ],
+)
+def test_each_word_is_one_of_the_format(field: str, words: tuple[str, ...]) -> None:
+    check_words(ImageSpec, field, words)
+
+
+@pytest.mark.parametrize("kind", [ImageSpec, ImageLimits])
+def test_fields_go_by_their_names_and_stay(kind: type[msgspec.Struct]) -> None:
+    check_closed(kind)

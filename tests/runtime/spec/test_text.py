@@ -2,6 +2,7 @@ import msgspec
 import pytest
 
 from mmalign_runtime.spec import TextSpec
+from tests.runtime.spec.structs import check_closed, check_words
 
 
 @pytest.mark.parametrize(
@@ -31,3 +32,20 @@ def test_the_defaults_are_part_of_the_format() -> None:
         "pad_token": "[PAD]",
         "max_characters": 1_000_000,
     }
+
+
+@pytest.mark.parametrize(
+    ("field", "words"),
+    [
+        ("cleaning", ("none", "clip", "clip_cased", "clip_canonical", "siglip")),
+        ("truncation_side", ("right", "left")),
+        ("padding", ("longest", "fixed")),
+        ("padding_side", ("right", "left")),
+    ],
+)
+def test_each_word_is_one_of_the_format(field: str, words: tuple[str, ...]) -> None:
+    check_words(TextSpec, field, words)
+
+
+def test_fields_go_by_their_names_and_stay() -> None:
+    check_closed(TextSpec)
