@@ -5,9 +5,10 @@ Unknown keys are refused with the nearest known one, since a misspelt key that i
 
 from __future__ import annotations
 
+import copy
 import difflib
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -17,7 +18,10 @@ import tomli_w
 from mmalign.augment import AugmentConfig
 from mmalign.data import DataSource, SplitConfig
 from mmalign.errors import ConfigError
+from mmalign.losses import AnyLossConfig
+from mmalign.losses.infonce import InfoNCEConfig
 from mmalign.model import ModelConfig
+from mmalign.moved_keys import move_keys
 from mmalign.optim import OptimConfig
 from mmalign.preprocess import check_image_spec
 from mmalign.text import TextTowerConfig
@@ -94,6 +98,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     image_tower: ImageTowerConfig = ImageTowerConfig()
     text_tower: TextTowerConfig = TextTowerConfig()
     model: ModelConfig = ModelConfig()
+    loss: AnyLossConfig = InfoNCEConfig()
     augment: AugmentConfig = AugmentConfig()
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
@@ -146,7 +151,9 @@ def load_dumped(path: Path) -> Config:
 
 def parse_config(settings: dict[str, Any], origin: str) -> Config:
     """Turn TOML's tables into a Config. Raises ConfigError, naming `origin` and the field."""
-    _reject_unknown(Config, settings, origin, "")
+    settings = copy.deepcopy(settings)
+    move_keys(settings, origin)
+    _check_tables(Config, settings, origin, "")
     try:
         return msgspec.convert(settings, Config)
     except msgspec.ValidationError as error:
@@ -208,26 +215,43 @@ def _parse_value(text: str) -> object:
         return text
 
 
-def _reject_unknown(struct: type[msgspec.Struct], settings: dict[str, Any], origin: str, prefix: str) -> None:
-    fields = {field.name: field.type for field in msgspec.structs.fields(struct)}
+def _check_tables(struct: type[msgspec.Struct], settings: dict[str, Any], origin: str, prefix: str) -> None:
+    """Refuse unknown keys; where a table is one of several kinds and does not say which, write the default's."""
+    fields = {field.name: field for field in msgspec.structs.fields(struct)}
     for key, value in settings.items():
+        if key == struct.__struct_config__.tag_field:
+            continue
         if key not in fields:
             near = difflib.get_close_matches(key, fields, n=1, cutoff=0.5)
             hint = f"did you mean {prefix}{near[0]}?" if near else f"known here: {', '.join(fields)}."
             raise ConfigError(f"{origin}: unknown key {prefix}{key}; {hint}")
-        inner = _struct_of(fields[key])
         for table in value if isinstance(value, list) else [value]:
-            if inner is not None and isinstance(table, dict):
-                _reject_unknown(inner, table, origin, f"{prefix}{key}.")
+            if isinstance(table, dict) and (inner := _struct_of(fields[key], table, origin, prefix)) is not None:
+                _check_tables(inner, table, origin, f"{prefix}{key}.")
 
 
-def _struct_of(annotation: Any) -> type[msgspec.Struct] | None:  # noqa: ANN401 - any type form
+def _struct_of(
+    field: msgspec.structs.FieldInfo, table: dict[str, Any], origin: str, prefix: str
+) -> type[msgspec.Struct] | None:
+    structs = list(_structs_in(field.type))
+    tag_field = structs[0].__struct_config__.tag_field if structs else None
+    if tag_field is None:
+        return structs[0] if structs else None
+    by_kind = {struct.__struct_config__.tag: struct for struct in structs}
+    kind = table.setdefault(tag_field, type(field.default).__struct_config__.tag)
+    if kind not in by_kind:
+        known = ", ".join(sorted(map(str, by_kind)))
+        raise ConfigError(f"{origin}: {prefix}{field.name}.{tag_field} {kind!r} is not known; choose one of {known}.")
+    return by_kind[kind]
+
+
+def _structs_in(annotation: Any) -> Iterator[type[msgspec.Struct]]:  # noqa: ANN401 - any type form
     if isinstance(annotation, type) and get_origin(annotation) is None:
-        return annotation if issubclass(annotation, msgspec.Struct) else None
+        if issubclass(annotation, msgspec.Struct):
+            yield annotation
+        return
     for argument in get_args(annotation):
-        if (found := _struct_of(argument)) is not None:
-            return found
-    return None
+        yield from _structs_in(argument)
 
 
 def _without_none(value: Any) -> Any:  # noqa: ANN401 - TOML has no null: what is absent is left out

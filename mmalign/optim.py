@@ -28,7 +28,7 @@ class OptimConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 def build_optimizer(model: DualEncoder, config: OptimConfig) -> torch.optim.AdamW:
-    """Return AdamW over what learns; biases, norms and the scale are not decayed."""
+    """Return AdamW over what learns; biases, norms and the loss's scale and bias are not decayed."""
     parts: list[tuple[nn.Module, float]] = [
         (model.image_tower, config.image_tower_lr),
         (model.text_tower, config.text_tower_lr),
@@ -40,8 +40,7 @@ def build_optimizer(model: DualEncoder, config: OptimConfig) -> torch.optim.Adam
         learning = [p for p in module.parameters() if p.requires_grad]
         groups.append(_group([p for p in learning if p.ndim > 1], learning_rate, config.weight_decay))
         groups.append(_group([p for p in learning if p.ndim <= 1], learning_rate, 0.0))
-    if model.logit_scale.requires_grad:
-        groups.append(_group([model.logit_scale], config.logit_scale_lr, 0.0))
+    groups.append(_group([p for p in model.loss.parameters() if p.requires_grad], config.logit_scale_lr, 0.0))
     return torch.optim.AdamW([group for group in groups if group["params"]])
 
 

@@ -103,7 +103,9 @@ def initial_model(config: Config) -> DualEncoder:
     Raises WeightsError when pretrained weights are not here.
     """
     torch.manual_seed(config.train.seed)
-    model = DualEncoder(load_image_tower(config.image_tower), load_text_tower(config.text_tower), config.model)
+    model = DualEncoder(
+        load_image_tower(config.image_tower), load_text_tower(config.text_tower), config.model, config.loss
+    )
     return _freeze_as_configured(model, config)
 
 
@@ -192,7 +194,7 @@ def load_run(path: Path, checkpoint: Checkpoint | None = "best") -> Run:
         )
     config = load_dumped(folder.file("config.toml"))
     text_tower = _read_text_tower(folder.existing("text_encoder.json"), config)
-    model = DualEncoder(create_image_tower(config.image_tower.name), text_tower, config.model)
+    model = DualEncoder(create_image_tower(config.image_tower.name), text_tower, config.model, config.loss)
     _freeze_as_configured(model, config)
     frozen_path = folder.existing("frozen.safetensors")
     copy_state(read_tensors(frozen_path), frozen_state(model), frozen_path)

@@ -15,7 +15,7 @@ from mmalign.run import Run, describe_encoder
 from mmalign.signature import image_inputs, text_inputs
 from mmalign.vision import ImageTower
 from mmalign.weights import PACKAGED, PYPI_PREFIX
-from mmalign_runtime.spec import ImageSpec, Similarity, TextSpec
+from mmalign_runtime.spec import ImageSpec, TextSpec
 
 _LIBRARIES = ("mmalign", "torch", "transformers", "timm")
 
@@ -25,7 +25,7 @@ def dual_model(run: Run) -> DualModel:
     config, model = run.config, run.model
     image = image_model_tower(model, config.image, config.image_tower.name)
     text = text_model_tower(model, config.text, run.tokenizer, config.text_tower.name)
-    similarity = Similarity(kind="softmax", scale=model.scale().item())
+    similarity = model.loss.similarity()
     return DualModel(towers={"image": image, "text": text}, similarity=similarity, origin=_origin(run))
 
 

@@ -20,8 +20,13 @@ def frozen_state(model: DualEncoder) -> dict[str, torch.Tensor]:
 
 
 def learned_state(model: DualEncoder) -> dict[str, torch.Tensor]:
-    """Return all other tensors: learning towers with their batch statistics, projections, logit_scale."""
-    return {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(_frozen_prefixes(model))}
+    """Return all other tensors: learning towers with their batch statistics, projections, what the loss learns.
+
+    The loss's are named without "loss.": runs have had `logit_scale` from the first version on.
+    """
+    frozen = _frozen_prefixes(model)
+    state = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(frozen)}
+    return {name.removeprefix("loss."): tensor for name, tensor in state.items()}
 
 
 def copy_state(file: TensorFile, wanted: dict[str, torch.Tensor], path: Path) -> None:

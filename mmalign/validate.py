@@ -34,7 +34,7 @@ class Validator:
     def validate(self) -> Validation:
         """Return the recalls of the model as it stands. Raises TrainingError when its vectors are not finite."""
         model = self._model.eval()
-        device = model.logit_scale.device
+        device = model.device
         images = self._images() if self._frozen_images is None else self._frozen_images  # (N, F)
         texts = self._texts() if self._frozen_texts is None else self._frozen_texts  # (M, G)
         with torch.inference_mode():

@@ -19,7 +19,7 @@ PROGRESS = Progress(step=7, best_score=1 / 3, best_step=5, data_id="d", gradient
 
 def take_step(model: DualEncoder, optimizer: torch.optim.Optimizer, seed: int) -> None:
     features = torch.rand(4, 5, generator=torch.Generator().manual_seed(seed))
-    torch.autograd.backward(model.project_image(features).square().cumsum(dim=1).sum() * model.scale())
+    torch.autograd.backward(model.project_image(features).square().cumsum(dim=1).sum() * model.loss.scale())
     optimizer.step()
     optimizer.zero_grad()
 

@@ -43,7 +43,7 @@ def test_parts_have_their_own_rates_and_vectors_do_not_decay(make_model: Callabl
     config = OptimConfig(image_tower_lr=0.1, text_tower_lr=0.2, projection_lr=0.3, logit_scale_lr=0.4)
     group_of = {id(p): group for group in build_optimizer(model, config).param_groups for p in group["params"]}
     assert len(group_of) == len(list(model.parameters()))
-    rates = {"image_tower": 0.1, "text_tower": 0.2, "image_projection": 0.3, "text_projection": 0.3, "logit_scale": 0.4}
+    rates = {"image_tower": 0.1, "text_tower": 0.2, "image_projection": 0.3, "text_projection": 0.3, "loss": 0.4}
     for name, parameter in model.named_parameters():
         group = group_of[id(parameter)]
         assert group["lr"] == rates[name.split(".")[0]]

@@ -12,7 +12,7 @@ from mmalign.checkpoint import Progress
 from mmalign.config import Config
 from mmalign.errors import NonFiniteError
 from mmalign.inputs import StepInputs
-from mmalign.loss import contrastive_loss
+from mmalign.losses.infonce import contrastive_loss
 from mmalign.model import DualEncoder, freeze
 from mmalign.schedule import Schedule, plan_steps
 from mmalign.trainer import Trainer
@@ -51,7 +51,7 @@ def test_a_step_changes_what_learns_and_nothing_else(make_trainer: Callable[...,
     before = state_of(trainer)
     row = trainer.step(feature_steps(1)[0])
     changed = {name for name, tensor in state_of(trainer).items() if not torch.equal(tensor, before[name])}
-    assert changed == {"image_projection.0.weight", "text_projection.0.weight", "logit_scale"}
+    assert changed == {"image_projection.0.weight", "text_projection.0.weight", "loss.logit_scale"}
     assert (row.step, row.epoch) == (1, 1)
 
 
@@ -60,7 +60,7 @@ def test_accumulated_gradients_are_those_of_the_mean_loss(make_trainer: Callable
     trainer = make_trainer({"optim.accumulate": 4})
     model = trainer.model
     losses = [
-        contrastive_loss(model.project_image(s.image), model.project_text(*s.text), model.scale(), s.keys)
+        contrastive_loss(model.project_image(s.image), model.project_text(*s.text), model.loss.scale(), s.keys)
         for s in steps[:4]
     ]
     learning = [p for p in model.parameters() if p.requires_grad]
@@ -104,7 +104,7 @@ def test_scale_stops_at_its_bound(make_trainer: Callable[..., Trainer], monkeypa
         monkeypatch.setattr(trainer.model, name, lambda _: image)
     for step in feature_steps(3):
         trainer.step(step)  # right pairs are alike: the scale wants to grow without end
-    assert trainer.model.scale().item() == pytest.approx(100.0)
+    assert trainer.model.loss.scale().item() == pytest.approx(100.0)
 
 
 def test_pair_whose_vector_is_not_finite_is_named_and_nothing_changes(make_trainer: Callable[..., Trainer]) -> None:
