@@ -17,12 +17,12 @@ from mmalign.config import EvaluateConfig
 from mmalign.data import Splits
 from mmalign.data.identity import image_identity
 from mmalign.errors import ConfigError
+from mmalign.features import ModelFeatures
 from mmalign.linear_map import LinearMap, fit_linear_map
 from mmalign.pairs import SourcePairs, merged_splits
 from mmalign.pool import Captions, Pool, build_pool
 from mmalign.retrieval import chance_recall, recall_both_ways
 from mmalign.scores import Checkpoint, Evaluation, Scored, SourceScores, SplitName
-from mmalign.towers import Towers
 from mmalign.truncation import report_truncated
 from mmalign.zero_shot import class_prompts, class_vectors, zero_shot_accuracy
 
@@ -51,8 +51,8 @@ Embed = Callable[[Tensor], Tensor]
 
 
 def evaluate_model(
-    trained: Towers,
-    start: Towers,
+    trained: ModelFeatures,
+    start: ModelFeatures,
     sources: Sequence[SourcePairs],
     config: EvaluateConfig,
     *,
@@ -62,9 +62,9 @@ def evaluate_model(
 ) -> Evaluation:
     """Evaluate a model on the sources' pairs of one split.
 
-    `trained` are its towers, `start` those that the linear map is fitted to, on the training pairs of the sources that
-    are not held out. `trained_images` are the identities of the images that the model learned from, None where that is
-    not known. Raises ConfigError for a source with nothing in the split, and ItemError.
+    `trained` are the features of its towers, `start` those that the linear map is fitted to, on the training pairs of
+    the sources that are not held out. `trained_images` are the identities of the images that the model learned from,
+    None where that is not known. Raises ConfigError for a source with nothing in the split, and ItemError.
     """
     tasks = [_task(source, split, config, trained_images) for source in sources]
     report_truncated((pair for task in tasks for pair in task.pool.pairs), trained.model.text.bound_tokenizer)
@@ -99,13 +99,13 @@ def _num_trained_on(name: str, pool: Pool, trained_images: frozenset[str] | None
     return len(seen)
 
 
-def _fit_map(splits: Splits, towers: Towers, captions: Captions) -> LinearMap:
+def _fit_map(splits: Splits, features: ModelFeatures, captions: Captions) -> LinearMap:
     """Fit on the training pairs and their first captions; pick the regularisation on the validation pairs."""
     val = build_pool(splits.val, captions)
-    images = towers.image_features(splits.train, "training")
-    texts = towers.text_features([pair.captions[0] for pair in splits.train], "first captions of training")
-    val_images = towers.image_features(val.pairs, "validation")
-    val_texts = towers.text_features(val.texts, "validation")
+    images = features.images.of(splits.train, "training")
+    texts = features.texts.of([pair.captions[0] for pair in splits.train], "first captions of training")
+    val_images = features.images.of(val.pairs, "validation")
+    val_texts = features.texts.of(val.texts, "validation")
 
     def score(linear_map: LinearMap) -> float:
         vectors = linear_map.embed_image(val_images), linear_map.embed_text(val_texts)
@@ -114,7 +114,7 @@ def _fit_map(splits: Splits, towers: Towers, captions: Captions) -> LinearMap:
     return fit_linear_map(images, texts, score)
 
 
-def _score(task: _Task, trained: Towers, start: Towers, linear_map: LinearMap) -> SourceScores:
+def _score(task: _Task, trained: ModelFeatures, start: ModelFeatures, linear_map: LinearMap) -> SourceScores:
     pool = task.pool
     image, text = (tower.module.project for tower in (trained.model.image, trained.model.text))
     with torch.inference_mode():
@@ -134,12 +134,12 @@ def _score(task: _Task, trained: Towers, start: Towers, linear_map: LinearMap) -
     )
 
 
-def _features(task: _Task, towers: Towers) -> _Features:
+def _features(task: _Task, features: ModelFeatures) -> _Features:
     name = task.source.name
     return _Features(
-        images=towers.image_features(task.pool.pairs, name),
-        texts=towers.text_features(task.pool.texts, f"{name} captions"),
-        prompts=towers.text_features(task.prompts, f"{name} classes") if task.prompts else torch.empty(0),
+        images=features.images.of(task.pool.pairs, name),
+        texts=features.texts.of(task.pool.texts, f"{name} captions"),
+        prompts=features.texts.of(task.prompts, f"{name} classes") if task.prompts else torch.empty(0),
     )
 
 

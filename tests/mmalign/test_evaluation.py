@@ -18,7 +18,7 @@ from mmalign.pool import build_pool
 from mmalign.run import load_run
 from mmalign.scores import Evaluation
 from mmalign.training import train
-from tests.mmalign.run_towers import towers_of
+from tests.mmalign.run_features import features_of
 
 MakeConfig = Callable[..., Config]
 FROZEN: dict[str, object] = {"image_tower.frozen": True, "text_tower.frozen": True}
@@ -80,8 +80,8 @@ def test_model_is_right_where_it_was_made_right(make_config: MakeConfig, tmp_pat
     train(make_config({**FROZEN, "model.embed_dim": 32}), tmp_path)
     run = load_run(tmp_path)
     pool = build_pool(load_splits(run.config.data).test, "all")
-    towers = towers_of(run, is_training=False)
-    images, texts = towers.image_features(pool.pairs, "test"), towers.text_features(pool.texts, "test")
+    features = features_of(run, is_training=False)
+    images, texts = features.images.of(pool.pairs, "test"), features.texts.of(pool.texts, "test")
     right = [pool.relevant.right(row) for row in range(len(pool.pairs))]
     targets = torch.stack([functional.normalize(texts, dim=-1)[row].mean(dim=0) for row in right])
     run.model.image_projection.load_state_dict({"0.weight": (torch.linalg.pinv(images) @ targets).T})

@@ -11,11 +11,12 @@ from torch.nn import functional
 from mmalign.checkpoint import Progress
 from mmalign.config import Config
 from mmalign.errors import NonFiniteError
-from mmalign.inputs import StepInputs
+from mmalign.inputs import Features, StepInputs
 from mmalign.losses.infonce import contrastive_loss
 from mmalign.model import DualEncoder, freeze
-from mmalign.schedule import Schedule, plan_steps
+from mmalign.optim import Schedule, plan_steps
 from mmalign.trainer import Trainer
+from tests.mmalign.run_features import tensors_of
 from tests.tolerances import CLIPPED_NORM, GRADIENT_NORM
 
 MakeModel = Callable[..., DualEncoder]
@@ -39,7 +40,8 @@ def feature_steps(num_steps: int) -> list[StepInputs]:
     generator = torch.Generator().manual_seed(0)
     images, texts = torch.randn(12, 5, generator=generator), torch.randn(12, 6, generator=generator)
     plans = list(plan_steps(Schedule(12, 4, epochs=3), seed=0))[:num_steps]
-    return [StepInputs(plan, images[list(plan.rows)], (texts[list(plan.rows)],), torch.arange(4)) for plan in plans]
+    sides = [(Features(images[list(plan.rows)]), Features(texts[list(plan.rows)])) for plan in plans]
+    return [StepInputs(plan, *both, torch.arange(4)) for plan, both in zip(plans, sides, strict=True)]
 
 
 def state_of(trainer: Trainer) -> dict[str, Tensor]:
@@ -60,7 +62,12 @@ def test_accumulated_gradients_are_those_of_the_mean_loss(make_trainer: Callable
     trainer = make_trainer({"optim.accumulate": 4})
     model = trainer.model
     losses = [
-        contrastive_loss(model.project_image(s.image), model.project_text(*s.text), model.loss.scale(), s.keys)
+        contrastive_loss(
+            model.project_image(*tensors_of(s.image)),
+            model.project_text(*tensors_of(s.text)),
+            model.loss.scale(),
+            s.keys,
+        )
         for s in steps[:4]
     ]
     learning = [p for p in model.parameters() if p.requires_grad]
@@ -111,7 +118,7 @@ def test_pair_whose_vector_is_not_finite_is_named_and_nothing_changes(make_train
     trainer = make_trainer()
     before = state_of(trainer)
     inputs = feature_steps(1)[0]
-    inputs.text[0][2, 3] = torch.nan
+    tensors_of(inputs.text)[0][2, 3] = torch.nan
     with pytest.raises(NonFiniteError, match="the loss at step 1 is not finite") as caught:
         trainer.step(inputs)
     assert caught.value.rows == (inputs.plan.rows[2],)
