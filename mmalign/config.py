@@ -26,6 +26,7 @@ from mmalign.optim import OptimConfig
 from mmalign.preprocess import check_image_spec
 from mmalign.text import TextTowerConfig
 from mmalign.vision import ImageTowerConfig
+from mmalign.weights import PackagedWeights
 from mmalign_runtime.spec import ImageSpec, TextSpec
 
 Natural = Annotated[int, msgspec.Meta(ge=0)]
@@ -90,7 +91,10 @@ class EvaluateConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Everything that decides a training run."""
+    """Everything that decides a training run.
+
+    `packages` describes the PyPI packages that "pypi:" names stand for: tables, or the path of a TOML file of them.
+    """
 
     data: DataConfig
     image: ImageSpec = ImageSpec()
@@ -103,6 +107,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    packages: dict[str, PackagedWeights] = {}
 
     def __post_init__(self) -> None:
         """Raise ValueError for an image spec that no graph can follow."""
@@ -152,6 +157,8 @@ def load_dumped(path: Path) -> Config:
 def parse_config(settings: dict[str, Any], origin: str) -> Config:
     """Turn TOML's tables into a Config. Raises ConfigError, naming `origin` and the field."""
     settings = copy.deepcopy(settings)
+    if isinstance(packages := settings.get("packages"), str):
+        settings["packages"] = _read_toml(Path(packages))
     move_keys(settings, origin)
     _check_tables(Config, settings, origin, "")
     try:
@@ -225,9 +232,18 @@ def _check_tables(struct: type[msgspec.Struct], settings: dict[str, Any], origin
             near = difflib.get_close_matches(key, fields, n=1, cutoff=0.5)
             hint = f"did you mean {prefix}{near[0]}?" if near else f"known here: {', '.join(fields)}."
             raise ConfigError(f"{origin}: unknown key {prefix}{key}; {hint}")
-        for table in value if isinstance(value, list) else [value]:
-            if isinstance(table, dict) and (inner := _struct_of(fields[key], table, origin, prefix)) is not None:
-                _check_tables(inner, table, origin, f"{prefix}{key}.")
+        for name, table in _tables(fields[key], value, f"{prefix}{key}."):
+            if (inner := _struct_of(fields[key], table, origin, prefix)) is not None:
+                _check_tables(inner, table, origin, name)
+
+
+def _tables(field: msgspec.structs.FieldInfo, value: object, prefix: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the tables of a value, one, a list of them or some by name, and the prefix of their keys."""
+    if get_origin(field.type) is dict and isinstance(value, dict):
+        named = [(f"{prefix}{name}.", table) for name, table in value.items()]
+    else:
+        named = [(prefix, table) for table in (value if isinstance(value, list) else [value])]
+    yield from ((name, table) for name, table in named if isinstance(table, dict))
 
 
 def _struct_of(

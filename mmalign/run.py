@@ -37,6 +37,7 @@ from mmalign.text_checks import check_sentence_modules, check_text_spec, check_t
 from mmalign.text_tokenizer import load_tokenizer
 from mmalign.traceable import check_traceable
 from mmalign.vision import check_image_tower, create_image_tower, load_image_tower
+from mmalign.weights import register_packages
 from mmalign_runtime.atomic import replacing
 from mmalign_runtime.bulk.locking import LOCK_NAME, only_writer
 
@@ -48,6 +49,7 @@ logger = logging.getLogger(__name__)
 _MOVES_NO_NUMBER = (
     *("train.num_workers", "train.checkpoint_minutes", "train.cache_dir"),
     *("data.on_error", "data.held_out", "image.limits.", "text.max_characters", "evaluate.templates"),
+    "packages.",  # the weights are in the run's folder, what learned of them among them
 )
 _TRAINED_IMAGES = "trained_images.txt"
 # What an earlier start in the same folder may have left: gone before the new run's first file is written.
@@ -112,6 +114,7 @@ def initial_model(config: Config) -> DualEncoder:
 
     Raises WeightsError when pretrained weights are not here.
     """
+    register_packages(config.packages)
     torch.manual_seed(config.train.seed)
     model = DualEncoder(
         load_image_tower(config.image_tower), load_text_tower(config.text_tower), config.model, config.loss
@@ -183,6 +186,7 @@ def create_run(config: Config, path: Path) -> Run:
     and specs do not go together, with nothing written; and CheckpointError when `path` cannot be written to.
     """
     check_free(path)
+    register_packages(config.packages)
     check_sentence_modules(sentence_modules(config.text_tower), config.text_tower, config.text)
     model = initial_model(config)
     tokenizer = load_tokenizer(config.text_tower)

@@ -14,7 +14,7 @@ from mmalign.model import DualEncoder
 from mmalign.run import Run, describe_encoder
 from mmalign.signature import image_inputs, text_inputs
 from mmalign.vision import ImageTower
-from mmalign.weights import PACKAGED, PYPI_PREFIX
+from mmalign.weights import PYPI_PREFIX
 from mmalign_runtime.spec import ImageSpec, TextSpec
 
 _LIBRARIES = ("mmalign", "torch", "transformers", "timm")
@@ -73,8 +73,8 @@ def _origin(run: Run) -> ModelOrigin:
 
 
 def _weights_licence(config: Config) -> str:
-    names = {PYPI_PREFIX + package: entry.licence for package, entry in PACKAGED.items()}
-    towers = (config.image_tower.name, config.text_tower.name)
+    names = {PYPI_PREFIX + package: entry.licence for package, entry in config.packages.items()}
+    towers = (config.image_tower.weights, config.text_tower.name)
     licences = sorted({f"{name}: {names[name]}" for name in towers if name in names})
     return "; ".join(licences) or "unknown: see the origin of the pretrained weights"
 

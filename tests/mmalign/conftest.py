@@ -16,11 +16,14 @@ from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import nn
 
+from benchmarks.demo.packages import register_demo_packages
 from mmalign.config import Config, parse_config
 from mmalign.losses.protocol import LossConfig
 from mmalign.model import DualEncoder, ModelConfig
 from mmalign.text import create_text_tower
 from mmalign.vision import ImageTower
+
+register_demo_packages()
 
 COLORS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (30, 60, 220), "yellow": (230, 220, 40)}
 SHAPES = ("square", "bar", "frame")

