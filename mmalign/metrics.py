@@ -22,8 +22,8 @@ from mmalign.data import Pair
 from mmalign.errors import TrainingError
 from mmalign.features import ModelFeatures
 from mmalign.model import DualEncoder
-from mmalign.pool import build_pool
 from mmalign.retrieval import is_finite, recall_both_ways
+from mmalign.retrieval_set import build_retrieval_set
 from mmalign_runtime.atomic import replacing
 
 if TYPE_CHECKING:
@@ -65,14 +65,14 @@ COLUMNS = (*_STEP_COLUMNS, *(f"val_{name}" for name in Validation.__struct_field
 
 
 class Validator:
-    """Scores a model on the validation pairs, all sources in one pool."""
+    """Scores a model on the validation pairs, all sources together."""
 
     def __init__(
         self, model: DualEncoder, config: EvaluateConfig, pairs: Sequence[Pair], features: ModelFeatures
     ) -> None:
         self._model = model
         self._features = features
-        self._pool = build_pool(pairs, config.captions)
+        self._items = build_retrieval_set(pairs, config.captions)
         # Read now and not at the first validation, so that a damaged image is found before an epoch is spent.
         self._frozen_images = self._images() if features.images.is_kept else None
         self._frozen_texts = self._texts() if features.texts.is_kept else None
@@ -91,14 +91,14 @@ class Validator:
                 "vectors of validation pairs are not finite, so the model is not saved. Lower the learning rates in "
                 "optim, or look for images and captions that are out of the ordinary."
             )
-        to_text, to_image = recall_both_ways(image_embeds, text_embeds, self._pool.relevant)
+        to_text, to_image = recall_both_ways(image_embeds, text_embeds, self._items.relevant)
         return Validation(to_text.at_1, to_image.at_1, (to_text.mean() + to_image.mean()) / 2)
 
     def _images(self) -> Tensor:
-        return self._features.images.of(self._pool.pairs, "validation")
+        return self._features.images.of(self._items.pairs, "validation")
 
     def _texts(self) -> Tensor:
-        return self._features.texts.of(self._pool.texts, "validation")
+        return self._features.texts.of(self._items.texts, "validation")
 
 
 class MetricsLog:

@@ -161,10 +161,10 @@ def check_free(path: Path) -> None:
 
 @contextlib.contextmanager
 def claim_run(path: Path) -> Iterator[None]:
-    """Hold a run's folder for this process, made where it is missing; what was made and stays empty is removed.
+    """Lock a run's folder for this process, made where it is missing; what was made and stays empty is removed.
 
-    The system lets go of the folder when the process ends, however it ends. Raises InputError when another process
-    holds it, and CheckpointError when it cannot be written to.
+    The system releases the lock when the process ends, however it ends. Raises InputError when another process has
+    it, and CheckpointError when it cannot be written to.
     """
     made = [folder for folder in (path, *path.parents) if not folder.exists()]  # deepest first
     with _named_errors(path):

@@ -53,7 +53,7 @@ def text_model_tower(model: DualEncoder, spec: TextSpec, tokenizer: Tokenizer, a
         embed_dim=model.config.embed_dim,
         inputs=text_inputs(spec),
         architecture=architecture,
-        definition=model.text_tower.head(),
+        definition=model.text_tower.definition(),
         description=describe_encoder(model.text_tower),
         spec=spec,
         tokenizer=tokenizer,

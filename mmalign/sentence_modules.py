@@ -175,9 +175,9 @@ def _config(source: str, path: str, file: str) -> dict[str, object]:
     return _read(found, dict[str, object])
 
 
-def _read(path: Path, kind: type[_T]) -> _T:
+def _read(path: Path, as_type: type[_T]) -> _T:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
+        return msgspec.json.decode(path.read_bytes(), type=as_type)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise WeightsError(f"{path} is damaged: {error}. Fetch it again.") from error
 

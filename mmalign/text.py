@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from mmalign._compat import encoder_from_config, encoder_from_pretrained, quiet_loading
 from mmalign.errors import ConfigError, WeightsError
-from mmalign.pooling import Pooling, pool
+from mmalign.pooling import Pooling, pool_tokens
 from mmalign.sentence_modules import Activation, DenseLayer, SentenceModules, read_sentence_modules
 from mmalign.text_files import find_file, how_to_fetch, resolve
 
@@ -75,9 +75,9 @@ class TextTower(nn.Module):
         """Return the features of a batch of texts; padding does not change them."""
         output = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
         hidden = cast("Tensor", output.last_hidden_state)  # (B, L, H)
-        return cast("Tensor", self.dense(pool(hidden, attention_mask, self.pooling)))  # (B, F)
+        return cast("Tensor", self.dense(pool_tokens(hidden, attention_mask, self.pooling)))  # (B, F)
 
-    def head(self) -> str:
+    def definition(self) -> str:
         """Return in words what follows the encoder: part of every id of the tower's features."""
         return " ".join((self.pooling, *(f"dense:{layer.activation}" for layer in self.dense_layers)))
 

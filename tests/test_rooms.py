@@ -31,7 +31,7 @@ ROOMS = {
     ),
     "mmalign": (
         *("_compat", "errors", "openmp", "progress", "seeds", "signature", "pixels", "preprocess", "fingerprint"),
-        *("data", "retrieval", "pool", "zero_shot", "linear_map", "scores", "truncation", "image_store"),
+        *("data", "retrieval", "retrieval_set", "zero_shot", "linear_map", "scores", "truncation", "image_store"),
         *("weights", "pooling", "text_files", "sentence_modules", "text", "vision", "text_tokenizer", "probe_texts"),
         *("text_checks", "traceable", "heads", "losses", "model", "optim", "tensors", "checkpoint"),
         *("augment", "moved_keys", "config", "device", "pairs", "own_pairs", "dual_model", "space", "run", "run_model"),

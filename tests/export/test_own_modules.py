@@ -18,8 +18,8 @@ from mmalign.dual_model import DualModel, Similarity
 from mmalign.errors import ModelError
 from mmalign.features import ModelFeatures
 from mmalign.pairs import SourcePairs
-from mmalign.pool import build_pool
 from mmalign.retrieval import recall_both_ways
+from mmalign.retrieval_set import build_retrieval_set
 from mmalign.scoring import evaluate_model
 from mmalign.signature import BATCH, ModuleInput
 from mmalign_export.errors import FormatLimitError
@@ -174,7 +174,7 @@ def test_it_is_evaluated_without_a_run(own: DualModel, tmp_path: Path) -> None:
     evaluation = evaluate_model(features, features, (source,), EvaluateConfig(), split="test")
     images = torch.from_numpy(own.image.embed([pair.image for pair in pairs[8:]]))
     texts = torch.from_numpy(own.text.embed([pair.captions[0] for pair in pairs[8:]]))
-    expected = recall_both_ways(images, texts, build_pool(pairs[8:], "first").relevant)
+    expected = recall_both_ways(images, texts, build_retrieval_set(pairs[8:], "first").relevant)
     (scores,) = evaluation.sources
     assert (scores.model.image_to_text, scores.model.text_to_image) == expected
     assert (evaluation.checkpoint, scores.num_images, scores.num_trained_on) == (None, 4, None)

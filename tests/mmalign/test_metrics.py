@@ -10,8 +10,8 @@ from mmalign.config import Config
 from mmalign.errors import TrainingError
 from mmalign.metrics import COLUMNS, MetricsLog, MetricsRow, Validation, Validator, read_metrics
 from mmalign.pairs import load_splits
-from mmalign.pool import build_pool
 from mmalign.retrieval import recall_both_ways
+from mmalign.retrieval_set import build_retrieval_set
 from mmalign.run import Run, create_run
 from mmalign_runtime.errors import ItemError
 from tests.mmalign.run_features import features_of
@@ -101,12 +101,12 @@ def test_scores_are_the_recalls_of_the_model(
 ) -> None:
     run = create_run(make_config(settings), tmp_path / "run")
     val = validator_of(run).validate()
-    pool = build_pool(load_splits(run.config.data).val, "all")
+    items = build_retrieval_set(load_splits(run.config.data).val, "all")
     features = features_of(run, is_training=False)
     with torch.inference_mode():
-        images = run.model.project_image(features.images.of(pool.pairs, "val"))
-        texts = run.model.project_text(features.texts.of(pool.texts, "val"))
-    to_text, to_image = recall_both_ways(images, texts, pool.relevant)
+        images = run.model.project_image(features.images.of(items.pairs, "val"))
+        texts = run.model.project_text(features.texts.of(items.texts, "val"))
+    to_text, to_image = recall_both_ways(images, texts, items.relevant)
     assert (val.image_to_text_at_1, val.text_to_image_at_1) == (to_text.at_1, to_image.at_1)
     assert val.score == pytest.approx((sum(to_text.shares()) + sum(to_image.shares())) / 6)
 
