@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import msgspec
 import torch
@@ -31,18 +32,20 @@ from mmalign_runtime.image import Pixels
 _IMAGE_BATCH = {"cpu": 8, "cuda": 128}
 _TEXT_BATCH = 128
 
+SomeTower = TypeVar("SomeTower", bound=ModelTower)
 
-class TowerFeatures:
+
+class TowerFeatures(Generic[SomeTower]):
     """Runs one tower over items, in eval mode; what it gives is kept in `cache`, None for a tower that learns.
 
     A kept tower does not change: its weights are read once for the keys, since hashing a large tower takes a second.
     """
 
-    def __init__(self, tower: ModelTower, device: torch.device, cache: FeatureCache | None = None) -> None:
+    def __init__(self, tower: SomeTower, device: torch.device, cache: FeatureCache | None = None) -> None:
+        self._tower = tower
+        self._backbone = tower.backbone
         self._device = device
         self._cache = cache
-        self._backbone = tower.backbone
-        self._feature_dim = tower.feature_dim
 
     @property
     def is_kept(self) -> bool:
@@ -56,7 +59,7 @@ class TowerFeatures:
     def _kept(self, key: Callable[[], list[str | bytes]], num_items: int, compute: Callable[[], Tensor]) -> Tensor:
         if self._cache is None:
             return compute()
-        return self._cache.get(key(), compute, (num_items, self._feature_dim))
+        return self._cache.get(key(), compute, (num_items, self._tower.feature_dim))
 
     def _evaluate(self, batches: Iterable[tuple[Tensor, ...]], description: str, num_batches: int) -> Tensor:
         self._backbone.to(self._device)
@@ -71,12 +74,8 @@ class TowerFeatures:
         return torch.cat(parts)  # (N, F)
 
 
-class ImageFeatures(TowerFeatures):
+class ImageFeatures(TowerFeatures[ImageModelTower]):
     """Features of images, from clean pixels or augmented views."""
-
-    def __init__(self, tower: ImageModelTower, device: torch.device, cache: FeatureCache | None = None) -> None:
-        super().__init__(tower, device, cache)
-        self._tower = tower
 
     def of(self, pairs: Sequence[Pair], name: str) -> Tensor:
         """Return the features (N, F) of the pairs' images, preprocessed as they will be served. Raises ItemError."""
@@ -117,12 +116,8 @@ class ImageFeatures(TowerFeatures):
         return self._evaluate(inputs, description, len(batches))
 
 
-class TextFeatures(TowerFeatures):
+class TextFeatures(TowerFeatures[TextModelTower]):
     """Features of texts."""
-
-    def __init__(self, tower: TextModelTower, device: torch.device, cache: FeatureCache | None = None) -> None:
-        super().__init__(tower, device, cache)
-        self._tower = tower
 
     def of(self, texts: Sequence[str], name: str) -> Tensor:
         """Return the features (M, F) of texts, in their order."""

@@ -23,7 +23,7 @@ def build(head: Head) -> nn.Sequential:
 
 def test_the_table_knows_each_head_by_its_kind() -> None:
     kinds = {head.__struct_config__.tag: head for head in HEADS}
-    assert kinds.keys() == {"linear", "mlp", "residual"}
+    assert kinds.keys() >= {"linear", "mlp", "residual"}
     for kind, head in kinds.items():
         assert msgspec.convert({"kind": kind}, AnyHead) == head()
 
