@@ -5,9 +5,10 @@ Unknown keys are refused with the nearest known one, since a misspelt key that i
 
 from __future__ import annotations
 
+import copy
 import difflib
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -17,11 +18,15 @@ import tomli_w
 from mmalign.augment import AugmentConfig
 from mmalign.data import DataSource, SplitConfig
 from mmalign.errors import ConfigError
+from mmalign.losses import AnyLossConfig
+from mmalign.losses.infonce import InfoNCEConfig
 from mmalign.model import ModelConfig
+from mmalign.moved_keys import move_keys
 from mmalign.optim import OptimConfig
 from mmalign.preprocess import check_image_spec
 from mmalign.text import TextTowerConfig
 from mmalign.vision import ImageTowerConfig
+from mmalign.weights import PackagedWeights
 from mmalign_runtime.spec import ImageSpec, TextSpec
 
 Natural = Annotated[int, msgspec.Meta(ge=0)]
@@ -86,7 +91,10 @@ class EvaluateConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Everything that decides a training run."""
+    """Everything that decides a training run.
+
+    `packages` describes the PyPI packages that "pypi:" names stand for: tables, or the path of a TOML file of them.
+    """
 
     data: DataConfig
     image: ImageSpec = ImageSpec()
@@ -94,10 +102,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     image_tower: ImageTowerConfig = ImageTowerConfig()
     text_tower: TextTowerConfig = TextTowerConfig()
     model: ModelConfig = ModelConfig()
+    loss: AnyLossConfig = InfoNCEConfig()
     augment: AugmentConfig = AugmentConfig()
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    packages: dict[str, PackagedWeights] = {}
 
     def __post_init__(self) -> None:
         """Raise ValueError for an image spec that no graph can follow."""
@@ -146,7 +156,11 @@ def load_dumped(path: Path) -> Config:
 
 def parse_config(settings: dict[str, Any], origin: str) -> Config:
     """Turn TOML's tables into a Config. Raises ConfigError, naming `origin` and the field."""
-    _reject_unknown(Config, settings, origin, "")
+    settings = copy.deepcopy(settings)
+    if isinstance(packages := settings.get("packages"), str):
+        settings["packages"] = _read_toml(Path(packages))
+    move_keys(settings, origin)
+    _check_tables(Config, settings, origin, "")
     try:
         return msgspec.convert(settings, Config)
     except msgspec.ValidationError as error:
@@ -208,26 +222,52 @@ def _parse_value(text: str) -> object:
         return text
 
 
-def _reject_unknown(struct: type[msgspec.Struct], settings: dict[str, Any], origin: str, prefix: str) -> None:
-    fields = {field.name: field.type for field in msgspec.structs.fields(struct)}
+def _check_tables(struct: type[msgspec.Struct], settings: dict[str, Any], origin: str, prefix: str) -> None:
+    """Refuse unknown keys; where a table is one of several kinds and does not say which, write the default's."""
+    fields = {field.name: field for field in msgspec.structs.fields(struct)}
     for key, value in settings.items():
+        if key == struct.__struct_config__.tag_field:
+            continue
         if key not in fields:
             near = difflib.get_close_matches(key, fields, n=1, cutoff=0.5)
             hint = f"did you mean {prefix}{near[0]}?" if near else f"known here: {', '.join(fields)}."
             raise ConfigError(f"{origin}: unknown key {prefix}{key}; {hint}")
-        inner = _struct_of(fields[key])
-        for table in value if isinstance(value, list) else [value]:
-            if inner is not None and isinstance(table, dict):
-                _reject_unknown(inner, table, origin, f"{prefix}{key}.")
+        for name, table in _tables(fields[key], value, f"{prefix}{key}."):
+            if (inner := _struct_of(fields[key], table, origin, prefix)) is not None:
+                _check_tables(inner, table, origin, name)
 
 
-def _struct_of(annotation: Any) -> type[msgspec.Struct] | None:  # noqa: ANN401 - any type form
+def _tables(field: msgspec.structs.FieldInfo, value: object, prefix: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the tables of a value, one, a list of them or some by name, and the prefix of their keys."""
+    if get_origin(field.type) is dict and isinstance(value, dict):
+        named = [(f"{prefix}{name}.", table) for name, table in value.items()]
+    else:
+        named = [(prefix, table) for table in (value if isinstance(value, list) else [value])]
+    yield from ((name, table) for name, table in named if isinstance(table, dict))
+
+
+def _struct_of(
+    field: msgspec.structs.FieldInfo, table: dict[str, Any], origin: str, prefix: str
+) -> type[msgspec.Struct] | None:
+    structs = list(_structs_in(field.type))
+    tag_field = structs[0].__struct_config__.tag_field if structs else None
+    if tag_field is None:
+        return structs[0] if structs else None
+    by_kind = {struct.__struct_config__.tag: struct for struct in structs}
+    kind = table.setdefault(tag_field, type(field.default).__struct_config__.tag)
+    if kind not in by_kind:
+        known = ", ".join(sorted(map(str, by_kind)))
+        raise ConfigError(f"{origin}: {prefix}{field.name}.{tag_field} {kind!r} is not known; choose one of {known}.")
+    return by_kind[kind]
+
+
+def _structs_in(annotation: Any) -> Iterator[type[msgspec.Struct]]:  # noqa: ANN401 - any type form
     if isinstance(annotation, type) and get_origin(annotation) is None:
-        return annotation if issubclass(annotation, msgspec.Struct) else None
+        if issubclass(annotation, msgspec.Struct):
+            yield annotation
+        return
     for argument in get_args(annotation):
-        if (found := _struct_of(argument)) is not None:
-            return found
-    return None
+        yield from _structs_in(argument)
 
 
 def _without_none(value: Any) -> Any:  # noqa: ANN401 - TOML has no null: what is absent is left out

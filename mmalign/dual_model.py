@@ -1,7 +1,7 @@
 """A model as exporter, golden cases, evaluation and quantization see it, wherever it came from.
 
 A training run gives one (`run_model`), and so does every source of the exporter. It is not what learns: that is
-`model.DualEncoder`. Its towers stand by name, so that another modality is another entry.
+`model.DualEncoder`. Its towers stand by name, so that a third tower is another entry.
 Shapes: B batch, L text tokens, S image side, F features of a tower, D embedding.
 """
 
@@ -205,8 +205,8 @@ class DualModel(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Raise ModelError without an image tower and a text tower of one width, or for a softmax with a bias."""
-        kinds = {"image": ImageModelTower, "text": TextModelTower}
-        if wrong := [name for name, kind in kinds.items() if not isinstance(self.towers.get(name), kind)]:
+        wanted = {"image": ImageModelTower, "text": TextModelTower}
+        if wrong := [name for name, tower in wanted.items() if not isinstance(self.towers.get(name), tower)]:
             raise ModelError(
                 f"the model has towers {sorted(self.towers)}, and {' and '.join(wrong)} is missing or of another kind. "
                 "Give an ImageModelTower as 'image' and a TextModelTower as 'text'."

@@ -7,12 +7,12 @@ from pathlib import Path
 import msgspec
 
 from mmalign.device import evaluation_device
+from mmalign.features import ModelFeatures
 from mmalign.pairs import load_sources
 from mmalign.run import initial_model, load_run, read_trained_images
 from mmalign.run_model import dual_model
 from mmalign.scores import Checkpoint, Evaluation, SplitName
 from mmalign.scoring import evaluate_model
-from mmalign.towers import Towers
 from mmalign_runtime.atomic import replacing
 
 EVALUATION = "evaluation.json"
@@ -43,10 +43,10 @@ def evaluate(run_dir: str | Path, *, split: SplitName = "test", checkpoint: Chec
     run = load_run(Path(run_dir), checkpoint)
     config, device, cache_dir = run.config, evaluation_device(run.config.train), Path(run.config.train.cache_dir)
     sources = load_sources(config.data, config.image)
-    trained = start = Towers(dual_model(run), cache_dir, device, is_training=False)
+    trained = start = ModelFeatures(dual_model(run), cache_dir, device, is_training=False)
     if not (config.image_tower.frozen and config.text_tower.frozen):
         pretrained = dual_model(msgspec.structs.replace(run, model=initial_model(config).eval()))
-        start = Towers(pretrained, cache_dir, device, is_training=False)
+        start = ModelFeatures(pretrained, cache_dir, device, is_training=False)
     evaluation = evaluate_model(
         trained,
         start,

@@ -1,97 +1,135 @@
-"""Features of towers, computed in batches; `feature_cache` keeps those of frozen towers.
+"""Features of a model's towers: from disk where a tower stands still, computed in batches where it learns.
 
 Pixels go through the preprocessing graph and texts through the runtime's tokenizer: the same code that serves.
-Shapes: N items, V views, F features.
+Shapes: N images, M texts, F features of a tower.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Generic, TypeVar
 
 import msgspec
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmalign.augment import ImageAugment
 from mmalign.data import Pair
 from mmalign.data.identity import image_identity, is_path_identity
-from mmalign.dual_model import ImageModelTower, TextModelTower
+from mmalign.dual_model import DualModel, ImageModelTower, ModelTower, TextModelTower
 from mmalign.feature_cache import FeatureCache
 from mmalign.fingerprint import digest_state, digest_texts
+from mmalign.model import is_frozen
 from mmalign.pairs import decode_pair
 from mmalign.progress import track
 from mmalign.seeds import seed_of
 from mmalign_runtime.image import Pixels
-
-__all__ = ["FeatureCache", "ImageFeatures", "TextFeatures"]
 
 # On a CPU small batches win: activations of 64 images are mapped anew by the allocator at each call. Measured on 2
 # cores, EfficientNet-Lite0: 29 ms an image at 64, 10 ms at 8 with channels last.
 _IMAGE_BATCH = {"cpu": 8, "cuda": 128}
 _TEXT_BATCH = 128
 
+SomeTower = TypeVar("SomeTower", bound=ModelTower)
 
-class ImageFeatures:
-    """Runs an image tower over pairs, eval mode, clean pixels or augmented views.
 
-    Its keys are for towers that do not change: the weights are read once, since hashing a large tower takes a second.
+class TowerFeatures(Generic[SomeTower]):
+    """Runs one tower over items, in eval mode; what it gives is kept in `cache`, None for a tower that learns.
+
+    A kept tower does not change: its weights are read once for the keys, since hashing a large tower takes a second.
     """
 
-    def __init__(self, tower: ImageModelTower, device: torch.device) -> None:
+    def __init__(self, tower: SomeTower, device: torch.device, cache: FeatureCache | None = None) -> None:
         self._tower = tower
-        self._spec = tower.spec
+        self._backbone = tower.backbone
         self._device = device
+        self._cache = cache
+
+    @property
+    def is_kept(self) -> bool:
+        """Say whether features are those of a tower that stands still."""
+        return self._cache is not None
+
+    @functools.cached_property
+    def _state_digest(self) -> str:
+        return digest_state(self._backbone.state_dict())
+
+    def _kept(self, key: Callable[[], list[str | bytes]], num_items: int, compute: Callable[[], Tensor]) -> Tensor:
+        if self._cache is None:
+            return compute()
+        return self._cache.get(key(), compute, (num_items, self._tower.feature_dim))
+
+    def _evaluate(self, batches: Iterable[tuple[Tensor, ...]], description: str, num_batches: int) -> Tensor:
+        self._backbone.to(self._device)
+        parts = []
+        for inputs in track(batches, description, num_batches):
+            was_training = self._backbone.training
+            self._backbone.eval()
+            with torch.inference_mode():
+                features: Tensor = self._backbone(*(tensor.to(self._device) for tensor in inputs))
+            self._backbone.train(was_training)
+            parts.append(features.float().cpu())
+        return torch.cat(parts)  # (N, F)
+
+
+class ImageFeatures(TowerFeatures[ImageModelTower]):
+    """Features of images, from clean pixels or augmented views."""
+
+    def of(self, pairs: Sequence[Pair], name: str) -> Tensor:
+        """Return the features (N, F) of the pairs' images, preprocessed as they will be served. Raises ItemError."""
+        return self._kept(
+            lambda: self.key(pairs, "clean"), len(pairs), lambda: self.compute(pairs, f"image features, {name}")
+        )
+
+    def of_view(self, pairs: Sequence[Pair], augment: ImageAugment, view: int) -> Tensor:
+        """Return the features (N, F) of the pairs' images, augmented, by the view's number. Raises ItemError."""
+        settings = msgspec.json.encode(augment.config, order="sorted")
+        description = f"image features, augmented view {view}"
+        return self._kept(
+            lambda: self.key(pairs, f"view {view}", settings),
+            len(pairs),
+            lambda: self.compute_view(pairs, augment, view, description),
+        )
 
     def compute(self, pairs: Sequence[Pair], description: str) -> Tensor:
-        """Return the features (N, F) of the pairs' images, preprocessed as they will be served. Raises ItemError."""
+        """Return the features (N, F) of clean pixels, computed. Raises ItemError."""
         return self._run(pairs, description, lambda pixels, _: torch.from_numpy(self._tower.preprocess(pixels)))
 
     def compute_view(self, pairs: Sequence[Pair], augment: ImageAugment, view: int, description: str) -> Tensor:
-        """Return the features (N, F) of one augmented view of each image. Raises ItemError."""
+        """Return the features (N, F) of one augmented view of each image, computed. Raises ItemError."""
         return self._run(pairs, description, lambda pixels, i: augment(pixels, seed_of(view, i)).unsqueeze(0))
 
     def key(self, pairs: Sequence[Pair], *variant: str | bytes) -> list[str | bytes]:
         """Return what decides these features: the tower, the image spec and its graph, the images, and `variant`."""
-        spec = msgspec.json.encode(self._spec, order="sorted")
+        spec = msgspec.json.encode(self._tower.spec, order="sorted")
         return ["image", self._state_digest, spec, self._tower.graph, *variant, digest_texts(map(_content_key, pairs))]
-
-    @functools.cached_property
-    def _state_digest(self) -> str:
-        return digest_state(self._tower.backbone.state_dict())
 
     def _run(self, pairs: Sequence[Pair], description: str, prepare: Callable[[Pixels, int], Tensor]) -> Tensor:
         batches = _batches(len(pairs), _IMAGE_BATCH[self._device.type])
         pixel_values = (
-            torch.cat([prepare(decode_pair(pairs[i], self._spec, i), i) for i in rows])  # (B, 3, S, S)
+            torch.cat([prepare(decode_pair(pairs[i], self._tower.spec, i), i) for i in rows])  # (B, 3, S, S)
             for rows in batches
         )
-        run = _evaluating(self._tower.backbone, self._device)
-        parts = [
-            run(batch.contiguous(memory_format=torch.channels_last))
-            for batch in track(pixel_values, description, len(batches))
-        ]
-        return torch.cat(parts)  # (N, F)
+        inputs = ((batch.contiguous(memory_format=torch.channels_last),) for batch in pixel_values)
+        return self._evaluate(inputs, description, len(batches))
 
 
-class TextFeatures:
-    """Runs a text tower over texts, eval mode. Its keys are for towers that do not change."""
+class TextFeatures(TowerFeatures[TextModelTower]):
+    """Features of texts."""
 
-    def __init__(self, tower: TextModelTower, device: torch.device) -> None:
-        self._tower = tower
-        self._device = device
+    def of(self, texts: Sequence[str], name: str) -> Tensor:
+        """Return the features (M, F) of texts, in their order."""
+        return self._kept(lambda: self.key(texts), len(texts), lambda: self.compute(texts, f"text features, {name}"))
 
     def compute(self, texts: Sequence[str], description: str) -> Tensor:
-        """Return the features (N, F) of texts, in their order; run sorted by length so that little is padding."""
+        """Return the features (M, F) of texts, computed: sorted by length, so that little is padding."""
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         batches = _batches(len(texts), _TEXT_BATCH)
-        run = _evaluating(self._tower.backbone, self._device)
-        parts = []
-        for rows in track(batches, description, len(batches)):
-            arrays = self._tower.prepare([texts[order[i]] for i in rows])
-            parts.append(run(*self._tower.tensors(arrays)))
-        features = torch.cat(parts)  # (N, F), by length
-        return features[torch.argsort(torch.tensor(order))]  # (N, F), as given
+        inputs = (self._tower.tensors(self._tower.prepare([texts[order[i]] for i in rows])) for rows in batches)
+        features = self._evaluate(inputs, description, len(batches))  # (M, F), by length
+        return features[torch.argsort(torch.tensor(order))]  # (M, F), as given
 
     def key(self, texts: Sequence[str]) -> list[str | bytes]:
         """Return what decides these features: the tower with its pooling, the text spec, the tokenizer, the texts."""
@@ -99,23 +137,20 @@ class TextFeatures:
         tokenizer = self._tower.tokenizer.to_str()
         return ["text", self._state_digest, self._tower.definition, spec, tokenizer, digest_texts(texts)]
 
-    @functools.cached_property
-    def _state_digest(self) -> str:
-        return digest_state(self._tower.backbone.state_dict())
 
+class ModelFeatures:
+    """The features of a model's towers, kept in `cache_dir`.
 
-def _evaluating(tower: nn.Module, device: torch.device) -> Callable[..., Tensor]:
-    tower.to(device)
+    With `is_training` the towers that are not frozen change between two calls, and nothing of theirs is kept.
+    """
 
-    def run(*inputs: Tensor) -> Tensor:
-        was_training = tower.training
-        tower.eval()
-        with torch.inference_mode():
-            features: Tensor = tower(*(tensor.to(device) for tensor in inputs))
-        tower.train(was_training)
-        return features.float().cpu()
+    def __init__(self, model: DualModel, cache_dir: Path, device: torch.device, *, is_training: bool) -> None:
+        def cache_of(tower: ModelTower) -> FeatureCache | None:
+            return FeatureCache(cache_dir) if not is_training or is_frozen(tower.backbone) else None
 
-    return run
+        self.model = model
+        self.images = ImageFeatures(model.image, device, cache_of(model.image))
+        self.texts = TextFeatures(model.text, device, cache_of(model.text))
 
 
 def _batches(num_items: int, batch_size: int) -> list[range]:

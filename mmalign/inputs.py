@@ -1,4 +1,4 @@
-"""What the towers are fed at each step: cached features of frozen towers, or augmented images and drawn captions.
+"""What a step takes: features of frozen towers, computed before training, or inputs of towers that learn, made anew.
 
 Everything random about a step is drawn from its plan's seed, so a resumed run sees what an uninterrupted one saw.
 Shapes: B batch, N pairs, V views, M captions, F features, L text tokens, S image side.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Iterable, Iterator, Sequence
 from multiprocessing.context import BaseContext
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import msgspec
 import torch
@@ -17,26 +17,43 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mmalign.augment import ImageAugment
+from mmalign.config import Config
 from mmalign.data import Pair
 from mmalign.data.identity import image_identity
+from mmalign.features import ModelFeatures
 from mmalign.image_store import ImageStore
+from mmalign.optim import StepPlan
 from mmalign.pairs import decode_pair
-from mmalign.schedule import StepPlan
 from mmalign.seeds import Stream, seed_of
 from mmalign_runtime.errors import ItemError
 from mmalign_runtime.spec import ImageSpec
 from mmalign_runtime.tokenizer import TextTokenizer
 
 
+class Features(msgspec.Struct, frozen=True):
+    """Features of a frozen tower, (B, F): its projection is all that runs on them."""
+
+    values: Tensor
+
+
+class TowerInputs(msgspec.Struct, frozen=True):
+    """What a tower that learns is called with: pixel_values (B, 3, S, S), or ids and mask, (B, L) each."""
+
+    tensors: tuple[Tensor, ...]
+
+
+SideInputs: TypeAlias = Features | TowerInputs
+
+
 class StepInputs(msgspec.Struct, frozen=True):
-    """One step's inputs: features (B, F) or pixel_values (B, 3, S, S); features (B, F) or ids and mask (B, L).
+    """One step's inputs of both sides.
 
     `keys` (B, 2) int64 number each pair's concept and image: pairs with an equal one are not negatives of each other.
     """
 
     plan: StepPlan
-    image: Tensor
-    text: tuple[Tensor, ...]
+    image: SideInputs
+    text: SideInputs
     keys: Tensor
 
 
@@ -51,19 +68,11 @@ class FailedStep(msgspec.Struct, frozen=True):
     reason: str
 
 
-class ImageInputs(Protocol):
-    """One side of a step."""
+class Side(Protocol):
+    """One side of the steps: images or texts."""
 
-    def gather(self, plan: StepPlan) -> Tensor:
-        """Return the inputs of the plan's rows."""
-        ...
-
-
-class TextInputs(Protocol):
-    """The other side of a step."""
-
-    def gather(self, plan: StepPlan, captions: Sequence[int]) -> tuple[Tensor, ...]:
-        """Return the inputs of the plan's rows, each with the caption drawn for it."""
+    def gather(self, plan: StepPlan, captions: Sequence[int]) -> SideInputs:
+        """Return the inputs of the plan's rows, each text the caption drawn for it."""
         ...
 
 
@@ -73,11 +82,11 @@ class CachedImages:
     def __init__(self, features: Tensor) -> None:
         self._features = features
 
-    def gather(self, plan: StepPlan) -> Tensor:
+    def gather(self, plan: StepPlan, captions: Sequence[int]) -> Features:
         """Return (B, F)."""
         generator = torch.Generator().manual_seed(seed_of(plan.seed, Stream.VIEW))
         views = torch.randint(self._features.shape[0], (len(plan.rows),), generator=generator)  # (B,)
-        return self._features[views, torch.tensor(plan.rows)]  # (B, F)
+        return Features(self._features[views, torch.tensor(plan.rows)])
 
 
 class LiveImages:
@@ -88,11 +97,12 @@ class LiveImages:
         self._augment = augment
         self._spec = spec
 
-    def gather(self, plan: StepPlan) -> Tensor:
+    def gather(self, plan: StepPlan, captions: Sequence[int]) -> TowerInputs:
         """Return pixel_values, (B, 3, S, S). Raises ItemError for an image that does not decode."""
         decoded = (decode_pair(self._pairs[row], self._spec, row) for row in plan.rows)
         seeds = [seed_of(plan.seed, Stream.AUGMENT, i) for i in range(len(plan.rows))]
-        return torch.stack([self._augment(pixels, seed) for pixels, seed in zip(decoded, seeds, strict=True)])
+        views = [self._augment(pixels, seed) for pixels, seed in zip(decoded, seeds, strict=True)]
+        return TowerInputs((torch.stack(views),))
 
 
 class CachedTexts:
@@ -102,10 +112,10 @@ class CachedTexts:
         self._features = features
         self._rows_of_pair = rows_of_pair
 
-    def gather(self, plan: StepPlan, captions: Sequence[int]) -> tuple[Tensor, ...]:
-        """Return one tensor, (B, F)."""
+    def gather(self, plan: StepPlan, captions: Sequence[int]) -> Features:
+        """Return (B, F)."""
         rows = [self._rows_of_pair[row][caption] for row, caption in zip(plan.rows, captions, strict=True)]
-        return (self._features[torch.tensor(rows)],)
+        return Features(self._features[torch.tensor(rows)])
 
 
 class LiveTexts:
@@ -115,17 +125,17 @@ class LiveTexts:
         self._captions = [pair.captions for pair in pairs]  # not the pairs: their images would go to every worker
         self._tokenizer = tokenizer
 
-    def gather(self, plan: StepPlan, captions: Sequence[int]) -> tuple[Tensor, ...]:
+    def gather(self, plan: StepPlan, captions: Sequence[int]) -> TowerInputs:
         """Return ids and mask, (B, L) each."""
         texts = [self._captions[row][caption] for row, caption in zip(plan.rows, captions, strict=True)]
         tokens = self._tokenizer.encode(texts)
-        return torch.from_numpy(tokens.input_ids), torch.from_numpy(tokens.attention_mask)
+        return TowerInputs((torch.from_numpy(tokens.input_ids), torch.from_numpy(tokens.attention_mask)))
 
 
 class Steps(Dataset["StepInputs | FailedStep"]):
     """The steps of training by their plans; one item is a whole batch, or what failed in it."""
 
-    def __init__(self, pairs: Sequence[Pair], images: ImageInputs, texts: TextInputs, first_caption: float) -> None:
+    def __init__(self, pairs: Sequence[Pair], images: Side, texts: Side, first_caption: float) -> None:
         self._images = images
         self._texts = texts
         self._num_captions = [len(pair.captions) for pair in pairs]
@@ -138,7 +148,7 @@ class Steps(Dataset["StepInputs | FailedStep"]):
         captions = self._draw_captions(plan)
         keys = self._keys[torch.tensor(plan.rows)]  # (B, 2)
         try:
-            return StepInputs(plan, self._images.gather(plan), self._texts.gather(plan, captions), keys)
+            return StepInputs(plan, self._images.gather(plan, captions), self._texts.gather(plan, captions), keys)
         except ItemError as error:
             return FailedStep(error.index, error.source, error.stage, error.reason)
 
@@ -156,6 +166,31 @@ class Steps(Dataset["StepInputs | FailedStep"]):
 def _numbered(names: Sequence[str]) -> list[int]:
     numbers: dict[str, int] = {}
     return [numbers.setdefault(name, len(numbers)) for name in names]
+
+
+def prepare_steps(config: Config, features: ModelFeatures, pairs: Sequence[Pair]) -> Steps:
+    """Return the steps of training on `pairs`; features of frozen towers are computed here, before the first step.
+
+    Raises ItemError for an image that cannot be decoded.
+    """
+    first_caption = config.augment.first_caption
+    return Steps(pairs, _image_side(config, features, pairs), _text_side(features, pairs), first_caption)
+
+
+def _image_side(config: Config, features: ModelFeatures, pairs: Sequence[Pair]) -> Side:
+    augment, images = ImageAugment(config.augment, config.image), features.images
+    if not images.is_kept:
+        return LiveImages(pairs, augment, config.image)
+    views = [images.of_view(pairs, augment, view) for view in range(1, config.train.num_views + 1)]
+    return CachedImages(torch.stack([images.of(pairs, "training"), *views]))  # (V, N, F)
+
+
+def _text_side(features: ModelFeatures, pairs: Sequence[Pair]) -> Side:
+    if not features.texts.is_kept:
+        return LiveTexts(pairs, features.model.text.bound_tokenizer)
+    row_of: dict[str, int] = {}
+    rows_of_pair = [[row_of.setdefault(caption, len(row_of)) for caption in pair.captions] for pair in pairs]
+    return CachedTexts(features.texts.of(list(row_of), "training"), rows_of_pair)
 
 
 def load_steps(steps: Steps, plans: Iterable[StepPlan], num_workers: int) -> Iterator[StepInputs]:

@@ -1,65 +1,53 @@
-"""The dual encoder: two towers, two projections, one space of unit vectors.
+"""The dual encoder: two towers, two projections, one space of unit vectors, and the loss that shapes it.
 
 Shapes: B batch, L text tokens, S image side, F features of a tower, D embedding.
 """
 
 from __future__ import annotations
 
-import math
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mmalign.heads import AnyHead
+from mmalign.heads.linear import LinearHead
+from mmalign.losses.infonce import InfoNCEConfig
+from mmalign.losses.protocol import Loss, LossConfig
 from mmalign.text import TextTower
 from mmalign.vision import ImageTower
 
 
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The shared space and the scale of its cosines.
-
-    `temperature` is the initial one of a learnable `logit_scale`, or the fixed one when `learn_temperature` is false;
-    1/0.07 and the bound of 100 are those of CLIP (Radford et al. 2021, section 2.5). `standardize_features` gives every
-    feature mean 0 and variance 1 before its projection; the dropouts act on features and inside an MLP, in training.
-    """
+    """The shared space, and the head of each side: what projects its tower's features into it."""
 
     embed_dim: Annotated[int, msgspec.Meta(ge=1)] = 256
-    projection: Literal["linear", "mlp"] = "linear"
-    standardize_features: bool = False
-    image_dropout: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
-    text_dropout: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
-    temperature: Annotated[float, msgspec.Meta(gt=0)] = 0.07
-    learn_temperature: bool = True
-    max_logit_scale: Annotated[float, msgspec.Meta(gt=0)] = 100.0
-
-    def __post_init__(self) -> None:
-        """Raise ValueError for a temperature that the bound would silently change."""
-        if 1.0 / self.temperature > self.max_logit_scale:
-            raise ValueError(
-                f"temperature {self.temperature} is a scale of {1.0 / self.temperature:g}, above max_logit_scale "
-                f"{self.max_logit_scale:g}; raise one of them"
-            )
+    image_head: AnyHead = LinearHead()
+    text_head: AnyHead = LinearHead()
 
 
 class DualEncoder(nn.Module):
     """Two towers whose projections end in one space of unit vectors."""
 
-    logit_scale: Tensor
+    loss: Loss
 
-    def __init__(self, image_tower: ImageTower, text_tower: TextTower, config: ModelConfig) -> None:
+    def __init__(
+        self, image_tower: ImageTower, text_tower: TextTower, config: ModelConfig, loss: LossConfig | None = None
+    ) -> None:
         super().__init__()
         self.config = config
         self.image_tower = image_tower
         self.text_tower = text_tower
-        self.image_projection = _projection(image_tower.feature_dim, config, config.image_dropout)
-        self.text_projection = _projection(text_tower.feature_dim, config, config.text_dropout)
-        log_scale = torch.tensor(math.log(1.0 / config.temperature))
-        if config.learn_temperature:
-            self.logit_scale = nn.Parameter(log_scale)
-        else:
-            self.register_buffer("logit_scale", log_scale)
+        self.image_projection = config.image_head.build(image_tower.feature_dim, config.embed_dim)
+        self.text_projection = config.text_head.build(text_tower.feature_dim, config.embed_dim)
+        self.loss = (loss or InfoNCEConfig()).build()
+
+    @property
+    def device(self) -> torch.device:
+        """Return where the model is."""
+        return self.loss.logit_scale.device
 
     def encode_image(self, pixel_values: Tensor) -> Tensor:
         """Return image_embeds, (B, D) float32 of unit length, for pixel_values (B, 3, S, S)."""
@@ -76,33 +64,6 @@ class DualEncoder(nn.Module):
     def project_text(self, features: Tensor) -> Tensor:
         """Return unit vectors (B, D) for text features (B, F)."""
         return functional.normalize(self.text_projection(features).float(), dim=-1)
-
-    def scale(self) -> Tensor:
-        """Return the factor on cosines, exp(logit_scale)."""
-        return self.logit_scale.exp()
-
-    def bound_scale(self) -> None:
-        """Bring `logit_scale` back below its bound, as training does after each update.
-
-        The parameter is bounded, not its exponential in `scale`: a clamp there has no gradient at the bound (and
-        float32 rounds exp(log(100)) up), so that a scale that reached it could never come down again.
-        """
-        with torch.no_grad():
-            self.logit_scale.clamp_(max=math.log(self.config.max_logit_scale))
-
-
-def _projection(feature_dim: int, config: ModelConfig, dropout: float) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    if config.standardize_features:
-        layers.append(nn.BatchNorm1d(feature_dim, affine=False))
-    if dropout:
-        layers.append(nn.Dropout(dropout))
-    if config.projection == "mlp":
-        layers += [nn.Linear(feature_dim, feature_dim), nn.GELU()]
-        if dropout:
-            layers.append(nn.Dropout(dropout))
-    layers.append(nn.Linear(feature_dim, config.embed_dim, bias=False))
-    return nn.Sequential(*layers)
 
 
 def freeze(module: nn.Module) -> None:

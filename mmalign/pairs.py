@@ -152,8 +152,8 @@ def _without_damaged(source: DataSource, pairs: Sequence[Pair], spec: ImageSpec)
             return error
         return None
 
-    with ThreadPoolExecutor(available_threads()) as pool:  # Pillow decodes without holding the interpreter's lock
-        found = list(track(pool.map(damage, enumerate(pairs)), f"{source.path}: decoding", len(pairs)))
+    with ThreadPoolExecutor(available_threads()) as threads:  # Pillow decodes without holding the interpreter's lock
+        found = list(track(threads.map(damage, enumerate(pairs)), f"{source.path}: decoding", len(pairs)))
     errors = [error for error in found if error is not None]
     if len(errors) == len(pairs):
         raise EmptySourceError(f"{source.path}: no image of {len(pairs)} can be decoded; the first: {errors[0]}")

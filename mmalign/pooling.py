@@ -15,7 +15,7 @@ from torch import Tensor
 Pooling = Literal["cls", "mean", "last", "max"]
 
 
-def pool(hidden: Tensor, attention_mask: Tensor, pooling: Pooling) -> Tensor:
+def pool_tokens(hidden: Tensor, attention_mask: Tensor, pooling: Pooling) -> Tensor:
     """Return (B, F) for token vectors (B, L, F) and their mask (B, L), of which each row has at least one 1.
 
     Padding may be on either side, except for "cls", which reads the first position.

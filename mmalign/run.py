@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -22,23 +23,34 @@ import transformers
 from huggingface_hub.errors import StrictDataclassError
 from tokenizers import Tokenizer
 
-from mmalign.config import Config, dump_config, load_dumped
+from mmalign.checkpoint import copy_state, frozen_state, learned_state
+from mmalign.config import Config, differing_keys, dump_config, load_dumped
 from mmalign.data import Pair
 from mmalign.data.identity import image_identity
 from mmalign.errors import CheckpointError
 from mmalign.model import DualEncoder, freeze
 from mmalign.scores import Checkpoint
 from mmalign.sentence_modules import DenseLayer
-from mmalign.state import copy_state, frozen_state, learned_state
 from mmalign.tensors import read_tensors, write_tensors
 from mmalign.text import TextTower, create_text_tower, load_text_tower, sentence_modules
 from mmalign.text_checks import check_sentence_modules, check_text_spec, check_text_tower
 from mmalign.text_tokenizer import load_tokenizer
 from mmalign.traceable import check_traceable
 from mmalign.vision import check_image_tower, create_image_tower, load_image_tower
+from mmalign.weights import register_packages
 from mmalign_runtime.atomic import replacing
 from mmalign_runtime.bulk.locking import LOCK_NAME, only_writer
 
+logger = logging.getLogger(__name__)
+
+# What may differ when a run goes on: where and how fast things are done (steps are drawn from the seed, whatever worker
+# prepares them; features are found by what made them), which items are refused, and what only evaluation reads. Not
+# train.device: processors sum in other orders. The pairs themselves are compared by what they are.
+_MOVES_NO_NUMBER = (
+    *("train.num_workers", "train.checkpoint_minutes", "train.cache_dir"),
+    *("data.on_error", "data.held_out", "image.limits.", "text.max_characters", "evaluate.templates"),
+    "packages.",  # the weights are in the run's folder, what learned of them among them
+)
 _TRAINED_IMAGES = "trained_images.txt"
 # What an earlier start in the same folder may have left: gone before the new run's first file is written.
 _OF_ONE_START = (
@@ -102,9 +114,43 @@ def initial_model(config: Config) -> DualEncoder:
 
     Raises WeightsError when pretrained weights are not here.
     """
+    register_packages(config.packages)
     torch.manual_seed(config.train.seed)
-    model = DualEncoder(load_image_tower(config.image_tower), load_text_tower(config.text_tower), config.model)
+    model = DualEncoder(
+        load_image_tower(config.image_tower), load_text_tower(config.text_tower), config.model, config.loss
+    )
     return _freeze_as_configured(model, config)
+
+
+def check_start(config: Config, path: Path, *, resume: bool) -> None:
+    """Raise CheckpointError when there is a run at `path` already or, to go on with, one of another configuration."""
+    if not resume:
+        check_free(path)
+    elif keys := [key for key in _differences(config, path) if not key.startswith(_MOVES_NO_NUMBER)]:
+        raise CheckpointError(
+            f"{path} was trained with another configuration ({', '.join(keys)} differ), so it cannot go on to the "
+            f"same numbers. Use {path / 'config.toml'}, or choose another --out."
+        )
+
+
+def open_run(config: Config, path: Path, *, resume: bool) -> Run:
+    """Return the run at `path` to go on with, or make one: also after a kill before the first checkpoint."""
+    if resume and (path / "last.safetensors").is_file():
+        run = load_run(path, checkpoint=None)
+        return msgspec.structs.replace(run, config=with_pooling(config, run.model.text_tower))
+    return create_run(config, path)
+
+
+def record_changes(run: Run) -> None:
+    """Write the configuration of a run that goes on with other settings."""
+    if changed := _differences(run.config, run.folder.path):
+        logger.info("%s: going on with other values of %s", run.folder.path, ", ".join(changed))
+        write_config(run.folder, run.config)
+
+
+def _differences(config: Config, path: Path) -> list[str]:
+    written = path / "config.toml"
+    return differing_keys(load_dumped(written), config) if written.is_file() else []
 
 
 def check_free(path: Path) -> None:
@@ -115,10 +161,10 @@ def check_free(path: Path) -> None:
 
 @contextlib.contextmanager
 def claim_run(path: Path) -> Iterator[None]:
-    """Hold a run's folder for this process, made where it is missing; what was made and stays empty is removed.
+    """Lock a run's folder for this process, made where it is missing; what was made and stays empty is removed.
 
-    The system lets go of the folder when the process ends, however it ends. Raises InputError when another process
-    holds it, and CheckpointError when it cannot be written to.
+    The system releases the lock when the process ends, however it ends. Raises InputError when another process has
+    it, and CheckpointError when it cannot be written to.
     """
     made = [folder for folder in (path, *path.parents) if not folder.exists()]  # deepest first
     with _named_errors(path):
@@ -140,6 +186,7 @@ def create_run(config: Config, path: Path) -> Run:
     and specs do not go together, with nothing written; and CheckpointError when `path` cannot be written to.
     """
     check_free(path)
+    register_packages(config.packages)
     check_sentence_modules(sentence_modules(config.text_tower), config.text_tower, config.text)
     model = initial_model(config)
     tokenizer = load_tokenizer(config.text_tower)
@@ -192,7 +239,7 @@ def load_run(path: Path, checkpoint: Checkpoint | None = "best") -> Run:
         )
     config = load_dumped(folder.file("config.toml"))
     text_tower = _read_text_tower(folder.existing("text_encoder.json"), config)
-    model = DualEncoder(create_image_tower(config.image_tower.name), text_tower, config.model)
+    model = DualEncoder(create_image_tower(config.image_tower.name), text_tower, config.model, config.loss)
     _freeze_as_configured(model, config)
     frozen_path = folder.existing("frozen.safetensors")
     copy_state(read_tensors(frozen_path), frozen_state(model), frozen_path)

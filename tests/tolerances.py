@@ -15,6 +15,9 @@ class Tolerance(msgspec.Struct, frozen=True):
 LOSS_AGAINST_NUMPY = Tolerance(
     2e-6, "float32 sums of a dozen logits of at most 100, against float64: rounding of the last digit or two"
 )
+LOSS_GRADIENT = Tolerance(
+    1e-6, "relative to the largest: float32 sums of a dozen terms against float64; a missing factor is off by all of it"
+)
 UNIT_LENGTH = Tolerance(1e-6, "float32 normalisation of a few dozen components; a missing one is off by far more")
 PADDING_INVARIANCE = Tolerance(1e-5, "attention over padding adds zeros, in another order of float32 sums")
 LITE0_FEATURES = Tolerance(

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from benchmarks.demo.packages import PACKAGES
 from benchmarks.reference.workload import IMAGE_TOWER, TEXT_TOWER
 from mmalign.config import parse_config
 from mmalign.run import Run, create_run
@@ -20,6 +21,7 @@ def reference_run(path: Path) -> Run:
     """Make a run of the reference architecture at `path`, its weights those of the seed: the same every time."""
     settings = {
         "data": {"sources": [{"path": "none.csv"}]},
+        "packages": str(PACKAGES),
         "image_tower": {"name": IMAGE_TOWER.name, "weights": IMAGE_TOWER.weights},
         "text_tower": {"weights": TEXT_TOWER.weights, "tokenizer": TEXT_TOWER.tokenizer},
     }

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.demo.packages import register_demo_packages
 from benchmarks.reference.interleave import Batch
 from mmalign.dual_model import ImageModelTower, ModelTower, TextModelTower, TowerFunction
 from mmalign.model import DualEncoder, ModelConfig
@@ -47,6 +48,7 @@ class Workload(msgspec.Struct, frozen=True):
 
 def reference_workload(batch_sizes: Sequence[int]) -> Workload:
     """Return the reference architecture and one batch a size for each tower; the same on every machine."""
+    register_demo_packages()
     torch.manual_seed(SEED)
     model = DualEncoder(load_image_tower(IMAGE_TOWER), load_text_tower(TEXT_TOWER), ModelConfig()).eval()
     image = image_model_tower(model, ImageSpec(), IMAGE_TOWER.name)

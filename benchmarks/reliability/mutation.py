@@ -37,6 +37,7 @@ class Target(msgspec.Struct, frozen=True):
 
 
 _VERIFY = ("tests/runtime/verify/test_bounds.py", "tests/runtime/verify/test_verify.py")
+_LOSSES = tuple(f"tests/mmalign/losses/test_{name}.py" for name in ("protocol", "infonce", "sigmoid"))
 _VARIANT = "tests/export/quantization/test_variant_bounds.py"
 TARGETS = (
     Target("mmalign_export.parity", ("tests/export/test_parity_bounds.py",)),
@@ -55,7 +56,9 @@ TARGETS = (
     Target("mmalign_runtime.engine.providers", ("tests/runtime/engine/test_providers.py",)),
     Target("mmalign_runtime.engine.binding", ("tests/runtime/engine/test_binding.py",)),
     Target("mmalign_runtime.engine.graphs", ("tests/runtime/engine/test_graphs.py",)),
-    Target("mmalign.loss", ("tests/mmalign/test_loss.py",)),
+    Target("mmalign.losses.infonce", ("tests/mmalign/losses/test_infonce.py",)),
+    Target("mmalign.losses.sigmoid", ("tests/mmalign/losses/test_sigmoid.py",)),
+    Target("mmalign.losses.protocol", _LOSSES),
     Target("mmalign.retrieval", ("tests/mmalign/test_retrieval.py",)),
     Target("mmalign.data.split", ("tests/mmalign/data/test_split.py",)),
     Target("mmalign_export.quantization.budget", ("tests/export/quantization/test_budget.py",)),

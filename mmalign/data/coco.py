@@ -71,14 +71,14 @@ def _decode(path: Path) -> _File:
         raise SourceFormatError(f"{path} is no COCO captions file: {error}. {_EXPECTED}; {advice}") from error
 
 
-def _entries(path: Path, name: str, raws: list[msgspec.Raw], kind: type[_Entry]) -> Iterator[_Entry | RejectedRow]:
+def _entries(path: Path, name: str, raws: list[msgspec.Raw], as_type: type[_Entry]) -> Iterator[_Entry | RejectedRow]:
     for at, raw in enumerate(raws):
         try:
-            yield msgspec.json.decode(raw, type=kind)
+            yield msgspec.json.decode(raw, type=as_type)
         except UnicodeDecodeError as error:
             yield RejectedRow(Origin(path, member=f"{name}[{at}]"), f"{describe(error)}; expected UTF-8 text")
         except msgspec.DecodeError as error:
-            expected = " and ".join(kind.__struct_fields__)
+            expected = " and ".join(as_type.__struct_fields__)
             yield RejectedRow(Origin(path, member=f"{name}[{at}]"), f"{error}; expected {expected}")
 
 

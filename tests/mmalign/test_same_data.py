@@ -20,7 +20,7 @@ from mmalign.config import Config, DataConfig
 from mmalign.evaluation import evaluate
 from mmalign.metrics import read_metrics
 from mmalign.pairs import load_sources, load_splits
-from mmalign.pool import build_pool
+from mmalign.retrieval_set import build_retrieval_set
 from mmalign.training import train
 
 MakeConfig = Callable[..., Config]
@@ -177,10 +177,10 @@ def test_candidates_and_sides_are_equal(
     found = make_config(data_tables(form(tmp_path / "form", captions_of))).data
     assert sides_of(found) == sides_of(expected)
     assert [len(side) for side in sides_of(found)] == [13, 7, 4]
-    pools = [build_pool(load_splits(config).val, "all") for config in (found, expected)]
-    assert [pair.image_id for pair in pools[0].pairs] == [pair.image_id for pair in pools[1].pairs]
-    assert pools[0].texts == pools[1].texts
-    assert all(len(pool.relevant.right(row)) == NUM_CAPTIONS for pool in pools for row in range(7))
+    sets = [build_retrieval_set(load_splits(config).val, "all") for config in (found, expected)]
+    assert [pair.image_id for pair in sets[0].pairs] == [pair.image_id for pair in sets[1].pairs]
+    assert sets[0].texts == sets[1].texts
+    assert all(len(items.relevant.right(row)) == NUM_CAPTIONS for items in sets for row in range(7))
 
 
 def test_training_and_evaluation_give_equal_figures(

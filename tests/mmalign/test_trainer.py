@@ -11,11 +11,12 @@ from torch.nn import functional
 from mmalign.checkpoint import Progress
 from mmalign.config import Config
 from mmalign.errors import NonFiniteError
-from mmalign.inputs import StepInputs
-from mmalign.loss import contrastive_loss
+from mmalign.inputs import Features, StepInputs
+from mmalign.losses.infonce import contrastive_loss
 from mmalign.model import DualEncoder, freeze
-from mmalign.schedule import Schedule, plan_steps
+from mmalign.optim import Schedule, plan_steps
 from mmalign.trainer import Trainer
+from tests.mmalign.run_features import tensors_of
 from tests.tolerances import CLIPPED_NORM, GRADIENT_NORM
 
 MakeModel = Callable[..., DualEncoder]
@@ -39,7 +40,8 @@ def feature_steps(num_steps: int) -> list[StepInputs]:
     generator = torch.Generator().manual_seed(0)
     images, texts = torch.randn(12, 5, generator=generator), torch.randn(12, 6, generator=generator)
     plans = list(plan_steps(Schedule(12, 4, epochs=3), seed=0))[:num_steps]
-    return [StepInputs(plan, images[list(plan.rows)], (texts[list(plan.rows)],), torch.arange(4)) for plan in plans]
+    sides = [(Features(images[list(plan.rows)]), Features(texts[list(plan.rows)])) for plan in plans]
+    return [StepInputs(plan, *both, torch.arange(4)) for plan, both in zip(plans, sides, strict=True)]
 
 
 def state_of(trainer: Trainer) -> dict[str, Tensor]:
@@ -51,7 +53,7 @@ def test_a_step_changes_what_learns_and_nothing_else(make_trainer: Callable[...,
     before = state_of(trainer)
     row = trainer.step(feature_steps(1)[0])
     changed = {name for name, tensor in state_of(trainer).items() if not torch.equal(tensor, before[name])}
-    assert changed == {"image_projection.0.weight", "text_projection.0.weight", "logit_scale"}
+    assert changed == {"image_projection.0.weight", "text_projection.0.weight", "loss.logit_scale"}
     assert (row.step, row.epoch) == (1, 1)
 
 
@@ -60,7 +62,12 @@ def test_accumulated_gradients_are_those_of_the_mean_loss(make_trainer: Callable
     trainer = make_trainer({"optim.accumulate": 4})
     model = trainer.model
     losses = [
-        contrastive_loss(model.project_image(s.image), model.project_text(*s.text), model.scale(), s.keys)
+        contrastive_loss(
+            model.project_image(*tensors_of(s.image)),
+            model.project_text(*tensors_of(s.text)),
+            model.loss.scale(),
+            s.keys,
+        )
         for s in steps[:4]
     ]
     learning = [p for p in model.parameters() if p.requires_grad]
@@ -104,14 +111,14 @@ def test_scale_stops_at_its_bound(make_trainer: Callable[..., Trainer], monkeypa
         monkeypatch.setattr(trainer.model, name, lambda _: image)
     for step in feature_steps(3):
         trainer.step(step)  # right pairs are alike: the scale wants to grow without end
-    assert trainer.model.scale().item() == pytest.approx(100.0)
+    assert trainer.model.loss.scale().item() == pytest.approx(100.0)
 
 
 def test_pair_whose_vector_is_not_finite_is_named_and_nothing_changes(make_trainer: Callable[..., Trainer]) -> None:
     trainer = make_trainer()
     before = state_of(trainer)
     inputs = feature_steps(1)[0]
-    inputs.text[0][2, 3] = torch.nan
+    tensors_of(inputs.text)[0][2, 3] = torch.nan
     with pytest.raises(NonFiniteError, match="the loss at step 1 is not finite") as caught:
         trainer.step(inputs)
     assert caught.value.rows == (inputs.plan.rows[2],)

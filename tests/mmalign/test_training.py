@@ -27,10 +27,11 @@ FROZEN: dict[str, object] = {"image_tower.frozen": True, "text_tower.frozen": Tr
 SETUPS: dict[str, dict[str, object]] = {
     "both towers learn": {"train.epochs": 3},
     "both frozen, with views": {**FROZEN, "train.num_views": 2, "train.epochs": 3},
-    "one frozen, dropout": {"text_tower.frozen": True, "model.image_dropout": 0.2, "train.epochs": 3},
+    "one frozen, dropout": {"text_tower.frozen": True, "model.image_head": {"dropout": 0.2}, "train.epochs": 3},
     "accumulation across epochs": {**FROZEN, "optim.accumulate": 2, "train.epochs": 5, "train.checkpoint_minutes": 0},
-    "rare validation": {**FROZEN, "train.epochs": 5, "train.validate_every": 2, "model.projection": "mlp"},
-    "batch statistics": {**FROZEN, "model.standardize_features": True, "model.learn_temperature": False},
+    "rare validation": {**FROZEN, "train.epochs": 5, "train.validate_every": 2, "model.image_head": {"kind": "mlp"}},
+    "sigmoid loss, residual heads": {**FROZEN, "loss.kind": "sigmoid", "model.image_head": {"kind": "residual"}},
+    "batch statistics": {**FROZEN, "model.image_head": {"standardize_features": True}, "loss.learn_temperature": False},
 }
 # As many threads as this process has, so that sums are taken in the same order.
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -73,7 +74,8 @@ def test_interrupted_at_any_step_it_goes_on_to_the_same_numbers(
 
 
 def test_killed_at_any_moment_it_goes_on_to_the_same_numbers(make_config: MakeConfig, tmp_path: Path) -> None:
-    settings = {"train.epochs": 12, "optim.accumulate": 2, "train.checkpoint_minutes": 0, "model.text_dropout": 0.1}
+    dropout = {"model.text_head": {"dropout": 0.1}}
+    settings = {"train.epochs": 12, "optim.accumulate": 2, "train.checkpoint_minutes": 0, **dropout}
     config, run_dir = make_config(settings), tmp_path / "run"
     (tmp_path / "config.toml").write_text(dump_config(config))
     command = [*COMMAND, "train", str(tmp_path / "config.toml"), "--out", str(run_dir), "--resume"]

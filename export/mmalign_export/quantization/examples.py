@@ -18,8 +18,8 @@ from mmalign.config import load_config
 from mmalign.data import DataSource, Pair, merge_pairs, read_pairs
 from mmalign.data.identity import image_identity
 from mmalign.pairs import load_sources
-from mmalign.pool import build_pool
 from mmalign.retrieval import Relevance
+from mmalign.retrieval_set import build_retrieval_set
 from mmalign_export.errors import QuantizationError
 from mmalign_runtime.bundle.golden import load_golden
 from mmalign_runtime.embedder import Embedder
@@ -78,10 +78,10 @@ def read_calibration(
 
 def read_questions(data: str, embedder: Embedder, max_images: int) -> Questions:
     """Take the data's pairs, at most `max_images`, and their first captions: of a configuration, the test split."""
-    pool = build_pool(_sampled(_pairs(data, "test"), max_images), "first")
-    images = prepared_images([pair.image for pair in pool.pairs], embedder)
-    asked = frozenset(image_identity(pair) for pair in pool.pairs)
-    return Questions(images, pool.texts, _tokens(pool.texts, embedder), pool.relevant, asked)
+    items = build_retrieval_set(_sampled(_pairs(data, "test"), max_images), "first")
+    images = prepared_images([pair.image for pair in items.pairs], embedder)
+    asked = frozenset(image_identity(pair) for pair in items.pairs)
+    return Questions(images, items.texts, _tokens(items.texts, embedder), items.relevant, asked)
 
 
 def _unasked(pairs: Sequence[Pair], questions: Questions) -> list[Pair]:

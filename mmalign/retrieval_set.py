@@ -18,7 +18,7 @@ from mmalign.retrieval import Relevance
 Captions = Literal["first", "all"]
 
 
-class Pool(msgspec.Struct, frozen=True):
+class RetrievalSet(msgspec.Struct, frozen=True):
     """N images, each by the first pair that has it, and M captions.
 
     `relevant` says that a caption was given to a concept of an image; `groups` are the classes of each image.
@@ -30,8 +30,8 @@ class Pool(msgspec.Struct, frozen=True):
     groups: tuple[frozenset[str], ...]
 
 
-def build_pool(pairs: Sequence[Pair], captions: Captions) -> Pool:
-    """Return the pool of some pairs, with each image's first caption or all of them."""
+def build_retrieval_set(pairs: Sequence[Pair], captions: Captions) -> RetrievalSet:
+    """Return what some pairs give to search in, with each image's first caption or all of them."""
     numbers: dict[str, int] = {}
     images: dict[str, list[Pair]] = {}
     concepts_of_text: dict[str, set[int]] = {}
@@ -40,7 +40,7 @@ def build_pool(pairs: Sequence[Pair], captions: Captions) -> Pool:
         concept = numbers.setdefault(pair.concept, len(numbers))
         for caption in pair.captions[:1] if captions == "first" else pair.captions:
             concepts_of_text.setdefault(caption, set()).add(concept)
-    return Pool(
+    return RetrievalSet(
         pairs=tuple(same[0] for same in images.values()),
         texts=tuple(concepts_of_text),
         relevant=Relevance(

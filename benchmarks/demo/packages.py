@@ -1,0 +1,13 @@
+"""The packages of weights that the demo's towers come from, for code that loads them without a configuration."""
+
+import msgspec
+
+from benchmarks.demo.steps import ROOT
+from mmalign.weights import PackagedWeights, register_packages
+
+PACKAGES = ROOT / "benchmarks/demo/packages.toml"
+
+
+def register_demo_packages() -> None:
+    """Make the demo's packages known to mmalign."""
+    register_packages(msgspec.toml.decode(PACKAGES.read_bytes(), type=dict[str, PackagedWeights]))

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from typing import get_args
+
+import msgspec
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from mmalign.losses import AnyLossConfig
+from mmalign.losses.infonce import InfoNCEConfig
+from mmalign.losses.protocol import EmbeddedBatch, LossConfig, share_a_key
+
+CONFIGS: tuple[type[LossConfig], ...] = get_args(AnyLossConfig)
+
+
+def test_the_table_knows_each_loss_by_its_kind() -> None:
+    kinds = {config.__struct_config__.tag: config for config in CONFIGS}
+    assert kinds.keys() >= {"infonce", "sigmoid"}
+    for kind, config in kinds.items():
+        assert msgspec.convert({"kind": kind}, AnyLossConfig) == config()
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_every_loss_falls_when_right_pairs_are_alike(config: type[LossConfig]) -> None:
+    loss = config().build()
+    image = functional.normalize(torch.randn(8, 16, generator=torch.Generator().manual_seed(0)), dim=-1)
+    right: Tensor = loss(EmbeddedBatch(image, image, torch.arange(8)))
+    wrong: Tensor = loss(EmbeddedBatch(image, image.roll(1, dims=0), torch.arange(8)))
+    assert right.item() < wrong.item()
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_scale_starts_at_the_inverse_temperature_and_learns(config: type[LossConfig]) -> None:
+    loss = config(temperature=0.25).build()
+    assert loss.scale().item() == loss.similarity().scale == pytest.approx(4.0)
+    assert "logit_scale" in dict(loss.named_parameters())
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_fixed_temperature_is_not_a_parameter_but_is_saved(config: type[LossConfig]) -> None:
+    loss = config(temperature=0.5, learn_temperature=False).build()
+    assert loss.scale().item() == pytest.approx(2.0)
+    assert "logit_scale" not in dict(loss.named_parameters())
+    assert "logit_scale" in loss.state_dict()
+
+
+def test_scale_is_bounded_and_can_come_down_again_from_its_bound() -> None:
+    loss = InfoNCEConfig().build()
+    with torch.no_grad():
+        loss.logit_scale.fill_(9.0)
+    loss.bound_scale()
+    assert loss.scale().item() == pytest.approx(100.0)
+    (gradient,) = torch.autograd.grad(loss.scale(), loss.logit_scale)
+    assert gradient > 0
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_temperature_beyond_the_bound_is_refused(config: type[LossConfig]) -> None:
+    with pytest.raises(ValueError, match=r"scale of 200, above max_logit_scale 100"):
+        config(temperature=0.005)
+    assert config(temperature=0.01).build().scale().item() == pytest.approx(100.0)
+
+
+def test_a_softmax_reads_what_infonce_trained() -> None:
+    similarity = InfoNCEConfig(temperature=0.1).build().similarity()
+    assert (similarity.kind, similarity.scale, similarity.bias) == ("softmax", pytest.approx(10.0), 0.0)
+
+
+def test_pairs_share_a_key_in_any_column() -> None:
+    shared = share_a_key(torch.tensor([[0, 0], [1, 0], [1, 1], [2, 2]]))
+    assert shared.int().tolist() == [[1, 1, 0, 0], [1, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 1]]
