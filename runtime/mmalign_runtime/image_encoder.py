@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mmalign_runtime.bundle import Bundle
 from mmalign_runtime.engine.engines import open_session
 from mmalign_runtime.engine.host_memory import HostMemory
-from mmalign_runtime.engine.session import ComputePrecision, SessionOptions
+from mmalign_runtime.engine.session import SessionOptions
 from mmalign_runtime.image import HeldImage, ImageItem, decode_held, hold_image, jpeg_decoder
 from mmalign_runtime.preprocess import Preprocessor
 from mmalign_runtime.spec import ImageLimits, ImageTower
@@ -26,15 +26,13 @@ _MOST_IMAGES = 8
 class ImageEncoder:
     """The image side: decode, preprocess, tower. `limits` take the place of the bundle's own, when given."""
 
-    def __init__(
-        self, bundle: Bundle, precision: ComputePrecision, options: SessionOptions, limits: ImageLimits | None = None
-    ) -> None:
+    def __init__(self, bundle: Bundle, options: SessionOptions, limits: ImageLimits | None = None) -> None:
         found = bundle.spec.tower("image", ImageTower)
         self.inputs = found.inputs
         self._checked = UnitVectors(bundle.spec.embed_dim, f"{bundle.path}: the image tower")
         self.spec = msgspec.structs.replace(found.spec, limits=limits) if limits else found.spec
         self.preprocess = Preprocessor(bundle.source(found.preprocess), options.pool)
-        self.session = open_session(bundle, "image", precision, found.inputs.names(), options)
+        self.session = open_session(bundle, "image", found.inputs.names(), options)
         # With one thread on the CPU there is nothing that preparing could overlap with.
         is_alone = options.provider == "cpu" and options.pool.num_threads == 1
         self._memory = HostMemory(options.provider) if options.provider == "cuda" else None

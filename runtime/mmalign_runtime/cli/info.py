@@ -6,15 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from mmalign_runtime.cli.loading import (
-    CacheOption,
-    EngineOption,
-    PrecisionOption,
-    ProfileOption,
-    ProviderOption,
-    ThreadsOption,
-    loading,
-)
+from mmalign_runtime.cli.loading import Loading, takes_config
 from mmalign_runtime.cli.options import BundleArgument, JsonOption
 from mmalign_runtime.names import printable
 
@@ -26,20 +18,17 @@ if TYPE_CHECKING:
     from mmalign_runtime.spec import BundleSpec, Similarity, Source, Tower
 
 
+@takes_config
 def info(
     bundle: BundleArgument,
-    engine: EngineOption = None,
-    provider: ProviderOption = None,
-    precision: PrecisionOption = None,
-    threads: ThreadsOption = None,
-    profile: ProfileOption = None,
-    cache: CacheOption = False,
+    *,
+    asked: Loading,
     json: JsonOption = False,
 ) -> None:
     """Show what a bundle is, and what would run it here."""
     import msgspec
 
-    with loading(engine, provider, precision, threads, profile, cache).load(bundle) as embedder:
+    with asked.load(bundle) as embedder:
         spec, runtime = embedder.bundle.spec, embedder.info()
     if json:
         typer.echo(msgspec.json.encode({"bundle": spec, "runtime": runtime}))
