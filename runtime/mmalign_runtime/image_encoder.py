@@ -12,7 +12,7 @@ from mmalign_runtime.bundle import Bundle
 from mmalign_runtime.engine.engines import open_session
 from mmalign_runtime.engine.host_memory import HostMemory
 from mmalign_runtime.engine.session import SessionOptions
-from mmalign_runtime.image import HeldImage, ImageItem, decode_held, hold_image, jpeg_decoder
+from mmalign_runtime.image import DetachedImage, ImageItem, decode_detached, detach_image, jpeg_decoder
 from mmalign_runtime.preprocess import Preprocessor
 from mmalign_runtime.spec import ImageLimits, ImageTower
 from mmalign_runtime.streaming import Vectors
@@ -40,22 +40,22 @@ class ImageEncoder:
         self.num_workers = 0 if is_alone else options.pool.num_threads
         self.most_at_once = _MOST_IMAGES if options.provider == "cpu" else None
 
-    def hold(self, item: ImageItem, index: int) -> HeldImage:
+    def detach(self, item: ImageItem, index: int) -> DetachedImage:
         """Read what only the caller's thread may read of an item. Raises ItemError."""
-        return hold_image(item, self.spec, index=index)
+        return detach_image(item, self.spec, index=index)
 
     def empty(self, num_images: int) -> NDArray[np.float32]:
         """Return room for B prepared images, (B, 3, H, W)."""
         shape = (num_images, 3, *self.spec.shape)
         return np.empty(shape, np.float32) if self._memory is None else self._memory.empty(shape)
 
-    def prepare(self, held: HeldImage, index: int, room: NDArray[np.float32]) -> None:
+    def prepare(self, detached: DetachedImage, index: int, room: NDArray[np.float32]) -> None:
         """Decode and preprocess one image into its room, (3, H, W). Raises ItemError."""
-        room[...] = self.preprocess(decode_held(held, self.spec, index=index))[0]
+        room[...] = self.preprocess(decode_detached(detached, self.spec, index=index))[0]
 
-    def prepare_beside_others(self, held: HeldImage, index: int, room: NDArray[np.float32]) -> None:
+    def prepare_beside_others(self, detached: DetachedImage, index: int, room: NDArray[np.float32]) -> None:
         """Do the same in one of several threads that all prepare images. Raises ItemError."""
-        room[...] = self.preprocess.beside_others(decode_held(held, self.spec, index=index))[0]
+        room[...] = self.preprocess.beside_others(decode_detached(detached, self.spec, index=index))[0]
 
     def vectors(self, prepared: Sequence[NDArray[np.float32]]) -> Vectors:
         """Return (B, D) for B prepared images, (1, 3, H, W) each."""
