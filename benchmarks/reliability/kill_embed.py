@@ -27,9 +27,9 @@ if __package__ in (None, ""):  # run as a script: make the repository root impor
 import msgspec
 
 from benchmarks.reliability.record import Row, record
-from mmalign_runtime.bulk.manifest import read_manifest
 from mmalign_runtime.bulk.parts import ERRORS_NAME, errors_path
-from mmalign_runtime.bulk.rows import row_groups
+from mmalign_runtime.parquet import row_groups
+from mmalign_runtime.saved.manifest import read_manifest
 
 BUNDLE = Path(__file__).parents[2] / "tests/runtime/fixtures/tiny_bundle"
 # With these a run on the tiny bundle lasts about two seconds, a third of it the start of the process.

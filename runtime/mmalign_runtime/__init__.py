@@ -11,6 +11,7 @@ from mmalign_runtime.lazy import lazy_names
 
 if TYPE_CHECKING:
     from mmalign_runtime.bundle import Bundle, open_bundle
+    from mmalign_runtime.config import RuntimeConfig
     from mmalign_runtime.embedder import Embedder
     from mmalign_runtime.errors import (
         BundleError,
@@ -37,6 +38,7 @@ _HOMES = {
     "MmalignError": "errors",
     "PartialBatch": "streaming",
     "ProviderError": "errors",
+    "RuntimeConfig": "config",
     "SavedVectors": "saved",
     "SpaceMismatchError": "errors",
     "StreamedItem": "streaming",
@@ -58,6 +60,7 @@ __all__ = [
     "MmalignError",
     "PartialBatch",
     "ProviderError",
+    "RuntimeConfig",
     "SavedVectors",
     "SpaceMismatchError",
     "StreamedItem",

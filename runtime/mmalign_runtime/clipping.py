@@ -112,7 +112,7 @@ def _image_feeds(embedder: Embedder, images: Sequence[ImageItem]) -> Iterator[Fe
     encoder = embedder.image
     for index, item in enumerate(images):
         room = encoder.empty(1)
-        encoder.prepare(encoder.hold(item, index), index, room[0])
+        encoder.prepare(encoder.detach(item, index), index, room[0])
         yield {encoder.inputs.pixel_values: room}
 
 

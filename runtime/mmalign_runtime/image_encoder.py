@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from mmalign_runtime.bundle import Bundle
 from mmalign_runtime.engine.engines import open_session
 from mmalign_runtime.engine.host_memory import HostMemory
-from mmalign_runtime.engine.session import ComputePrecision, SessionOptions
-from mmalign_runtime.image import HeldImage, ImageItem, decode_held, hold_image, jpeg_decoder
+from mmalign_runtime.engine.session import SessionOptions
+from mmalign_runtime.image import DetachedImage, ImageItem, decode_detached, detach_image, jpeg_decoder
 from mmalign_runtime.preprocess import Preprocessor
 from mmalign_runtime.spec import ImageLimits, ImageTower
 from mmalign_runtime.streaming import Vectors
@@ -26,15 +26,13 @@ _MOST_IMAGES = 8
 class ImageEncoder:
     """The image side: decode, preprocess, tower. `limits` take the place of the bundle's own, when given."""
 
-    def __init__(
-        self, bundle: Bundle, precision: ComputePrecision, options: SessionOptions, limits: ImageLimits | None = None
-    ) -> None:
+    def __init__(self, bundle: Bundle, options: SessionOptions, limits: ImageLimits | None = None) -> None:
         found = bundle.spec.tower("image", ImageTower)
         self.inputs = found.inputs
         self._checked = UnitVectors(bundle.spec.embed_dim, f"{bundle.path}: the image tower")
         self.spec = msgspec.structs.replace(found.spec, limits=limits) if limits else found.spec
         self.preprocess = Preprocessor(bundle.source(found.preprocess), options.pool)
-        self.session = open_session(bundle, "image", precision, found.inputs.names(), options)
+        self.session = open_session(bundle, "image", found.inputs.names(), options)
         # With one thread on the CPU there is nothing that preparing could overlap with.
         is_alone = options.provider == "cpu" and options.pool.num_threads == 1
         self._memory = HostMemory(options.provider) if options.provider == "cuda" else None
@@ -42,18 +40,18 @@ class ImageEncoder:
         self.num_workers = 0 if is_alone else options.pool.num_threads
         self.most_at_once = _MOST_IMAGES if options.provider == "cpu" else None
 
-    def hold(self, item: ImageItem, index: int) -> HeldImage:
+    def detach(self, item: ImageItem, index: int) -> DetachedImage:
         """Read what only the caller's thread may read of an item. Raises ItemError."""
-        return hold_image(item, self.spec, index=index)
+        return detach_image(item, self.spec, index=index)
 
     def empty(self, num_images: int) -> NDArray[np.float32]:
         """Return room for B prepared images, (B, 3, H, W)."""
         shape = (num_images, 3, *self.spec.shape)
         return np.empty(shape, np.float32) if self._memory is None else self._memory.empty(shape)
 
-    def prepare(self, held: HeldImage, index: int, room: NDArray[np.float32]) -> None:
+    def prepare(self, detached: DetachedImage, index: int, room: NDArray[np.float32]) -> None:
         """Decode and preprocess one image into its room, (3, H, W). Raises ItemError."""
-        room[...] = self.preprocess(decode_held(held, self.spec, index=index))[0]
+        room[...] = self.preprocess(decode_detached(detached, self.spec, index=index))[0]
 
     def vectors(self, prepared: Sequence[NDArray[np.float32]]) -> Vectors:
         """Return (B, D) for B prepared images, (1, 3, H, W) each."""

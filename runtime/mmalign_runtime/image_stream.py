@@ -26,7 +26,7 @@ from mmalign_runtime.freed_memory import give_back_freed_memory
 from mmalign_runtime.streaming import OnError, StreamedItem, Vectors, check_settings
 
 if TYPE_CHECKING:
-    from mmalign_runtime.image import HeldImage, ImageItem
+    from mmalign_runtime.image import DetachedImage, ImageItem
 
 PixelValues: TypeAlias = NDArray[np.float32]
 
@@ -41,7 +41,7 @@ class ImageStages(Protocol):
     num_workers: int
     most_at_once: int | None
 
-    def hold(self, item: ImageItem, index: int) -> HeldImage:
+    def detach(self, item: ImageItem, index: int) -> DetachedImage:
         """Read what only the caller's thread may read. Raises ItemError."""
         ...
 
@@ -49,7 +49,7 @@ class ImageStages(Protocol):
         """Return room for B prepared images, (B, 3, S, S)."""
         ...
 
-    def prepare(self, held: HeldImage, index: int, room: PixelValues) -> None:
+    def prepare(self, detached: DetachedImage, index: int, room: PixelValues) -> None:
         """Decode and preprocess one image into its room, (3, S, S). Raises ItemError."""
         ...
 
@@ -165,13 +165,13 @@ class _Workers:
         if self._executor is None:
             self._executor = ThreadPoolExecutor(self._stages.num_workers, _THREAD_NAME)
         try:
-            held = self._stages.hold(item, index)
+            detached = self._stages.detach(item, index)
         except Exception as error:  # noqa: BLE001 kept for its turn: the first failure in order is the one to raise
             return partial(_raise, error)
-        return self._executor.submit(self._stages.prepare, held, index, room).result
+        return self._executor.submit(self._stages.prepare, detached, index, room).result
 
     def _postpone(self, item: ImageItem, index: int, room: PixelValues) -> Callable[[], None]:
-        return lambda: self._stages.prepare(self._stages.hold(item, index), index, room)
+        return lambda: self._stages.prepare(self._stages.detach(item, index), index, room)
 
     def _room(self, num_images: int) -> PixelValues:
         buffer = self._free.pop() if self._free else self._stages.empty(num_images)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
+from mmalign_runtime.config import ResolvedProvider, RuntimeConfig
 from mmalign_runtime.engine.providers import ProviderChoice
-from mmalign_runtime.engine.session import DEFAULT_ENGINE, NodeGroup
+from mmalign_runtime.engine.session import NodeGroup
 
 
 class TowerInfo(msgspec.Struct, frozen=True):
@@ -28,26 +29,22 @@ class TowerInfo(msgspec.Struct, frozen=True):
         return tuple(group for group in self.nodes if group.provider != self.providers[0].name)
 
 
-class RuntimeInfo(msgspec.Struct, frozen=True):
-    """Everything that was chosen, asked for or automatically, when an embedder was loaded.
+class RuntimeInfo(RuntimeConfig, frozen=True, kw_only=True, forbid_unknown_fields=False):
+    """The config that an embedder was loaded with, as it was resolved here, and what became of it.
 
     A run uses `num_threads`; `num_runs` of them go on at once on the CPU, whoever calls. `towers` are those loaded
-    by now, `jpeg_decoder` the package that decodes plain JPEGs for the image tower. A record without `engine` was made
-    when onnxruntime was the only one.
+    by now, `jpeg_decoder` the package that decodes plain JPEGs for the image tower. Fields that an older record lacks
+    have the value that was the only one then.
     """
 
     bundle: str
     space_id: str
     variant_id: str
     embed_dim: int
-    precision: str
     provider_asked: str
-    provider: str
+    provider: ResolvedProvider
     num_threads: int
     num_runs: int
-    allow_spinning: bool
     towers: tuple[TowerInfo, ...]
-    engine: str = DEFAULT_ENGINE
     engine_version: str = ""
     jpeg_decoder: str | None = None
-    cache: bool = False

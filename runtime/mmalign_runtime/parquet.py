@@ -1,17 +1,18 @@
-"""Parquet through pyarrow, which is an optional extra: open a file and find a column, or say what is missing."""
+"""Parquet through pyarrow, an optional extra: read and write tables, or say what is missing or damaged."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from mmalign_runtime.errors import InputError, MissingDependencyError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
 PARQUET_SUFFIX = ".parquet"
@@ -70,3 +71,41 @@ def check_column(file: pq.ParquetFile, name: str, path: Path) -> None:
         nearest = get_close_matches(name, names, n=1)
         hint = f"Did you mean {nearest[0]!r}?" if nearest else "Name one of these."
         raise InputError(f"{path} has no column {name!r}; it has {', '.join(map(repr, names))}. {hint}")
+
+
+def metadata_of(path: Path) -> dict[str, str]:
+    """Return the metadata of a Parquet file. Raises InputError when it is damaged."""
+    file = open_parquet(path)
+    with reading(path):
+        found: Mapping[bytes, bytes] = file.schema_arrow.metadata or {}
+        return {key.decode(): value.decode() for key, value in found.items() if key != b"ARROW:schema"}
+
+
+def row_groups(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """Read a file group by group, its pages checked. Raises InputError when it is damaged."""
+    file = open_parquet(path, check_pages=True)
+    for group in range(file.metadata.num_row_groups):
+        with reading(path):
+            table = file.read_row_group(group, columns=list(columns) if columns else None)
+        yield table
+
+
+def concatenate(paths: Sequence[Path], target: Path, metadata: Mapping[str, str]) -> None:
+    """Write the row groups of several files of one schema into one, with one group in memory at a time.
+
+    Raises InputError naming the file that is damaged.
+    """
+    import pyarrow.parquet as pq
+
+    schema = open_parquet(paths[0]).schema_arrow.with_metadata(dict(metadata))
+    with pq.ParquetWriter(target, schema, write_page_checksum=True) as writer:
+        for path in paths:
+            for group in row_groups(path):
+                writer.write_table(group.replace_schema_metadata(schema.metadata))
+
+
+def write_table(file: Path | IO[bytes], table: pa.Table) -> None:
+    """Write a table, each page with its checksum."""
+    import pyarrow.parquet as pq
+
+    pq.write_table(table, file, write_page_checksum=True)

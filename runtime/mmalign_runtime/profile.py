@@ -12,11 +12,9 @@ from typing import Annotated, Literal
 import msgspec
 
 from mmalign_runtime.atomic import replacing
-from mmalign_runtime.choices import BatchSizes, Choices
+from mmalign_runtime.config import RuntimeConfig
 from mmalign_runtime.engine.engines import find_engine
 from mmalign_runtime.engine.processor import cpu_name
-from mmalign_runtime.engine.providers import ResolvedProvider
-from mmalign_runtime.engine.session import ComputePrecision
 from mmalign_runtime.engine.threads import available_threads
 from mmalign_runtime.errors import MmalignError, ProfileError
 from mmalign_runtime.machine import Machine
@@ -40,37 +38,19 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     items_per_s: float
 
 
-class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What to ask of `Embedder.load`, what it was chosen for, where it holds, and the figures it rests on.
+class Profile(RuntimeConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A config that was measured: what it was chosen for, where it holds, and the figures it rests on.
 
     `variant_id` is that of the files that were run, `created` a time (ISO 8601, UTC).
     """
 
     goal: Goal
-    engine: str
-    provider: ResolvedProvider
-    precision: ComputePrecision
-    num_threads: Count
-    image_batch_size: Count
-    text_batch_size: Count
-    allow_spinning: bool
     space_id: str
     variant_id: str
     machine: Machine
     measured: tuple[Measured, ...]
     created: str
     format_version: int = _FORMAT_VERSION
-
-    def choices(self) -> Choices:
-        """Return the profile's part of the arguments of `Embedder.load`."""
-        return Choices(
-            engine=self.engine,
-            provider=self.provider,
-            precision=self.precision,
-            num_threads=self.num_threads,
-            allow_spinning=self.allow_spinning,
-            batch_sizes=BatchSizes(self.image_batch_size, self.text_batch_size),
-        )
 
     def check_fits(self, spec: BundleSpec) -> None:
         """Raise ProfileError, naming all that differs, unless the profile was made for this bundle and this machine."""

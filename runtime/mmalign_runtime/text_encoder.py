@@ -8,7 +8,7 @@ import msgspec
 
 from mmalign_runtime.bundle import Bundle
 from mmalign_runtime.engine.engines import open_session
-from mmalign_runtime.engine.session import ComputePrecision, SessionOptions
+from mmalign_runtime.engine.session import SessionOptions
 from mmalign_runtime.engine.threads import limit_tokenizer_threads
 from mmalign_runtime.spec import TextTower
 from mmalign_runtime.streaming import Vectors
@@ -23,7 +23,7 @@ _TOKEN_BUDGET, _TOKEN_BUDGET_AT_ONCE = 512, 256
 class TextEncoder:
     """The text side: tokenize, tower."""
 
-    def __init__(self, bundle: Bundle, precision: ComputePrecision, options: SessionOptions) -> None:
+    def __init__(self, bundle: Bundle, options: SessionOptions) -> None:
         found = bundle.spec.tower("text", TextTower)
         self.spec, self.inputs = found.spec, found.inputs
         self._checked = UnitVectors(bundle.spec.embed_dim, f"{bundle.path}: the text tower")
@@ -31,7 +31,7 @@ class TextEncoder:
         self.tokenizer = TextTokenizer.from_bytes(bundle.read(found.tokenizer), found.tokenizer, found.spec)
         # Texts differ in length, so a batch seldom has the shape of the last one.
         varying = msgspec.structs.replace(options, reuse_memory_plan=False, cuda_graphs=False)
-        self.session = open_session(bundle, "text", precision, found.inputs.names(), varying)
+        self.session = open_session(bundle, "text", found.inputs.names(), varying)
         self.num_runs = self.session.num_runs
         budget = _TOKEN_BUDGET if self.num_runs == 1 else _TOKEN_BUDGET_AT_ONCE
         self.token_budget = budget if options.provider == "cpu" else None

@@ -64,7 +64,17 @@ def results(tmp_path: Path) -> DemoResults:
     Image.new("L", (30, 20), 128).save(path)
     cpu = "CPUExecutionProvider"
     towers = (TowerInfo("image", "vision_model.onnx", (ProviderChoice(cpu, {}),), (NodeGroup(cpu, "Conv", 3),)),)
-    runtime = RuntimeInfo("demo/bundle", "mma-1234", "fp32-5678", 256, "fp32", "auto", "cpu", 2, 1, False, towers)
+    runtime = RuntimeInfo(
+        bundle="demo/bundle",
+        space_id="mma-1234",
+        variant_id="fp32-5678",
+        embed_dim=256,
+        provider_asked="auto",
+        provider="cpu",
+        num_threads=2,
+        num_runs=1,
+        towers=towers,
+    )
     bounds = Parity(
         num_cases=2,
         min_cosine=1.0,

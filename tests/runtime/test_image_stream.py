@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mmalign_runtime.errors import EngineError, ItemError
-from mmalign_runtime.image import HeldImage
+from mmalign_runtime.image import DetachedImage
 from mmalign_runtime.image_stream import PixelValues, stream_images
 from mmalign_runtime.streaming import StreamedItem, Vectors
 
@@ -27,20 +27,20 @@ class FakeStages:
         self.on_prepare: Callable[[int], object] = lambda number: None
         self.on_tower: Callable[[], object] = lambda: None
 
-    def hold(self, item: object, index: int) -> HeldImage:
+    def detach(self, item: object, index: int) -> DetachedImage:
         if item == "unreadable":
             raise ItemError(index, "file", "open", "cannot be read")
-        return HeldImage(item, str(item))  # type: ignore[arg-type]
+        return DetachedImage(item, str(item))  # type: ignore[arg-type]
 
     def empty(self, num_images: int) -> PixelValues:
         return np.full((num_images, 1, 1, 1), np.nan, np.float32)
 
-    def prepare(self, held: HeldImage, index: int, room: PixelValues) -> None:
+    def prepare(self, detached: DetachedImage, index: int, room: PixelValues) -> None:
         self.threads.add(threading.get_ident())
         self.on_prepare(index)
         if index in self.broken:
-            raise ItemError(index, held.source, "decode", "it is broken")
-        room[...] = held.item
+            raise ItemError(index, detached.source, "decode", "it is broken")
+        room[...] = detached.item
 
     def tower(self, pixel_values: PixelValues) -> Vectors:
         self.on_tower()

@@ -73,7 +73,7 @@ def test_arguments_without_sense_are_refused(tiny_bundle: Path, settings: dict[s
 def test_loading_can_run_the_golden_cases(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for towers in (("image", "text"), ("text",), ("image",)):
         Embedder.load(tiny_bundle, provider="cpu", verify="golden", towers=towers).close()  # type: ignore[arg-type]
-    monkeypatch.setattr("mmalign_runtime.image_encoder.decode_held", lambda *a, **k: np.zeros((9, 9, 3), np.uint8))
+    monkeypatch.setattr("mmalign_runtime.image_encoder.decode_detached", lambda *a, **k: np.zeros((9, 9, 3), np.uint8))
     monkeypatch.setattr(
         "mmalign_runtime.verify.golden_cases.decode_image", lambda *a, **k: np.zeros((9, 9, 3), np.uint8)
     )

@@ -40,7 +40,7 @@ def test_an_embedder_takes_what_its_profile_says(tmp_path: Path, tiny_bundle: Pa
     with Embedder.load(tiny_bundle, profile=tmp_path / "p.json", lazy=True) as embedder:
         info = embedder.info()
         assert (info.engine, info.provider, info.num_threads, info.allow_spinning) == ("onnxruntime", "cpu", 1, True)
-        assert (embedder.batch_sizes.image, embedder.batch_sizes.text) == (3, 5)
+        assert (info.image_batch_size, info.text_batch_size) == (3, 5)
 
 
 def test_an_argument_wins_over_the_profile(tmp_path: Path, tiny_bundle: Path, profile: Profile) -> None:
@@ -99,4 +99,21 @@ def test_a_file_that_is_no_profile_is_refused(tmp_path: Path, content: bytes | N
 def test_a_profile_of_another_format_is_refused(tmp_path: Path, profile: Profile) -> None:
     save_profile(tmp_path / "p.json", msgspec.structs.replace(profile, format_version=9))
     with pytest.raises(ProfileError, match="format version 9, expected 1"):
+        load_profile(tmp_path / "p.json")
+
+
+def test_a_profile_of_an_earlier_version_is_read(tmp_path: Path, tiny_bundle: Path, profile: Profile) -> None:
+    """Of the fields of a config it has those that a comparison chose then."""
+    newer = {"allow_tf32", "cuda_graphs", "cache"}
+    old = {name: value for name, value in msgspec.to_builtins(profile).items() if name not in newer}
+    (tmp_path / "p.json").write_bytes(msgspec.json.encode(old))
+    assert load_profile(tmp_path / "p.json") == profile
+    with Embedder.load(tiny_bundle, profile=tmp_path / "p.json", cache=False, lazy=True) as embedder:
+        assert embedder.info().allow_spinning
+
+
+def test_a_profile_with_a_number_that_makes_no_sense_is_refused(tmp_path: Path, profile: Profile) -> None:
+    wrong = msgspec.to_builtins(profile) | {"num_threads": 0}
+    (tmp_path / "p.json").write_bytes(msgspec.json.encode(wrong))
+    with pytest.raises(ProfileError, match="num_threads is 0, expected a whole number of at least 1"):
         load_profile(tmp_path / "p.json")

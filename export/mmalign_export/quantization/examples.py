@@ -120,7 +120,7 @@ def prepared_images(items: Sequence[Path | bytes], embedder: Embedder) -> tuple[
     encoder, found = embedder.image, []
     for index, item in enumerate(items):
         found.append(encoder.empty(1))
-        encoder.prepare(encoder.hold(item, index), index, found[-1][0])
+        encoder.prepare(encoder.detach(item, index), index, found[-1][0])
     return tuple(found)
 
 

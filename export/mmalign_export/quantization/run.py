@@ -36,10 +36,10 @@ from mmalign_export.quantization.variant import add_variant
 from mmalign_export.staging import check_free
 from mmalign_runtime.bundle.golden import ImageCase, TextCase, load_golden
 from mmalign_runtime.clipping import Clipping
+from mmalign_runtime.config import DEFAULT_ENGINE, Provider
 from mmalign_runtime.embedder import Embedder
 from mmalign_runtime.engine.processor import cpu_name
-from mmalign_runtime.engine.providers import Provider
-from mmalign_runtime.engine.session import DEFAULT_ENGINE, Feeds
+from mmalign_runtime.engine.session import Feeds
 from mmalign_runtime.spec import BundleSpec, ImageTower, Modality, TextTower
 from mmalign_runtime.streaming import Vectors
 from mmalign_runtime.tokenizer import TokenBatch

@@ -59,23 +59,11 @@ def time_cold_start(embedder: Embedder, kind: Modality, num_starts: int) -> Cold
                 "bundle": str(embedder.bundle.path.absolute()),
                 "kind": kind,
                 "item": _image_path(embedder, Path(folder)) if kind == "image" else _text(embedder),
-                "options": _options(embedder),
+                "options": embedder.options.fields(),
             }
         ).decode()
         starts = [_start(asked) for _ in range(num_starts)]
     return _medians(kind, starts)
-
-
-def _options(embedder: Embedder) -> dict[str, object]:
-    info = embedder.info()
-    return {
-        "engine": info.engine,
-        "provider": info.provider,
-        "precision": info.precision,
-        "num_threads": info.num_threads,
-        "allow_spinning": info.allow_spinning,
-        "cache": info.cache,
-    }
 
 
 def _image_path(embedder: Embedder, folder: Path) -> str:

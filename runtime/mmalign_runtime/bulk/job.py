@@ -16,12 +16,12 @@ from typing import Literal, TypeAlias, cast
 import msgspec
 
 from mmalign_runtime.bulk.entries import Entry, Source
-from mmalign_runtime.bulk.manifest import Manifest
+from mmalign_runtime.bulk.failures import Failure
 from mmalign_runtime.bulk.parts import Part, PartsFolder, Span
-from mmalign_runtime.bulk.rows import Failure
-from mmalign_runtime.choices import DEFAULT_BATCH_SIZE
+from mmalign_runtime.config import DEFAULT_BATCH_SIZE
 from mmalign_runtime.embedder import Embedder
 from mmalign_runtime.errors import EngineError, InputError, ItemError
+from mmalign_runtime.saved.manifest import Manifest
 from mmalign_runtime.spec import Modality
 from mmalign_runtime.streaming import StreamedItem
 

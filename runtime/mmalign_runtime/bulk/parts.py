@@ -21,8 +21,11 @@ import msgspec
 import numpy as np
 
 from mmalign_runtime.atomic import flush_folder, remove_leftovers, replacing
+from mmalign_runtime.bulk.failures import Failure, read_failures, write_failures
 from mmalign_runtime.bulk.locking import LOCK_NAME, only_writer
-from mmalign_runtime.bulk.manifest import (
+from mmalign_runtime.errors import InputError
+from mmalign_runtime.parquet import concatenate, metadata_of, open_parquet, row_groups, system_error
+from mmalign_runtime.saved.manifest import (
     MANIFEST_NAME,
     PARTS_SUFFIX,
     Manifest,
@@ -30,17 +33,7 @@ from mmalign_runtime.bulk.manifest import (
     read_manifest,
     write_manifest,
 )
-from mmalign_runtime.bulk.rows import (
-    Failure,
-    concatenate,
-    metadata_of,
-    read_failures,
-    row_groups,
-    write_failures,
-    write_vectors,
-)
-from mmalign_runtime.errors import InputError
-from mmalign_runtime.parquet import open_parquet, system_error
+from mmalign_runtime.saved.tables import write_vectors
 
 if TYPE_CHECKING:
     from mmalign_runtime.streaming import Vectors

@@ -2,166 +2,82 @@
 
 from __future__ import annotations
 
-from itertools import islice
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast, get_args
+from typing import TYPE_CHECKING, cast, get_args
 
 import typer
 
+from mmalign_runtime.cli import bench_options as opt
 from mmalign_runtime.cli.bench_output import STDOUT, telling, write_report
-from mmalign_runtime.cli.loading import CacheOption, ThreadsOption
-from mmalign_runtime.cli.options import BundleArgument
-from mmalign_runtime.engine.session import DEFAULT_ENGINE
+from mmalign_runtime.cli.loading import Loading, takes_config
+from mmalign_runtime.cli.options import BundleArgument, one_of
 from mmalign_runtime.errors import InputError
 from mmalign_runtime.places import check_place
 
 if TYPE_CHECKING:
-    from mmalign_runtime.bench import BenchReport
-    from mmalign_runtime.spec import Modality
-
-ALL_ENGINES = "all"
-_LOAD, _COMPARE = "Callers and arrivals", "Comparing engines"
-# Enough different items for a fair mean; more would cost time before anything is measured.
-_MAX_ITEMS = 128
+    from mmalign_runtime.bench import BenchPlan
 
 
+@takes_config
 def bench(
     bundle: BundleArgument,
-    images: Annotated[
-        str | None, typer.Option(help="Images to use, as INPUT of embed; default: the bundle's golden ones.")
-    ] = None,
-    texts: Annotated[
-        str | None, typer.Option(help="Texts to use, as INPUT of embed; default: the bundle's golden ones.")
-    ] = None,
-    kind: Annotated[str | None, typer.Option(help="image or text: that tower alone.", show_default=False)] = None,
-    only: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A part: stages, bulk, closed-loop, open-loop, cold-start; repeat for several.", show_default=False
-        ),
-    ] = None,
-    seconds: Annotated[
-        float, typer.Option(min=1, help="About how long to measure, cold starts on top; 10 for a quick look.")
-    ] = 40.0,
-    batch_size: Annotated[list[int] | None, typer.Option(min=1, help="Items in a batch; repeat for several.")] = None,
-    rounds: Annotated[
-        int | None, typer.Option(min=1, help="Stages and bulk: this many batches of each size, not seconds.")
-    ] = None,
-    callers: Annotated[
-        list[int] | None,
-        typer.Option(
-            min=1,
-            help="Closed loop: how many callers; repeat for several. Default: 1, and one a thread.",
-            rich_help_panel=_LOAD,
-        ),
-    ] = None,
-    rate: Annotated[
-        list[float] | None,
-        typer.Option(
-            help="Open loop: requests a second; default: 50%, 80% and 95% of the closed loop's.", rich_help_panel=_LOAD
-        ),
-    ] = None,
-    arrivals: Annotated[str, typer.Option(help="Open loop: poisson or constant.", rich_help_panel=_LOAD)] = "poisson",
-    seed: Annotated[
-        int, typer.Option(min=0, help="Open loop: what poisson arrivals are drawn from.", rich_help_panel=_LOAD)
-    ] = 0,
-    starts: Annotated[int, typer.Option(min=1, help="Cold starts of each tower.")] = 3,
-    on_error: Annotated[
-        str, typer.Option(help="An item that cannot be embedded: skip (left out and reported) or raise.")
-    ] = "skip",
-    engine: Annotated[
-        str, typer.Option(help="onnxruntime, openvino or aotinductor; all: compare what is installed, and recommend.")
-    ] = DEFAULT_ENGINE,
-    goal: Annotated[
-        str | None,
-        typer.Option(
-            help="Compare engines, precisions and threads for latency or throughput; default: latency.",
-            rich_help_panel=_COMPARE,
-        ),
-    ] = None,
-    save_profile: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Write what is recommended, for `Embedder.load(profile=)`.",
-            show_default=False,
-            rich_help_panel=_COMPARE,
-        ),
-    ] = None,
-    even_if_noisy: Annotated[
-        bool, typer.Option("--even-if-noisy", help="Recommend on a noisy machine too.", rich_help_panel=_COMPARE)
-    ] = False,
-    provider: Annotated[str, typer.Option(help="auto, cpu, cuda, tensorrt or openvino.")] = "auto",
-    precision: Annotated[
-        str | None,
-        typer.Option(help="fp32 (default), fp16, int8 or bf16; compared: all there are, unless one is named."),
-    ] = None,
-    threads: ThreadsOption = None,
-    cache: CacheOption = False,
-    clipping: Annotated[
-        bool, typer.Option("--clipping", help="Count instead how often the items leave the int8 towers' ranges.")
-    ] = False,
-    json: Annotated[
-        str | None, typer.Option(metavar="FILE|-", help="Write the report as JSON to a file, or to stdout alone.")
-    ] = None,
-    charts: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Draw the report as PNG files.", show_default=False)
-    ] = None,
+    images: opt.ImagesOption = None,
+    texts: opt.TextsOption = None,
+    kind: opt.KindOption = None,
+    only: opt.OnlyOption = None,
+    seconds: opt.SecondsOption = 40.0,
+    batch_size: opt.BatchSizeOption = None,
+    rounds: opt.RoundsOption = None,
+    callers: opt.CallersOption = None,
+    rate: opt.RateOption = None,
+    arrivals: opt.ArrivalsOption = "poisson",
+    seed: opt.SeedOption = 0,
+    starts: opt.StartsOption = 3,
+    on_error: opt.OnErrorOption = "skip",
+    *,
+    asked: Loading,
+    goal: opt.GoalOption = None,
+    save_profile: opt.SaveProfileOption = None,
+    even_if_noisy: opt.EvenIfNoisyOption = False,
+    clipping: opt.ClippingOption = False,
+    json: opt.ReportOption = None,
+    charts: opt.ChartsOption = None,
 ) -> None:
     """Measure a bundle here in about a minute: stages, throughput, latency under load, cold start, memory.
 
     With --engine all, --goal or --save-profile: compare what could run it here, and recommend.
     """
-    from mmalign_runtime.bench import BenchPlan, golden_images, golden_texts, run_bench
-    from mmalign_runtime.bench.open_loop import Arrivals
-    from mmalign_runtime.bench.plan import DEFAULT_BATCH_SIZES, PARTS, Part
-    from mmalign_runtime.cli.bench_tables import print_report
-    from mmalign_runtime.cli.options import as_modality, as_precision, as_provider, one_of
-    from mmalign_runtime.embedder import Embedder
-    from mmalign_runtime.streaming import OnError
-
-    policy = cast("OnError", one_of(on_error, get_args(OnError), "--on-error"))
-    towers: tuple[Modality, ...] = ("image", "text") if kind is None else (as_modality(kind),)
-    _check_json(json)
+    request = opt.request(bundle, asked, images, texts, kind, on_error, json)
+    of_one = {"--only": only, "--rounds": rounds, "--callers": callers, "--rate": rate, "--charts": charts}
     if clipping:
-        from mmalign_runtime.bundle import open_bundle
-        from mmalign_runtime.cli.bench_clipping import print_clipping
-        from mmalign_runtime.clipping import load_clipping
+        from mmalign_runtime.cli.bench_clipping import bench_clipping
 
-        _refuse_measuring_options(only, rounds, callers, rate, charts)
-        if kind is None:  # what can be clipped; a tower named is held to it
-            towers = tuple(load_clipping(open_bundle(bundle)))
-        with Embedder.load(bundle, precision="int8", provider="cpu", towers=towers, lazy=True) as embedder:
-            pictures = _items(images, "image") if images else golden_images(embedder.bundle)
-            words = cast("list[str]", _items(texts, "text")) if texts else golden_texts(embedder.bundle)
-            found = embedder.clipping(
-                images=pictures if "image" in towers else (), texts=words if "text" in towers else ()
-            )
-        write_report(found, json, print_clipping)
-        return
-    if engine == ALL_ENGINES or goal is not None or save_profile is not None:
-        from mmalign_runtime.cli.bench_compare import Asked, compare_engines
+        _refuse(of_one | {"--profile": asked.profile})
+        bench_clipping(request, is_named=kind is not None)
+    elif asked.fields.get("engine") == "all" or goal is not None or save_profile is not None:
+        from mmalign_runtime.cli.bench_compare import bench_compare
 
-        _refuse_measuring_options(only, rounds, callers, rate, charts)
-        compare_engines(
-            bundle,
-            Asked(
-                images=None if images is None else _items(images, "image"),
-                texts=None if texts is None else cast("list[str]", _items(texts, "text")),
-                engine=engine,
-                goal=goal,
-                provider=as_provider(provider),
-                precision=None if precision is None else as_precision(precision),
-                num_threads=threads,
-                towers=towers,
-                batch_sizes=tuple(batch_size or ()),
-                even_if_noisy=even_if_noisy,
-                on_error=policy,
-            ),
-            save_profile=save_profile,
-            json=json,
-        )
-        return
+        _refuse(of_one | {"--profile": asked.profile})
+        bench_compare(request, goal, tuple(batch_size or ()), save_profile, even_if_noisy=even_if_noisy)
+    else:
+        _measure(request, _plan(only, batch_size, seconds, rounds, callers, rate, arrivals, seed, starts), charts)
+
+
+def _plan(
+    only: list[str] | None,
+    batch_size: list[int] | None,
+    seconds: float,
+    rounds: int | None,
+    callers: list[int] | None,
+    rate: list[float] | None,
+    arrivals: str,
+    seed: int,
+    starts: int,
+) -> BenchPlan:
+    from mmalign_runtime.bench.open_loop import Arrivals
+    from mmalign_runtime.bench.plan import DEFAULT_BATCH_SIZES, PARTS, BenchPlan, Part
+
     plan = BenchPlan(
         parts=tuple(cast("Part", one_of(word, PARTS, "--only")) for word in only) if only else PARTS,
         batch_sizes=tuple(batch_size or DEFAULT_BATCH_SIZES),
@@ -174,43 +90,23 @@ def bench(
         num_starts=starts,
     )
     plan.check()
+    return plan
+
+
+def _measure(request: opt.Request, plan: BenchPlan, charts: Path | None) -> None:
+    from mmalign_runtime.bench import run_bench
+    from mmalign_runtime.bench.charts import draw_charts
+    from mmalign_runtime.cli.bench_tables import print_report
+
     if charts is not None:
         _check_charts(charts)
-    with (
-        Embedder.load(
-            bundle,
-            engine=engine,
-            provider=as_provider(provider),
-            precision=as_precision(precision or "fp32"),
-            num_threads=threads,
-            towers=towers,
-            cache=cache,
-        ) as embedder,
-        telling() as tell,
-    ):
-        report = run_bench(
-            embedder,
-            _items(images, "image") if images else golden_images(embedder.bundle),
-            cast("list[str]", _items(texts, "text")) if texts else golden_texts(embedder.bundle),
-            plan=plan,
-            on_error=policy,
-            tell=tell,
-        )
-    drawn = [] if charts is None else _draw(report, charts)
-    write_report(report, json, print_report)
-    if drawn and json != STDOUT:
+    with request.asked.load(request.bundle, towers=request.towers) as embedder, telling() as tell:
+        images, texts = request.items(embedder.bundle)
+        report = run_bench(embedder, images, texts, plan=plan, on_error=request.on_error, tell=tell)
+    drawn = [] if charts is None else draw_charts(report, charts)
+    write_report(report, request.json, print_report)
+    if drawn and request.json != STDOUT:
         typer.echo(f"charts: {', '.join(map(str, drawn))}")
-
-
-def _items(source: str, kind: Modality) -> list[str | Path | bytes]:
-    from mmalign_runtime.bulk.sources import open_source
-
-    return [entry.item for entry in islice(open_source(source, kind), _MAX_ITEMS)]
-
-
-def _check_json(json: str | None) -> None:
-    if json is not None and json != STDOUT:
-        check_place(Path(json))
 
 
 def _check_charts(charts: Path) -> None:
@@ -222,20 +118,7 @@ def _check_charts(charts: Path) -> None:
     check_place(charts / "chart.png")
 
 
-def _draw(report: BenchReport, folder: Path) -> list[Path]:
-    from mmalign_runtime.bench.charts import draw_charts
-
-    return draw_charts(report, folder)
-
-
-def _refuse_measuring_options(
-    only: list[str] | None,
-    rounds: int | None,
-    callers: list[int] | None,
-    rate: list[float] | None,
-    charts: Path | None,
-) -> None:
-    given = {"--only": only, "--rounds": rounds, "--callers": callers, "--rate": rate, "--charts": charts}
+def _refuse(given: Mapping[str, object]) -> None:
     named = [name for name, value in given.items() if value]
     if named:
         raise InputError(

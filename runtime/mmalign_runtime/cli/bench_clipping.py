@@ -1,4 +1,4 @@
-"""The table of `mmalign bench --clipping`: the ranges that items leave most often, beside what calibration left."""
+"""`mmalign bench --clipping`: the ranges that items leave most often, beside what calibration left."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from mmalign_runtime.cli.bench_options import Request
+from mmalign_runtime.cli.bench_output import write_report
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -15,6 +18,19 @@ if TYPE_CHECKING:
     from mmalign_runtime.spec import Modality
 
 _NUM_SHOWN = 10
+
+
+def bench_clipping(request: Request, *, is_named: bool) -> None:
+    """Count what the items clip, and print it. A tower that was named is held to having ranges, others are left out."""
+    from mmalign_runtime.bundle import open_bundle
+    from mmalign_runtime.clipping import load_clipping
+    from mmalign_runtime.embedder import Embedder
+
+    towers = request.towers if is_named else tuple(load_clipping(open_bundle(request.bundle)))
+    with Embedder.load(request.bundle, precision="int8", provider="cpu", towers=towers, lazy=True) as embedder:
+        images, texts = request.items(embedder.bundle)
+        found = embedder.clipping(images=images if "image" in towers else (), texts=texts if "text" in towers else ())
+    write_report(found, request.json, print_clipping)
 
 
 def print_clipping(found: dict[Modality, tuple[ClippedTensor, ...]]) -> None:

@@ -14,15 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from mmalign_runtime.cli.loading import (
-    CacheOption,
-    EngineOption,
-    PrecisionOption,
-    ProfileOption,
-    ProviderOption,
-    ThreadsOption,
-    loading,
-)
+from mmalign_runtime.cli.loading import Loading, takes_config
 from mmalign_runtime.cli.options import BundleArgument
 from mmalign_runtime.cli.terminal import say
 from mmalign_runtime.errors import InputError, MmalignError
@@ -31,13 +23,14 @@ from mmalign_runtime.spec import TextTower
 
 if TYPE_CHECKING:
     from mmalign_runtime.bulk.entries import Source
+    from mmalign_runtime.bulk.failures import Failure
     from mmalign_runtime.bulk.job import Job
-    from mmalign_runtime.bulk.manifest import Manifest
     from mmalign_runtime.bulk.outputs import Output, Plan
     from mmalign_runtime.bulk.parts import PartsFolder
-    from mmalign_runtime.bulk.rows import Failure
     from mmalign_runtime.cli.interrupts import Stop
+    from mmalign_runtime.config import RuntimeFields
     from mmalign_runtime.embedder import Embedder
+    from mmalign_runtime.saved.manifest import Manifest
 
 EXIT_SOME_FAILED = 1
 
@@ -58,6 +51,7 @@ class Request(msgspec.Struct, frozen=True):
     again: str
 
 
+@takes_config
 def embed(
     context: typer.Context,
     bundle: BundleArgument,
@@ -68,12 +62,8 @@ def embed(
     kind: Annotated[str, typer.Option(help="image or text.")] = "image",
     column: Annotated[str | None, typer.Option(help="Parquet: the column to embed.")] = None,
     id_column: Annotated[str | None, typer.Option(help="Parquet: the column of ids; default: row numbers.")] = None,
-    engine: EngineOption = None,
-    provider: ProviderOption = None,
-    precision: PrecisionOption = None,
-    threads: ThreadsOption = None,
-    profile: ProfileOption = None,
-    cache: CacheOption = False,
+    *,
+    asked: Loading,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Items that go through the tower at once.")] = None,
     part_rows: Annotated[int | None, typer.Option(min=1, help="Items in a part; fewer when a minute is up.")] = None,
     on_error: Annotated[
@@ -86,11 +76,13 @@ def embed(
     from mmalign_runtime.bulk.job import DEFAULT_PART_ROWS, Job
     from mmalign_runtime.cli.options import as_modality, as_on_failure
 
-    asked = loading(engine, provider, precision, threads, profile, cache)
+    modality = as_modality(kind)
+    sizes: RuntimeFields = {"image_batch_size": batch_size} if modality == "image" else {"text_batch_size": batch_size}
+    asked = asked.replacing(sizes)
     job = Job(
-        kind=as_modality(kind),
+        kind=modality,
         on_error=as_on_failure(on_error),
-        batch_size=batch_size or asked.batch_size(as_modality(kind)),
+        batch_size=asked.config().batch_size(modality),
         part_rows=part_rows or DEFAULT_PART_ROWS,
     )
     if resume and force:
@@ -129,8 +121,8 @@ def embed_to_npz(request: Request, job: Job, load: Callable[[], Embedder]) -> in
     """Embed to one .npz file, held in memory until its end. Return how many items failed."""
     import numpy as np
 
+    from mmalign_runtime.bulk.failures import Failure
     from mmalign_runtime.bulk.job import stream_entries
-    from mmalign_runtime.bulk.rows import Failure
     from mmalign_runtime.cli.progress import progress_bar
     from mmalign_runtime.saved import SavedVectors, check_output, save_vectors
 
@@ -174,7 +166,8 @@ def resume_command(context: typer.Context) -> str:
         if parameter.param_type_name == "argument":
             words.append(str(value))
         elif parameter.name not in ("resume", "force") and value not in (None, parameter.default):
-            words += [parameter.opts[0]] if value is True else [parameter.opts[0], str(value)]
+            names = parameter.secondary_opts if value is False else parameter.opts
+            words += names[:1] if isinstance(value, bool) else [names[0], str(value)]
     return shlex.join([*words, "--resume"])
 
 
@@ -235,7 +228,8 @@ def _open(request: Request, job: Job) -> Source:
 
 
 def _manifest(request: Request, job: Job, source: Source, embedder: Embedder) -> Manifest:
-    from mmalign_runtime.bulk.manifest import Manifest
+    from mmalign_runtime.config import RuntimeConfig
+    from mmalign_runtime.saved.manifest import Manifest
 
     info = embedder.info()
     return Manifest(
@@ -248,8 +242,7 @@ def _manifest(request: Request, job: Job, source: Source, embedder: Embedder) ->
         bundle=info.bundle,
         space_id=info.space_id,
         variant_id=info.variant_id,
-        provider=info.provider,
-        engine=info.engine,
+        config=RuntimeConfig(**info.fields()),
         embed_dim=info.embed_dim,
         batch_size=job.batch_size,
     )

@@ -6,15 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from mmalign_runtime.cli.loading import (
-    CacheOption,
-    EngineOption,
-    PrecisionOption,
-    ProfileOption,
-    ProviderOption,
-    ThreadsOption,
-    loading,
-)
+from mmalign_runtime.cli.loading import Loading, takes_config
 from mmalign_runtime.cli.options import BundleArgument, JsonOption
 from mmalign_runtime.names import printable
 
@@ -26,20 +18,17 @@ if TYPE_CHECKING:
     from mmalign_runtime.spec import BundleSpec, Similarity, Source, Tower
 
 
+@takes_config
 def info(
     bundle: BundleArgument,
-    engine: EngineOption = None,
-    provider: ProviderOption = None,
-    precision: PrecisionOption = None,
-    threads: ThreadsOption = None,
-    profile: ProfileOption = None,
-    cache: CacheOption = False,
+    *,
+    asked: Loading,
     json: JsonOption = False,
 ) -> None:
     """Show what a bundle is, and what would run it here."""
     import msgspec
 
-    with loading(engine, provider, precision, threads, profile, cache).load(bundle) as embedder:
+    with asked.load(bundle) as embedder:
         spec, runtime = embedder.bundle.spec, embedder.info()
     if json:
         typer.echo(msgspec.json.encode({"bundle": spec, "runtime": runtime}))
@@ -100,6 +89,8 @@ def runtime_facts(runtime: RuntimeInfo) -> dict[str, str]:
         "variant": runtime.variant_id,
         "threads": f"{runtime.num_threads} a run, {runtime.num_runs} runs at once, {waits} between",
     }
+    if asked := [name for name in ("allow_tf32", "cuda_graphs", "cache") if getattr(runtime, name)]:
+        facts["options"] = ", ".join(asked)
     if runtime.jpeg_decoder is not None:
         facts["JPEG decoder"] = runtime.jpeg_decoder
     for tower in runtime.towers:

@@ -1,99 +1,99 @@
-"""The options of every verb that loads a bundle's towers, and the embedder that they ask for."""
+"""The options of every verb that loads towers, made of the fields of RuntimeConfig, and what they ask for."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_type_hints
 
 import msgspec
 import typer
 
-from mmalign_runtime.cli.options import as_precision, as_provider
-from mmalign_runtime.engine.providers import Provider
-from mmalign_runtime.engine.session import ComputePrecision
+from mmalign_runtime.cli.options import one_of
+from mmalign_runtime.config import CHOICES, RuntimeConfig, RuntimeFields, configured
 from mmalign_runtime.spec import Modality
 
 if TYPE_CHECKING:
     from mmalign_runtime.embedder import Embedder
 
-EngineOption: TypeAlias = Annotated[
-    str | None,
-    typer.Option(help="onnxruntime (default), openvino or aotinductor, as installed.", show_default=False),
-]
-ProviderOption: TypeAlias = Annotated[
-    str | None, typer.Option(help="auto (default), cpu, cuda, tensorrt or openvino.", show_default=False)
-]
-PrecisionOption: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        help="fp32 (default), fp16 or int8, as the bundle offers; bf16 with engine openvino.", show_default=False
-    ),
-]
-ThreadsOption: TypeAlias = Annotated[
-    int | None, typer.Option(min=1, help="Threads; default: what the container allows.", show_default=False)
-]
-ProfileOption: TypeAlias = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        help="What `bench --save-profile` wrote: it stands in for the defaults of these options.",
-        show_default=False,
-    ),
-]
-CacheOption: TypeAlias = Annotated[
-    bool, typer.Option("--cache", help="Keep optimised graphs between starts, as Embedder.load(cache=True) does.")
-]
+# Batch sizes are options of the verbs that have batches.
+_OPTIONS = {
+    "engine": "--engine",
+    "provider": "--provider",
+    "precision": "--precision",
+    "num_threads": "--threads",
+    "allow_spinning": "--allow-spinning/--no-allow-spinning",
+    "allow_tf32": "--allow-tf32/--no-allow-tf32",
+    "cuda_graphs": "--cuda-graphs/--no-cuda-graphs",
+    "cache": "--cache/--no-cache",
+}
+_PANEL = "How the towers run"
+_PROFILE = typer.Option(
+    metavar="FILE",
+    help="What `bench --save-profile` wrote: it stands in for the defaults of these options.",
+    show_default=False,
+    rich_help_panel=_PANEL,
+)
 
 
-class Loading(msgspec.Struct, frozen=True, kw_only=True):
-    """What was asked for; None leaves it to the profile, or to the default."""
+class Loading(msgspec.Struct, frozen=True):
+    """What was asked for: some fields of the config, and a profile for the others."""
 
-    engine: str | None
-    provider: Provider | None
-    precision: ComputePrecision | None
-    threads: int | None
-    profile: Path | None
-    cache: bool
+    fields: RuntimeFields = RuntimeFields()
+    profile: Path | None = None
 
     def load(self, bundle: Path, towers: Sequence[Modality] = ("image", "text")) -> Embedder:
         """Return the embedder. Raises as `Embedder.load` does."""
         from mmalign_runtime.embedder import Embedder
 
-        return Embedder.load(
-            bundle,
-            profile=self.profile,
-            engine=self.engine,
-            provider=self.provider,
-            precision=self.precision,
-            num_threads=self.threads,
-            towers=towers,
-            cache=self.cache,
-        )
+        return Embedder.load(bundle, profile=self.profile, towers=towers, **self.fields)
 
-    def batch_size(self, kind: Modality) -> int:
-        """Return the batch size of calls that name none. Raises ProfileError when the profile cannot be read."""
-        from mmalign_runtime.choices import Choices
+    def config(self) -> RuntimeConfig:
+        """Return the whole config. Raises ProfileError when the profile cannot be read."""
         from mmalign_runtime.profile import load_profile
 
-        choices = Choices() if self.profile is None else load_profile(self.profile).choices()
-        return choices.batch_sizes.image if kind == "image" else choices.batch_sizes.text
+        return configured(None if self.profile is None else load_profile(self.profile), self.fields)
+
+    def replacing(self, fields: RuntimeFields) -> Loading:
+        """Return the same with other fields; None leaves one as it is."""
+        given = {name: value for name, value in fields.items() if value is not None}
+        return Loading(cast("RuntimeFields", {**self.fields, **given}), self.profile)
 
 
-def loading(
-    engine: str | None,
-    provider: str | None,
-    precision: str | None,
-    threads: int | None,
-    profile: Path | None,
-    cache: bool,
-) -> Loading:
-    """Return what the words ask for. Raises InputError for one that is not known."""
-    return Loading(
-        engine=engine,
-        provider=None if provider is None else as_provider(provider),
-        precision=None if precision is None else as_precision(precision),
-        threads=threads,
-        profile=profile,
-        cache=cache,
-    )
+def takes_config(verb: Callable[..., None]) -> Callable[..., None]:
+    """Give a verb, in the place of its parameter `asked`, the options that such a Loading is made of.
+
+    The verb raises InputError for a word that is not known.
+    """
+
+    @wraps(verb)
+    def with_options(**words: Any) -> None:  # noqa: ANN401  typer's values, of any type
+        fields = {name: words.pop(name) for name in _OPTIONS}
+        for name, choices in CHOICES.items():
+            if fields[name] is not None:
+                one_of(fields[name], choices, _OPTIONS[name])
+        asked = Loading(cast("RuntimeFields", fields), words.pop("profile"))
+        verb(**words, asked=asked)
+
+    signature = inspect.signature(verb, eval_str=True)
+    parameters: list[inspect.Parameter] = []
+    for each in signature.parameters.values():
+        parameters += _parameters() if each.name == "asked" else [each]
+    with_options.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return with_options
+
+
+def _parameters() -> list[inspect.Parameter]:
+    hints, defaults = get_type_hints(RuntimeConfig, include_extras=True), RuntimeConfig()
+    found = {"profile": Annotated[Path | None, _PROFILE]}
+    for name, words in _OPTIONS.items():
+        default, says = getattr(defaults, name), hints[name].__metadata__[0].description
+        least = 1 if name == "num_threads" else None
+        help_text = f"{says} Default: {default}." if isinstance(default, str) else says
+        option = typer.Option(words, min=least, help=help_text, show_default=False, rich_help_panel=_PANEL)
+        kind = int if name == "num_threads" else type(default)
+        found[name] = Annotated[kind | None, option]
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    return [inspect.Parameter(name, keyword, default=None, annotation=hint) for name, hint in found.items()]

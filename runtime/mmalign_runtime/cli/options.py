@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias, cast, get_args
 
 import typer
 
-from mmalign_runtime.engine.providers import Provider
-from mmalign_runtime.engine.session import BFLOAT16, ComputePrecision
 from mmalign_runtime.errors import InputError
-from mmalign_runtime.spec import Modality, Precision
+from mmalign_runtime.spec import Modality
 
 if TYPE_CHECKING:
     from mmalign_runtime.bulk.job import OnFailure
@@ -19,16 +17,6 @@ BundleArgument: TypeAlias = Annotated[
     Path, typer.Argument(metavar="BUNDLE", help="The bundle: a folder, or a .mmalign file.", show_default=False)
 ]
 JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
-def as_provider(word: str) -> Provider:
-    """Return the provider of that name. Raises InputError naming the choices."""
-    return cast("Provider", one_of(word, get_args(Provider), "--provider"))
-
-
-def as_precision(word: str) -> ComputePrecision:
-    """Return the precision of that name. Raises InputError naming the choices."""
-    return cast("ComputePrecision", one_of(word, (*get_args(Precision), BFLOAT16), "--precision"))
 
 
 def as_modality(word: str) -> Modality:

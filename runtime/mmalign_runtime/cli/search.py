@@ -8,15 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmalign_runtime.cli.loading import (
-    CacheOption,
-    EngineOption,
-    PrecisionOption,
-    ProfileOption,
-    ProviderOption,
-    ThreadsOption,
-    loading,
-)
+from mmalign_runtime.cli.loading import Loading, takes_config
 from mmalign_runtime.cli.options import BundleArgument, JsonOption
 from mmalign_runtime.cli.terminal import say
 from mmalign_runtime.errors import InputError
@@ -30,18 +22,15 @@ if TYPE_CHECKING:
 _QUERY_LENGTH = 60  # of a query as it is named in a line
 
 
+@takes_config
 def search(
     bundle: BundleArgument,
     vectors: Annotated[Path, typer.Argument(metavar="VECTORS", help="What embed wrote.", show_default=False)],
     queries: Annotated[list[str], typer.Argument(metavar="QUERY", help="Texts, or image files with --image.")],
     image: Annotated[bool, typer.Option("--image", help="The queries are paths of images.")] = False,
     top_k: Annotated[int, typer.Option(min=1, help="How many to show for each query.")] = 10,
-    engine: EngineOption = None,
-    provider: ProviderOption = None,
-    precision: PrecisionOption = None,
-    threads: ThreadsOption = None,
-    profile: ProfileOption = None,
-    cache: CacheOption = False,
+    *,
+    asked: Loading,
     json: JsonOption = False,
 ) -> None:
     """Search saved vectors with texts or images, exactly."""
@@ -53,7 +42,6 @@ def search(
     if not image:
         _check_queries(queries)
     saved = load_vectors(vectors)
-    asked = loading(engine, provider, precision, threads, profile, cache)
     embedder = asked.load(bundle, towers=("image",) if image else ("text",))
     query = embedder.encode_image(queries) if image else embedder.encode_text(queries)  # (Q, D)
     found = search(query, saved, top_k=top_k, space_id=embedder.space_id)

@@ -7,15 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmalign_runtime.cli.loading import (
-    CacheOption,
-    EngineOption,
-    PrecisionOption,
-    ProfileOption,
-    ProviderOption,
-    ThreadsOption,
-    loading,
-)
+from mmalign_runtime.cli.loading import Loading, takes_config
 from mmalign_runtime.cli.options import BundleArgument, JsonOption, as_towers
 from mmalign_runtime.names import printable
 
@@ -27,15 +19,12 @@ if TYPE_CHECKING:
 EXIT_DIFFERS = 1
 
 
+@takes_config
 def verify(
     bundle: BundleArgument,
     towers: Annotated[str, typer.Option(help="image, text, or both with a comma: those that serve.")] = "image,text",
-    engine: EngineOption = None,
-    provider: ProviderOption = None,
-    precision: PrecisionOption = None,
-    threads: ThreadsOption = None,
-    profile: ProfileOption = None,
-    cache: CacheOption = False,
+    *,
+    asked: Loading,
     against: Annotated[
         Path | None,
         typer.Option(metavar="BUNDLE", help="Another bundle that must give the same vectors.", show_default=False),
@@ -47,18 +36,7 @@ def verify(
 
     from mmalign_runtime.verify import verify_bundle
 
-    asked = loading(engine, provider, precision, threads, profile, cache)
-    report = verify_bundle(
-        bundle,
-        profile=asked.profile,
-        engine=asked.engine,
-        provider=asked.provider,
-        precision=asked.precision,
-        num_threads=asked.threads,
-        towers=as_towers(towers),
-        cache=asked.cache,
-        against=against,
-    )
+    report = verify_bundle(bundle, profile=asked.profile, towers=as_towers(towers), against=against, **asked.fields)
     if json:
         typer.echo(msgspec.json.encode({"passed": report.passed, **msgspec.to_builtins(report)}))
     else:

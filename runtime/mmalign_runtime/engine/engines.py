@@ -9,8 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mmalign_runtime.bundle import Bundle
+from mmalign_runtime.config import DEFAULT_ENGINE, RuntimeConfig
 from mmalign_runtime.engine.onnxruntime import OnnxRuntimeEngine
-from mmalign_runtime.engine.session import DEFAULT_ENGINE, ComputePrecision, Engine, Model, Session, SessionOptions
+from mmalign_runtime.engine.pool import thread_pool
+from mmalign_runtime.engine.session import Engine, Model, Session, SessionOptions
+from mmalign_runtime.engine.threads import available_threads
 from mmalign_runtime.errors import MissingDependencyError, ProviderError
 from mmalign_runtime.spec import Modality
 
@@ -55,18 +58,33 @@ def installed_engines() -> tuple[str, ...]:
     return tuple(name for name in (*_OWN, *others) if _is_installed(name))
 
 
-def open_session(
-    bundle: Bundle, tower: Modality, precision: ComputePrecision, input_names: tuple[str, ...], options: SessionOptions
-) -> Session:
+def resolve_options(config: RuntimeConfig) -> SessionOptions:
+    """Return a config with what it leaves to this machine decided: the provider, and the number of threads.
+
+    Raises ProviderError where the engine or provider is not there, or CUDA graphs are asked of anything but CUDA,
+    MissingDependencyError when the engine is not installed.
+    """
+    provider = find_engine(config.engine).resolve_provider(config.provider)
+    if config.cuda_graphs and (config.engine != DEFAULT_ENGINE or provider != "cuda"):
+        raise ProviderError(
+            f"cuda_graphs was asked for, with engine {config.engine!r} on provider {provider!r}, expected onnxruntime "
+            "on 'cuda'. Leave it out."
+        )
+    num_threads = config.num_threads or available_threads()
+    resolved = config.fields() | {"provider": provider, "num_threads": num_threads}
+    return SessionOptions(pool=thread_pool(num_threads), **resolved)
+
+
+def open_session(bundle: Bundle, tower: Modality, input_names: tuple[str, ...], options: SessionOptions) -> Session:
     """Open one tower of a bundle with the engine of `options`.
 
     Raises as `Engine.artifact` and `Engine.open` do, and BundleIntegrityError when the file was replaced since the
     bundle was opened.
     """
     engine = find_engine(options.engine)
-    name = engine.artifact(bundle.spec, tower, precision).file
+    name = engine.artifact(bundle.spec, tower, options.precision).file
     source, sha256 = bundle.source(name), bundle.spec.files[name]
-    session = engine.open(Model(source, f"{bundle.path / name}", input_names, precision, sha256), options)
+    session = engine.open(Model(source, f"{bundle.path / name}", input_names, options.precision, sha256), options)
     bundle.check_unchanged(name)  # nor while it was loaded
     return session
 

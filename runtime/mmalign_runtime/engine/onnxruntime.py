@@ -11,23 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmalign_runtime.bundle.contents import FileSource
+from mmalign_runtime.config import BFLOAT16, ComputePrecision, Provider, ResolvedProvider
 from mmalign_runtime.engine.binding import BoundRuns, PlainRuns, Runs
 from mmalign_runtime.engine.external_data import check_closed
 from mmalign_runtime.engine.graphs import GraphRuns
 from mmalign_runtime.engine.held import Held
 from mmalign_runtime.engine.optimized import GRAPH_NAME, WEIGHTS_NAME, OptimizedGraph, check_sha256
 from mmalign_runtime.engine.providers import (
-    Provider,
     ProviderChoice,
-    ResolvedProvider,
     import_onnxruntime,
     ort_name,
     provider_choices,
     resolve_provider,
 )
 from mmalign_runtime.engine.session import (
-    BFLOAT16,
-    ComputePrecision,
     Feeds,
     Model,
     NodeGroup,

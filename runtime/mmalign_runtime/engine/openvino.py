@@ -18,12 +18,11 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from mmalign_runtime.config import BFLOAT16, ComputePrecision, Provider, ResolvedProvider
 from mmalign_runtime.engine.external_data import check_closed
 from mmalign_runtime.engine.held import Held
-from mmalign_runtime.engine.providers import Provider, ProviderChoice, ResolvedProvider
+from mmalign_runtime.engine.providers import ProviderChoice
 from mmalign_runtime.engine.session import (
-    BFLOAT16,
-    ComputePrecision,
     Feeds,
     Model,
     NodeGroup,

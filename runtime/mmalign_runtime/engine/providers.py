@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import os
 from types import ModuleType
-from typing import Literal, TypeAlias, get_args
+from typing import get_args
 
 import msgspec
 
+from mmalign_runtime.config import Provider as Provider  # of the words that an engine is asked with
+from mmalign_runtime.config import ResolvedProvider as ResolvedProvider
 from mmalign_runtime.errors import MissingDependencyError, ProviderError
-
-Provider: TypeAlias = Literal["auto", "cpu", "cuda", "tensorrt", "openvino"]
-ResolvedProvider: TypeAlias = Literal["cpu", "cuda", "tensorrt", "openvino"]
 
 
 class ProviderChoice(msgspec.Struct, frozen=True):

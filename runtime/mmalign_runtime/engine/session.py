@@ -7,54 +7,40 @@ preprocessing graph is no choice: onnxruntime runs it beside every engine, since
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, Literal, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from mmalign_runtime.bundle.contents import FileSource
+from mmalign_runtime.config import ComputePrecision as ComputePrecision  # for engines of other distributions
+from mmalign_runtime.config import Provider, ResolvedProvider, RuntimeConfig
 from mmalign_runtime.engine.pool import Pool
-from mmalign_runtime.engine.providers import Provider, ProviderChoice, ResolvedProvider
+from mmalign_runtime.engine.providers import ProviderChoice
 from mmalign_runtime.errors import EngineError, ProviderError
-from mmalign_runtime.spec import Artifact, BundleSpec, Modality, Precision
+from mmalign_runtime.spec import Artifact, BundleSpec, Modality
 
 Feeds: TypeAlias = Mapping[str, NDArray[np.generic]]
-
-DEFAULT_ENGINE = "onnxruntime"
-
-# "bf16" is no file of a bundle but a way to compute the fp32 one, on engines and processors that have it.
-BFLOAT16: Final = "bf16"
-ComputePrecision: TypeAlias = Precision | Literal["bf16"]
 
 # What onnxruntime, OpenVINO, PyTorch and CUDA say when memory runs out.
 _MEMORY_WORDS = ("alloc", "out of memory", "out_of_memory", "not enough memory", "insufficient memory")
 
 
-class SessionOptions(msgspec.Struct, frozen=True):
-    """How a graph is run.
+class SessionOptions(RuntimeConfig, frozen=True):
+    """How a graph is run: the config as it was resolved here, and what suits one graph. Engines ignore what they lack.
 
     `reuse_memory_plan` suits inputs whose shape stays the same from call to call; for others onnxruntime would keep a
     plan for every shape it ever saw. `keep_memory` keeps what the largest run needed for the runs after it: quick where
     all need about the same, and lost for good where one input is far larger than the others. `takes_turns` sends runs
     through the pool's semaphore.
-    `allow_spinning` lets threads wait busily for the next run: quick on a machine of one's own, and cores lost to
-    whoever runs in between, the other tower, decoding, other containers. `allow_tf32` lets CUDA keep 10 of 23 bits of
-    mantissa: quicker, and other vectors than every other machine's. `cuda_graphs` records the launches of a few batch
-    sizes and plays them back. Engines ignore what they have no such thing for, all but `cache`: keep what was made of
-    the graph in the user's cache, and take it from there the next time.
     """
 
     provider: ResolvedProvider
     pool: Pool
-    allow_spinning: bool = False
-    allow_tf32: bool = False
-    cuda_graphs: bool = False
     reuse_memory_plan: bool = True
     keep_memory: bool = True
     takes_turns: bool = True
-    engine: str = DEFAULT_ENGINE
-    cache: bool = False
 
 
 class NodeGroup(msgspec.Struct, frozen=True):

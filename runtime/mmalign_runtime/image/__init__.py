@@ -8,14 +8,23 @@ installed, `colour` and `icc` bring every mode to RGB.
 from __future__ import annotations
 
 from mmalign_runtime.image.decode import (
-    HeldImage,
+    DetachedImage,
     ImageItem,
     Pixels,
-    decode_held,
+    decode_detached,
     decode_image,
     describe,
-    hold_image,
+    detach_image,
 )
 from mmalign_runtime.image.turbojpeg import jpeg_decoder
 
-__all__ = ["HeldImage", "ImageItem", "Pixels", "decode_held", "decode_image", "describe", "hold_image", "jpeg_decoder"]
+__all__ = [
+    "DetachedImage",
+    "ImageItem",
+    "Pixels",
+    "decode_detached",
+    "decode_image",
+    "describe",
+    "detach_image",
+    "jpeg_decoder",
+]

@@ -26,12 +26,12 @@ _SCALE = "Scale it to 8 or 16 bits a channel."
 
 def to_rgb(image: Image.Image, spec: ImageSpec) -> Image.Image:
     """Return a picture in mode RGB. Raises Refusal for pixels whose range or mode no convention fixes."""
-    profile = _profile(image) if spec.icc_profile == "to_srgb" else None
+    icc_profile = _profile(image) if spec.icc_profile == "to_srgb" else None
     levels = _to_eight_bits(image)
     if levels.mode not in _COLOUR_MODES | _ALPHA_MODES:
         raise Refusal("decode", f"seen pixels of mode {levels.mode}, expected grey, RGB or CMYK. Convert it to RGB.")
     colour, alpha = _split_alpha(levels)
-    rgb = _as_rgb(colour) if profile is None else to_srgb(colour, profile)
+    rgb = _as_rgb(colour) if icc_profile is None else to_srgb(colour, icc_profile)
     return rgb if alpha is None or spec.alpha == "dropped" else _composite(rgb, alpha, spec)
 
 
@@ -40,11 +40,11 @@ def _as_rgb(image: Image.Image) -> Image.Image:
 
 
 def _profile(image: Image.Image) -> bytes | None:
-    profile = image.info.get("icc_profile")
-    if profile is None and "icc_profile" in image.info and image.format in ("JPEG", "PNG"):
+    icc_profile = image.info.get("icc_profile")
+    if icc_profile is None and "icc_profile" in image.info and image.format in ("JPEG", "PNG"):
         reason = "its ICC profile is damaged, and the bundle asks for sRGB. Strip the profile, or convert it to sRGB."
         raise Refusal("decode", reason)
-    return profile or None
+    return icc_profile or None
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:

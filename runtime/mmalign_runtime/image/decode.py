@@ -20,12 +20,12 @@ from mmalign_runtime.errors import ItemError
 from mmalign_runtime.image.arrays import Pixels, check_array
 from mmalign_runtime.image.colour import to_rgb
 from mmalign_runtime.image.limits import check_size
-from mmalign_runtime.image.opening import ImageItem, Opened, hold, open_image
+from mmalign_runtime.image.opening import ImageItem, Opened, detach, open_image
 from mmalign_runtime.image.refusal import Refusal
 from mmalign_runtime.image.turbojpeg import decode_jpeg
 from mmalign_runtime.spec import ImageSpec
 
-__all__ = ["HeldImage", "ImageItem", "Pixels", "decode_held", "decode_image", "describe", "hold_image"]
+__all__ = ["DetachedImage", "ImageItem", "Pixels", "decode_detached", "decode_image", "describe", "detach_image"]
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ _UPRIGHT = {
 }
 
 
-class HeldImage(msgspec.Struct, frozen=True):
+class DetachedImage(msgspec.Struct, frozen=True):
     """An item that hangs on nothing of its caller's any more, so that another thread may decode it; and its name."""
 
     item: ImageItem
@@ -79,23 +79,23 @@ def decode_image(item: ImageItem, spec: ImageSpec, *, index: int = 0) -> Pixels:
     Raises ItemError carrying `index`, the item's name and the stage: "open" when there is no such file or it is no
     image, "decode" when it is truncated, outside `spec.limits`, or its pixels have no agreed meaning.
     """
-    return decode_held(hold_image(item, spec, index=index), spec, index=index)
+    return decode_detached(detach_image(item, spec, index=index), spec, index=index)
 
 
-def hold_image(item: ImageItem, spec: ImageSpec, *, index: int = 0) -> HeldImage:
+def detach_image(item: ImageItem, spec: ImageSpec, *, index: int = 0) -> DetachedImage:
     """Read what only the caller's own thread may touch: a file object, and a PIL image that is not loaded yet.
 
     Raises ItemError as `decode_image` does.
     """
     source = describe(item)
     with _named(index, source):
-        return HeldImage(hold(item, spec), source)
+        return DetachedImage(detach(item, spec), source)
 
 
-def decode_held(held: HeldImage, spec: ImageSpec, *, index: int = 0) -> Pixels:
-    """Decode a held item as `decode_image` does. Safe to call from any thread."""
-    with _named(index, held.source):
-        return _decode(held.item, spec, held.source)
+def decode_detached(detached: DetachedImage, spec: ImageSpec, *, index: int = 0) -> Pixels:
+    """Decode a detached item as `decode_image` does. Safe to call from any thread."""
+    with _named(index, detached.source):
+        return _decode(detached.item, spec, detached.source)
 
 
 @contextmanager

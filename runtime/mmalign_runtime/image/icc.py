@@ -22,16 +22,16 @@ _ROUNDING = 1
 _FIX = "Strip the profile if its numbers are sRGB, or convert the picture to sRGB."
 
 
-def to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
-    """Return a picture in mode RGB, its colours taken from `profile` to sRGB. Raises Refusal when it does not fit."""
-    space = _space(profile)
+def to_srgb(image: Image.Image, icc_profile: bytes) -> Image.Image:
+    """Return a picture in mode RGB, converted to sRGB by `icc_profile`. Raises Refusal where it does not fit."""
+    space = _space(icc_profile)
     mode = _SPACES.get(space)
     grey_or_colour = image if image.mode in ("L", "CMYK") else image.convert("L" if image.mode == "1" else "RGB")
     if grey_or_colour.mode == "L" and mode == "RGB":  # grey is that space's R = G = B
         grey_or_colour = grey_or_colour.convert("RGB")
     if grey_or_colour.mode != mode:
         raise Refusal("decode", f"its ICC profile is for {space}, its pixels are {image.mode}. {_FIX}")
-    transform = _transform(profile, mode)
+    transform = _transform(icc_profile, mode)
     if transform is None:
         return grey_or_colour.convert("RGB")
     converted = ImageCms.applyTransform(grey_or_colour, transform)
@@ -39,19 +39,19 @@ def to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
     return converted
 
 
-def _space(profile: bytes) -> str:
+def _space(icc_profile: bytes) -> str:
     try:
-        return ImageCms.ImageCmsProfile(io.BytesIO(profile)).profile.xcolor_space.strip()
+        return ImageCms.ImageCmsProfile(io.BytesIO(icc_profile)).profile.xcolor_space.strip()
     except (OSError, ImageCms.PyCMSError) as error:
         raise Refusal("decode", f"its ICC profile cannot be read ({error}). {_FIX}") from error
 
 
 @lru_cache(maxsize=_CACHED_PROFILES)
-def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+def _transform(icc_profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     """Return the conversion of a profile to sRGB, or None when it changes nothing."""
     try:
         transform = ImageCms.buildTransform(
-            ImageCms.ImageCmsProfile(io.BytesIO(profile)),
+            ImageCms.ImageCmsProfile(io.BytesIO(icc_profile)),
             ImageCms.createProfile("sRGB"),
             mode,
             "RGB",

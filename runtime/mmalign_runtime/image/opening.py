@@ -58,7 +58,7 @@ class Opened(msgspec.Struct, frozen=True):
         self.image.load()
 
 
-def hold(item: ImageItem, spec: ImageSpec) -> ImageItem:
+def detach(item: ImageItem, spec: ImageSpec) -> ImageItem:
     """Return an item that no longer hangs on its caller: the bytes of a file object, of a buffer that may change, or of
     a JPEG that is only open, a PIL image with its pixels. Raises Refusal, and what Pillow raises on damaged files.
     """
@@ -92,7 +92,7 @@ def _bytes_of(item: object) -> memoryview | None:
 
 @contextmanager
 def open_image(item: ImageItem, spec: ImageSpec) -> Iterator[Opened]:
-    """Yield the picture of a held item if it is inside the spec's limits.
+    """Yield the picture of a detached item if it is inside the spec's limits.
 
     Raises Refusal, and what Pillow raises on damaged headers.
     """

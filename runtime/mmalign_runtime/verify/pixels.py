@@ -11,8 +11,9 @@ import msgspec
 import numpy as np
 
 from mmalign_runtime.bundle import Bundle
+from mmalign_runtime.config import DEFAULT_ENGINE
 from mmalign_runtime.embedder import Embedder
-from mmalign_runtime.engine.session import DEFAULT_ENGINE, Model
+from mmalign_runtime.engine.session import Model
 from mmalign_runtime.image import decode_image
 from mmalign_runtime.preprocess import INPUT_NAME
 from mmalign_runtime.spec import ImageTower

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
+from typing import Unpack
 
 import msgspec
 
 from mmalign_runtime.bundle import open_bundle
+from mmalign_runtime.config import BFLOAT16, ComputePrecision, RuntimeConfig, RuntimeFields
 from mmalign_runtime.embedder import Embedder
-from mmalign_runtime.engine.providers import Provider
-from mmalign_runtime.engine.session import BFLOAT16, ComputePrecision
 from mmalign_runtime.errors import BundleFormatError, VerificationError
 from mmalign_runtime.spec import Modality, Parity
 from mmalign_runtime.verify.against import compare
@@ -30,18 +30,14 @@ _BF16_ABS = 0.06
 
 def verify_bundle(
     path: str | Path,
+    config: RuntimeConfig | None = None,
     *,
     profile: str | Path | None = None,
-    engine: str | None = None,
-    provider: Provider | None = None,
-    precision: ComputePrecision | None = None,
-    num_threads: int | None = None,
     towers: Sequence[Modality] = ("image", "text"),
-    cache: bool = False,
     against: str | Path | None = None,
+    **fields: Unpack[RuntimeFields],
 ) -> VerifyReport:
-    """Verify a bundle with the engine, provider, precision, threads and towers that will serve, as `Embedder.load`
-    takes them.
+    """Verify a bundle with the config and the towers that will serve, given as `Embedder.load` takes them.
 
     `against` is another bundle, which embeds the same items. Every file is hashed, whatever is remembered of it. Raises
     BundleError when a bundle cannot be used at all, ProviderError when the engine or provider is not there,
@@ -51,18 +47,7 @@ def verify_bundle(
 
     def load(bundle: str | Path) -> Embedder:
         open_bundle(bundle, use_memory=False)
-        return Embedder.load(
-            bundle,
-            profile=profile,
-            engine=engine,
-            provider=provider,
-            precision=precision,
-            num_threads=num_threads,
-            towers=towers,
-            cache=cache,
-            verify=None,
-            lazy=True,
-        )
+        return Embedder.load(bundle, config, profile=profile, towers=towers, verify=None, lazy=True, **fields)
 
     with load(path) as embedder:
         if against is None:

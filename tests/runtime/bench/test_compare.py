@@ -1,98 +1,113 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from mmalign_runtime import Embedder
 from mmalign_runtime.bench import golden_images, golden_texts
-from mmalign_runtime.bench.compare.candidates import Candidate, basic_candidates, settings
-from mmalign_runtime.bench.compare.heats import Heats
-from mmalign_runtime.bench.compare.laps import Lap, measured
-from mmalign_runtime.bench.compare.report import Contestant
-from mmalign_runtime.bench.compare.run import Question, compare, recommended
-from mmalign_runtime.bundle import open_bundle
+from mmalign_runtime.bench.candidates import first_candidates, settings
+from mmalign_runtime.bench.compare import Question, Turns, compare, recommended
+from mmalign_runtime.bench.comparison import Candidate, Lap, measured
+from mmalign_runtime.bundle import Bundle, open_bundle
+from mmalign_runtime.config import RuntimeConfig
 from mmalign_runtime.errors import EngineError, ProviderError, VerificationError
 from mmalign_runtime.profile import save_profile
 
-ORT = Candidate("onnxruntime", "fp32", 2)
-INT8 = Candidate("onnxruntime", "int8", 2)
-FAST = Candidate("openvino", "int8", 2)
+ORT = RuntimeConfig(num_threads=2)
+INT8 = RuntimeConfig(precision="int8", num_threads=2)
+FAST = RuntimeConfig(engine="openvino", precision="int8", num_threads=2)
+TWO_THREADS = {"num_threads": 2, "allow_spinning": False}
 
 
-def heats(item_s: Callable[[Candidate], float], refuse: Sequence[Candidate] = ()) -> tuple[Heats, list[Candidate]]:
-    """Heats over fake candidates of known speeds; the second value lists who was tried, in order."""
-    tried: list[Candidate] = []
+@pytest.fixture
+def bundle(tiny_bundle: Path) -> Bundle:
+    return open_bundle(tiny_bundle)
 
-    def try_once(candidate: Candidate, batch_sizes: Sequence[int]) -> list[Lap]:
-        tried.append(candidate)
-        return [Lap("image", size, (item_s(candidate) * 10,), 10) for size in batch_sizes]
 
-    def verify(candidate: Candidate) -> None:
-        if candidate in refuse:
+def turns(
+    item_s: Callable[[RuntimeConfig], float], refuse: Sequence[RuntimeConfig] = ()
+) -> tuple[Turns, list[RuntimeConfig]]:
+    """Turns of fake candidates of known speeds; the second value lists whose laps were run, in order."""
+    ran: list[RuntimeConfig] = []
+
+    def run_lap(config: RuntimeConfig, batch_sizes: Sequence[int]) -> list[Lap]:
+        ran.append(config)
+        if config.cache:
+            raise EngineError("out of memory")
+        return [Lap("image", size, (item_s(config) * 10,), 10) for size in batch_sizes]
+
+    def verify(config: RuntimeConfig) -> None:
+        if config in refuse:
             raise VerificationError("cosine 0.9")
 
-    return Heats("throughput", try_once, verify, lambda what: None), tried
+    return Turns("throughput", run_lap, verify, lambda what: None), ran
 
 
-def test_the_fastest_wins_and_everyone_was_tried() -> None:
+def test_the_fastest_is_recommended_and_everyone_was_measured(bundle: Bundle) -> None:
     speeds = {"onnxruntime": 0.010, "openvino": 0.004}
-    ran, _ = heats(lambda each: speeds[each.engine] / each.num_threads)
-    found = ran.run([ORT, FAST], ORT, (1, 8), num_threads=None)
-    assert found[0].candidate == FAST
-    assert {each.candidate for each in found} >= {ORT, FAST}
-    assert recommended(found, "throughput", ("fp32", "int8")) == found[0]
+    compared, _ = turns(lambda each: speeds[each.engine] / (each.num_threads or 1))
+    found = compared.run([ORT, FAST], {}, (1, 8))
+    assert found[0].config == FAST
+    assert {each.config for each in found} >= {ORT, FAST}
+    assert recommended(found, "throughput", bundle) == found[0]
 
 
-def test_finalists_take_turns_and_are_tried_at_every_batch_size() -> None:
-    ran, tried = heats(lambda each: 0.01 if each.num_threads == 2 else 0.02)
-    found = ran.run([ORT, INT8], ORT, (1, 4, 8), num_threads=2)
-    finals = [each for each in found if each.is_verified and each.num_tries == 3]
-    assert {row.batch_size for row in finals[0].measured} == {1, 4, 8}
-    first, second = tried[-2 * len(finals) : -len(finals)], tried[-len(finals) :]
-    assert set(first) == set(second) and first != second
+def test_candidates_take_turns_and_the_last_are_measured_at_every_batch_size() -> None:
+    compared, ran = turns(lambda each: 0.01)
+    found = compared.run([ORT, INT8], TWO_THREADS, (1, 4, 8))  # type: ignore[arg-type]
+    assert [{row.batch_size for row in each.measured} for each in found if each.is_final] == [{1, 4, 8}] * 2
+    assert ran == [ORT, INT8, INT8, ORT, ORT, INT8, INT8, ORT, ORT, INT8]
 
 
-def test_who_fails_verify_is_refused_however_fast() -> None:
-    ran, _ = heats(lambda each: 0.001 if each.precision == "int8" else 0.01, refuse=[FAST])
-    found = ran.run([ORT, FAST], ORT, (1,), num_threads=2)
-    assert recommended(found, "throughput", ("fp32", "int8")).candidate.engine == "onnxruntime"
-    assert [(each.candidate, each.reason) for each in ran.refused] == [(FAST, "cosine 0.9")]
-    assert FAST not in [each.candidate for each in found]
+def test_who_is_far_behind_is_measured_once_and_not_recommended(bundle: Bundle) -> None:
+    compared, ran = turns(lambda each: 0.1 if each.precision == "int8" else 0.01)
+    found = compared.run([ORT, INT8], TWO_THREADS, (1,))  # type: ignore[arg-type]
+    assert [(each.config, each.is_final) for each in found] == [(ORT, True), (INT8, False)]
+    assert ran.count(INT8) == 2
+    assert recommended(found[1:], "throughput", bundle) is None
 
 
-def test_who_cannot_be_loaded_is_refused_once_and_the_rest_go_on() -> None:
-    ran, _ = heats(lambda each: 0.01)
-    original = ran._try_once
-
-    def try_once(candidate: Candidate, batch_sizes: Sequence[int]) -> Sequence[Lap]:
-        if candidate.engine == "openvino":
-            raise EngineError("out of memory")
-        return original(candidate, batch_sizes)
-
-    ran._try_once = try_once
-    found = ran.run([ORT, FAST], ORT, (1,), num_threads=2)
-    assert [each.reason for each in ran.refused] == ["out of memory"]
-    assert ORT in [each.candidate for each in found]
+def test_the_default_stays_to_the_end_however_slow(bundle: Bundle) -> None:
+    compared, _ = turns(lambda each: 0.1 if each == ORT else 0.01)
+    found = compared.run([ORT, INT8], TWO_THREADS, (1,))  # type: ignore[arg-type]
+    assert {each.config for each in found if each.is_final} == {ORT, INT8}
 
 
-def test_nobody_left_is_no_recommendation() -> None:
-    ran, _ = heats(lambda each: 0.01, refuse=[ORT])
-    found = ran.run([ORT], ORT, (1,), num_threads=1)
-    assert recommended(found, "throughput", ("fp32",)) is None
+def test_who_fails_verify_is_refused_however_fast(bundle: Bundle) -> None:
+    compared, ran = turns(lambda each: 0.001 if each.precision == "int8" else 0.01, refuse=[FAST])
+    found = compared.run([ORT, FAST], {}, (1,))
+    best = recommended(found, "throughput", bundle)
+    assert best is not None and best.config.engine == "onnxruntime"
+    assert compared.refused == {FAST: "cosine 0.9"}
+    assert FAST not in [*ran, *(each.config for each in found)]
 
 
-def contestant(candidate: Candidate, item_ms: float) -> Contestant:
+def test_who_cannot_be_run_is_refused_and_the_rest_go_on() -> None:
+    broken = msgspec.structs.replace(INT8, cache=True)
+    compared, ran = turns(lambda each: 0.01)
+    found = compared.run([ORT, broken], {}, (1,))
+    assert compared.refused == {broken: "out of memory"}
+    assert ran.count(broken) == 1
+    assert ORT in [each.config for each in found]
+
+
+def test_nobody_left_is_no_recommendation(bundle: Bundle) -> None:
+    compared, _ = turns(lambda each: 0.01, refuse=[ORT])
+    assert recommended(compared.run([ORT], {"num_threads": 1}, (1,)), "throughput", bundle) is None
+
+
+def candidate(config: RuntimeConfig, item_ms: float) -> Candidate:
     laps = [Lap("image", 1, (item_ms / 1000,), 1)]
-    return Contestant(candidate=candidate, num_tries=5, is_verified=True, measured=(measured(laps),))
+    return Candidate(config=config, is_final=True, measured=(measured(laps),))
 
 
-def test_of_equals_the_one_that_asks_for_least_is_recommended() -> None:
-    spinning = Candidate("onnxruntime", "fp32", 2, allow_spinning=True)
-    order = ("fp32", "int8")
-    close = [contestant(spinning, 9.8), contestant(INT8, 9.9), contestant(ORT, 10.0)]
-    assert recommended(close, "latency", order).candidate == ORT
-    apart = [contestant(spinning, 9.0), contestant(INT8, 5.0), contestant(ORT, 10.0)]
-    assert recommended(apart, "latency", order).candidate == INT8
+def test_of_equals_the_one_that_asks_for_least_is_recommended(bundle: Bundle) -> None:
+    spinning = msgspec.structs.replace(ORT, allow_spinning=True)
+    close = [candidate(spinning, 9.8), candidate(INT8, 9.9), candidate(ORT, 10.0)]
+    assert recommended(close, "latency", bundle) == close[2]
+    apart = [candidate(spinning, 9.0), candidate(INT8, 5.0), candidate(ORT, 10.0)]
+    assert recommended(apart, "latency", bundle) == apart[1]
 
 
 def test_the_score_is_the_geometric_mean_over_kinds() -> None:
@@ -100,7 +115,7 @@ def test_the_score_is_the_geometric_mean_over_kinds() -> None:
         measured([Lap(kind, size, (seconds,), 10)])
         for kind, size, seconds in (("image", 1, 0.1), ("image", 8, 0.05), ("text", 1, 0.0125))
     )
-    found = Contestant(candidate=ORT, num_tries=1, is_verified=True, measured=rows)
+    found = Candidate(config=ORT, is_final=True, measured=rows)
     assert [row.batch_size for row in found.best("throughput")] == [8, 1]
     assert found.score("throughput") == pytest.approx((200 * 800) ** 0.5)
 
@@ -112,34 +127,29 @@ def test_a_batch_of_a_lap_took_its_share_of_the_lap() -> None:
 
 
 def test_threads_are_powers_of_two_and_spinning_is_for_several_of_onnxruntime() -> None:
-    found = list(settings(Candidate("onnxruntime", "fp32", 6), num_threads=None))
-    assert [(each.num_threads, each.allow_spinning) for each in found] == [
-        (1, False),
-        (2, False),
-        (2, True),
-        (4, False),
-        (4, True),
-        (6, True),
-    ]
-    assert [each.num_threads for each in settings(Candidate("openvino", "fp32", 4), num_threads=None)] == [1, 2]
-    assert list(settings(Candidate("openvino", "fp32", 4), num_threads=4)) == []
+    found = list(settings(RuntimeConfig(num_threads=6), {}))
+    ways = [(1, False), (2, False), (2, True), (4, False), (4, True), (6, False), (6, True)]
+    assert [(each.num_threads, each.allow_spinning) for each in found] == ways
+    four = RuntimeConfig(engine="openvino", num_threads=4)
+    assert [each.num_threads for each in settings(four, {})] == [1, 2, 4]
+    assert list(settings(four, {"num_threads": 4})) == [four]
+    spinning = RuntimeConfig(num_threads=2, allow_spinning=True)
+    assert list(settings(spinning, {"num_threads": 2, "allow_spinning": True})) == [spinning]
 
 
-def test_only_what_an_engine_has_of_a_bundle_is_a_candidate(tiny_bundle: Path) -> None:
-    bundle = open_bundle(tiny_bundle)
-    found = basic_candidates(bundle, ["onnxruntime"], ("image", "text"), precision=None, num_threads=2)
+def test_only_what_an_engine_has_of_a_bundle_is_a_candidate(bundle: Bundle) -> None:
+    found = first_candidates(bundle, {"num_threads": 2, "allow_tf32": True}, ("image", "text"))
     assert [each.precision for each in found] == list(bundle.spec.precisions())  # and no bf16
+    assert {(each.num_threads, each.allow_tf32) for each in found} == {(2, True)}
     with pytest.raises(ProviderError, match=r"no engine of onnxruntime can run .* with precision bf16"):
-        compare(bundle, Question(goal="latency", engines=("onnxruntime",), precision="bf16"), [], [])
+        compare(bundle, Question(goal="latency", fixed={"precision": "bf16"}), [], [])
 
 
 @pytest.mark.parametrize("goal", ["latency", "throughput"])
-def test_a_profile_comes_out_that_load_takes(tiny_bundle: Path, tmp_path: Path, goal: str) -> None:
-    bundle = open_bundle(tiny_bundle)
+def test_a_profile_comes_out_that_load_takes(bundle: Bundle, tmp_path: Path, goal: str) -> None:
     question = Question(
         goal=goal,  # type: ignore[arg-type]
-        engines=("onnxruntime",),
-        precision="fp32",
+        fixed={"precision": "fp32"},
         batch_sizes=(1, 2),
         even_if_noisy=True,
     )
@@ -147,9 +157,7 @@ def test_a_profile_comes_out_that_load_takes(tiny_bundle: Path, tmp_path: Path, 
     found = compare(bundle, question, images, texts, on_error="skip")
     assert [item.source for item in found.skipped] == ["missing.jpg"]
     assert found.recommended is not None and found.profile is not None
-    assert found.of(found.recommended).is_verified
     save_profile(tmp_path / "p.json", found.profile)
-    with Embedder.load(tiny_bundle, profile=tmp_path / "p.json") as embedder:
-        info = embedder.info()
-        assert Candidate(info.engine, "fp32", info.num_threads, info.allow_spinning) == found.recommended
-        assert {embedder.batch_sizes.image, embedder.batch_sizes.text} <= {1, 2}
+    with Embedder.load(bundle.path, profile=tmp_path / "p.json") as embedder:
+        assert str(embedder.config) == str(found.recommended)
+        assert {embedder.config.image_batch_size, embedder.config.text_batch_size} <= {1, 2}

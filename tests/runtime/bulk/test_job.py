@@ -9,10 +9,11 @@ import pytest
 from mmalign_runtime import Embedder, load_vectors
 from mmalign_runtime.bulk.entries import Entry, Source
 from mmalign_runtime.bulk.job import Job, embed_parts, stream_entries
-from mmalign_runtime.bulk.manifest import Manifest
 from mmalign_runtime.bulk.parts import PartsFolder
 from mmalign_runtime.bulk.sources import open_source
+from mmalign_runtime.config import RuntimeConfig
 from mmalign_runtime.errors import InputError, ItemError
+from mmalign_runtime.saved.manifest import Manifest
 from mmalign_runtime.streaming import StreamedItem
 
 pytest.importorskip("pyarrow", reason="Parquet needs pyarrow, the extra mmalign-runtime[parquet]")
@@ -43,7 +44,7 @@ def manifest(embedder: Embedder) -> Manifest:
         bundle="bundle",
         space_id=embedder.space_id,
         variant_id="fp32-0",
-        provider="cpu",
+        config=RuntimeConfig(provider="cpu"),
         embed_dim=embedder.embed_dim,
         batch_size=2,
     )

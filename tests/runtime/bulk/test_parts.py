@@ -4,10 +4,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmalign_runtime.bulk.manifest import Manifest
+from mmalign_runtime.bulk.failures import Failure
 from mmalign_runtime.bulk.parts import Part, PartsFolder, Span, claim
-from mmalign_runtime.bulk.rows import Failure
+from mmalign_runtime.config import RuntimeConfig
 from mmalign_runtime.errors import InputError
+from mmalign_runtime.saved.manifest import Manifest
 
 pytest.importorskip("pyarrow", reason="Parquet needs pyarrow, the extra mmalign-runtime[parquet]")
 
@@ -21,7 +22,7 @@ MANIFEST = Manifest(
     bundle="bundle",
     space_id="space",
     variant_id="fp32-0",
-    provider="cpu",
+    config=RuntimeConfig(provider="cpu"),
     embed_dim=4,
     batch_size=2,
 )

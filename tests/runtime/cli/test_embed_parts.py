@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from mmalign_runtime import Embedder, load_vectors
-from mmalign_runtime.bulk.manifest import read_manifest
-from mmalign_runtime.bulk.rows import read_failures
+from mmalign_runtime.bulk.failures import read_failures
 from mmalign_runtime.errors import InputError
+from mmalign_runtime.saved.manifest import read_manifest
 
 pytest.importorskip("pyarrow", reason="Parquet needs pyarrow, the extra mmalign-runtime[parquet]")
 pytestmark = pytest.mark.usefixtures("window_of_one_batch")
@@ -108,6 +108,23 @@ def test_a_stopped_run_goes_on(embed, out: Path, texts: Path) -> None:
     resumed = embed("--resume")
     assert f"going on with {out}: 2 of 10 items are done" in resumed.err
     assert len(load_vectors(out).ids) == NUM_TEXTS - 1
+
+
+def test_how_a_run_goes_on_repeats_what_was_said_of_the_towers(embed, texts: Path) -> None:
+    said = ("--threads", 1, "--no-allow-tf32", "--cache")
+    stopped = embed("--on-error", "raise", *said)
+    again = stopped.err.splitlines()[-2]
+    assert all(f" {word} " in again for word in ("--threads 1", "--no-allow-tf32", "--cache"))
+    assert "going on with" in embed("--on-error", "raise", *said, "--resume").err
+
+
+def test_the_config_is_recorded_and_other_digits_are_not_mixed_in(embed, out: Path) -> None:
+    embed("--on-error", "raise", "--threads", 1)
+    record = read_manifest(parts_of(out))
+    assert record is not None
+    assert (record.config.num_threads, record.config.text_batch_size, record.config.provider) == (1, 2, "cpu")
+    changed = embed("--resume", "--allow-tf32")
+    assert (changed.code, "was begun differently: --allow-tf32 is True, was False" in changed.err) == (2, True)
 
 
 def test_a_run_that_would_give_other_rows_is_refused(embed, out: Path, texts: Path) -> None:

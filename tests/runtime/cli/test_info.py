@@ -18,6 +18,16 @@ def test_a_table_shows_the_bundle_and_what_was_chosen(cli, tiny_bundle: Path) ->
         assert fact in result.out
 
 
+def test_options_that_are_on_are_shown(cli, tiny_bundle: Path) -> None:
+    words = ("info", tiny_bundle, "--provider", "cpu", "--threads", 2)
+    plain = cli(*words, "--no-cache").out
+    assert "asleep between" in plain
+    assert "options" not in plain
+    chosen = cli(*words, "--cache", "--allow-tf32", "--allow-spinning").out
+    assert "spinning between" in chosen
+    assert "allow_tf32, cache" in chosen
+
+
 def test_what_training_made_of_cosines_is_shown(cli, tiny_bundle: Path, edit_spec) -> None:
     assert "softmax, scale 14.29, bias 0" in cli("info", tiny_bundle, "--provider", "cpu").out
     sigmoid = Similarity(kind="sigmoid", scale=117.33, bias=-12.93)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmalign_runtime.image.opening import hold, open_image
+from mmalign_runtime.image.opening import detach, open_image
 from mmalign_runtime.image.refusal import Refusal
 from mmalign_runtime.spec import ImageLimits, ImageSpec
 from tests.runtime.pictures import noise, png, saved
@@ -26,7 +26,7 @@ def test_a_path_is_closed_and_a_caller_s_file_stays_open(tmp_path: Path) -> None
     path = tmp_path / "dog.png"
     path.write_bytes(RAW)
     before = num_open_files()
-    with path.open("rb") as file, open_image(hold(file, SPEC), SPEC) as opened:
+    with path.open("rb") as file, open_image(detach(file, SPEC), SPEC) as opened:
         assert opened.image.size == (7, 5)
         assert not file.closed
     with open_image(path, SPEC):
@@ -65,7 +65,7 @@ def test_a_file_object_is_read_no_further_than_the_limit() -> None:
 
     endless = Endless()
     with pytest.raises(Refusal, match="bytes are more than the 10000"):
-        hold(endless, SPEC)
+        detach(endless, SPEC)
     assert endless.num_read == SPEC.limits.max_bytes + 1
 
 
@@ -91,23 +91,23 @@ def mapped(raw: bytes) -> mmap.mmap:
     ],
 )
 def test_the_bytes_of_a_file_come_in_any_buffer(make: Callable[[bytes], object]) -> None:
-    assert hold(make(RAW), SPEC) == RAW  # type: ignore[arg-type]
+    assert detach(make(RAW), SPEC) == RAW  # type: ignore[arg-type]
 
 
 def test_a_buffer_that_changes_afterwards_changes_nothing() -> None:
     buffer = bytearray(RAW)
-    held = hold(buffer, SPEC)
+    detached = detach(buffer, SPEC)
     buffer[:] = bytes(len(buffer))
-    with open_image(held, SPEC) as opened:
+    with open_image(detached, SPEC) as opened:
         assert opened.image.size == (7, 5)
 
 
 def test_a_buffer_over_the_limit_is_refused_before_it_is_copied() -> None:
     with pytest.raises(Refusal, match="10001 bytes are more than the 10000"):
-        hold(bytearray(10_001), SPEC)
+        detach(bytearray(10_001), SPEC)
 
 
 @pytest.mark.parametrize("item", [memoryview(np.zeros((4, 4, 3), np.uint8)), memoryview(b"abcd").cast("I")])
 def test_a_buffer_that_is_not_a_row_of_bytes_is_refused(item: memoryview) -> None:
-    with pytest.raises(Refusal, match="not a row of bytes"), open_image(hold(item, SPEC), SPEC):
+    with pytest.raises(Refusal, match="not a row of bytes"), open_image(detach(item, SPEC), SPEC):
         pass

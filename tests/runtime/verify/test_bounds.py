@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from mmalign_runtime import Embedder
 from mmalign_runtime.bundle.golden import Golden, ImageCase, TextCase, load_golden
+from mmalign_runtime.config import RuntimeConfig
 from mmalign_runtime.engine.onnxruntime import OnnxSession
 from mmalign_runtime.engine.providers import ProviderChoice
 from mmalign_runtime.engine.session import NodeGroup
@@ -571,14 +572,15 @@ def test_a_bundle_is_loaded_as_it_would_serve_and_not_verified_twice(
     asked: list[dict[str, object]] = []
     load = Embedder.load
 
-    def watched(path: str | Path, **options: object) -> Embedder:
-        asked.append(options)
-        return load(path, **options)  # type: ignore[arg-type]
+    def watched(path: str | Path, config: RuntimeConfig, **options: object) -> Embedder:
+        asked.append({"config": config, **options})
+        return load(path, config, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Embedder, "load", watched)
-    verify_bundle(tiny_bundle, provider="cpu", against=tiny_bundle)
-    plain = {"profile": None, "engine": None, "precision": None, "num_threads": None, "towers": ("image", "text")}
-    assert asked == [{**plain, "provider": "cpu", "cache": False, "verify": None, "lazy": True}] * 2
+    config = RuntimeConfig(num_threads=1)
+    verify_bundle(tiny_bundle, config, provider="cpu", against=tiny_bundle)
+    served = {"config": config, "profile": None, "provider": "cpu", "towers": ("image", "text")}
+    assert asked == [{**served, "verify": None, "lazy": True}] * 2
     monkeypatch.undo()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from mmalign_runtime.atomic import replacing
-from mmalign_runtime.engine.session import DEFAULT_ENGINE
+from mmalign_runtime.config import DEFAULT_ENGINE, RuntimeConfig
 from mmalign_runtime.errors import InputError
 from mmalign_runtime.spec import Modality
 from mmalign_runtime.strict_json import JsonError, read_json
@@ -18,7 +18,7 @@ MANIFEST_NAME = "_mmalign.json"
 # What the folder of a single file's parts has behind the file's name.
 PARTS_SUFFIX = ".parts"
 
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2
 # What, when changed, would give other rows; a part's length, the threads and the place of the input do not.
 _IDENTITY = {
     "kind": "--kind",
@@ -29,16 +29,21 @@ _IDENTITY = {
     "fingerprint": "input",
     "space_id": "space",
     "variant_id": "variant",
+}
+_CONFIG_IDENTITY = {
     "provider": "--provider",
     "engine": "--engine",
+    "allow_tf32": "--allow-tf32",
+    "cuda_graphs": "--cuda-graphs",
 }
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One bulk embedding: its input, what made its vectors, and whether it is done.
 
-    `run` is drawn anew for each run that starts from nothing. `fingerprint` is the source's. `num_failed` and
-    `num_truncated`, the texts that lost their end, count when `is_complete`.
+    `config` is that of the run that began it, as it was resolved there. `run` is drawn anew for each run that starts
+    from nothing. `fingerprint` is the source's. `num_failed` and `num_truncated`, the texts that lost their end, count
+    when `is_complete`.
     """
 
     source: str
@@ -50,10 +55,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     bundle: str
     space_id: str
     variant_id: str
-    provider: str
+    config: RuntimeConfig
     embed_dim: int
     batch_size: int
-    engine: str = DEFAULT_ENGINE
     is_complete: bool = False
     num_failed: int = 0
     num_truncated: int = 0
@@ -62,8 +66,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     def differences(self, other: Manifest) -> list[str]:
         """Return, in words, what differs from `other` and would give other rows."""
-        pairs = ((name, word, getattr(self, name), getattr(other, name)) for name, word in _IDENTITY.items())
-        return [f"{word} is {_short(now)}, was {_short(then)}" for _, word, now, then in pairs if now != then]
+        pairs = [(word, getattr(self, name), getattr(other, name)) for name, word in _IDENTITY.items()]
+        pairs += [
+            (word, getattr(self.config, name), getattr(other.config, name)) for name, word in _CONFIG_IDENTITY.items()
+        ]
+        return [f"{word} is {_short(now)}, was {_short(then)}" for word, now, then in pairs if now != then]
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
@@ -74,13 +81,25 @@ def encode_manifest(manifest: Manifest) -> bytes:
 def decode_manifest(content: bytes, path: Path) -> Manifest:
     """Read a manifest found at `path`. Raises InputError when it is damaged or of another version."""
     try:
-        manifest = read_json(content, Manifest)
-    except JsonError as error:
+        found = read_json(content, dict[str, object])
+        version = found.get("format_version", 1)
+        if version == 1:
+            found = _upgraded(found)
+        elif version != _FORMAT_VERSION:
+            seen = f"format version {version}, expected 1 or {_FORMAT_VERSION}"
+            fix = "Finish it with the mmalign-runtime that began it, or start afresh: --force."
+            raise InputError(f"{path}: {seen}. {fix}")
+        return msgspec.convert(found, Manifest)
+    except (JsonError, msgspec.ValidationError) as error:
         raise InputError(f"{path} holds no record that this version reads ({error}). Start afresh: --force.") from error
-    if manifest.format_version != _FORMAT_VERSION:
-        seen = f"format version {manifest.format_version}, expected {_FORMAT_VERSION}"
-        raise InputError(f"{path}: {seen}. Finish it with the mmalign-runtime that began it, or start afresh: --force.")
-    return manifest
+
+
+def _upgraded(found: dict[str, object]) -> dict[str, object]:
+    """Return version 1 as version 2 has it: of the config it kept the engine, the provider and, in an id, precision."""
+    kept = {"engine": found.get("engine", DEFAULT_ENGINE), "provider": found.get("provider")}
+    config = kept | {"precision": str(found.get("variant_id")).partition("-")[0]}
+    rest = {name: value for name, value in found.items() if name not in kept}
+    return rest | {"config": config, "format_version": _FORMAT_VERSION}
 
 
 def read_manifest(folder: Path) -> Manifest | None:

@@ -18,19 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmalign_runtime.atomic import replacing
-from mmalign_runtime.bulk.manifest import read_manifest, unfinished_folder
-from mmalign_runtime.bulk.rows import (
-    VECTOR_COLUMNS,
-    metadata_of,
-    open_vectors,
-    row_groups,
-    vector_length,
-    write_vectors,
-)
 from mmalign_runtime.errors import InputError
 from mmalign_runtime.names import is_utf8
-from mmalign_runtime.parquet import PARQUET_SUFFIX, require_pyarrow
+from mmalign_runtime.parquet import PARQUET_SUFFIX, metadata_of, require_pyarrow, row_groups
 from mmalign_runtime.places import check_place
+from mmalign_runtime.saved.manifest import read_manifest, unfinished_folder
+from mmalign_runtime.saved.tables import VECTOR_COLUMNS, open_vectors, vector_length, write_vectors
 
 if TYPE_CHECKING:
     import pyarrow as pa

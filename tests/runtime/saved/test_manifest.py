@@ -3,8 +3,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from mmalign_runtime.bulk.manifest import MANIFEST_NAME, Manifest, read_manifest, write_manifest
+from mmalign_runtime.config import RuntimeConfig
 from mmalign_runtime.errors import InputError
+from mmalign_runtime.saved.manifest import MANIFEST_NAME, Manifest, read_manifest, write_manifest
 
 
 def manifest() -> Manifest:
@@ -18,7 +19,7 @@ def manifest() -> Manifest:
         bundle="bundle",
         space_id="space",
         variant_id="fp32-0",
-        provider="cpu",
+        config=RuntimeConfig(provider="cpu"),
         embed_dim=4,
         batch_size=2,
     )
@@ -41,8 +42,10 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         ("fingerprint", "e" * 64, "input is eeeeeeeeeeee..., was ffffffffffff..."),
         ("space_id", "other", "space is other, was space"),
         ("variant_id", "int8-0", "variant is int8-0, was fp32-0"),
-        ("provider", "cuda", "--provider is cuda, was cpu"),
-        ("engine", "openvino", "--engine is openvino, was onnxruntime"),
+        ("config", RuntimeConfig(provider="cuda"), "--provider is cuda, was cpu"),
+        ("config", RuntimeConfig(provider="cpu", engine="openvino"), "--engine is openvino, was onnxruntime"),
+        ("config", RuntimeConfig(provider="cpu", allow_tf32=True), "--allow-tf32 is True, was False"),
+        ("config", RuntimeConfig(provider="cpu", cuda_graphs=True), "--cuda-graphs is True, was False"),
     ],
 )
 def test_what_would_give_other_rows_is_named(name: str, value: object, words: str) -> None:
@@ -51,6 +54,7 @@ def test_what_would_give_other_rows_is_named(name: str, value: object, words: st
 
 def test_another_place_is_no_difference() -> None:
     moved = msgspec.structs.replace(manifest(), source="/data/photos", bundle="/data/bundle", run="other")
+    moved = msgspec.structs.replace(moved, config=RuntimeConfig(provider="cpu", num_threads=3, cache=True))
     assert moved.differences(manifest()) == []
 
 
@@ -58,10 +62,32 @@ def test_another_place_is_no_difference() -> None:
     ("content", "reason"),
     [
         (b"{", "holds no record that this version reads"),
-        (msgspec.json.encode(msgspec.structs.replace(manifest(), format_version=2)), "format version 2, expected 1"),
+        (
+            msgspec.json.encode(msgspec.structs.replace(manifest(), format_version=9)),
+            "format version 9, expected 1 or 2",
+        ),
+        (b'{"format_version": 1, "engine": "onnxruntime"}', "holds no record that this version reads"),
     ],
 )
 def test_a_record_that_cannot_be_read_says_what_to_do(tmp_path: Path, content: bytes, reason: str) -> None:
     (tmp_path / MANIFEST_NAME).write_bytes(content)
     with pytest.raises(InputError, match=rf"{reason}.*--force"):
         read_manifest(tmp_path)
+
+
+VERSION_1 = b"""{
+  "source": "photos", "kind": "image", "column": null, "id_column": null, "num_items": 5, "fingerprint": "f",
+  "bundle": "bundle", "space_id": "space", "variant_id": "int8-0", "provider": "cpu", "embed_dim": 4, "batch_size": 2,
+  "engine": "openvino", "is_complete": true, "num_failed": 1, "num_truncated": 0, "run": "00", "format_version": 1
+}"""
+
+
+def test_a_record_of_version_1_is_read_and_written_again_as_version_2(tmp_path: Path) -> None:
+    (tmp_path / MANIFEST_NAME).write_bytes(VERSION_1)
+    found = read_manifest(tmp_path)
+    assert found is not None
+    assert found.config == RuntimeConfig(engine="openvino", provider="cpu", precision="int8")
+    assert (found.is_complete, found.num_failed, found.batch_size) == (True, 1, 2)
+    write_manifest(tmp_path, found)
+    assert read_manifest(tmp_path) == found
+    assert b'"format_version": 2' in (tmp_path / MANIFEST_NAME).read_bytes()

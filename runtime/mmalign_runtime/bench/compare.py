@@ -1,0 +1,219 @@
+"""What could run a bundle here, measured in turns, and which of it to take: `mmalign bench --save-profile`.
+
+First every engine with every precision that gives the bundle's vectors here, on all threads. Then those not far behind
+the fastest, with fewer threads and other ways to wait. The fastest of these is recommended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from time import perf_counter
+
+import msgspec
+
+from mmalign_runtime.bench.candidates import first_candidates, preference, settings
+from mmalign_runtime.bench.comparison import Candidate, Comparison, Lap, Refused, summed_up
+from mmalign_runtime.bench.environment import environment_card
+from mmalign_runtime.bench.plan import DEFAULT_BATCH_SIZES
+from mmalign_runtime.bench.quiet import Watch
+from mmalign_runtime.bench.workload import Skipped, Workload, image_work, text_work, usable_images, usable_texts
+from mmalign_runtime.bundle import Bundle
+from mmalign_runtime.config import RuntimeConfig, RuntimeFields
+from mmalign_runtime.embedder import Embedder
+from mmalign_runtime.engine.engines import find_engine, resolve_options
+from mmalign_runtime.errors import MmalignError
+from mmalign_runtime.image import ImageItem
+from mmalign_runtime.machine import this_machine
+from mmalign_runtime.profile import Goal, Profile
+from mmalign_runtime.spec import Modality
+from mmalign_runtime.streaming import OnError
+from mmalign_runtime.verify import require_golden
+
+# Below it, two candidates are equals, and preference decides.
+_EQUAL = 1.03
+# More than threads and ways to wait gain: who is farther behind the fastest does not catch up.
+_NEAR = 1.5
+_NUM_FIRST_LAPS, _NUM_LAPS = 2, 3
+_FIRST_BATCH_SIZE = 8
+# One lap of one kind; below it timers and single pauses weigh too much.
+_LAP_S = 0.4
+_MIN_ITEMS = 8
+
+# Raises MmalignError when a config cannot be loaded or run.
+RunLap = Callable[[RuntimeConfig, Sequence[int]], Sequence[Lap]]
+# Raises MmalignError when a config does not give the bundle's vectors.
+Verify = Callable[[RuntimeConfig], object]
+Tell = Callable[[str], object]
+
+
+class Question(msgspec.Struct, frozen=True, kw_only=True):
+    """What is compared for which goal. `fixed` are fields of the config that are the same in all candidates."""
+
+    goal: Goal
+    fixed: RuntimeFields
+    towers: tuple[Modality, ...] = ("image", "text")
+    batch_sizes: tuple[int, ...] = DEFAULT_BATCH_SIZES
+    even_if_noisy: bool = False
+
+
+def compare(
+    bundle: Bundle,
+    question: Question,
+    images: Sequence[ImageItem],
+    texts: Sequence[str],
+    *,
+    on_error: OnError = "raise",
+    tell: Tell = lambda what: None,
+) -> Comparison:
+    """Compare what can run a bundle here, and recommend one config that passed `verify`.
+
+    Nothing is recommended when nothing passed, or the machine was noisy and the question does not say "even if". Raises
+    InputError when a kind has no usable item, ProviderError or MissingDependencyError when no engine can run the bundle
+    as asked, and as `Embedder.load` does when the default candidate cannot be loaded.
+    """
+    started = perf_counter()
+    firsts = first_candidates(bundle, question.fixed, question.towers)
+    default = firsts[0]
+    tell("every item once")
+    with Embedder(bundle, default, towers=question.towers) as embedder:
+        items = _usable(embedder, images, texts, on_error)
+        num_items = {kind: _lap_items(work, question) for kind, work in items.works(embedder).items()}
+        environment = environment_card(embedder)
+    watch = Watch(default.num_threads or 1)
+
+    def run_lap(config: RuntimeConfig, batch_sizes: Sequence[int]) -> list[Lap]:
+        watch.glance()  # with nothing loaded: threads that wait busily for their engine would pass for a neighbour
+        with Embedder(bundle, config, towers=question.towers) as embedder:
+            works = items.works(embedder)
+            return [_lap(works[kind], n, size, question.goal) for kind, n in num_items.items() for size in batch_sizes]
+
+    turns = Turns(question.goal, run_lap, partial(_verify, bundle, question.towers), tell)
+    candidates = turns.run(firsts, question.fixed, (1,) if question.goal == "latency" else question.batch_sizes)
+    quietness = watch.verdict()
+    is_usable = quietness.is_quiet or question.even_if_noisy
+    best = recommended(candidates, question.goal, bundle) if is_usable else None
+    return Comparison(
+        environment=environment,
+        goal=question.goal,
+        candidates=tuple(candidates),
+        refused=tuple(Refused(config, reason) for config, reason in turns.refused.items()),
+        recommended=None if best is None else best.config,
+        default=default,
+        profile=None if best is None else _profile(bundle, question.goal, best),
+        quietness=quietness,
+        skipped=items.skipped,
+        seconds=perf_counter() - started,
+    )
+
+
+class Turns:
+    """The laps of one comparison; `refused` are the configs that failed `verify` or a lap, and why."""
+
+    def __init__(self, goal: Goal, run_lap: RunLap, verify: Verify, tell: Tell) -> None:
+        self.refused: dict[RuntimeConfig, str] = {}
+        self._goal, self._run_lap, self._verify, self._tell = goal, run_lap, verify, tell
+
+    def run(self, firsts: Sequence[RuntimeConfig], fixed: RuntimeFields, batch_sizes: Sequence[int]) -> list[Candidate]:
+        """Return everyone who was measured, fastest first."""
+        for config in firsts:
+            self._tell(f"verifying {config}")
+            self._try(config, self._verify)
+        first_sizes = (1,) if self._goal == "latency" else (_FIRST_BATCH_SIZE,)
+        seen = self._measured(firsts, first_sizes, _NUM_FIRST_LAPS, is_final=False)
+        least = max((each.score(self._goal) for each in seen), default=0.0) / _NEAR
+        near = [each.config for each in seen if each.score(self._goal) >= least]
+        finals = dict.fromkeys([*firsts[:1], *(other for each in near for other in settings(each, fixed))])
+        found = self._measured(list(finals), batch_sizes, _NUM_LAPS, is_final=True)
+        found += [each for each in seen if each.config not in finals]
+        return sorted(found, key=lambda each: -each.score(self._goal))
+
+    def _measured(
+        self, configs: Sequence[RuntimeConfig], batch_sizes: Sequence[int], num_laps: int, *, is_final: bool
+    ) -> list[Candidate]:
+        laps: dict[RuntimeConfig, list[Lap]] = {config: [] for config in configs}
+        for number in range(num_laps):
+            turn = number % len(configs)  # so that none always runs behind the same one
+            for config in (*configs[turn:], *configs[:turn]):
+                if config not in self.refused:
+                    self._tell(f"measuring {config}")
+                    self._try(config, lambda config: laps[config].extend(self._run_lap(config, batch_sizes)))
+        return [summed_up(each, laps[each], is_final=is_final) for each in configs if each not in self.refused]
+
+    def _try(self, config: RuntimeConfig, what: Callable[[RuntimeConfig], object]) -> None:
+        try:
+            what(config)
+        except MmalignError as error:
+            self.refused[config] = str(error)
+
+
+def recommended(candidates: Sequence[Candidate], goal: Goal, bundle: Bundle) -> Candidate | None:
+    """Return the fastest, or of those as fast to within 3% the one that asks for least; None where none is final."""
+    finals = [each for each in candidates if each.is_final]
+    least = max((each.score(goal) for each in finals), default=0.0) / _EQUAL
+    equals = [each for each in finals if each.score(goal) >= least]
+    return min(equals, key=lambda each: preference(each.config, bundle), default=None)
+
+
+class _Items(msgspec.Struct, frozen=True):
+    images: Sequence[ImageItem]
+    texts: Sequence[str]
+    skipped: tuple[Skipped, ...]
+
+    def works(self, embedder: Embedder) -> dict[Modality, Workload]:
+        """Return the workload of each tower that an embedder has."""
+        made: dict[Modality, Workload] = {}
+        if "image" in embedder.towers:
+            made["image"] = image_work(embedder, self.images)
+        if "text" in embedder.towers:
+            made["text"] = text_work(embedder, self.texts)
+        return made
+
+
+def _usable(embedder: Embedder, images: Sequence[ImageItem], texts: Sequence[str], on_error: OnError) -> _Items:
+    good_images, bad_images = usable_images(embedder, images, on_error) if "image" in embedder.towers else ([], [])
+    good_texts, bad_texts = usable_texts(embedder, texts, on_error) if "text" in embedder.towers else ([], [])
+    return _Items(good_images, good_texts, (*bad_images, *bad_texts))
+
+
+def _verify(bundle: Bundle, towers: Sequence[Modality], config: RuntimeConfig) -> None:
+    with Embedder(bundle, config, towers=towers) as embedder:
+        require_golden(embedder)
+
+
+def _lap_items(work: Workload, question: Question) -> int:
+    """Return how many items a lap takes: what fits its time, as the default candidate is now, and the largest batch."""
+    work.ask(0, num_items=min(_MIN_ITEMS, work.num_items))
+    affordable = max(_MIN_ITEMS, int(_LAP_S * _MIN_ITEMS / _seconds(work, 0, _MIN_ITEMS)))
+    if question.goal == "latency":
+        return min(affordable, max(_MIN_ITEMS, work.num_items))
+    return max(max(question.batch_sizes), min(affordable, 2 * max(question.batch_sizes)))
+
+
+def _lap(work: Workload, num_items: int, batch_size: int, goal: Goal) -> Lap:
+    """Time each item alone for latency, all of them at once for throughput."""
+    work.ask(0, num_items=min(2 * batch_size, num_items), batch_size=batch_size)  # plans memory, fills caches
+    if goal == "latency":
+        return Lap(work.kind, 1, tuple(_seconds(work, number) for number in range(num_items)), 1)
+    return Lap(work.kind, batch_size, (_seconds(work, 0, num_items, batch_size),), num_items)
+
+
+def _seconds(work: Workload, number: int, num_items: int = 1, batch_size: int = 1) -> float:
+    started = perf_counter()
+    work.ask(number, num_items=num_items, batch_size=batch_size)
+    return perf_counter() - started
+
+
+def _profile(bundle: Bundle, goal: Goal, best: Candidate) -> Profile:
+    sizes = {f"{row.kind}_batch_size": row.batch_size for row in best.best(goal)}
+    options = resolve_options(best.config)
+    return Profile(
+        **(options.fields() | sizes),
+        goal=goal,
+        space_id=bundle.spec.space_id,
+        variant_id=find_engine(options.engine).variant_id(bundle.spec, options.precision),
+        machine=this_machine(),
+        measured=best.best(goal),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )

@@ -1,0 +1,149 @@
+"""The options of `mmalign bench`, and what all that it does has in common: a bundle, how to load it, and items."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeAlias, cast, get_args
+
+import msgspec
+import typer
+
+from mmalign_runtime.cli.bench_output import STDOUT
+from mmalign_runtime.cli.loading import Loading
+from mmalign_runtime.cli.options import as_modality, one_of
+from mmalign_runtime.places import check_place
+from mmalign_runtime.spec import Modality
+from mmalign_runtime.streaming import OnError
+
+if TYPE_CHECKING:
+    from mmalign_runtime.bundle import Bundle
+    from mmalign_runtime.image import ImageItem
+
+_LOAD, _COMPARE = "Callers and arrivals", "Comparing engines"
+# Enough different items for a fair mean; more would cost time before anything is measured.
+_MAX_ITEMS = 128
+
+ImagesOption: TypeAlias = Annotated[
+    str | None, typer.Option(help="Images to use, as INPUT of embed; default: the bundle's golden ones.")
+]
+TextsOption: TypeAlias = Annotated[
+    str | None, typer.Option(help="Texts to use, as INPUT of embed; default: the bundle's golden ones.")
+]
+KindOption: TypeAlias = Annotated[str | None, typer.Option(help="image or text: that tower alone.", show_default=False)]
+OnlyOption: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A part: stages, bulk, closed-loop, open-loop, cold-start; repeat for several.", show_default=False
+    ),
+]
+SecondsOption: TypeAlias = Annotated[
+    float, typer.Option(min=1, help="About how long to measure, cold starts on top; 10 for a quick look.")
+]
+BatchSizeOption: TypeAlias = Annotated[
+    list[int] | None, typer.Option(min=1, help="Items in a batch; repeat for several.")
+]
+RoundsOption: TypeAlias = Annotated[
+    int | None, typer.Option(min=1, help="Stages and bulk: this many batches of each size, not seconds.")
+]
+CallersOption: TypeAlias = Annotated[
+    list[int] | None,
+    typer.Option(
+        min=1,
+        help="Closed loop: how many callers; repeat for several. Default: 1, and one a thread.",
+        rich_help_panel=_LOAD,
+    ),
+]
+RateOption: TypeAlias = Annotated[
+    list[float] | None,
+    typer.Option(
+        help="Open loop: requests a second; default: 50%, 80% and 95% of the closed loop's.", rich_help_panel=_LOAD
+    ),
+]
+ArrivalsOption: TypeAlias = Annotated[str, typer.Option(help="Open loop: poisson or constant.", rich_help_panel=_LOAD)]
+SeedOption: TypeAlias = Annotated[
+    int, typer.Option(min=0, help="Open loop: what poisson arrivals are drawn from.", rich_help_panel=_LOAD)
+]
+StartsOption: TypeAlias = Annotated[int, typer.Option(min=1, help="Cold starts of each tower.")]
+OnErrorOption: TypeAlias = Annotated[
+    str, typer.Option(help="An item that cannot be embedded: skip (left out and reported) or raise.")
+]
+GoalOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        help="Compare precisions and threads, of all engines with `--engine all`, for latency (default) or throughput.",
+        show_default=False,
+        rich_help_panel=_COMPARE,
+    ),
+]
+SaveProfileOption: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Write what is recommended, for `Embedder.load(profile=)`.",
+        show_default=False,
+        rich_help_panel=_COMPARE,
+    ),
+]
+EvenIfNoisyOption: TypeAlias = Annotated[
+    bool, typer.Option("--even-if-noisy", help="Recommend on a noisy machine too.", rich_help_panel=_COMPARE)
+]
+ClippingOption: TypeAlias = Annotated[
+    bool, typer.Option("--clipping", help="Count instead how often the items leave the int8 towers' ranges.")
+]
+ReportOption: TypeAlias = Annotated[
+    str | None, typer.Option(metavar="FILE|-", help="Write the report as JSON to a file, or to stdout alone.")
+]
+ChartsOption: TypeAlias = Annotated[
+    Path | None, typer.Option(metavar="FOLDER", help="Draw the report as PNG files.", show_default=False)
+]
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """A bundle, how to load which of its towers, its items (None: the golden ones), and where the report goes."""
+
+    bundle: Path
+    asked: Loading
+    towers: tuple[Modality, ...]
+    images: str | None
+    texts: str | None
+    on_error: OnError
+    json: str | None
+
+    def items(self, bundle: Bundle) -> tuple[Sequence[ImageItem], Sequence[str]]:
+        """Return the images and the texts to use."""
+        from mmalign_runtime.bench import golden_images, golden_texts
+
+        images = _items(self.images, "image") if self.images else golden_images(bundle)
+        texts = cast("list[str]", _items(self.texts, "text")) if self.texts else golden_texts(bundle)
+        return images, texts
+
+
+def request(
+    bundle: Path,
+    asked: Loading,
+    images: str | None,
+    texts: str | None,
+    kind: str | None,
+    on_error: str,
+    json: str | None,
+) -> Request:
+    """Return what the words ask for. Raises InputError for one that is not known, and where JSON cannot be written."""
+    if json is not None and json != STDOUT:
+        check_place(Path(json))
+    return Request(
+        bundle=bundle,
+        asked=asked,
+        towers=("image", "text") if kind is None else (as_modality(kind),),
+        images=images,
+        texts=texts,
+        on_error=cast("OnError", one_of(on_error, get_args(OnError), "--on-error")),
+        json=json,
+    )
+
+
+def _items(source: str, kind: Modality) -> list[str | Path | bytes]:
+    from mmalign_runtime.bulk.sources import open_source
+
+    return [entry.item for entry in islice(open_source(source, kind), _MAX_ITEMS)]
