@@ -20,9 +20,18 @@ from mmalign.vision import ImageTower
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The shared space and the scale of its cosines.
 
-    `temperature` is the initial one of a learnable `logit_scale`, or the fixed one when `learn_temperature` is false;
-    1/0.07 and the bound of 100 are those of CLIP (Radford et al. 2021, section 2.5). `standardize_features` gives every
-    feature mean 0 and variance 1 before its projection; the dropouts act on features and inside an MLP, in training.
+    The default temperature and the bound of 100 are those of CLIP (Radford et al. 2021, section 2.5).
+
+    Attributes:
+        embed_dim: Dimensions of the vectors, D.
+        projection: How features become vectors: one matrix ("linear"), or two layers ("mlp").
+        standardize_features: Whether every feature gets mean 0 and variance 1 before its projection.
+        image_dropout: Dropout on image features, and inside an MLP, in training.
+        text_dropout: Dropout on text features, and inside an MLP, in training.
+        temperature: Initial temperature of the softmax: 1 over the logit scale. It is fixed where `learn_temperature`
+            is false.
+        learn_temperature: Whether the logit scale is trained.
+        max_logit_scale: Upper bound of the logit scale.
     """
 
     embed_dim: Annotated[int, msgspec.Meta(ge=1)] = 256
