@@ -25,7 +25,7 @@ that is not installed names the command that installs it.
 | 1 | `verify`: the bundle differs; `bench`: nothing can be recommended; `embed`: some items failed |
 | 2 | an error, told in one line on stderr |
 | 130, 143 | interrupted by Ctrl-C, by SIGTERM |
-| 141 | the reader of the output closed it, as in `mmalign verify bundle/ \\| head` |"""
+| 141 | the reader of the output closed it, as `head` does |"""
 
 
 def verbs() -> dict[str, Any]:
