@@ -17,7 +17,11 @@ MUTATION := .mutation
 LATEST := .latest
 COSMIC_RAY := cosmic-ray==8.7.0
 
-.PHONY: help setup demo test latest lint format bench against against-setup mutation clean
+# What builds the documents: 160 MB in an environment of its own, which needs none of the project's dependencies.
+DOCS := .docs
+DOCS_READY := $(DOCS)/.ready
+
+.PHONY: help setup demo test latest lint format docs bench against against-setup mutation clean
 
 help:
 	@echo "make demo    train on emoji drawings, export, verify, embed, search, time; ends with demo/report.html"
@@ -25,6 +29,7 @@ help:
 	@echo "make latest  all tests with the newest release of every dependency, in an environment of its own"
 	@echo "make lint    ruff and mypy"
 	@echo "make format  let ruff rewrite"
+	@echo "make docs    the site of docs/, into site/; warnings and broken links are errors"
 	@echo "make bench   the reference architecture: eager, compiled, AOTInductor, ONNX Runtime"
 	@echo "make against  other tools, the roofline, growth, and docs/performance.md from them (run make demo first)"
 	@echo "make mutation  mutate the modules that judge and run their tests: about 40 minutes; writes docs/reliability.md"
@@ -66,6 +71,17 @@ format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: setup $(DOCS_READY)
+	$(BIN)/python -m docs.gen.reference
+	$(DOCS)/bin/zensical build --clean --strict
+	$(BIN)/python -m docs.gen.check_site site
+
+$(DOCS_READY): pyproject.toml
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/pip install --quiet pip==26.3  # older ones know no --group
+	$(DOCS)/bin/pip install --quiet --group docs
+	@touch $(DOCS_READY)
+
 bench: setup
 	$(BIN)/python benchmarks/reference/run.py --out benchmarks/reference/results
 
@@ -90,4 +106,4 @@ mutation: setup
 	$(BIN)/python benchmarks/reliability/report.py --write
 
 clean:
-	rm -rf $(VENV) $(AGAINST) $(MUTATION) $(LATEST) demo runs dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(AGAINST) $(MUTATION) $(LATEST) $(DOCS) site demo runs dist .mypy_cache .pytest_cache .ruff_cache

@@ -1,6 +1,6 @@
 """Writes the tables of README.md from committed measurements, so that no figure there was typed.
 
-python benchmarks/readme.py                 from benchmarks/demo/results.json and the newest reference result
+python benchmarks/readme.py                 from benchmarks/demo/results.json and the comparison with other tools
 python benchmarks/readme.py --demo demo     first takes over the figures of a demo that was run there
 """
 
@@ -16,7 +16,10 @@ if __package__ in (None, ""):  # run as a script: make the repository root impor
 
 import msgspec
 
-from benchmarks.reference.report import EngineTiming, ReferenceReport, read_report
+from benchmarks.against.models import DEMO
+from benchmarks.against.results import Results, latency_ms
+from benchmarks.performance.markdown import number, table
+from benchmarks.performance.measured import read_measured
 from mmalign.scores import Evaluation
 from mmalign_runtime.bench import BenchReport
 from mmalign_runtime.bundle import open_bundle
@@ -25,10 +28,16 @@ from mmalign_runtime.spec import BundleSpec
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 DEMO_RESULTS = ROOT / "benchmarks/demo/results.json"
-REFERENCE_RESULTS = ROOT / "benchmarks/reference/results"
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 
-_ENGINES = {"eager": "PyTorch eager", "compile": "torch.compile", "aoti": "AOTInductor", "onnx": "ONNX Runtime"}
+# The sets of the latency table, as people would call them, and the tools beside this project's own.
+_ITEMS = {
+    ("image", "web"): "a web image",
+    ("image", "phone"): "a phone photo",
+    ("text", "queries"): "a query",
+    ("text", "paragraphs"): "a paragraph",
+}
+_PEERS = ("fastembed", "eager", "onnxruntime")
 
 
 class ArtifactParity(msgspec.Struct, frozen=True):
@@ -66,17 +75,15 @@ def _measured(spec: BundleSpec) -> tuple[ArtifactParity, ...]:
     )
 
 
+def read_demo() -> DemoFigures:
+    """Return the figures of the demo that are committed."""
+    return msgspec.json.decode(DEMO_RESULTS.read_bytes(), type=DemoFigures)
+
+
 def readme_tables() -> str:
     """Return the Markdown between the README's markers."""
-    demo = msgspec.json.decode(DEMO_RESULTS.read_bytes(), type=DemoFigures)
-    reference = read_report(newest_reference())
-    sections = (_recall(demo.evaluation), _parity(demo.parity), _demo_latency(demo.bench), _reference(reference))
-    return "\n\n".join(sections)
-
-
-def newest_reference() -> Path:
-    """Return the committed reference result with the latest date in it."""
-    return max(REFERENCE_RESULTS.glob("*.json"), key=lambda path: read_report(path).environment.date)
+    demo = read_demo()
+    return "\n\n".join((_recall(demo.evaluation), _parity(demo.parity), _latency(read_measured().against)))
 
 
 def with_tables(readme: str, tables: str) -> str:
@@ -88,60 +95,35 @@ def with_tables(readme: str, tables: str) -> str:
     return f"{before}{BEGIN}\n\n{tables}\n\n{END}{after}"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 def _recall(evaluation: Evaluation) -> str:
     rows = []
     for source in evaluation.sources:
-        name = f"{source.source}, {'style held out' if source.is_held_out else 'style seen'}"
-        for method, scored in (("trained", source.model), ("linear map", source.linear_map), ("chance", source.chance)):
-            to_text, to_image = scored.image_to_text, scored.text_to_image
-            figures = (to_text.at_1, to_text.at_10, to_image.at_1, to_image.at_10)
-            rows.append([name, method, *(f"{figure:.3f}" for figure in figures)])
+        name = f"{source.source}, style {'never' if source.is_held_out else 'also'} trained on"
+        for direction in ("image_to_text", "text_to_image"):
+            scores = [getattr(one, direction) for one in (source.model, source.linear_map, source.chance)]
+            figures = [f"{one.at_1:.3f}" for one in scores] + [f"{one.at_10:.3f}" for one in scores]
+            rows.append([name, direction.replace("_", " "), *figures])
             name = ""
-    table = _table(("emoji of unseen concepts", "", "image to text @1", "@10", "text to image @1", "@10"), rows)
-    return f"## Recall of the demo\n\n{table}"
+    head = ("drawings of unseen concepts", "recall", "@1", "linear map", "chance", "@10", "linear map", "chance")
+    return f"### Recall of the demo\n\n{table(head, rows)}"
 
 
 def _parity(parity: Sequence[ArtifactParity]) -> str:
     rows = [[p.artifact, str(p.num_cases), f"{p.min_cosine:.8f}", f"{p.max_abs_difference:.1e}"] for p in parity]
     head = ("artifact", "golden cases", "lowest cosine", "largest difference")
-    return f"## Parity of the demo with eager PyTorch, from file bytes to vector\n\n{_table(head, rows)}"
+    return f"### Parity of the demo with eager PyTorch, from file bytes to vector\n\n{table(head, rows)}"
 
 
-def _demo_latency(bench: BenchReport) -> str:
-    rows = [
-        [t.kind, str(t.batch_size), t.stage, f"{t.p50_ms:.1f}", f"{t.p90_ms:.1f}", f"{t.items_per_s:.0f}"]
-        for t in bench.timings
-        if t.stage in ("tower", "total") and t.batch_size in (1, 32)
-    ]
-    card = f"{bench.environment.cpu}, {bench.environment.runtime.num_threads} threads, {bench.environment.date[:10]}"
-    head = ("demo bundle", "batch", "stage", "p50 ms", "p90 ms", "items/s")
-    items = "golden images of every size and texts up to the context length"
-    return f"## Latency\n\n{card}, {items}, `mmalign bench`:\n\n{_table(head, rows)}"
-
-
-def _reference(report: ReferenceReport) -> str:
-    engines = [engine for engine in _ENGINES if any(t.engine == engine for t in report.timings)]
-    groups: dict[tuple[str, int], dict[str, EngineTiming]] = {}
-    for timing in report.timings:
-        groups.setdefault((timing.tower, timing.batch_size), {})[timing.engine] = timing
-    rows = [
-        [
-            {"image": "ResNet-50", "text": "BERT-base"}[tower],
-            str(size),
-            *(f"{found[name].p50_ms:.0f} ({found[name].speedup:.2f}x)" for name in engines),
-        ]
-        for (tower, size), found in groups.items()
-    ]
-    head = ("p50 ms (times eager)", "batch", *(_ENGINES[name] for name in engines))
-    others = report.environment.others_cpu_share
-    share = "" if others is None else f"; other processes took {others:.0%} of the CPU meanwhile"
-    note = f"The reference architecture, random weights, all engines taking turns in one run (`make bench`{share}):"
-    return f"{note}\n\n{_table(head, rows)}"
+def _latency(against: Results) -> str:
+    cases = [against.case(DEMO, kind, set_name, "single") for kind, set_name in _ITEMS]
+    found = [case for case in cases if case is not None]
+    rows = []
+    for name in (*against.ours, *_PEERS):
+        spreads = [latency_ms(case, name) for case in found]
+        rows.append([against.labels[name], *(f"{number(one.p50)} ({number(one.p90)})" for one in spreads)])
+    card = against.environment
+    note = f"{card.cpu}, {card.num_threads} threads, {card.date[:10]}; EfficientNet-Lite0 and MiniLM, p50 (p90):"
+    return f"### Latency of one item, milliseconds\n\n{note}\n\n{table(('', *_ITEMS.values()), rows)}"
 
 
 def main() -> None:

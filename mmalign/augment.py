@@ -27,9 +27,13 @@ Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
 class AugmentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How training images are varied, and how a caption is drawn.
 
-    `crop_scale` is the least share of the area a random resized crop keeps (1.0 switches it off). Flips are off by
-    default: captions say left and right. `first_caption` is the probability of a pair's first caption; otherwise one
-    of the others is drawn evenly.
+    Attributes:
+        crop_scale: Least share of the area that a random resized crop keeps. 1.0 switches cropping off.
+        horizontal_flip: Probability of a horizontal flip. Off by default, since captions say left and right.
+        color_jitter: Strength x of the jitter: factors of brightness, contrast and saturation lie in [1 - x, 1 + x].
+        grayscale: Probability of a conversion to grey.
+        blur: Probability of a Gaussian blur.
+        first_caption: Probability of a pair's first caption. Otherwise one of the others is drawn evenly.
     """
 
     crop_scale: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.6

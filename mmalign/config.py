@@ -36,9 +36,12 @@ Positive = Annotated[int, msgspec.Meta(ge=1)]
 class DataConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which pairs to learn from, which to keep for evaluation alone, and how concepts are split.
 
-    Of `held_out` sources nothing is trained on; their test concepts are those of the other sources. With `on_error`
-    "skip" rows that cannot be read are left out and counted, and images are decoded once before anything else to find
-    those that are damaged.
+    Attributes:
+        sources: What training reads, at least one `[[data.sources]]` table.
+        held_out: Sources that nothing is trained on. The concepts of the test split are evaluated on them too.
+        split: How concepts are split into train, val and test.
+        on_error: What a row that cannot be read does. "raise" stops the run; "skip" leaves the row out and counts it,
+            and decodes every image once at the start to find those that are damaged.
     """
 
     sources: Annotated[tuple[DataSource, ...], msgspec.Meta(min_length=1)]
@@ -54,11 +57,21 @@ class DataConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How long, how large, on what, and where features of frozen towers are kept.
+    """How long to train, in which batches, on which device, and where features of frozen towers are kept.
 
-    `num_views` augmented views (beside the clean one) of each image are cached for a frozen image tower. Validation
-    and a checkpoint come every `validate_every` epochs; more checkpoints come so that a kill costs at most about
-    `checkpoint_minutes` of work.
+    Attributes:
+        epochs: Passes over the training pairs.
+        batch_size: Pairs in a batch. The other pairs of a batch are an item's negatives.
+        seed: Seed of every permutation, augmentation, caption draw and dropout mask.
+        device: "auto" takes CUDA where there is a GPU, else the CPU.
+        autocast: Precision of matrix products in training: float32 ("off"), bfloat16 or float16.
+        compile: Whether towers go through torch.compile.
+        cache_dir: Folder for the features of frozen towers.
+        num_views: Augmented views of each image, beside the clean one, whose features are cached for a frozen image
+            tower.
+        num_workers: Processes that decode images. 0 decodes in the training process.
+        validate_every: Epochs between two validations. A checkpoint follows each.
+        checkpoint_minutes: Minutes of work, about, that a kill may cost: checkpoints come at least this often.
     """
 
     epochs: Positive = 10
@@ -75,9 +88,11 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class EvaluateConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What counts as a caption, and how classes are put into words.
+    """What counts as a caption, and how the names of classes become texts.
 
-    `captions` is "first" (each pair's first caption) or "all". Each of `templates` holds `{}`, for the class's name.
+    Attributes:
+        captions: "first" takes the first caption of each pair, "all" every one.
+        templates: Texts for zero-shot classification. Each holds `{}`, for the name of the class.
     """
 
     captions: Literal["first", "all"] = "all"
@@ -93,7 +108,19 @@ class EvaluateConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything that decides a training run.
 
-    `packages` describes the PyPI packages that "pypi:" names stand for: tables, or the path of a TOML file of them.
+    Attributes:
+        data: The pairs and their split.
+        image: How files become pixels.
+        text: How texts become tokens.
+        image_tower: The image tower and its weights.
+        text_tower: The text tower and its weights.
+        model: The shared space.
+        loss: What is learned from a batch, and how cosines are read.
+        augment: How training images and captions vary.
+        optim: The optimizer.
+        train: How long, in which batches and where to train.
+        evaluate: What `mmalign evaluate` measures.
+        packages: The PyPI packages that "pypi:" names stand for: tables, or the path of a TOML file of them.
     """
 
     data: DataConfig

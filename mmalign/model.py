@@ -21,7 +21,13 @@ from mmalign.vision import ImageTower
 
 
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The shared space, and the head of each side: what projects its tower's features into it."""
+    """The shared space.
+
+    Attributes:
+        embed_dim: Dimensions of the vectors, D.
+        image_head: What projects image features into the space.
+        text_head: What projects text features into the space.
+    """
 
     embed_dim: Annotated[int, msgspec.Meta(ge=1)] = 256
     image_head: AnyHead = LinearHead()

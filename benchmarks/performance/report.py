@@ -8,10 +8,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from benchmarks.performance import ceilings, charts, comparison, scaling
+from benchmarks.performance import ceilings, charts, comparison, engines, scaling
 from benchmarks.performance.glance import glance
 from benchmarks.performance.markdown import table
 from benchmarks.performance.measured import Measured, read_measured
+from benchmarks.readme import read_demo
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = ROOT / "docs/performance.md"
@@ -26,11 +27,11 @@ def page(measured: Measured) -> str:
     roofline = measured.roofline
     sections = (
         INTRODUCTION.read_text(encoding="utf-8").strip(),
-        "## At a glance\n\nTimes as fast, unless said otherwise: medians against fastembed with its defaults (in "
-        "brackets against it tuned), ResNet-50 and BERT-base, two cores.",
+        "## At a glance\n\nHow many times as fast as fastembed with its defaults (in brackets: as fastembed tuned), "
+        "unless said otherwise. Medians, ResNet-50 and BERT-base, two cores.",
         glance(measured),
         LIMITS.read_text(encoding="utf-8").strip(),
-        "## Against what people use",
+        "## Against other tools",
         "![items a second, by set and tool](performance/comparison.svg)",
         comparison.comparison(measured.against),
         "## Cold start\n\nSeconds from the start of a process to its first vector, files warm, medians of turns:",
@@ -41,6 +42,10 @@ def page(measured: Measured) -> str:
         "own. Threads that sleep are the default, `allow_spinning=True` lets them spin for at most a millisecond. "
         "Used directly, onnxruntime's threads of the preprocessing graph spin while the tower runs.",
         comparison.one_at_a_time(measured.single),
+        "## Engine by engine",
+        engines.by_engine(engines.newest_reference()),
+        "### Golden items of the demo",
+        engines.golden_stages(read_demo().bench),
         "## How far from the hardware\n\n![roofline](performance/roofline.svg)",
         "Gop/s (a multiplication and an addition are two), the fastest product of each kind and its shape:",
         ceilings.peaks(roofline),

@@ -1,8 +1,7 @@
 """Many threads, one embedder: python benchmarks/reliability/callers.py
 
-1, 2 and 8 callers at once, with the door that lets through as many runs as there are threads, and without it, in turns.
-Without the door is what onnxruntime does by itself. Each caller embeds decoded images, a batch a call, as fast as it
-can.
+1, 2 and 8 callers at once, interleaved with and without the semaphore that admits as many runs as there are threads.
+Without it is what onnxruntime does by itself. Each caller embeds decoded images, a batch a call, as fast as it can.
 """
 
 from __future__ import annotations
@@ -115,7 +114,7 @@ def main() -> None:
     for batch_size in BATCH_SIZES:
         with_door = [_rate(laps, n, batch_size, has_door=True) for n in CALLERS]
         without = [_rate(laps, n, batch_size, has_door=False) for n in CALLERS]
-        words = f"{' / '.join(f'{rate:.0f}' for rate in with_door)} images/s with the door, "
+        words = f"{' / '.join(f'{rate:.0f}' for rate in with_door)} images/s with the semaphore, "
         words += f"{' / '.join(f'{rate:.0f}' for rate in without)} without"
         good = sum(rate >= MIN_SHARE * with_door[0] for rate in with_door)
         rows.append(Row(f"1 / 2 / 8 callers at once, batch {batch_size}", len(CALLERS), good, words))

@@ -61,7 +61,7 @@ def results() -> dict[str, Record]:
 
 def table(records: dict[str, Record]) -> str:
     """Return the Markdown of the table and of where its figures come from."""
-    lines = ["| what | trials | as promised | measured |", "|---|---|---|---|"]
+    lines = ["| fault | trials | as expected | measured |", "|---|---|---|---|"]
     lines += [_line(row) for record in records.values() for row in record.rows]
     sources = ["| result | command | machine | date |", "|---|---|---|---|"]
     sources += [_source(name, record) for name, record in records.items()]

@@ -46,19 +46,25 @@ _CONVERT = {
 
 
 class DataSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which files hold the pairs, and which columns hold what.
+    """Which files hold the pairs, and which columns hold what. In shards, columns are fields of the `.json` members.
 
-    `path` is a file, a folder or a glob pattern; with `format = "auto"` the suffix decides. Each of
-    `caption_columns` holds a text or a list of texts, all captions of the row. `concept_column` groups the
-    rows that show the same thing, of all sources: a name means one concept wherever it stands. By default rows
-    with the same image, byte for byte, are one concept. `group_column` is a class name. Relative image paths
-    start at `image_root`, by default the folder of the file that names them; `path` and `image_root` themselves
-    start at the working directory. `check_images = false` leaves out the look at each image file, and images are
-    told apart by their paths, not by their bytes. In shards the columns are the fields of the `.json` members.
-
-    For CSV and TSV alone: `delimiter` is the character between cells, by default a comma or a tab.
-    `quoting = "none"` takes quotes for ordinary characters; with "standard" a cell may stand in quotes, and then
-    hold delimiters, line breaks and doubled quotes. `header` lists the column names of a file without a header row.
+    Attributes:
+        path: A file, a folder or a glob pattern, relative to the working directory.
+        format: The format of the files. "auto" takes it from their suffix.
+        image_column: Column with the image: a path, or the bytes of the file (Parquet).
+        caption_columns: Columns with texts or lists of texts. All are captions of the row.
+        concept_column: Column that names what a row shows. Rows with one name, of all sources, are one concept. By
+            default rows with the same image, byte for byte, are one concept.
+        group_column: Column with the name of a class, for zero-shot classification.
+        image_root: Folder that relative image paths start at, by default that of the file that names them. It is
+            itself relative to the working directory.
+        check_images: Whether image files are read once when a run begins. Without it images are told apart by their
+            paths, not by their bytes.
+        quoting: CSV and TSV: with "standard" a cell may stand in quotes and then hold delimiters, line breaks and
+            doubled quotes; with "none" quotes are ordinary characters.
+        delimiter: CSV and TSV: the character between cells, by default a comma or, in a .tsv, a tab.
+        header: CSV and TSV: whether the first line names the columns; or, for a file without such a line, the list
+            of names.
     """
 
     path: str

@@ -22,7 +22,13 @@ HASH_BYTES = 6  # 48 bits, which a float holds exactly
 
 
 class SplitConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The fractions of concepts, in [0, 1), that go to `val` and `test`; the rest is `train`."""
+    """The fractions of concepts that go to `val` and `test`. The rest is `train`.
+
+    Attributes:
+        val: Fraction of concepts, in [0, 1).
+        test: Fraction of concepts, in [0, 1).
+        seed: Seed of the draw. Another seed gives another split.
+    """
 
     val: float = 0.1
     test: float = 0.1

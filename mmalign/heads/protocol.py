@@ -14,8 +14,9 @@ from torch import nn
 class Head(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind"):
     """What every head has before its layers.
 
-    `standardize_features` gives every feature mean 0 and variance 1; `dropout` acts on the features, and inside what
-    has more than one layer, in training.
+    Attributes:
+        standardize_features: Whether every feature gets mean 0 and variance 1 before the layers.
+        dropout: Dropout on the features, and inside a head of several layers, in training.
     """
 
     standardize_features: bool = False

@@ -15,7 +15,11 @@ from mmalign.heads.protocol import Head
 
 
 class ResidualHead(Head, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="residual"):
-    """`num_blocks` residual blocks as wide as the features, and a layer without bias."""
+    """Residual blocks as wide as the features, and a layer without bias.
+
+    Attributes:
+        num_blocks: How many blocks.
+    """
 
     num_blocks: Annotated[int, msgspec.Meta(ge=1)] = 1
 

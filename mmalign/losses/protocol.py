@@ -31,8 +31,12 @@ class EmbeddedBatch(msgspec.Struct, frozen=True):
 class LossConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind"):
     """The scale of cosines, which every loss has.
 
-    `temperature` is the initial one of a learnable `logit_scale`, or the fixed one when `learn_temperature` is false;
-    1/0.07 and the bound of 100 are those of CLIP (Radford et al. 2021, section 2.5).
+    The default temperature and the bound of 100 are those of CLIP (Radford et al. 2021, section 2.5).
+
+    Attributes:
+        temperature: Initial temperature: 1 over the logit scale. It is fixed where `learn_temperature` is false.
+        learn_temperature: Whether the logit scale is trained.
+        max_logit_scale: Upper bound of the logit scale.
     """
 
     temperature: Annotated[float, msgspec.Meta(gt=0)] = 0.07

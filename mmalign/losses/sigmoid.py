@@ -20,7 +20,9 @@ from mmalign_runtime.spec import Similarity
 class SigmoidConfig(LossConfig, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="sigmoid"):
     """The initial temperature and bias: the paper's scale of 10 and bias of -10, so that training begins with "no".
 
-    `bias` is the initial one of a learnable `logit_bias`, or the fixed one when `learn_bias` is false.
+    Attributes:
+        bias: Initial bias of a logit. It is fixed where `learn_bias` is false.
+        learn_bias: Whether the bias is trained.
     """
 
     temperature: Annotated[float, msgspec.Meta(gt=0)] = 0.1

@@ -31,7 +31,7 @@ def verify(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Prove a bundle on this machine: every stage against the PyTorch reference, and vectors that keep in company."""
+    """Compare a bundle here with PyTorch, stage by stage, and check that vectors do not depend on their batch."""
     import msgspec
 
     from mmalign_runtime.verify import verify_bundle

@@ -22,10 +22,13 @@ IMAGENET_STD: Rgb = (0.229, 0.224, 0.225)
 
 
 class ImageLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What an image may cost, checked before any pixel is decoded. Limits refuse images; they move no vector.
+    """What an image may cost, checked before any pixel is decoded. Limits refuse images; they do not move vectors.
 
-    `max_bytes` is of the file as stored, `max_pixels` and `max_side` of the picture its header promises, and
-    `max_aspect_ratio` is the longer side over the shorter one.
+    Attributes:
+        max_pixels: Pixels of the picture that the header promises.
+        max_bytes: Bytes of the file as stored.
+        max_side: Pixels of the longer side.
+        max_aspect_ratio: The longer side over the shorter one.
     """
 
     max_pixels: Annotated[int, msgspec.Meta(ge=1)] = 100_000_000
@@ -35,25 +38,30 @@ class ImageLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class ImageSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The way from a file's pixels to `pixel_values` (B, 3, H, W) float32; `size` is both sides, or (height, width).
+    """The way from a file's pixels to `pixel_values` (B, 3, H, W) float32.
 
-    `resize` is one of
-
-    - "squash": both sides to `size`;
-    - "shortest_edge": the shorter side to `shortest_edge`, then a centred crop of `size`;
-    - "longest_edge": the picture into `size` with its ratio kept, centred, the rest filled with `fill` (R, G, B);
-    - "resize_then_crop": both sides to `resize_size`, then a centred crop of `size`;
-    - "naflex": patches of the picture at its own ratio. The name is reserved: no runtime computes it yet.
-
-    `side_rounding` is of a side that the ratio gives, `crop_rounding` of where a crop or a fill begins.
-    `interpolation` is antialiased. `mean` and `std` are of values in 0..1.
-
-    `orientation` "applied" turns a picture as its EXIF block says. Alpha is "composited" on `background` (R, G, B) in
-    0..255 before any resize, or "dropped". `icc_profile` "ignore" takes the stored numbers as they are, as torchvision
-    and transformers do; "to_srgb" converts pictures that carry a colour profile.
-
-    A JPEG is decoded at the smallest DCT scale (1/8, 1/4, 1/2 or 1) whose shorter side is still at least
-    `jpeg_oversampling` times the side that it is resized to; 0 decodes in full.
+    Attributes:
+        size: Pixels of both sides of `pixel_values`, or (height, width).
+        resize: "squash": both sides to `size`. "shortest_edge": the shorter side to `shortest_edge`, then a centred
+            crop of `size`. "longest_edge": the picture fitted into `size` with its ratio kept, centred, the rest filled
+            with `fill`. "resize_then_crop": both sides to `resize_size`, then a centred crop of `size`. "naflex":
+            patches of the picture at its own ratio; the name is reserved, no runtime computes it yet.
+        shortest_edge: Pixels of the shorter side before the crop, for `resize = "shortest_edge"`.
+        resize_size: Pixels of both sides, or (height, width), before the crop, for `resize = "resize_then_crop"`.
+        fill: R, G, B in 0..255 around the picture, for `resize = "longest_edge"`.
+        side_rounding: How a side that the ratio gives is rounded.
+        crop_rounding: How the offset of a crop or a fill is rounded.
+        interpolation: The filter of the resize, antialiased.
+        mean: Mean of R, G and B, of values in 0..1, that is subtracted.
+        std: Standard deviation of R, G and B, of values in 0..1, that is divided by.
+        orientation: "applied" turns a picture as its EXIF block says.
+        alpha: "composited" puts transparent pixels on `background` before any resize; "dropped" ignores alpha.
+        background: R, G, B in 0..255 under transparent pixels.
+        icc_profile: "ignore" takes the stored numbers as they are, as torchvision and transformers do; "to_srgb"
+            converts pictures that carry a colour profile.
+        jpeg_oversampling: A JPEG is decoded at the smallest DCT scale (1/8, 1/4, 1/2 or 1) whose shorter side is
+            still at least this many times the side that it is resized to. 0 decodes in full.
+        limits: What an image may cost.
     """
 
     size: Size = 224

@@ -13,10 +13,16 @@ End = Literal["right", "left"]
 class TextSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The way from a text to `input_ids` and `attention_mask` (B, L) int64.
 
-    Cleaned as `cleaning` names it, before tokenizer.json. Truncated to `context_length` tokens at `truncation_side`,
-    special tokens kept; padded at `padding_side` with `pad_token_id` to the longest of the batch, or always to
-    `context_length` when `padding` is "fixed". A text of more than `max_characters` is refused before it is tokenized:
-    the limit moves no vector.
+    Attributes:
+        cleaning: What is done to a text before tokenizer.json sees it.
+        context_length: Tokens that the tower reads, special tokens included. Longer texts are truncated.
+        truncation_side: The end that is cut. Special tokens are kept.
+        padding: "longest" pads to the longest text of a batch, "fixed" always to `context_length`.
+        padding_side: The end that is padded.
+        pad_token_id: Id of the padding token.
+        pad_token: The padding token.
+        max_characters: Characters that a text may have. Longer ones are refused before they are tokenized; the limit
+            does not move vectors.
     """
 
     cleaning: Cleaning = "none"
