@@ -47,7 +47,7 @@ TARGETS = (
     ),
     Target("mmalign_runtime.spec.image", ("tests/runtime/spec/test_image.py",)),
     Target("mmalign_runtime.spec.text", ("tests/runtime/spec/test_text.py",)),
-    Target("mmalign_runtime.spec.bundle", ("tests/runtime/spec/test_bundle.py",)),
+    Target("mmalign_runtime.spec.bundle", ("tests/runtime/spec/test_bundle.py", "tests/runtime/spec/test_reading.py")),
     Target("mmalign_runtime.spec.reading", ("tests/runtime/spec/test_reading.py",)),
     Target("mmalign_runtime.spec.version1", ("tests/runtime/spec/test_version1.py",)),
     Target("mmalign_runtime.image.limits", ("tests/runtime/image/test_limits.py",)),

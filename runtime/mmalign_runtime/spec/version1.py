@@ -76,7 +76,7 @@ class TextTower1(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     output_name: str = "text_embeds"
 
 
-class Parity1(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+class Parity1(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Format 1's parity: of both towers together."""
 
     artifact: str

@@ -1,4 +1,5 @@
 import hashlib
+from typing import get_args
 
 import msgspec
 import pytest
@@ -6,12 +7,15 @@ import pytest
 from mmalign_runtime.errors import BundleError
 from mmalign_runtime.spec import (
     AOTINDUCTOR,
+    FORMAT_VERSION,
+    SPEC_NAME,
     Artifact,
     BundleSpec,
     ImageInputs,
     ImageLimits,
     ImageSpec,
     ImageTower,
+    Modality,
     Parity,
     Precision,
     Provenance,
@@ -127,6 +131,26 @@ def test_what_is_read_from_a_bundle_is_frozen_and_refuses_fields_that_it_does_no
     assert kind.__struct_config__.forbid_unknown_fields
     with pytest.raises(TypeError, match="Extra positional arguments provided"):
         kind(1)
+
+
+def test_the_words_of_the_format_are_its_own(spec: BundleSpec) -> None:
+    assert (SPEC_NAME, FORMAT_VERSION, get_args(Modality)) == ("bundle.json", "2.0", ("image", "text"))
+    assert (spec.format_version, spec.needs) == ("2.0", "0.1.0")
+    for kind in ("softmax", "sigmoid"):
+        assert msgspec.convert({"kind": kind, "scale": 2.0}, Similarity).kind == kind
+    with pytest.raises(msgspec.ValidationError, match="Invalid enum value 'cosine'"):
+        msgspec.convert({"kind": "cosine", "scale": 2.0}, Similarity)
+
+
+def test_a_source_file_has_a_size_from_0() -> None:
+    assert msgspec.convert({"sha256": "0" * 64, "size_bytes": 0}, SourceFile).size_bytes == 0
+    with pytest.raises(msgspec.ValidationError, match=r"Expected `int` >= 0 - at `\$\.size_bytes`"):
+        msgspec.convert({"sha256": "0" * 64, "size_bytes": -1}, SourceFile)
+
+
+def test_one_tower_is_enough(spec: BundleSpec) -> None:
+    told = msgspec.to_builtins(spec)
+    assert set(msgspec.convert(told | {"towers": {"text": told["towers"]["text"]}}, BundleSpec).towers) == {"text"}
 
 
 def test_the_defaults_are_part_of_the_format() -> None:

@@ -167,6 +167,9 @@ def test_an_artifact_belongs_to_a_tower_and_is_told_once(spec: BundleSpec) -> No
     twice = msgspec.structs.replace(spec, artifacts=(*spec.artifacts, spec.artifacts[0]))
     with pytest.raises(BundleFormatError, match=r"holds onnx-fp32 of tower 'image' twice"):
         decode_spec(encode_spec(twice))
+    all_twice = msgspec.structs.replace(spec, artifacts=spec.artifacts * 2)
+    with pytest.raises(BundleFormatError, match=r"holds onnx-fp32 of tower 'image' twice"):
+        decode_spec(encode_spec(all_twice))
 
 
 def test_a_bundle_has_a_dimension_and_a_tower(spec: BundleSpec) -> None:

@@ -6,6 +6,7 @@ from mmalign_runtime.spec import (
     AOTINDUCTOR,
     TORCH_COMPILE,
     BundleSpec,
+    ImageLimits,
     ImageTower,
     Quantization,
     Similarity,
@@ -15,6 +16,16 @@ from mmalign_runtime.spec import (
     encode_spec,
     seal_of,
 )
+from mmalign_runtime.spec.version1 import (
+    BundleSpec1,
+    ImageSpec1,
+    ImageTower1,
+    Parity1,
+    Provenance1,
+    TextSpec1,
+    TextTower1,
+)
+from tests.runtime.spec.structs import check_words
 
 
 @pytest.fixture
@@ -138,3 +149,91 @@ def test_format_1_does_not_have_the_fields_of_format_2(told: dict) -> None:
 def test_an_edited_bundle_of_format_1_does_not_fit_its_seal(raw1: bytes) -> None:
     with pytest.raises(BundleFormatError, match="its seal does not fit"):
         decode_spec(raw1.replace(b'"embed_dim": 16', b'"embed_dim": 17'))
+
+
+@pytest.mark.parametrize("kind", [ImageSpec1, TextSpec1, ImageTower1, TextTower1, Parity1, Provenance1, BundleSpec1])
+def test_its_structs_are_frozen_and_refuse_fields_that_they_do_not_know(kind: type[msgspec.Struct]) -> None:
+    assert kind.__struct_config__.frozen
+    assert kind.__struct_config__.forbid_unknown_fields
+    with pytest.raises(TypeError, match="Extra positional arguments provided"):
+        kind(1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "inside", "outside"),
+    [
+        (ImageSpec1, "size", (1, 65_535), (0, 65_536)),
+        (ImageSpec1, "shortest_edge", (1, 100_000), (0,)),
+        (ImageSpec1, "jpeg_oversampling", (0, 100), (-1,)),
+        (TextSpec1, "context_length", (2, 1_000_000), (1, 1_000_001)),
+        (TextSpec1, "pad_token_id", (0, 2**31 - 1), (-1, 2**31)),
+        (TextSpec1, "max_characters", (1, 10**9), (0,)),
+    ],
+)
+def test_each_number_has_its_range(
+    kind: type[msgspec.Struct], field: str, inside: tuple[int, ...], outside: tuple[int, ...]
+) -> None:
+    for value in inside:
+        assert getattr(msgspec.convert({field: value}, kind), field) == value
+    for value in outside:
+        with pytest.raises(msgspec.ValidationError, match=rf"Expected .* - at `\$\.{field}`"):
+            msgspec.convert({field: value}, kind)
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "words"),
+    [
+        (ImageSpec1, "resize", ("squash", "shortest_edge")),
+        (ImageSpec1, "interpolation", ("bilinear", "bicubic")),
+        (ImageSpec1, "icc_profile", ("ignore", "to_srgb")),
+        (TextSpec1, "padding", ("longest", "fixed")),
+    ],
+)
+def test_each_word_is_one_of_the_format(kind: type[msgspec.Struct], field: str, words: tuple[str, ...]) -> None:
+    check_words(kind, field, words)
+
+
+def test_what_it_left_out_means_what_it_meant() -> None:
+    assert msgspec.structs.asdict(ImageSpec1()) == {
+        "size": 224,
+        "resize": "squash",
+        "shortest_edge": 256,
+        "interpolation": "bilinear",
+        "mean": (0.485, 0.456, 0.406),
+        "std": (0.229, 0.224, 0.225),
+        "background": (255, 255, 255),
+        "icc_profile": "ignore",
+        "jpeg_oversampling": 0,
+        "limits": ImageLimits(),
+    }
+    assert msgspec.structs.asdict(TextSpec1()) == {
+        "context_length": 128,
+        "padding": "longest",
+        "pad_token_id": 0,
+        "pad_token": "[PAD]",
+        "max_characters": 1_000_000,
+    }
+    image = ImageTower1(spec=ImageSpec1(), preprocess="p", models={}, architecture="a")
+    assert (image.aoti, image.input_name, image.output_name) == (None, "pixel_values", "image_embeds")
+    text = TextTower1(spec=TextSpec1(), tokenizer="t", models={}, architecture="a")
+    assert (text.aoti, text.input_names, text.output_name) == (None, ("input_ids", "attention_mask"), "text_embeds")
+    made = Provenance1(created="now", run="r", data=(), opset_version=18, versions={})
+    assert made.weights_licence == "unknown"
+
+
+def test_its_bounds_were_those_of_today(told: dict) -> None:
+    (parity, *_) = told["parity"]
+    for value in (0.0, 1.0):
+        assert msgspec.convert(parity | {"least_cosine": value}, Parity1).least_cosine == value
+    for value in (-0.001, 1.001):
+        with pytest.raises(msgspec.ValidationError, match=r"Expected .* - at `\$\.least_cosine`"):
+            msgspec.convert(parity | {"least_cosine": value}, Parity1)
+    assert read(told | {"embed_dim": 1}).embed_dim == 1
+    with pytest.raises(BundleFormatError, match=r"Expected `int` >= 1 - at `\$\.embed_dim`"):
+        read(told | {"embed_dim": 0})
+
+
+def test_what_it_allowed_and_format_2_does_not_is_refused_with_the_field(told: dict) -> None:
+    told["text"]["input_names"] = ["", "attention_mask"]
+    with pytest.raises(BundleFormatError, match=r"length >= 1 - at `\$\.towers\[\.\.\.\]\.inputs\.input_ids`"):
+        read(told)
