@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from mmalign.losses import AnyLossConfig
-from mmalign.losses.infonce import InfoNCEConfig
-from mmalign.losses.protocol import EmbeddedBatch, LossConfig, share_a_key
+from mmalign.losses.infonce import InfoNCE, InfoNCEConfig
+from mmalign.losses.protocol import EmbeddedBatch, Loss, LossConfig, share_a_key
 
 CONFIGS: tuple[type[LossConfig], ...] = get_args(AnyLossConfig)
 
@@ -71,3 +71,43 @@ def test_a_softmax_reads_what_infonce_trained() -> None:
 def test_pairs_share_a_key_in_any_column() -> None:
     shared = share_a_key(torch.tensor([[0, 0], [1, 0], [1, 1], [2, 2]]))
     assert shared.int().tolist() == [[1, 1, 0, 0], [1, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 1]]
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_a_configuration_refuses_what_it_does_not_know_and_does_not_change(config: type[LossConfig]) -> None:
+    kind = config.__struct_config__.tag
+    with pytest.raises(msgspec.ValidationError, match="unknown field `tau`"):
+        msgspec.convert({"kind": kind, "tau": 0.1}, AnyLossConfig)
+    with pytest.raises(TypeError, match="positional"):
+        config(0.1)  # type: ignore[misc]
+    with pytest.raises(AttributeError, match="immutable"):
+        config().temperature = 0.2  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_temperature_and_bound_are_positive(config: type[LossConfig]) -> None:
+    kind = config.__struct_config__.tag
+    for field in ("temperature", "max_logit_scale"):
+        with pytest.raises(msgspec.ValidationError, match=rf"> 0.0 - at `\$\.{field}`"):
+            msgspec.convert({"kind": kind, field: 0.0}, AnyLossConfig)
+    low = msgspec.convert({"kind": kind, "temperature": 0.5, "max_logit_scale": 2.0}, AnyLossConfig)
+    high = msgspec.convert({"kind": kind, "temperature": 4.0, "max_logit_scale": 0.5}, AnyLossConfig)
+    assert [each.build().scale().item() for each in (low, high)] == [pytest.approx(2.0), pytest.approx(0.25)]
+
+
+def test_the_defaults_are_those_of_clip() -> None:
+    config = InfoNCEConfig()
+    assert (config.temperature, config.learn_temperature, config.max_logit_scale) == (0.07, True, 100.0)
+
+
+@pytest.mark.parametrize("missing", ["forward", "similarity"])
+def test_a_loss_without_one_of_its_methods_cannot_be_made(missing: str) -> None:
+    methods = {name: getattr(InfoNCE, name) for name in ("forward", "similarity") if name != missing}
+    with pytest.raises(TypeError, match=f"abstract method '?{missing}'?"):
+        type("Unfinished", (Loss,), methods)(InfoNCEConfig())
+
+
+def test_an_embedded_batch_does_not_change() -> None:
+    batch = EmbeddedBatch(torch.eye(2), torch.eye(2), torch.arange(2))
+    with pytest.raises(AttributeError, match="immutable"):
+        batch.keys = torch.zeros(2)  # type: ignore[misc]
