@@ -81,7 +81,7 @@ class RunFolder(msgspec.Struct, frozen=True):
         """Return the path of one of the run's files. Raises CheckpointError when it is not there."""
         path = self.file(name)
         if not path.is_file():
-            raise CheckpointError(f"{path} is missing: {self.path} is no run, or was copied in part. Copy it whole.")
+            raise CheckpointError(f"{path} is missing: {self.path} is not a run, or was copied in part. Copy it whole.")
         return path
 
 
@@ -235,7 +235,7 @@ def load_run(path: Path, checkpoint: Checkpoint | None = "best") -> Run:
     folder = RunFolder(path)
     if not folder.file("config.toml").is_file():
         raise CheckpointError(
-            f"{path} is no run: it has no config.toml. Train one with `mmalign train CONFIG --out {path}`."
+            f"{path} is not a run: it has no config.toml. Train one with `mmalign train CONFIG --out {path}`."
         )
     config = load_dumped(folder.file("config.toml"))
     text_tower = _read_text_tower(folder.existing("text_encoder.json"), config)
@@ -296,4 +296,4 @@ def _read_tokenizer(path: Path) -> Tokenizer:
     try:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # `tokenizers` raises a bare Exception for every fault in the file
-        raise CheckpointError(f"{path} is no tokenizer.json: {error}. Restore it, or train again.") from error
+        raise CheckpointError(f"{path} is not a tokenizer.json: {error}. Restore it, or train again.") from error

@@ -211,7 +211,7 @@ def _hidden_size(config: transformers.PretrainedConfig) -> int:
     size = getattr(config, "hidden_size", None)
     if size is None:
         raise ConfigError(
-            f"{config.model_type!r} has no hidden_size, so it is no text encoder. Choose one, as BERT is."
+            f"{config.model_type!r} has no hidden_size, so it is not a text encoder. Choose one, as BERT is."
         )
     return int(size)
 

@@ -73,8 +73,8 @@ def check_text_spec(spec: TextSpec, tokenizer: Tokenizer, tower: TextTower) -> N
 def check_text_tower(tower: TextTower, tokenizer: Tokenizer, spec: TextSpec) -> None:
     """Run texts of the tokenizer through a tower.
 
-    Raises ConfigError when it is no encoder of texts, gives every text the same features, lets padding change them, or
-    fails on `context_length` tokens; WeightsError when its features are not finite.
+    Raises ConfigError when it is not an encoder of texts, gives every text the same features, lets padding change them,
+    or fails on `context_length` tokens; WeightsError when its features are not finite.
     """
     probe = probe_texts(tokenizer, spec)
     was_training = tower.training

@@ -43,7 +43,7 @@ def _read(path: Path) -> Tokenizer:
     try:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # `tokenizers` raises a bare Exception for every fault in the file
-        raise WeightsError(f"{path} is no tokenizer.json: {error}. Fetch it again.") from error
+        raise WeightsError(f"{path} is not a tokenizer.json: {error}. Fetch it again.") from error
 
 
 def _fetch(name: str, subfolder: str) -> Tokenizer:

@@ -169,7 +169,7 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         return cast("dict[str, Tensor]", torch.load(path, weights_only=True, map_location="cpu"))
     except _UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WeightsError(f"{path} is no state dict: {reason}. Give a .safetensors file or a .pth one.") from error
+        raise WeightsError(f"{path} is not a state dict: {reason}. Give a .safetensors file or a .pth one.") from error
 
 
 def _tower_of_run(run: Path) -> dict[str, Tensor]:

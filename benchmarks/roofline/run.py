@@ -138,7 +138,7 @@ def main() -> None:
         roofline.bandwidth.append(found)
     for name, path in {DEMO: options.demo, REFERENCE: options.reference}.items():
         if path is None or not path.is_dir():
-            print(f"WITHOUT {name}: {path} is no bundle", flush=True)
+            print(f"WITHOUT {name}: {path} is not a bundle", flush=True)
             continue
         for tower in measure_towers(name, path, num_threads):
             print(tower, flush=True)

@@ -13,7 +13,7 @@ _DELIMITERS = ("\t", "|", ";", ",")
 
 
 def explain_header(path: Path, source: DataSource, names: list[str], row: Row, delimiter: str) -> None:
-    """Raise `SourceFormatError` or `ColumnError` if this is no header row, or one with another delimiter."""
+    """Raise `SourceFormatError` or `ColumnError` if this is not a header row, or one with another delimiter."""
     line = row.lines[0]
     if "\0" in line:
         raise SourceFormatError(

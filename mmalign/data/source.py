@@ -96,7 +96,7 @@ class DataSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise DataConfigError(f'quoting = {self.quoting!r} is unknown; expected "standard" or "none"')
         if self.delimiter is not None and (len(self.delimiter) != 1 or self.delimiter in '"\r\n'):
             raise DataConfigError(
-                f"delimiter = {self.delimiter!r}; expected one character, which is no quote and no line end, "
+                f"delimiter = {self.delimiter!r}; expected one character, neither a quote nor a line end, "
                 'such as "|", ";" or "\\t"'
             )
         names = self.header

@@ -79,7 +79,7 @@ def load_profile(path: str | Path) -> Profile:
     except OSError as error:
         raise ProfileError(f"the profile {path} cannot be read: {error.strerror}. {_AGAIN}") from error
     except JsonError as error:
-        raise ProfileError(f"{path} is no profile that this version reads: {error}. {_AGAIN}") from error
+        raise ProfileError(f"{path} is not a profile that this version reads: {error}. {_AGAIN}") from error
     if profile.format_version != _FORMAT_VERSION:
         seen = f"format version {profile.format_version}, expected {_FORMAT_VERSION}"
         raise ProfileError(f"{path} has {seen}. {_AGAIN}")

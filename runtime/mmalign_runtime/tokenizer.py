@@ -65,7 +65,7 @@ class TextTokenizer:
         except BaseException as error:
             if not (isinstance(error, Exception) or _is_panic(error)):
                 raise
-            raise BundleFormatError(f"{name} is no tokenizer.json: {error}. Export the bundle again.") from error
+            raise BundleFormatError(f"{name} is not a tokenizer.json: {error}. Export the bundle again.") from error
         return found
 
     def encode(self, texts: Sequence[str], *, first_index: int = 0) -> TokenBatch:

@@ -65,7 +65,7 @@ def test_train_and_evaluate_from_the_command_line(
     ("words", "message"),
     [
         (("train", "nowhere.toml"), "error: the configuration nowhere.toml cannot be read"),
-        (("evaluate", "nowhere"), "error: nowhere is no run: it has no config.toml"),
+        (("evaluate", "nowhere"), "error: nowhere is not a run: it has no config.toml"),
         (("evaluate", "run", "--split", "train"), "error: --split 'train' is not known; choose one of test, val"),
         (("evaluate", "run", "--checkpoint", "first"), "error: --checkpoint 'first' is not known; choose one of best"),
     ],

@@ -108,5 +108,5 @@ def test_split_without_pairs_is_refused(make_config: MakeConfig, tmp_path: Path)
 
 
 def test_run_without_a_checkpoint_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"is no run: it has no config\.toml"):
+    with pytest.raises(CheckpointError, match=r"is not a run: it has no config\.toml"):
         evaluate(tmp_path)

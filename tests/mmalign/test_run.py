@@ -132,7 +132,7 @@ def test_damaged_file_is_named(make_config: MakeConfig, tmp_path: Path, name: st
 
 
 def test_folder_that_is_no_run_says_how_to_make_one(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"is no run: .*mmalign train CONFIG --out"):
+    with pytest.raises(CheckpointError, match=r"is not a run: .*mmalign train CONFIG --out"):
         load_run(tmp_path)
 
 

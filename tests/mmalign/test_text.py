@@ -108,7 +108,7 @@ def test_damaged_files_are_named(saved_encoder: Path) -> None:
     with pytest.raises(WeightsError, match=r"are damaged, or not those of its configuration"):
         load_text_tower(TextTowerConfig(name=str(saved_encoder)))
     (saved_encoder / "tokenizer.json").write_text("{")
-    with pytest.raises(WeightsError, match=r"tokenizer\.json is no tokenizer\.json"):
+    with pytest.raises(WeightsError, match=r"tokenizer\.json is not a tokenizer\.json"):
         load_tokenizer(TextTowerConfig(name=str(saved_encoder)))
 
 
@@ -138,7 +138,7 @@ def test_tokenizer_neither_truncates_nor_pads(text_encoder_dir: Path, tmp_path: 
 
 def test_configuration_that_is_no_text_encoder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "clip"}))
-    with pytest.raises(ConfigError, match="'clip' has no hidden_size, so it is no text encoder"):
+    with pytest.raises(ConfigError, match="'clip' has no hidden_size, so it is not a text encoder"):
         load_text_tower(TextTowerConfig(name=str(tmp_path), weights="random"))
 
 

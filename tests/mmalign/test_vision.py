@@ -173,7 +173,7 @@ def test_state_dict_of_another_network_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors"])
 def test_file_that_is_no_state_dict_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"no tensors at all")
-    with pytest.raises(WeightsError, match=rf"{name} is no state dict"):
+    with pytest.raises(WeightsError, match=rf"{name} is not a state dict"):
         load_image_tower(ImageTowerConfig(weights=str(tmp_path / name)))
 
 

@@ -86,7 +86,7 @@ def test_another_machines_profile_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("content", "seen"), [(None, "cannot be read"), (b"{}", "is no profile"), (b"\xff", "is no profile")]
+    ("content", "seen"), [(None, "cannot be read"), (b"{}", "is not a profile"), (b"\xff", "is not a profile")]
 )
 def test_a_file_that_is_no_profile_is_refused(tmp_path: Path, content: bytes | None, seen: str) -> None:
     path = tmp_path / "p.json"

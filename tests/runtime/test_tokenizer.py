@@ -90,7 +90,7 @@ def test_a_lone_surrogate_is_an_item_error() -> None:
 
 
 def test_a_damaged_tokenizer_file_is_a_bundle_error() -> None:
-    with pytest.raises(BundleFormatError, match=r"words\.json is no tokenizer\.json"):
+    with pytest.raises(BundleFormatError, match=r"words\.json is not a tokenizer\.json"):
         TextTokenizer.from_bytes(b"{}", "words.json", TextSpec())
 
 

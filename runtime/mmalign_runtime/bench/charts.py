@@ -1,6 +1,6 @@
 """A report as pictures: where the time of an item goes, what batches gain, and how latency grows with the rate.
 
-Needs matplotlib, which is no dependency of the runtime: `pip install 'mmalign-runtime[charts]'`.
+Needs matplotlib, which is not a dependency of the runtime: `pip install 'mmalign-runtime[charts]'`.
 """
 
 from __future__ import annotations

@@ -110,7 +110,9 @@ def _contents(path: Path) -> Contents:
     except OSError as error:  # a name too long, a folder that may not be entered
         raise BundleError(f"{path} cannot be opened: {error.strerror}. Check the path and its permissions.") from error
     if not is_bundle:
-        raise BundleError(f"{path} is no bundle: it has no {SPEC_NAME}. Make one: `mmalign export RUN --out BUNDLE`.")
+        raise BundleError(
+            f"{path} is not a bundle: it has no {SPEC_NAME}. Make one: `mmalign export RUN --out BUNDLE`."
+        )
     return FolderContents(path)
 
 

@@ -1,7 +1,7 @@
 """What runs a tower, whatever engine it is: an `Engine` opens a bundle's file as a `Session`, which runs it.
 
 Every engine takes the same files of the bundle where it can, and gives vectors within the same bounds. The
-preprocessing graph is no choice: onnxruntime runs it beside every engine, since the pixels are part of the bundle.
+preprocessing graph is not a choice: onnxruntime runs it beside every engine, since the pixels are part of the bundle.
 """
 
 from __future__ import annotations

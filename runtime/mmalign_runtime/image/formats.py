@@ -1,7 +1,7 @@
 """What a file's first bytes say it is: a picture we decode, or something else that an error can name.
 
 Only the formats listed here are ever opened. Pillow knows forty, among them some that start other programs (EPS) or
-hold a second size inside (ICO, ICNS), where a header's promise is no limit.
+hold a second size inside (ICO, ICNS), where a header's promise limits nothing.
 """
 
 from __future__ import annotations

@@ -137,7 +137,7 @@ def _check_name(path: str | Path) -> None:
     try:
         os.fsencode(text)
     except UnicodeEncodeError as error:
-        raise Refusal("open", f"the path is no file name ({error.reason}). Check how it was decoded.") from error
+        raise Refusal("open", f"the path is not a file name ({error.reason}). Check how it was decoded.") from error
 
 
 def _read_file(file: IO[bytes], limits: ImageLimits) -> bytes:
@@ -158,10 +158,10 @@ def _read_file(file: IO[bytes], limits: ImageLimits) -> bytes:
 def _no_item(item: object) -> str:
     kind = type(item).__name__
     if isinstance(item, memoryview):
-        return f"a {kind} that is not a row of bytes is no image: pass the file's bytes, such as item.tobytes()."
+        return f"a {kind} that is not a row of bytes is not an image: pass the file's bytes, such as item.tobytes()."
     if hasattr(item, "__array__") and not isinstance(item, np.generic):
-        return f"a {kind} is no image: pass a numpy array, (H, W, 3) uint8 RGB (of a torch tensor: tensor.numpy())."
-    return f"a {kind} is no image: pass a path, bytes, a file, a PIL image or an array."
+        return f"a {kind} is not an image: pass a numpy array, (H, W, 3) uint8 RGB (of a torch tensor: tensor.numpy())."
+    return f"a {kind} is not an image: pass a path, bytes, a file, a PIL image or an array."
 
 
 def _open_stream(stream: IO[bytes], spec: ImageSpec) -> Opened:

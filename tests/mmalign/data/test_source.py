@@ -135,8 +135,8 @@ def test_an_option_that_the_format_ignores_is_refused(tmp_path: Path) -> None:
     [
         ({"delimiter": "||"}, r"delimiter = '\|\|'; expected one character"),
         ({"delimiter": ""}, "delimiter = ''; expected one character"),
-        ({"delimiter": '"'}, "expected one character, which is no quote"),
-        ({"delimiter": "\n"}, "expected one character, which is no quote and no line end"),
+        ({"delimiter": '"'}, "expected one character, neither a quote"),
+        ({"delimiter": "\n"}, "expected one character, neither a quote nor a line end"),
         ({"quoting": "all"}, 'quoting = \'all\' is unknown; expected "standard" or "none"'),
         ({"header": False}, r"header = False; expected true, or a list of the names of all columns"),
         ({"header": ()}, r"header = \(\); expected true, or a list"),

@@ -33,7 +33,7 @@ def test_an_opened_bundle_names_the_files_it_lists(tiny_bundle: Path) -> None:
 
 
 def test_a_folder_without_a_spec_is_no_bundle(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=r"is no bundle: it has no bundle\.json"):
+    with pytest.raises(BundleError, match=r"is not a bundle: it has no bundle\.json"):
         open_bundle(tmp_path)
 
 

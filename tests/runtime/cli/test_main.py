@@ -30,7 +30,7 @@ def test_the_version_is_printed(cli) -> None:
 def test_an_error_is_one_line_on_stderr_and_exit_code_2(cli, tmp_path: Path) -> None:
     result = cli("info", tmp_path)
     assert (result.code, result.out) == (2, "")
-    assert result.err.startswith(f"error: {tmp_path} is no bundle")
+    assert result.err.startswith(f"error: {tmp_path} is not a bundle")
     assert result.err.count("\n") == 1
 
 

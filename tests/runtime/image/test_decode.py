@@ -194,7 +194,7 @@ def test_a_path_without_a_readable_file_is_an_open_error(tmp_path: Path) -> None
 
 
 def test_what_is_no_item_at_all_is_refused() -> None:
-    with pytest.raises(ItemError, match="a NoneType is no image: pass a path"):
+    with pytest.raises(ItemError, match="a NoneType is not an image: pass a path"):
         decode_image(None, SPEC)  # type: ignore[arg-type]
 
 
