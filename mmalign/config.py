@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import math
 import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -188,6 +189,7 @@ def parse_config(settings: dict[str, Any], origin: str) -> Config:
         settings["packages"] = _read_toml(Path(packages))
     move_keys(settings, origin)
     _check_tables(Config, settings, origin, "")
+    _check_finite(settings, origin)
     try:
         return msgspec.convert(settings, Config)
     except msgspec.ValidationError as error:
@@ -212,13 +214,21 @@ def differing_keys(recorded: Config, wanted: Config) -> list[str]:
     return sorted(differing)
 
 
+def _check_finite(settings: dict[str, Any], origin: str) -> None:
+    """Raise ConfigError, naming the key, for a number that is infinite or not a number: TOML can say both."""
+    for key, value in _flat(settings).items():
+        numbers = value if isinstance(value, list | tuple) else [value]
+        if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
+            raise ConfigError(f"{origin}: {key} is {value}, expected a finite number.")
+
+
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"the configuration {path} cannot be read: {error.strerror}. Give a TOML file.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is no TOML: {error}.") from error
+        raise ConfigError(f"{path} is not TOML: {error}.") from error
 
 
 def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, object]:

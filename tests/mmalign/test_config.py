@@ -136,7 +136,7 @@ def test_malformed_setting_is_refused(toml: Path, setting: str, message: str) ->
 
 def test_missing_file_folder_and_bad_toml_are_told_apart(tmp_path: Path, toml: Path) -> None:
     toml.write_text("[train\n")
-    with pytest.raises(ConfigError, match=r"config\.toml is no TOML"):
+    with pytest.raises(ConfigError, match=r"config\.toml is not TOML"):
         load_config(toml)
     with pytest.raises(ConfigError, match=r"nowhere\.toml cannot be read: No such file"):
         load_config(tmp_path / "nowhere.toml")
@@ -232,3 +232,13 @@ def test_an_image_tower_that_had_the_name_of_a_package_has_that_of_its_network(t
         *("timm:tf_efficientnet_lite0", lite0),
     )
     assert load_config(toml, ["image_tower.weights=random"]).image_tower.weights == "random"
+
+
+@pytest.mark.parametrize("number", ["inf", "-inf", "nan"])
+@pytest.mark.parametrize("key", ["loss.bias", "optim.weight_decay", "image.mean", "augment.crop_scale"])
+def test_a_number_that_is_not_finite_is_refused_with_its_key(tmp_path: Path, key: str, number: str) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text('[[data.sources]]\npath = "pairs.csv"\n[loss]\nkind = "sigmoid"\n')
+    value = f"[0.5, {number}, 0.5]" if key == "image.mean" else number
+    with pytest.raises(ConfigError, match=rf"{key} is .*{number}.*, expected a finite number"):
+        load_config(path, [f"{key}={value}"])
