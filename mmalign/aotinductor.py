@@ -154,7 +154,7 @@ def _check_machine(path: str, name: str) -> None:
         built = torch._C._aoti.AOTIModelPackageLoader.load_metadata_from_package(path, _MODEL_NAME)  # type: ignore[attr-defined]
     except RuntimeError as error:
         raise BundleError(
-            f"{name} is no AOTInductor package that PyTorch {torch.__version__} reads: "
+            f"{name} is not an AOTInductor package that PyTorch {torch.__version__} reads: "
             f"{one_line(error)} To have one, {_AGAIN}."
         ) from error
     here = {

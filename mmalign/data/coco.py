@@ -65,10 +65,10 @@ def _decode(path: Path) -> _File:
         content = to_utf8(path.read_bytes())
         return msgspec.json.decode(content, type=_File)
     except UnicodeDecodeError as error:
-        raise SourceFormatError(f"{path} is no COCO captions file: it is {describe(error)}. {_EXPECTED}") from error
+        raise SourceFormatError(f"{path} is not a COCO captions file: it is {describe(error)}. {_EXPECTED}") from error
     except (msgspec.DecodeError, RecursionError) as error:
         advice = advise_json(path, content)
-        raise SourceFormatError(f"{path} is no COCO captions file: {error}. {_EXPECTED}; {advice}") from error
+        raise SourceFormatError(f"{path} is not a COCO captions file: {error}. {_EXPECTED}; {advice}") from error
 
 
 def _entries(path: Path, name: str, raws: list[msgspec.Raw], as_type: type[_Entry]) -> Iterator[_Entry | RejectedRow]:

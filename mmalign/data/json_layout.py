@@ -1,4 +1,4 @@
-"""What a .json file that is no COCO captions file is instead, and the command that makes JSON Lines of it."""
+"""What a .json file that is not a COCO captions file is instead, and the command that makes JSON Lines of it."""
 
 import re
 from pathlib import Path

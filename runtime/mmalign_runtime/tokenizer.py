@@ -156,7 +156,7 @@ def check_text(text: object, index: int, spec: TextSpec) -> None:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         where = f"a lone surrogate at character {error.start}"
-        reason = f"{where}: this is no Unicode text. Decode it with errors='replace'."
+        reason = f"{where}: this is not Unicode text. Decode it with errors='replace'."
         raise ItemError(index, ascii(text[:_NAME_LENGTH]), "tokenize", reason) from error
 
 

@@ -139,7 +139,7 @@ def test_a_package_for_another_machine_is_refused(
 
 def test_what_is_no_package_is_a_bundle_error() -> None:
     options = SessionOptions("cpu", thread_pool(1), engine="aotinductor")
-    with pytest.raises(BundleError, match="is no AOTInductor package"):
+    with pytest.raises(BundleError, match="is not an AOTInductor package"):
         AotInductorSession(Model(b"no package", "broken.pt2", ()), options)
 
 

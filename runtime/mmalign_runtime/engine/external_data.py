@@ -44,11 +44,11 @@ _LEADS: dict[str, dict[int, str]] = {
 
 
 def check_closed(source: FileSource, name: str) -> None:
-    """Raise BundleError when a file is no ONNX model, BundleIntegrityError when it keeps weights in another file."""
+    """Raise BundleError for a file that is not an ONNX model, BundleIntegrityError for weights in another file."""
     try:
         is_open = has_external_data(_view(source))
     except ValueError as error:
-        raise BundleError(f"{name} is no ONNX model ({error}). Export the bundle again.") from error
+        raise BundleError(f"{name} is not an ONNX model ({error}). Export the bundle again.") from error
     if is_open:
         raise BundleIntegrityError(
             f"{name} keeps weights in another file; a bundle's models are whole. Export it again."

@@ -105,7 +105,7 @@ class OnnxSession:
         """Load the graph from a path or from bytes; `name` stands for it in messages.
 
         `is_kept` says that it is one of OptimizedGraph's: as onnxruntime optimised it, with weights beside it.
-        Raises ProviderError when the provider did not take the graph, BundleError when the file is no ONNX model,
+        Raises ProviderError when the provider did not take the graph, BundleError when the file is not an ONNX model,
         BundleIntegrityError when it keeps weights elsewhere.
         """
         if not is_kept:

@@ -196,7 +196,7 @@ def _write_npz(file: IO[bytes], saved: SavedVectors) -> None:
 
 def _read_npz(path: Path) -> SavedVectors:
     if not zipfile.is_zipfile(path):
-        raise InputError(f"{path} is no .npz archive: it is damaged or incomplete. Embed again.")
+        raise InputError(f"{path} is not an .npz archive: it is damaged or incomplete. Embed again.")
     try:
         with np.load(path, allow_pickle=False) as archive:
             names = (*VECTOR_COLUMNS, _VARIANT)

@@ -75,5 +75,5 @@ def test_a_bad_entry_is_rejected_alone(tmp_path: Path) -> None:
 def test_another_kind_of_file_is_an_error(tmp_path: Path, content: str) -> None:
     path = tmp_path / "captions.json"
     path.write_text(content)
-    with pytest.raises(SourceFormatError, match=r"is no COCO captions file: .*lists images and annotations"):
+    with pytest.raises(SourceFormatError, match=r"is not a COCO captions file: .*lists images and annotations"):
         read_pairs(DataSource(str(path)), on_error="skip")

@@ -39,7 +39,7 @@ def external_model(location: str) -> bytes:
 def test_a_file_that_is_no_model_is_a_bundle_error(tmp_path: Path) -> None:
     path = tmp_path / "broken.onnx"
     path.write_bytes(b"no model")
-    with pytest.raises(BundleError, match=r"broken\.onnx (is no ONNX model|cannot be loaded)"):
+    with pytest.raises(BundleError, match=r"broken\.onnx (is not an ONNX model|cannot be loaded)"):
         OnnxSession(path, path.name, CPU)
 
 
