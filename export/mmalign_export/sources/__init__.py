@@ -19,6 +19,7 @@ from mmalign_export.sources.protocol import Imported
 # kind -> the module whose `read` gives the model
 SOURCES = {
     "run": "mmalign_export.sources.run",
+    "transformers": "mmalign_export.sources.transformers",
 }
 
 
