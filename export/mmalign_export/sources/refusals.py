@@ -6,6 +6,7 @@ Shapes: B batch, D embedding.
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -56,6 +57,15 @@ def check_weight_file(path: Path) -> None:
         _check_safetensors(path)
 
 
+def check_vocabulary(num_tokens: int, num_embeddings: int) -> None:
+    """Raise SourceError for a tokenizer with ids that the text tower has no vector for."""
+    if num_tokens > num_embeddings:
+        raise SourceError(
+            f"the tokenizer has {num_tokens} tokens, and the text tower vectors for {num_embeddings}: they are not of "
+            "one model. Fetch both again."
+        )
+
+
 def _check_safetensors(path: Path) -> None:
     try:
         with safe_open(path, framework="pt") as opened:
@@ -83,7 +93,7 @@ def load_state(path: Path) -> dict[str, torch.Tensor]:
     """Return the tensors of a PyTorch file, by name, without running any code in it. Raises SourceError."""
     check_weight_file(path)
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # torch raises pickle, zip, runtime and end-of-file errors alike
         raise SourceError(f"{path} cannot be read as weights alone: {first_sentence(error)}. {_PICKLE_FIX}") from error
     if not isinstance(state, dict):

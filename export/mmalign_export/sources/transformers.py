@@ -14,7 +14,7 @@ from mmalign_export.errors import SourceError
 from mmalign_export.sources import SourceOptions
 from mmalign_export.sources.folders import licence_of, model_folder, source_files
 from mmalign_export.sources.protocol import Imported
-from mmalign_export.sources.refusals import read_json, refuse_remote_code
+from mmalign_export.sources.refusals import check_vocabulary, read_json, refuse_remote_code
 from mmalign_export.sources.transformers_families import FAMILIES, Family
 from mmalign_export.sources.transformers_images import image_spec
 from mmalign_export.sources.transformers_loading import load_model, load_processor, load_tokenizer, weight_files
@@ -37,6 +37,7 @@ def read(location: str | Path, options: SourceOptions) -> Imported:
     model = load_model(folder, family)
     text_config, vision_config = _part_config(model, "text_config"), _part_config(model, "vision_config")
     text = text_spec(tokenizer, text_config, family, options)
+    check_vocabulary(1 + max(tokenizer.get_vocab().values()), int(cast("int", text_config["vocab_size"])))
     dual = DualModel(
         towers={
             "image": image_tower(model, family, image_spec(processor.to_dict(), options), vision_config),
