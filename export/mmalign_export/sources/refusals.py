@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from mmalign_export.errors import SourceError
+from mmalign_export.sources import SourceOptions
 from mmalign_runtime.spec import Modality
 
 # Where the vectors of all cases are nearer than this, one case's vector would pass for another's.
@@ -142,3 +144,14 @@ def first_sentence(error: BaseException) -> str:
     """Return the first line of an error's text, without its full stop."""
     lines = str(error).strip().splitlines()
     return lines[0].rstrip(".") if lines else type(error).__name__
+
+
+def refuse_options(kind: str, options: SourceOptions, read: Collection[str]) -> None:
+    """Raise SourceError for an option that was given and that this kind of source does not read."""
+    usual = msgspec.structs.asdict(SourceOptions())
+    given = [name for name, value in msgspec.structs.asdict(options).items() if value != usual[name]]
+    if unread := sorted(set(given) - set(read)):
+        raise SourceError(
+            f"a source of kind {kind!r} does not read {', '.join(unread)}; it reads {', '.join(sorted(read))}. Leave "
+            "the others out."
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import cast
 
@@ -12,6 +13,7 @@ from mmalign._compat import quiet_loading
 from mmalign_export.errors import SourceError
 from mmalign_export.sources.refusals import check_finite, check_loaded, check_weight_file, first_sentence, load_state
 from mmalign_export.sources.transformers_families import Family
+from mmalign_runtime.errors import MissingDependencyError
 
 # What transformers raises on a folder that it cannot read: there is no common class.
 _LOADING_ERRORS = (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, ImportError, IndexError)
@@ -63,6 +65,11 @@ def load_tokenizer(folder: Path) -> transformers.PreTrainedTokenizerBase:
     """Return the tokenizer of a folder. Raises SourceError."""
     if not any(found for pattern in _VOCABULARIES for found in folder.glob(pattern)):
         raise SourceError(f"{folder} holds no tokenizer ({', '.join(_VOCABULARIES)}). Fetch the model whole.")
+    if not (folder / "tokenizer.json").is_file() and any(folder.glob("*.model")) and find_spec("sentencepiece") is None:
+        raise MissingDependencyError(
+            f"the tokenizer in {folder} is a sentencepiece model, and sentencepiece is not installed. Run "
+            "`pip install 'mmalign-export[sentencepiece]'`."
+        )
     found = _load(folder, "tokenizer", transformers.AutoTokenizer.from_pretrained)
     return cast("transformers.PreTrainedTokenizerBase", found)
 
