@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
 
 import torch
 
@@ -28,6 +31,18 @@ def evaluation_device(config: TrainConfig) -> torch.device:
     device = _best_device(config)
     logger.info("evaluating on %s", device)
     return device
+
+
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """Let cuDNN keep all 23 bits of float32 convolutions, as the CPU does: by default it rounds them to TF32's 10."""
+    convolutions = cast("Any", torch.backends.cudnn).conv  # its type stub does not have it
+    before = convolutions.fp32_precision
+    convolutions.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        convolutions.fp32_precision = before
 
 
 def _best_device(config: TrainConfig) -> torch.device:

@@ -18,6 +18,7 @@ from torch import Tensor
 from mmalign.augment import ImageAugment
 from mmalign.data import Pair
 from mmalign.data.identity import image_identity, is_path_identity
+from mmalign.device import exact_float32
 from mmalign.dual_model import DualModel, ImageModelTower, ModelTower, TextModelTower
 from mmalign.feature_cache import FeatureCache
 from mmalign.fingerprint import digest_state, digest_texts
@@ -67,7 +68,7 @@ class TowerFeatures(Generic[SomeTower]):
         for inputs in track(batches, description, num_batches):
             was_training = self._backbone.training
             self._backbone.eval()
-            with torch.inference_mode():
+            with torch.inference_mode(), exact_float32():
                 features: Tensor = self._backbone(*(tensor.to(self._device) for tensor in inputs))
             self._backbone.train(was_training)
             parts.append(features.float().cpu())

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mmalign.checkpoint import Progress, restore, save_last
 from mmalign.config import Config
+from mmalign.device import exact_float32
 from mmalign.errors import NonFiniteError
 from mmalign.inputs import Features, SideInputs, StepInputs
 from mmalign.losses.protocol import EmbeddedBatch
@@ -47,6 +48,10 @@ class Trainer:
 
     def step(self, inputs: StepInputs) -> MetricsRow:
         """Take one step. After a NonFiniteError the trainer is of no more use; what it saved before is whole."""
+        with exact_float32():
+            return self._step(inputs)
+
+    def _step(self, inputs: StepInputs) -> MetricsRow:
         plan = inputs.plan
         torch.manual_seed(seed_of(plan.seed, Stream.DROPOUT))
         self._set_modes()

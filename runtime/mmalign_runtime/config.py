@@ -62,8 +62,9 @@ class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         bool, _says("CUDA keeps 10 of 23 bits of mantissa: quicker, and other vectors than other machines'.")
     ] = False
     cuda_graphs: Annotated[
-        bool, _says("CUDA records the image tower's launches for batches of 1, 8 and 32, and plays them back.")
-    ] = False
+        bool | None,
+        _says("CUDA records the image tower's launches for a few batch sizes and plays them back. None: where it can."),
+    ] = None
     cache: Annotated[
         bool, _says("Keep graphs as onnxruntime optimised them in the user's cache, for quicker starts. CPU only.")
     ] = False
@@ -84,9 +85,13 @@ class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
                 or_available = ", or None for what is available" if is_open else ""
                 msgspec.structs.force_setattr(self, name, as_count(value, name, otherwise=or_available))
         for name in _FLAGS:
-            if not isinstance(getattr(self, name), bool | np.bool_):
-                raise ValueError(f"{name} is {getattr(self, name)!r}, expected True or False.")
-            msgspec.structs.force_setattr(self, name, bool(getattr(self, name)))
+            value, is_open = getattr(self, name), name == "cuda_graphs"
+            if value is None and is_open:
+                continue
+            if not isinstance(value, bool | np.bool_):
+                or_none = ", or None for where it can" if is_open else ""
+                raise ValueError(f"{name} is {value!r}, expected True or False{or_none}.")
+            msgspec.structs.force_setattr(self, name, bool(value))
 
     def __str__(self) -> str:
         plural = "" if self.num_threads == 1 else "s"

@@ -93,7 +93,7 @@ def _parameters() -> list[inspect.Parameter]:
         least = 1 if name == "num_threads" else None
         help_text = f"{says} Default: {default}." if isinstance(default, str) else says
         option = typer.Option(words, min=least, help=help_text, show_default=False, rich_help_panel=_PANEL)
-        kind = int if name == "num_threads" else type(default)
+        kind = str if isinstance(default, str) else int if name == "num_threads" else bool
         found[name] = Annotated[kind | None, option]
     keyword = inspect.Parameter.KEYWORD_ONLY
     return [inspect.Parameter(name, keyword, default=None, annotation=hint) for name, hint in found.items()]

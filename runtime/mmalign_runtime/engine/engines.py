@@ -65,13 +65,15 @@ def resolve_options(config: RuntimeConfig) -> SessionOptions:
     MissingDependencyError when the engine is not installed.
     """
     provider = find_engine(config.engine).resolve_provider(config.provider)
-    if config.cuda_graphs and (config.engine != DEFAULT_ENGINE or provider != "cuda"):
+    has_graphs = config.engine == DEFAULT_ENGINE and provider == "cuda"
+    if config.cuda_graphs and not has_graphs:
         raise ProviderError(
             f"cuda_graphs was asked for, with engine {config.engine!r} on provider {provider!r}, expected onnxruntime "
             "on 'cuda'. Leave it out."
         )
     num_threads = config.num_threads or available_threads()
     resolved = config.fields() | {"provider": provider, "num_threads": num_threads}
+    resolved["cuda_graphs"] = config.cuda_graphs if has_graphs else False
     return SessionOptions(pool=thread_pool(num_threads), **resolved)
 
 

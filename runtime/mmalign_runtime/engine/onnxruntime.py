@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, cast
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,12 +33,14 @@ from mmalign_runtime.engine.session import (
     SessionOptions,
     run_failed,
 )
-from mmalign_runtime.errors import BundleError, ProviderError
+from mmalign_runtime.errors import BundleError, EngineError, ProviderError
 from mmalign_runtime.spec import Artifact, BundleSpec, Modality, Precision
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
     from onnxruntime import SessionOptions as OrtOptions
+
+logger = logging.getLogger(__name__)
 
 _ERRORS_ONLY = 3
 # Smaller weights stay in the graph: a tensor in the file beside it costs more than it saves.
@@ -111,17 +115,8 @@ class OnnxSession:
         if not is_kept:
             check_closed(source, name)
         self.name = name
-        self.options = options
-        ort = import_onnxruntime()
-        session = _create(source, name, options, _kept_options(ort, options) if is_kept else _ort_options(ort, options))
+        session, self._runs, self.options = _open(source, name, options, is_kept=is_kept)
         self._session = Held(session, name)
-        first = session.get_providers()[0]
-        if first != ort_name(options.provider):
-            raise ProviderError(
-                f"provider {options.provider!r} was asked for and onnxruntime fell back to {first} for {name}: "
-                "its libraries did not load. Check that they fit this onnxruntime, or ask for 'cpu'."
-            )
-        self._runs = _runs_of(session, name, options)
         # Runs on a device queue there; only on the CPU do they compete for the caller's own cores.
         takes_turns = options.takes_turns and options.provider == "cpu"
         self._turn = options.pool.turn if takes_turns else nullcontext
@@ -178,10 +173,41 @@ def _create(source: FileSource, name: str, options: SessionOptions, ort_options:
         raise BundleError(f"{name} cannot be loaded by onnxruntime {ort.__version__}: {error}") from error
 
 
+def _open(
+    source: FileSource, name: str, options: SessionOptions, *, is_kept: bool
+) -> tuple[InferenceSession, Runs, SessionOptions]:
+    """Return a session, the way to run it, and the options with `cuda_graphs` decided."""
+    if options.cuda_graphs is None and options.provider == "cuda":
+        try:
+            return _open(source, name, msgspec.structs.replace(options, cuda_graphs=True), is_kept=is_kept)
+        except (BundleError, EngineError, ProviderError) as error:
+            opened = _open(source, name, msgspec.structs.replace(options, cuda_graphs=False), is_kept=is_kept)
+            logger.warning(
+                "%s runs without CUDA graphs, so cuDNN plans its convolutions anew whenever the batch size changes: %s",
+                *(name, error),
+            )
+            return opened
+    ort = import_onnxruntime()
+    session = _create(source, name, options, _kept_options(ort, options) if is_kept else _ort_options(ort, options))
+    first = session.get_providers()[0]
+    if first != ort_name(options.provider):
+        raise ProviderError(
+            f"provider {options.provider!r} was asked for and onnxruntime fell back to {first} for {name}: "
+            "its libraries did not load, or it found no device. `pip install 'mmalign-runtime[gpu]'` brings CUDA's "
+            "libraries that fit; for others, see what onnxruntime logged. Or ask for 'cpu'."
+        )
+    return session, _runs_of(session, name, options), options
+
+
 def _runs_of(session: InferenceSession, name: str, options: SessionOptions) -> Runs:
     if options.provider != "cuda":
         return PlainRuns()
-    return GraphRuns(session, name, options.provider) if options.cuda_graphs else BoundRuns(options.provider)
+    if not options.cuda_graphs:
+        return BoundRuns(options.provider)
+    try:
+        return GraphRuns(session, name, options.provider)
+    except _engine_errors(import_onnxruntime()) as error:
+        raise EngineError(f"{name}: its CUDA graphs cannot be recorded: {error}. Leave out cuda_graphs.") from error
 
 
 def _left_out(options: SessionOptions) -> list[str]:
@@ -195,7 +221,7 @@ def _choices(options: SessionOptions) -> tuple[ProviderChoice, ...]:
         options.provider,
         options.pool.num_threads,
         allow_tf32=options.allow_tf32,
-        cuda_graphs=options.cuda_graphs,
+        cuda_graphs=bool(options.cuda_graphs),
     )
 
 

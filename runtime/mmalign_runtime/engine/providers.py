@@ -5,7 +5,11 @@ Their options are set here, on purpose and visibly: `Embedder.info()` shows them
 
 from __future__ import annotations
 
+import io
+import logging
 import os
+from contextlib import redirect_stdout
+from functools import cache
 from types import ModuleType
 from typing import get_args
 
@@ -14,6 +18,8 @@ import msgspec
 from mmalign_runtime.config import Provider as Provider  # of the words that an engine is asked with
 from mmalign_runtime.config import ResolvedProvider as ResolvedProvider
 from mmalign_runtime.errors import MissingDependencyError, ProviderError
+
+logger = logging.getLogger(__name__)
 
 
 class ProviderChoice(msgspec.Struct, frozen=True):
@@ -69,13 +75,29 @@ def resolve_provider(asked: Provider) -> ResolvedProvider:
         raise ProviderError(f"provider {asked!r} is not known; choose one of {', '.join(get_args(Provider))}.")
     available = import_onnxruntime().get_available_providers()
     if asked == "auto":
-        return "cuda" if _ORT_NAMES["cuda"] in available else "cpu"
-    if _ORT_NAMES[asked] not in available:
+        chosen: ResolvedProvider = "cuda" if _ORT_NAMES["cuda"] in available else "cpu"
+    elif _ORT_NAMES[asked] not in available:
         raise ProviderError(
             f"provider {asked!r} was asked for, and this onnxruntime offers only {', '.join(available)}. "
             f"Run `{_INSTALL[asked]}`, or ask for provider 'cpu'."
         )
-    return asked
+    else:
+        chosen = asked
+    if chosen in ("cuda", "tensorrt"):
+        _load_cuda()
+    return chosen
+
+
+@cache
+def _load_cuda() -> None:
+    """Load CUDA and cuDNN from the nvidia packages of this environment, where they are: the system's linker does not
+    know that place. What cannot be loaded shows when the session is made.
+    """
+    onnxruntime = import_onnxruntime()
+    with redirect_stdout(io.StringIO()) as said:  # it prints; standard output belongs to the caller
+        onnxruntime.preload_dlls()
+    for line in said.getvalue().splitlines():
+        logger.info("onnxruntime: %s", line)
 
 
 def provider_choices(

@@ -10,6 +10,7 @@ from mmalign_runtime.engine.providers import (
     Provider,
     ProviderChoice,
     ResolvedProvider,
+    _load_cuda,
     import_onnxruntime,
     ort_name,
     provider_choices,
@@ -29,6 +30,25 @@ def test_auto_takes_cuda_where_it_is_offered_and_the_cpu_elsewhere(monkeypatch: 
     assert resolve_provider("auto") == "cuda"
     offer(monkeypatch, CPU)
     assert resolve_provider("auto") == "cpu"
+
+
+@pytest.mark.parametrize(("asked", "loads"), [("cuda", 1), ("tensorrt", 1), ("auto", 1), ("cpu", 0), ("openvino", 0)])
+def test_the_libraries_of_cuda_are_loaded_once_and_nothing_is_printed(
+    asked: Provider,
+    loads: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    offer(monkeypatch, "TensorrtExecutionProvider", "OpenVINOExecutionProvider", CUDA, CPU)
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: sys.stdout.write("Failed to load libcublas.so.13\n"))
+    caplog.set_level("INFO", "mmalign_runtime")
+    _load_cuda.cache_clear()
+    resolve_provider(asked)
+    resolve_provider(asked)
+    assert capsys.readouterr().out == ""
+    assert caplog.messages == ["onnxruntime: Failed to load libcublas.so.13"] * loads
+    _load_cuda.cache_clear()
 
 
 def test_a_provider_that_is_not_there_is_an_error_with_its_fix(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,7 +45,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         ("config", RuntimeConfig(provider="cuda"), "--provider is cuda, was cpu"),
         ("config", RuntimeConfig(provider="cpu", engine="openvino"), "--engine is openvino, was onnxruntime"),
         ("config", RuntimeConfig(provider="cpu", allow_tf32=True), "--allow-tf32 is True, was False"),
-        ("config", RuntimeConfig(provider="cpu", cuda_graphs=True), "--cuda-graphs is True, was False"),
+        ("config", RuntimeConfig(provider="cpu", cuda_graphs=True), "--cuda-graphs is True, was None"),
     ],
 )
 def test_what_would_give_other_rows_is_named(name: str, value: object, words: str) -> None:

@@ -1,0 +1,256 @@
+"""How fast the reference architecture trains on a device: python -m benchmarks.gpu.training TOKENIZER OUT.json
+
+ResNet-50 and BERT-base, random weights, both learning, on the demo's drawings at 224 pixels. A step of `Trainer` is
+timed beside a bare loop (the same towers, autocast, cross entropy, AdamW, no checks), in turns; then what the loader
+gives, by its worker processes. TOKENIZER is a folder with BERT's tokenizer.json, such as the demo's bundle.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Literal, get_args
+
+import msgspec
+import numpy as np
+import torch
+from torch.nn import functional
+
+from benchmarks.reference.environment import Environment, Watch
+from mmalign.config import Config, parse_config
+from mmalign.data import Pair
+from mmalign.features import ModelFeatures
+from mmalign.inputs import StepInputs, Steps, TowerInputs, load_steps, prepare_steps
+from mmalign.model import DualEncoder
+from mmalign.optim import Schedule, plan_steps
+from mmalign.pairs import load_splits
+from mmalign.run import create_run
+from mmalign.run_model import dual_model
+from mmalign.trainer import Trainer
+from mmalign_runtime.atomic import replacing
+from mmalign_runtime.engine.threads import available_threads
+
+Autocast = Literal["off", "bf16", "fp16"]
+Device = Literal["cpu", "cuda"]
+
+_ROOT = Path(__file__).resolve().parents[2]
+_PACKS = _ROOT / "benchmarks" / "emoji" / "packs"
+_WARM_UP = 5
+_NUM_BATCHES = 4  # of real drawings, taken again and again
+
+
+class StepTiming(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Median ms of a step, and of the bare loop's; MB are the device's peak."""
+
+    autocast: Autocast
+    compiled: bool
+    batch_size: int
+    step_ms: float
+    bare_ms: float
+    peak_mb: float
+
+
+class LoaderTiming(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the loader gives: images decoded and augmented, captions tokenized."""
+
+    num_workers: int
+    images_per_s: float
+
+
+class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One measurement."""
+
+    environment: Environment
+    device: str
+    steps: tuple[StepTiming, ...]
+    loaders: tuple[LoaderTiming, ...]
+
+
+class Bench:
+    """The model, its data and its steps, for one setting."""
+
+    def __init__(self, config: Config, pairs: Sequence[Pair], folder: Path, device: Device) -> None:
+        run = create_run(config, folder / "run")
+        self.config = config
+        self.device = torch.device(device)
+        self.model: DualEncoder = run.model.to(self.device)
+        features = ModelFeatures(dual_model(run), folder / "cache", self.device, is_training=True)
+        self.steps: Steps = prepare_steps(config, features, pairs)
+        self.schedule = Schedule(len(pairs), config.train.batch_size, epochs=1000)
+
+    def batches(self, num_batches: int, num_workers: int) -> Iterator[StepInputs]:
+        """Yield the first batches as training does."""
+        plans = plan_steps(msgspec.structs.replace(self.schedule), self.config.train.seed)
+        return load_steps(self.steps, (plan for plan, _ in zip(plans, range(num_batches), strict=False)), num_workers)
+
+    def our_step(self) -> Callable[[StepInputs], None]:
+        """Return a step of `Trainer`."""
+        trainer = Trainer(self.model, self.config, self.schedule)
+
+        def step(inputs: StepInputs) -> None:
+            trainer.step(inputs)
+
+        return step
+
+    def bare_step(self) -> Callable[[StepInputs], None]:
+        """Return a step without checks: what one writes by hand."""
+        optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-5)
+        name = self.config.train.autocast
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(name)
+        scaler = torch.amp.GradScaler(self.device.type, enabled=name == "fp16")
+
+        def step(inputs: StepInputs) -> None:
+            assert isinstance(inputs.image, TowerInputs)
+            assert isinstance(inputs.text, TowerInputs)
+            images = inputs.image.tensors[0].to(self.device)
+            if dtype is not None:
+                images = images.contiguous(memory_format=torch.channels_last)
+            texts = [tensor.to(self.device) for tensor in inputs.text.tensors]
+            with nullcontext() if dtype is None else torch.autocast(self.device.type, dtype):
+                logits = 14.0 * self.model.encode_image(images) @ self.model.encode_text(*texts).T  # (B, B)
+                targets = torch.arange(len(logits), device=self.device)
+                loss = functional.cross_entropy(logits, targets) + functional.cross_entropy(logits.T, targets)
+            torch.autograd.backward(scaler.scale(loss))
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad(set_to_none=True)
+
+        return step
+
+
+def settings(tokenizer: Path, device: Device, autocast: Autocast, *, compiled: bool, batch_size: int) -> Config:
+    """Return the configuration of one setting."""
+    sources = [
+        {
+            "path": str(_PACKS / f"{name}.parquet"),
+            "caption_columns": ["label", "keywords"],
+            "concept_column": "concept",
+            "group_column": "group",
+        }
+        for name in ("noto", "twemoji", "emojione")
+    ]
+    train = {"device": device, "autocast": autocast, "compile": compiled, "batch_size": batch_size}
+    text_tower = {"weights": "random", "tokenizer": str(tokenizer)}
+    augment = {"crop_scale": 0.4, "horizontal_flip": 0.5, "color_jitter": 0.2}
+    given = {
+        "data": {"sources": sources},
+        "image_tower": {"weights": "random"},
+        "text_tower": text_tower,
+        "augment": augment,
+        "train": train,
+    }
+    return parse_config(given, "benchmarks/gpu/training.py")
+
+
+def time_steps(bench: Bench, seconds: float) -> tuple[float, float]:
+    """Return the median ms of our step and of the bare one, taken in turns on the same batches."""
+    batches = list(bench.batches(_NUM_BATCHES, min(8, available_threads())))
+    bench.model.train()
+    ways = [bench.our_step(), bench.bare_step()]
+    taken: list[list[float]] = [[], []]
+    for way in ways:
+        for i in range(_WARM_UP):
+            way(batches[i % len(batches)])
+    until = time.perf_counter() + seconds
+    i = 0
+    while time.perf_counter() < until or i < len(batches):
+        for way, times in zip(ways, taken, strict=True):
+            _synchronize(bench.device)
+            start = time.perf_counter()
+            way(batches[i % len(batches)])
+            _synchronize(bench.device)
+            times.append(time.perf_counter() - start)
+        i += 1
+    ours, bare = (float(np.median(times)) * 1000 for times in taken)
+    return ours, bare
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def time_loader(bench: Bench, num_workers: int, num_batches: int) -> LoaderTiming:
+    """Return images a second, the first batch and the start of the workers apart."""
+    loaded = bench.batches(num_batches + 1, num_workers)
+    next(loaded)
+    start = time.perf_counter()
+    num_images = sum(len(inputs.plan.rows) for inputs in loaded)
+    return LoaderTiming(num_workers, round(num_images / (time.perf_counter() - start), 1))
+
+
+def lines(found: Training) -> list[str]:
+    """Return both tables in Markdown."""
+    rows = [f"{found.device}, torch {found.environment.versions['torch']}", ""]
+    rows += [
+        "| autocast | compiled | batch | step ms | pairs/s | bare loop ms | ours / bare | peak MB |",
+        "|" + "---|" * 8,
+    ]
+    for each in found.steps:
+        rate, ratio = each.batch_size / each.step_ms * 1000, each.step_ms / each.bare_ms
+        what = f"| {each.autocast} | {'yes' if each.compiled else 'no'} | {each.batch_size} | {each.step_ms:.1f} "
+        rows.append(f"{what}| {rate:,.0f} | {each.bare_ms:.1f} | {ratio:.2f} | {each.peak_mb:,.0f} |")
+    rows += ["", "| loader's processes | images/s |", "|---|---|"]
+    return rows + [f"| {each.num_workers or 'none'} | {each.images_per_s:,.0f} |" for each in found.loaders]
+
+
+def measure(options: argparse.Namespace) -> Training:
+    """Measure every setting that was asked for."""
+    device: Device = options.device
+    watch = Watch("python -m benchmarks.gpu.training", available_threads())
+    found: list[StepTiming] = []
+    loaders: list[LoaderTiming] = []
+    pairs: Sequence[Pair] = ()
+    for autocast, compiled, batch_size in _asked(options.settings):
+        config = settings(options.tokenizer, device, autocast, compiled=compiled, batch_size=batch_size)
+        pairs = pairs or load_splits(config.data, config.image).train
+        with tempfile.TemporaryDirectory() as folder:
+            bench = Bench(config, pairs, Path(folder), device)
+            if device == "cuda":
+                torch.cuda.reset_peak_memory_stats()
+            ours, bare = time_steps(bench, options.seconds)
+            peak = torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else 0.0
+            found.append(StepTiming(autocast, compiled, batch_size, round(ours, 2), round(bare, 2), round(peak, 1)))
+            if not loaders:
+                loaders = [time_loader(bench, count, options.loader_batches) for count in options.workers]
+    name = torch.cuda.get_device_name() if device == "cuda" else "no device"
+    return Training(watch.card(), name, tuple(found), tuple(loaders))
+
+
+def _asked(texts: Sequence[str]) -> Iterator[tuple[Autocast, bool, int]]:
+    """Read "bf16:256" and "bf16+compile:256"."""
+    for text in texts:
+        how, _, size = text.partition(":")
+        name, _, compiled = how.partition("+")
+        (autocast,) = (each for each in get_args(Autocast) if each == name)
+        yield autocast, compiled == "compile", int(size)
+
+
+def main() -> None:
+    """Measure, write, print."""
+    parser = argparse.ArgumentParser(description="Time training of the reference architecture.")
+    parser.add_argument("tokenizer", type=Path, help="a folder with BERT's tokenizer.json")
+    parser.add_argument("out", type=Path, help="the JSON file that gets the results")
+    parser.add_argument("--device", choices=get_args(Device), default="cuda", help="cpu tries the script itself")
+    parser.add_argument("--seconds", type=float, default=5.0, help="seconds for each setting")
+    parser.add_argument("--workers", type=int, nargs="*", default=(0, 4, 8, 15), help="worker processes of the loader")
+    parser.add_argument("--loader-batches", type=int, default=12, help="batches for each figure of the loader")
+    parser.add_argument(
+        "--settings",
+        nargs="+",
+        default=("off:256", "bf16:256", "bf16:1024", "fp16:256", "bf16+compile:256"),
+        help="autocast[+compile]:batch size",
+    )
+    options = parser.parse_args()
+    found = measure(options)
+    with replacing(options.out) as temporary:
+        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
+    print("\n".join(lines(found)))
+
+
+if __name__ == "__main__":
+    main()

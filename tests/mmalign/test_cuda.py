@@ -1,0 +1,76 @@
+"""What only a GPU can show of training. Without one these tests are skipped, and say so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmalign.config import Config
+from mmalign.data import Pair
+from mmalign.features import ModelFeatures
+from mmalign.metrics import MetricsRow
+from mmalign.pairs import load_splits
+from mmalign.run import create_run, load_run
+from mmalign.run_model import dual_model
+from mmalign.trainer import Trainer
+from mmalign.training import train
+
+MakeConfig = Callable[[dict[str, object]], Config]
+ON_CUDA = {"train.device": "cuda"}
+SAME = 1e-4  # features of some units, float32 sums in another order; rounded to TF32 they move by 1e-2
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU that torch sees")
+
+
+@pytest.fixture
+def pairs(make_config: MakeConfig) -> tuple[Pair, ...]:
+    return tuple(load_splits(make_config({}).data).train)
+
+
+def test_features_are_those_of_the_cpu(make_config: MakeConfig, pairs: tuple[Pair, ...], tmp_path: Path) -> None:
+    config = make_config({"image_tower.frozen": True, "text_tower.frozen": True})
+    texts = [caption for pair in pairs for caption in pair.captions]
+    found = []
+    for device in ("cpu", "cuda"):
+        model = dual_model(create_run(config, tmp_path / device))
+        features = ModelFeatures(model, tmp_path / f"cache {device}", torch.device(device), is_training=True)
+        found.append((features.images.of(pairs, device), features.texts.of(texts, device)))
+    (image, text), (image_on_cuda, text_on_cuda) = found
+    assert (image_on_cuda - image).abs().max() <= SAME * image.abs().max()
+    assert (text_on_cuda - text).abs().max() <= SAME * text.abs().max()
+
+
+@pytest.mark.parametrize("autocast", ["off", "bf16", "fp16"])
+def test_a_run_learns_and_its_model_is_read_without_a_gpu(
+    make_config: MakeConfig, tmp_path: Path, autocast: str
+) -> None:
+    config = make_config({**ON_CUDA, "train.autocast": autocast, "train.epochs": 8, "optim.projection_lr": 0.01})
+    train(config, tmp_path / "run")
+    losses = [line.split(",")[2] for line in (tmp_path / "run" / "metrics.csv").read_text().splitlines()[1:]]
+    assert float(losses[-1]) < float(losses[0])
+    assert load_run(tmp_path / "run").model.device.type == "cpu"
+
+
+def test_an_interrupted_run_goes_on_to_the_same_losses(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config({**ON_CUDA, "train.epochs": 3, "train.checkpoint_minutes": 0})
+    train(config, tmp_path / "whole")
+    step = Trainer.step
+
+    def interrupted(trainer: Trainer, inputs: object) -> MetricsRow:
+        if inputs.plan.step == 4:  # type: ignore[attr-defined]
+            raise KeyboardInterrupt
+        return step(trainer, inputs)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Trainer, "step", interrupted)
+        train(config, tmp_path / "cut")
+    train(config, tmp_path / "cut", resume=True)
+    whole, cut = ((tmp_path / name / "metrics.csv").read_text().splitlines() for name in ("whole", "cut"))
+    assert len(cut) == len(whole)
+    for left, right in zip(whole[1:], cut[1:], strict=True):
+        assert float(left.split(",")[2]) == pytest.approx(float(right.split(",")[2]), rel=1e-3)
