@@ -20,6 +20,7 @@ from mmalign.data import Pair, Splits
 from mmalign.device import training_device
 from mmalign.errors import CheckpointError, NonFiniteError, TrainingError
 from mmalign.features import ModelFeatures
+from mmalign.imported_specs import with_imported
 from mmalign.inputs import load_steps, prepare_steps
 from mmalign.metrics import MetricsLog, MetricsRow, Validation, Validator
 from mmalign.optim import Schedule, plan_steps
@@ -70,7 +71,7 @@ def train(config: Config, run_dir: str | Path, *, resume: bool = False) -> Train
         >>> train(load_config("train.toml"), "runs/latest").best_score  # doctest: +SKIP
         0.52
     """
-    run_dir = Path(run_dir)
+    run_dir, config = Path(run_dir), with_imported(config)
     device = training_device(config.train)
     with claim_run(run_dir):
         check_start(config, run_dir, resume=resume)
