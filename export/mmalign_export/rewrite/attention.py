@@ -28,8 +28,10 @@ class WrittenAttention(nn.Module):
         scale = torch.ones(3, dtype=weight.dtype)
         scale[0] = attention.head_dim**-0.5
         scale = scale.repeat_interleave(attention.embed_dim)  # (3 D,)
-        self.in_proj = _linear(weight * scale[:, None], bias * scale)
-        self.out_proj = _linear(attention.out_proj.weight, attention.out_proj.bias)
+        self.in_proj = scaled_linear(weight, bias, scale)
+        self.out_proj = nn.Linear(1, 1, device="meta")  # torch's own class of it is not found by who looks for Linear
+        self.out_proj.out_features, self.out_proj.in_features = attention.out_proj.weight.shape
+        self.out_proj.weight, self.out_proj.bias = attention.out_proj.weight, attention.out_proj.bias
 
     def forward(
         self,
@@ -43,20 +45,21 @@ class WrittenAttention(nn.Module):
         assert not need_weights, "the weights of attention are not computed apart"
         assert attn_mask is None or attn_mask.is_floating_point(), "a mask is added to the scores"
         if attn_mask is not None and attn_mask.ndim == 3:
-            attn_mask = attn_mask.unflatten(0, (-1, self.num_heads))  # (B, H, L, M)
-        heads = (split_heads(each, self.num_heads) for each in self._project(query, key, value))
-        return self.out_proj(attend(*heads, attn_mask)), None
+            attn_mask = attn_mask.reshape(-1, self.num_heads, *attn_mask.shape[1:])  # (B, H, L, M)
+        queries, keys, values = (split_heads(each, self.num_heads) for each in self._project(query, key, value))
+        return self.out_proj(attend(queries, keys, values, attn_mask)), None
 
     def _project(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, ...]:
         if query is key is value:
-            return self.in_proj(query).chunk(3, dim=-1)
+            return cast("Tensor", self.in_proj(query)).chunk(3, dim=-1)
         parts = zip(self.in_proj.weight.chunk(3), self.in_proj.bias.chunk(3), strict=True)
         return tuple(functional.linear(x, *part) for x, part in zip((query, key, value), parts, strict=True))
 
 
 def split_heads(tokens: Tensor, num_heads: int) -> Tensor:
     """Return tokens (B, L, D) as (B, H, L, D / H)."""
-    return tokens.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+    num_items, length, width = tokens.shape
+    return tokens.reshape(num_items, length, num_heads, width // num_heads).transpose(1, 2)
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -92,6 +95,27 @@ def write_out_attention(module: nn.Module) -> int:
     return len(found)
 
 
+def unfuse_attention(module: nn.Module) -> int:
+    """Let timm's attention below a module take its products apart, in place; return how many do.
+
+    torch's fused function derives the scale of the scores from shapes again in every layer where it is traced.
+    """
+    found = [each for each in module.modules() if hasattr(each, "fused_attn")]
+    for each in found:
+        each.fused_attn = False  # type: ignore[assignment]
+    return len(found)
+
+
+def scaled_linear(weight: Tensor, bias: Tensor, scale: float | Tensor = 1.0) -> nn.Linear:
+    """Return a linear layer of tensors (N, K) and (N,) that exist already, times a scale or one of each output."""
+    layer = nn.Linear(1, 1, device="meta")
+    layer.out_features, layer.in_features = weight.shape
+    column = scale[:, None] if isinstance(scale, Tensor) else scale
+    layer.weight = nn.Parameter(weight.detach() * column, requires_grad=False)
+    layer.bias = nn.Parameter(bias.detach() * scale, requires_grad=False)
+    return layer
+
+
 def _is_plain(attention: nn.MultiheadAttention) -> bool:
     return bool(
         attention.in_proj_weight is not None
@@ -100,12 +124,3 @@ def _is_plain(attention: nn.MultiheadAttention) -> bool:
         and attention.bias_k is None
         and not attention.add_zero_attn
     )
-
-
-def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
-    """Return a linear layer of tensors that exist already."""
-    layer = nn.Linear(1, 1, device="meta")
-    layer.out_features, layer.in_features = weight.shape
-    layer.weight = nn.Parameter(cast("Tensor", weight.detach()), requires_grad=False)
-    layer.bias = nn.Parameter(cast("Tensor", bias.detach()), requires_grad=False)
-    return layer

@@ -30,7 +30,9 @@ class LibraryPixels(msgspec.Struct, frozen=True):
     stage: ProofStage
 
 
-def prove_pixels(tower: ImageModelTower, original: Original, files: Sequence[GoldenFile]) -> LibraryPixels:
+def prove_pixels(
+    tower: ImageModelTower, original: Original, files: Sequence[GoldenFile], resized_as_stored: bool = False
+) -> LibraryPixels:
     """Return the library's pixels. Raises ProofError, naming the picture, where ours differ by no convention."""
     theirs = tuple(_library_pixels(original, file) for file in files)
     differing: dict[str, str] = {}
@@ -38,7 +40,7 @@ def prove_pixels(tower: ImageModelTower, original: Original, files: Sequence[Gol
     for file, values in zip(files, theirs, strict=True):
         ours = next(iter(tower.prepare([file.data]).values())).astype(np.float32)
         levels = _levels(ours, values, tower.spec)
-        why = conventions(file.data, tower.spec)
+        why = conventions(file.data, tower.spec, resized_as_stored)
         if levels > LEVELS_BOUND + _ROUNDING and not why:
             raise ProofError(
                 f"pixels: {file.name!r} comes out as {ours.shape} and differs by {levels:.1f} levels of 255 from what "
