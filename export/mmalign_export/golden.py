@@ -114,8 +114,13 @@ def shortest(values: NDArray[np.float32]) -> tuple[float, ...]:
     return tuple(float(str(value)) for value in values)
 
 
+def golden_photo() -> Image.Image:
+    """Return the photograph that the golden images are cut from: 512 x 606, RGB."""
+    return Image.open(io.BytesIO(files(__package__).joinpath(_PHOTO).read_bytes())).convert("RGB")
+
+
 def _format_matrix() -> list[GoldenFile]:
-    photo = Image.open(io.BytesIO(files(__package__).joinpath(_PHOTO).read_bytes())).convert("RGB")  # 512 x 606
+    photo = golden_photo()
     landscape, portrait = photo.crop((0, 40, 480, 360)), photo.crop((120, 20, 390, 500))
     small = landscape.resize((240, 160))  # for what is stored without loss
     levels = np.asarray(small.convert("L"), np.uint16)

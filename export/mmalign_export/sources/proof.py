@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from mmalign.dual_model import DualModel
 from mmalign_export.errors import ProofError
 from mmalign_export.golden import GoldenFile, shortest
-from mmalign_export.parity import Artifact
+from mmalign_export.parity import COSINE_BOUND, Artifact
 from mmalign_export.sources.proof_pixels import prove_pixels
 from mmalign_export.sources.proof_texts import PROOF_TEXTS
 from mmalign_export.sources.proof_tokens import prove_tokens
@@ -35,8 +35,10 @@ Vectors = NDArray[np.float32]
 
 # What the vector of a picture keeps where each of its pixels may be off by two levels, and by how much a component of
 # it can then move: the square root of 2 (1 - cosine).
-FILE_COSINE_BOUND = 0.9999
-FILE_ABS_BOUND = 0.0142
+IMAGE_COSINE_BOUND = 0.9999
+IMAGE_ABS_BOUND = 0.0142
+_COSINE_BOUNDS: dict[Modality, float] = {"image": IMAGE_COSINE_BOUND, "text": COSINE_BOUND}
+_NO_VECTOR = "the library gives an empty text no vector"
 
 
 class Reference(msgspec.Struct, frozen=True):
@@ -65,26 +67,22 @@ def prove_model(
     differing, ids = prove_tokens(model.text, original, [*texts, *PROOF_TEXTS])
     pixels = prove_pixels(model.image, original, files, resized_as_stored)
     image_vectors = np.concatenate([original.image_vectors(values) for values in pixels.values])
-    found: dict[Modality, Vectors] = {
-        "image": _unit_vectors(image_vectors, (len(files), model.embed_dim), "image"),
-        "text": _unit_vectors(original.text_vectors(texts), (len(texts), model.embed_dim), "text"),
-    }
+    text_vectors = original.text_vectors(texts)
+    check_vectors(image_vectors, (len(files), model.embed_dim), "image")
+    check_vectors(text_vectors, (len(texts), model.embed_dim), "text", may_be_zero=[not text for text in texts])
+    found: dict[Modality, Vectors] = {"image": unit(image_vectors), "text": unit(text_vectors)}
+    for name, vectors in found.items():
+        check_spread(vectors, name)
+    named = {case.name: "other token ids" for case in golden.texts if case.text in differing}
+    named |= {case.name: _NO_VECTOR for case, row in zip(golden.texts, text_vectors, strict=True) if not row.any()}
     inputs = {
         case.name: {model.image.input_names[0]: each} for case, each in zip(golden.images, pixels.values, strict=True)
     }
     image = prove_tower("image", model.image, inputs, found["image"], original.library)
-    same = [at for at, text in enumerate(texts) if text not in differing]
+    same = [at for at, case in enumerate(golden.texts) if case.name not in named]
     tokens = {golden.texts[at].name: model.text.prepare([texts[at]]) for at in same}
     text = prove_tower("text", model.text, tokens, found["text"][same], original.library)
-    named = {case.name: "other token ids" for case in golden.texts if case.text in differing}
     return Reference(found, {"image": pixels.differing, "text": named}, (ids, pixels.stage, image, text))
-
-
-def _unit_vectors(vectors: Vectors, shape: tuple[int, int], tower: Modality) -> Vectors:
-    check_vectors(vectors, shape, tower)
-    found = unit(vectors)
-    check_spread(found, tower)
-    return found
 
 
 def prove_bundle(
@@ -105,7 +103,8 @@ def prove_bundle(
         names, apart = [case.name for case in cases[name]], reference.differing[name]
         cosines = dict(zip(names, cosine(ours[name], expected).tolist(), strict=True))
         moved = dict(zip(names, np.abs(ours[name] - expected).max(axis=1).tolist(), strict=True))
-        stages.append(_file_stage(name, [each for each in names if each not in apart], cosines, moved))
+        bound = IMAGE_ABS_BOUND if name == "image" else _tower_bound(reference)
+        stages.append(_file_stage(name, [each for each in names if each not in apart], cosines, moved, bound))
         differences += [
             ImportDifference(case=case, tower=name, why=why, cosine=cosines[case]) for case, why in apart.items()
         ]
@@ -125,26 +124,32 @@ def golden_bounds(measured: Parity, record: ImportRecord, tower: Modality) -> Pa
         measured,
         min_cosine=min(measured.min_cosine, stage.lowest_cosine or -1.0),
         max_abs_difference=max(measured.max_abs_difference, stage.largest),
-        cosine_bound=FILE_COSINE_BOUND,
+        cosine_bound=_COSINE_BOUNDS[tower],
         abs_bound=stage.bound,
     )
 
 
+def _tower_bound(reference: Reference) -> float:
+    """Return what a text's vector may move by: its tokens are the library's, so that only the tower is between them."""
+    return max(stage.bound for stage in reference.stages if (stage.stage, stage.tower) == ("tower", "text"))
+
+
 def _file_stage(
-    tower: Modality, names: Sequence[str], cosines: Mapping[str, float], moved: Mapping[str, float]
+    tower: Modality, names: Sequence[str], cosines: Mapping[str, float], moved: Mapping[str, float], bound: float
 ) -> ProofStage:
-    lowest = min(names, key=lambda name: cosines[name])
-    if cosines[lowest] < FILE_COSINE_BOUND:
+    lowest, farthest = min(names, key=lambda name: cosines[name]), max(names, key=lambda name: moved[name])
+    if cosines[lowest] < _COSINE_BOUNDS[tower] or moved[farthest] > bound:
         raise ProofError(
-            f"file to vector: {tower} case {lowest!r} has cosine {cosines[lowest]:.6f} to the library's vector, "
-            f"expected at least {FILE_COSINE_BOUND}, though its tokens or pixels, and the tower on them, agree."
+            f"file to vector: {tower} case {lowest!r} has cosine {cosines[lowest]:.6f} to the library's vector (at "
+            f"least {_COSINE_BOUNDS[tower]}), and {farthest!r} differs by {moved[farthest]:.1e} (at most {bound:g}). "
+            "Tokens, pixels and the towers agree: the graph is wrong."
         )
     return ProofStage(
         stage="file to vector",
         tower=tower,
         num_cases=len(names),
-        largest=max(moved[name] for name in names),
-        bound=FILE_ABS_BOUND,
+        largest=moved[farthest],
+        bound=bound,
         lowest_cosine=cosines[lowest],
     )
 

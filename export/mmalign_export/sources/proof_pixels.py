@@ -14,12 +14,13 @@ from mmalign.dual_model import ImageModelTower
 from mmalign_export.errors import ProofError
 from mmalign_export.golden import GoldenFile
 from mmalign_export.sources.conventions import conventions
+from mmalign_export.sources.proof_pictures import proof_pictures
 from mmalign_export.sources.protocol import Original
 from mmalign_runtime.spec import ImageSpec, ProofStage
 
 # Levels of 255 that two correct resizes may differ by: each rounds once or twice.
 LEVELS_BOUND = 2.0
-_ROUNDING = 1e-2  # of float32 in the normalisation, in levels
+_LARGEST = LEVELS_BOUND + 1e-2  # and rounding in the normalisation
 
 
 class LibraryPixels(msgspec.Struct, frozen=True):
@@ -33,27 +34,41 @@ class LibraryPixels(msgspec.Struct, frozen=True):
 def prove_pixels(
     tower: ImageModelTower, original: Original, files: Sequence[GoldenFile], resized_as_stored: bool = False
 ) -> LibraryPixels:
-    """Return the library's pixels. Raises ProofError, naming the picture, where ours differ by no convention."""
+    """Return the library's pixels of files. Raises ProofError, naming the picture, where ours differ by no convention.
+
+    Compared are the pictures in many ratios besides.
+    """
     theirs = tuple(_library_pixels(original, file) for file in files)
     differing: dict[str, str] = {}
-    moved = [0.0]
+    moved = [_levels_moved(tower, original, file, _library_pixels(original, file)) for file in proof_pictures()]
     for file, values in zip(files, theirs, strict=True):
-        ours = next(iter(tower.prepare([file.data]).values())).astype(np.float32)
-        levels = _levels(ours, values, tower.spec)
         why = conventions(file.data, tower.spec, resized_as_stored)
-        if levels > LEVELS_BOUND + _ROUNDING and not why:
-            raise ProofError(
-                f"pixels: {file.name!r} comes out as {ours.shape} and differs by {levels:.1f} levels of 255 from what "
-                f"{original.library} makes of it, {values.shape}; expected at most {LEVELS_BOUND:g}. The size, crop, "
-                "filter or mean of the image spec is not the library's."
-            )
-        if levels > LEVELS_BOUND + _ROUNDING:
+        levels = _levels_moved(tower, original, file, values, why)
+        if levels > _LARGEST:
             differing[file.name] = ", ".join(why)
         else:
             moved.append(levels)
-    num_cases = len(files) - len(differing)
-    stage = ProofStage(stage="pixels", tower="image", num_cases=num_cases, largest=max(moved), bound=LEVELS_BOUND)
+    stage = ProofStage(stage="pixels", tower="image", num_cases=len(moved), largest=max(moved), bound=LEVELS_BOUND)
     return LibraryPixels(theirs, differing, stage)
+
+
+def _levels_moved(
+    tower: ImageModelTower,
+    original: Original,
+    file: GoldenFile,
+    theirs: NDArray[np.float32],
+    why: Sequence[str] = (),
+) -> float:
+    """Return the largest difference in levels. Raises ProofError when it is too large, and no convention says why."""
+    ours = next(iter(tower.prepare([file.data]).values())).astype(np.float32)
+    levels = _levels(ours, theirs, tower.spec)
+    if levels > _LARGEST and not why:
+        raise ProofError(
+            f"pixels: {file.name!r} comes out as {ours.shape} and differs by {levels:.1f} levels of 255 from what "
+            f"{original.library} makes of it, {theirs.shape}; expected at most {LEVELS_BOUND:g}. The size, crop, "
+            "filter or mean of the image spec is not the library's."
+        )
+    return levels
 
 
 def _library_pixels(original: Original, file: GoldenFile) -> NDArray[np.float32]:

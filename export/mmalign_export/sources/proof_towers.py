@@ -55,19 +55,23 @@ def prove_tower(
 
 
 def cosine(found: Vectors, expected: Vectors) -> NDArray[np.float64]:
-    """Return the cosine of each row (B,)."""
+    """Return the cosine of each row (B,), 0 beside a vector of length zero."""
     left, right = found.astype(np.float64), expected.astype(np.float64)
     products = (left * right).sum(axis=1)
-    lengths = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
+    lengths = _lengths(left) * _lengths(right)
     cosines: NDArray[np.float64] = products / lengths
     return cosines
 
 
 def unit(vectors: Vectors) -> Vectors:
-    """Return vectors (B, D) divided by their length."""
-    long = vectors.astype(np.float64)
-    found: Vectors = (long / np.linalg.norm(long, axis=1, keepdims=True)).astype(np.float32)
+    """Return vectors (B, D) divided by their length; one of length zero stays."""
+    found: Vectors = (vectors / _lengths(vectors.astype(np.float64))[:, None]).astype(np.float32)
     return found
+
+
+def _lengths(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    found: NDArray[np.float64] = np.linalg.norm(vectors, axis=1)
+    return np.where(found == 0, 1.0, found)
 
 
 def _rounding(tower: ModelTower, inputs: Arrays) -> float:

@@ -6,7 +6,7 @@ Shapes: B batch, D embedding.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -100,15 +100,18 @@ def refuse_remote_code(name: str, config: Mapping[str, object]) -> None:
         )
 
 
-def check_vectors(vectors: NDArray[np.float32], shape: tuple[int, int], tower: Modality) -> None:
-    """Raise SourceError unless the library's vectors are (B, D), finite, and none of length zero."""
+def check_vectors(
+    vectors: NDArray[np.float32], shape: tuple[int, int], tower: Modality, may_be_zero: Sequence[bool] = ()
+) -> None:
+    """Raise SourceError unless the library's vectors are (B, D), finite, and of a length above zero where they must."""
     if vectors.shape != shape:
         raise SourceError(
             f"the library's {tower} tower gives an array of shape {vectors.shape}; expected {shape}: one vector an "
             "item. It is not a dual encoder, or not this one."
         )
     lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
-    if not np.isfinite(lengths).all() or lengths.min() == 0:
+    counted = lengths[~np.array(may_be_zero)] if may_be_zero else lengths
+    if not np.isfinite(lengths).all() or counted.min() == 0:
         raise SourceError(
             f"the library's {tower} vectors have lengths from {lengths.min()} to {lengths.max()}; expected finite ones "
             "above zero. Look at the weights."

@@ -31,11 +31,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         return cast("dict[str, Tensor]", safetensors.torch.load_file(path))
     state: Mapping[str, object] = read_torchscript(path) if _is_torchscript(path) else load_state(path)
     nested = next((state[name] for name in _NESTED if isinstance(state.get(name), dict)), state)
-    tensors = {
-        name: value
-        for name, value in nested.items()
-        if isinstance(value, Tensor) and name not in _NUMBERS
-    }
+    tensors = {name: value for name, value in nested.items() if isinstance(value, Tensor) and name not in _NUMBERS}
     if not tensors:
         raise SourceError(
             f"{path} holds {', '.join(sorted(map(str, state))[:5]) or 'nothing'}, and no tensors by name: expected the "
