@@ -58,7 +58,7 @@ _SPLITTING_EXPRESSIONS = frozenset(
     {
         f"{_CONTRACTIONS}|{_CLIP}",
         f"{_MARKERS}|{_CONTRACTIONS}|{_CLIP}",
-        f"(?i:{_CONTRACTIONS})|{_CLIP}",
+        rf"(?i:{_CONTRACTIONS})|[\p{{L}}]+|[\p{{N}}]|[^\s\p{{L}}\p{{N}}\x{{345}}]+",
         rf"{_CONTRACTIONS}| ?\p{{L}}+| ?\p{{N}}+| ?[^\s\p{{L}}\p{{N}}]+|\s+(?!\S)|\s+",
         *(rf"(?i:{_CONTRACTIONS})|{_WORDS}|{numbers}|{_OTHERS}|{_SPACE_RUNS}" for numbers in (r"\p{N}", r"\p{N}{1,3}")),
     }

@@ -57,11 +57,12 @@ def read_tokenizer(place: OpenClipPlace) -> OpenClipTokenizer:
     length = int(cast("int", text.get("context_length", DEFAULT_CONTEXT_LENGTH)))
     if text.get("hf_tokenizer_name"):
         return _of_transformers(place, length, options)
+    cleaning = _cleaning(options, "lower")
     original = SimpleTokenizer(context_length=length, **options)
     return OpenClipTokenizer(
         original=original,
         converted=clip_tokenizer(original),
-        cleaning=_cleaning(options, "lower"),
+        cleaning=cleaning,
         context_length=length,
         pad_id=0,
         pad_token=original.decoder[0],
@@ -89,6 +90,7 @@ def clip_tokenizer(original: SimpleTokenizer) -> Tokenizer:
 
 
 def _of_transformers(place: OpenClipPlace, length: int, options: dict[str, object]) -> OpenClipTokenizer:
+    cleaning = _cleaning(options, "whitespace")
     try:
         original = HFTokenizer(place.tokenizer, context_length=length, trust_remote_code=False, **options)
     except (OSError, ValueError, ImportError) as error:
@@ -106,7 +108,7 @@ def _of_transformers(place: OpenClipPlace, length: int, options: dict[str, objec
     return OpenClipTokenizer(
         original=original,
         converted=Tokenizer.from_str(inner.backend_tokenizer.to_str()),
-        cleaning=_cleaning(options, "whitespace"),
+        cleaning=cleaning,
         context_length=length,
         pad_id=inner.pad_token_id,
         pad_token=inner.pad_token,

@@ -30,7 +30,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         return cast("dict[str, Tensor]", safetensors.torch.load_file(path))
     state: Mapping[str, object] = read_torchscript(path) if _is_torchscript(path) else load_state(path)
-    nested = next((state[name] for name in _NESTED if isinstance(state.get(name), dict)), state)
+    inner = (state[name] for name in _NESTED if name in state)
+    nested = next((each for each in inner if isinstance(each, dict)), state)
     tensors = {name: value for name, value in nested.items() if isinstance(value, Tensor) and name not in _NUMBERS}
     if not tensors:
         raise SourceError(
