@@ -17,6 +17,12 @@ from mmalign_export.sources import SourceOptions
 from mmalign_export.sources.open_clip_place import OpenClipPlace
 from mmalign_runtime.spec import ImageSpec
 
+# As open_clip's transform checks them; it reads "random", of training, as bicubic.
+_ALLOWED = {
+    "interpolation": ("bicubic", "bilinear", "random"),
+    "resize_mode": ("shortest", "longest", "squash"),
+}
+
 
 def image_backbone(visual: nn.Module) -> nn.Module:
     """Return an image tower of open_clip rewritten, pixel_values (B, 3, H, W) -> vectors (B, D)."""
@@ -40,7 +46,10 @@ def preprocessing(place: OpenClipPlace, visual: nn.Module) -> PreprocessCfg:
 
 
 def image_spec(config: PreprocessCfg, options: SourceOptions) -> ImageSpec:
-    """Return the spec of open_clip's preprocessing. Raises FormatLimitError for what it cannot say."""
+    """Return the spec of open_clip's preprocessing. Raises SourceError and FormatLimitError."""
+    for name, allowed in _ALLOWED.items():
+        if getattr(config, name) not in allowed:
+            raise SourceError(f"open_clip's {name} {getattr(config, name)!r} is not known; expected {allowed}.")
     height, width = config.size if isinstance(config.size, tuple | list) else (config.size, config.size)
     if config.resize_mode == "shortest" and height != width:
         raise FormatLimitError(

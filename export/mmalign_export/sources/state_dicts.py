@@ -5,6 +5,7 @@ Nothing in a file is run: `torch.load(weights_only=True)`, and for TorchScript t
 
 from __future__ import annotations
 
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +20,7 @@ from mmalign_export.sources.torchscript import read_torchscript
 
 # What training loops call the weights in their checkpoints, and what wrappers put before each name.
 _NESTED = ("state_dict", "model_state_dict", "model")
-_WRAPPERS = ("module.", "_orig_mod.")
+_WRAPPERS = re.compile(r"((module|_orig_mod)\.)+")
 # What OpenAI's archives hold beside weights.
 _NUMBERS = ("input_resolution", "context_length", "vocab_size")
 
@@ -38,7 +39,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
             f"{path} holds {', '.join(sorted(map(str, state))[:5]) or 'nothing'}, and no tensors by name: expected the "
             "state dict of a model, or a checkpoint with one."
         )
-    return {_unwrapped(name): value for name, value in tensors.items()}
+    return {name[_wrapped(name) :]: value for name, value in tensors.items()}
 
 
 def _is_torchscript(path: Path) -> bool:
@@ -49,7 +50,7 @@ def _is_torchscript(path: Path) -> bool:
         return any("/code/" in name or name.endswith("/constants.pkl") for name in archive.namelist())
 
 
-def _unwrapped(name: str) -> str:
-    for wrapper in _WRAPPERS:
-        name = name.removeprefix(wrapper)
-    return name
+def _wrapped(name: str) -> int:
+    """Return how many characters of a name are a wrapper's."""
+    found = _WRAPPERS.match(name)
+    return 0 if found is None else found.end()
