@@ -9,7 +9,6 @@ import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
 
 import safetensors.torch
 from torch import Tensor
@@ -29,7 +28,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a file by the names that the model has for them. Raises SourceError."""
     check_weight_file(path)
     if path.suffix == ".safetensors":
-        return cast("dict[str, Tensor]", safetensors.torch.load_file(path))
+        return dict(safetensors.torch.load_file(path))
     state: Mapping[str, object] = read_torchscript(path) if _is_torchscript(path) else load_state(path)
     inner = (state[name] for name in _NESTED if name in state)
     nested = next((each for each in inner if isinstance(each, dict)), state)
