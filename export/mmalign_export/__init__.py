@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         QuantizationError,
         SourceError,
     )
-    from mmalign_export.importing import import_model
+    from mmalign_export.importing import import_model, import_modules
     from mmalign_export.quantization.budget import Budget, parse_budget
     from mmalign_export.quantization.report import QuantizationReport
     from mmalign_export.quantization.run import quantize
@@ -38,6 +38,7 @@ _HOMES = {
     "export": "to_bundle",
     "export_model": "to_bundle",
     "import_model": "importing",
+    "import_modules": "importing",
     "parse_budget": "quantization.budget",
     "quantize": "quantization.run",
     "read_source": "sources",
@@ -56,6 +57,7 @@ __all__ = [
     "export",
     "export_model",
     "import_model",
+    "import_modules",
     "parse_budget",
     "quantize",
     "read_source",

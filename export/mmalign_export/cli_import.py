@@ -15,7 +15,23 @@ if TYPE_CHECKING:
 
     from mmalign_runtime.spec import BundleSpec, Choice, ImportRecord
 
-Convention = Literal["policy", "source"]
+Orientation = Annotated[
+    Literal["policy", "source"],
+    typer.Option(help="policy: pictures are turned as EXIF says. source: as the library does."),
+]
+Alpha = Annotated[
+    Literal["policy", "source"],
+    typer.Option(help="policy: transparency is composited on white. source: as the library."),
+]
+Length = Annotated[
+    Literal["real", "fixed"], typer.Option(help="real: texts at their own length. fixed: padded as trained.")
+]
+Activation = Annotated[
+    Literal["", "gelu", "quick_gelu"], typer.Option(help="The activation of such a file: gelu or quick_gelu.")
+]
+Oversampling = Annotated[
+    int, typer.Option(min=0, help="Decode large JPEGs at a scale that leaves so many times the side; 0: in full.")
+]
 
 
 def import_source(
@@ -27,23 +43,13 @@ def import_source(
     ),
     kind: Annotated[str | None, typer.Option(help="The kind of source; default: told from the place.")] = None,
     model: Annotated[str, typer.Option(help="The architecture of a file that holds weights alone.")] = "",
-    activation: Annotated[
-        Literal["", "gelu", "quick_gelu"], typer.Option(help="The activation of such a file: gelu or quick_gelu.")
-    ] = "",
+    activation: Activation = "",
     text: Annotated[str, typer.Option(help="The text tower's place, where it lies apart.")] = "",
     dim: Annotated[int | None, typer.Option(min=1, help="Components to keep, of a Matryoshka model.")] = None,
-    orientation: Annotated[
-        Convention, typer.Option(help="policy: pictures are turned as EXIF says. source: as the library does.")
-    ] = "policy",
-    alpha: Annotated[
-        Convention, typer.Option(help="policy: transparency is composited on white. source: as the library does.")
-    ] = "policy",
-    length: Annotated[
-        Literal["real", "fixed"], typer.Option(help="real: texts at their own length. fixed: padded as trained.")
-    ] = "real",
-    jpeg_oversampling: Annotated[
-        int, typer.Option(min=0, help="Decode large JPEGs at a scale that leaves so many times the side; 0: in full.")
-    ] = 0,
+    orientation: Orientation = "policy",
+    alpha: Alpha = "policy",
+    length: Length = "real",
+    jpeg_oversampling: Oversampling = 0,
     licence: Annotated[str, typer.Option(help="The licence of the weights, where the source does not say it.")] = "",
     explain: Annotated[bool, typer.Option("--explain", help="Print every choice, and write nothing.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print choices and proof as JSON.")] = False,

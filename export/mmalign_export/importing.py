@@ -5,16 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from tokenizers import Tokenizer
+from torch import nn
+
 from mmalign_export.golden import GoldenFile
 from mmalign_export.sources import SourceOptions, read_source
 from mmalign_export.sources.detect import detect_source
-from mmalign_export.sources.protocol import Imported
+from mmalign_export.sources.modules import OwnModules, read_modules
+from mmalign_export.sources.protocol import Imported, Original
 from mmalign_export.staging import check_free
 from mmalign_export.to_bundle import export_imported
 from mmalign_export.to_onnx import OPSET_VERSION, check_opset
-from mmalign_runtime.spec import BundleSpec
+from mmalign_runtime.spec import BundleSpec, ImageSpec, Similarity, TextSpec
 
 _DEFAULT_OPTIONS = SourceOptions()
+# CLIP's scale at the end of its training; no vector depends on it.
+_USUAL_SIMILARITY = Similarity(kind="softmax", scale=100.0)
 
 
 def read_import(source: str | Path, kind: str | None = None, options: SourceOptions = _DEFAULT_OPTIONS) -> Imported:
@@ -61,3 +67,64 @@ def import_model(
     check_free(Path(out), force=force)
     imported = read_import(source, kind, options)
     return export_imported(imported, out, opset_version=opset_version, force=force, image_files=image_files)
+
+
+def import_modules(
+    image: nn.Module,
+    text: nn.Module,
+    out: str | Path,
+    *,
+    image_spec: ImageSpec,
+    text_spec: TextSpec,
+    tokenizer: Tokenizer,
+    similarity: Similarity = _USUAL_SIMILARITY,
+    takes_mask: bool = True,
+    reference: Original | None = None,
+    name: str = "modules",
+    licence: str = "unknown",
+    opset_version: int = OPSET_VERSION,
+    force: bool = False,
+) -> BundleSpec:
+    """Import two modules of one's own: what `import_model` cannot load, its owner loads and gives here.
+
+    Args:
+        image: From `pixel_values` (B, 3, H, W) float32 to vectors (B, D). It is put into evaluation mode.
+        text: From `input_ids` and, with `takes_mask`, `attention_mask`, both (B, L) int64, to vectors (B, D).
+        out: The bundle to write: a folder, or a .mmalign file.
+        image_spec: How a picture becomes `pixel_values`.
+        text_spec: How a text becomes ids.
+        tokenizer: The tokenizer of the text module.
+        similarity: How cosines are read.
+        takes_mask: Whether the text module takes a mask.
+        reference: The pipeline to prove the bundle against: any object with the methods of `Original`. None: eager
+            PyTorch on these modules, with the pixels and tokens of the specs.
+        name: What the model is called.
+        licence: The licence of the weights.
+        opset_version: The ONNX opset of the towers, 18 to 25.
+        force: Replace the bundle at `out`.
+
+    Returns:
+        The contents of its bundle.json.
+
+    Raises:
+        SourceError: A module does not take its inputs, or gives something else than vectors.
+        ProofError: Token ids, pixels or vectors are not those of the reference.
+        ExportError: As `export`. Nothing is left behind in any of these cases.
+
+    Example:
+        >>> import_modules(
+        ...     vision, words, "bundle", image_spec=image_spec, text_spec=text_spec, tokenizer=tokenizer
+        ... )  # doctest: +SKIP
+    """
+    given = OwnModules(
+        image=image,
+        text=text,
+        image_spec=image_spec,
+        text_spec=text_spec,
+        tokenizer=tokenizer,
+        similarity=similarity,
+        takes_mask=takes_mask,
+        name=name,
+        licence=licence,
+    )
+    return export_imported(read_modules(given, reference), out, opset_version=opset_version, force=force)

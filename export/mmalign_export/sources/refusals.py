@@ -6,15 +6,18 @@ Shapes: B batch, D embedding.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import zipfile
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from mmalign_export.errors import SourceError
+from mmalign_export.sources import SourceOptions
 from mmalign_runtime.spec import Modality
 
 # Where the vectors of all cases are nearer than this, one case's vector would pass for another's.
@@ -56,6 +59,15 @@ def check_weight_file(path: Path) -> None:
         _check_safetensors(path)
 
 
+def check_vocabulary(num_tokens: int, num_embeddings: int) -> None:
+    """Raise SourceError for a tokenizer with ids that the text tower has no vector for."""
+    if num_tokens > num_embeddings:
+        raise SourceError(
+            f"the tokenizer has {num_tokens} tokens, and the text tower vectors for {num_embeddings}: they are not of "
+            "one model. Fetch both again."
+        )
+
+
 def _check_safetensors(path: Path) -> None:
     try:
         with safe_open(path, framework="pt") as opened:
@@ -83,7 +95,7 @@ def load_state(path: Path) -> dict[str, torch.Tensor]:
     """Return the tensors of a PyTorch file, by name, without running any code in it. Raises SourceError."""
     check_weight_file(path)
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # torch raises pickle, zip, runtime and end-of-file errors alike
         raise SourceError(f"{path} cannot be read as weights alone: {first_sentence(error)}. {_PICKLE_FIX}") from error
     if not isinstance(state, dict):
@@ -132,3 +144,14 @@ def first_sentence(error: BaseException) -> str:
     """Return the first line of an error's text, without its full stop."""
     lines = str(error).strip().splitlines()
     return lines[0].rstrip(".") if lines else type(error).__name__
+
+
+def refuse_options(kind: str, options: SourceOptions, read: Collection[str]) -> None:
+    """Raise SourceError for an option that was given and that this kind of source does not read."""
+    usual = msgspec.structs.asdict(SourceOptions())
+    given = [name for name, value in msgspec.structs.asdict(options).items() if value != usual[name]]
+    if unread := sorted(set(given) - set(read)):
+        raise SourceError(
+            f"a source of kind {kind!r} does not read {', '.join(unread)}; it reads {', '.join(sorted(read))}. Leave "
+            "the others out."
+        )

@@ -17,6 +17,7 @@ from mmalign.run_model import dual_model
 from mmalign.scores import Evaluation
 from mmalign_export.sources import SourceOptions
 from mmalign_export.sources.protocol import Imported
+from mmalign_export.sources.refusals import refuse_options
 from mmalign_runtime.bundle.hashes import sha256_of_file
 from mmalign_runtime.spec import SourceFile
 
@@ -25,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 def read(location: str | Path, options: SourceOptions) -> Imported:
     """Return the model of a run's folder, with its own pairs and its evaluation. Raises CheckpointError."""
+    refuse_options("run", options, ("checkpoint",))
     run = load_run(Path(location), options.checkpoint)
     model = dual_model(run)
     names = (

@@ -14,7 +14,7 @@ from mmalign_export.errors import SourceError
 from mmalign_export.sources import SourceOptions
 from mmalign_export.sources.folders import licence_of, model_folder, source_files
 from mmalign_export.sources.protocol import Imported
-from mmalign_export.sources.refusals import read_json, refuse_remote_code
+from mmalign_export.sources.refusals import check_vocabulary, read_json, refuse_options, refuse_remote_code
 from mmalign_export.sources.transformers_families import FAMILIES, Family
 from mmalign_export.sources.transformers_images import image_spec
 from mmalign_export.sources.transformers_loading import load_model, load_processor, load_tokenizer, weight_files
@@ -23,11 +23,13 @@ from mmalign_export.sources.transformers_texts import fast_tokenizer, text_spec
 from mmalign_export.sources.transformers_towers import image_tower, text_tower
 from mmalign_runtime.spec import Choice, Similarity
 
+_READS = ("orientation", "alpha", "length", "jpeg_oversampling", "licence")
 _NAFLEX = "siglip2"
 
 
 def read(location: str | Path, options: SourceOptions) -> Imported:
     """Return the model in a folder or on the hub. Raises SourceError for what is damaged, incomplete or unknown."""
+    refuse_options("transformers", options, _READS)
     folder = model_folder(str(location))
     config = read_json(folder / "config.json")
     refuse_remote_code(str(location), config)
@@ -37,6 +39,7 @@ def read(location: str | Path, options: SourceOptions) -> Imported:
     model = load_model(folder, family)
     text_config, vision_config = _part_config(model, "text_config"), _part_config(model, "vision_config")
     text = text_spec(tokenizer, text_config, family, options)
+    check_vocabulary(1 + max(tokenizer.get_vocab().values()), int(cast("int", text_config["vocab_size"])))
     dual = DualModel(
         towers={
             "image": image_tower(model, family, image_spec(processor.to_dict(), options), vision_config),

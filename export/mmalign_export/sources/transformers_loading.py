@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import cast
 
@@ -10,11 +11,16 @@ import transformers
 
 from mmalign._compat import quiet_loading
 from mmalign_export.errors import SourceError
-from mmalign_export.sources.refusals import check_finite, check_loaded, check_weight_file, first_sentence
+from mmalign_export.sources.refusals import check_finite, check_loaded, check_weight_file, first_sentence, load_state
 from mmalign_export.sources.transformers_families import Family
+from mmalign_runtime.errors import MissingDependencyError
 
 # What transformers raises on a folder that it cannot read: there is no common class.
 _LOADING_ERRORS = (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, ImportError, IndexError)
+# No code is run, and nothing is fetched beside what is in the folder.
+_CLOSED = {"trust_remote_code": False, "local_files_only": True}
+# Without one of these, transformers makes a tokenizer of no words, and says nothing.
+_VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "*.model")
 _WEIGHTS = ("*.safetensors", "*.bin")
 
 
@@ -25,6 +31,8 @@ def weight_files(folder: Path) -> list[Path]:
         raise SourceError(f"{folder} holds no weights ({' or '.join(_WEIGHTS)}). Fetch the model whole.")
     for path in found:
         check_weight_file(path)
+        if path.suffix == ".bin":
+            load_state(path)
     return found
 
 
@@ -35,7 +43,7 @@ def load_model(folder: Path, family: Family) -> transformers.PreTrainedModel:
         with quiet_loading():
             model, told = cast(
                 "tuple[transformers.PreTrainedModel, dict[str, list[object]]]",
-                load(folder, dtype="float32", output_loading_info=True, trust_remote_code=False, local_files_only=True),
+                load(folder, dtype="float32", output_loading_info=True, ignore_mismatched_sizes=True, **_CLOSED),
             )
     except _LOADING_ERRORS as error:
         raise SourceError(
@@ -46,7 +54,7 @@ def load_model(folder: Path, family: Family) -> transformers.PreTrainedModel:
         str(folder),
         missing=map(str, told["missing_keys"]),
         surplus=map(str, told["unexpected_keys"]),
-        mismatched=map(str, told["mismatched_keys"]),
+        mismatched=(" ".join(map(str, cast("tuple[object, ...]", each))) for each in told["mismatched_keys"]),
     )
     check_finite(str(folder), model.state_dict())
     model.train(False)
@@ -55,6 +63,13 @@ def load_model(folder: Path, family: Family) -> transformers.PreTrainedModel:
 
 def load_tokenizer(folder: Path) -> transformers.PreTrainedTokenizerBase:
     """Return the tokenizer of a folder. Raises SourceError."""
+    if not any(found for pattern in _VOCABULARIES for found in folder.glob(pattern)):
+        raise SourceError(f"{folder} holds no tokenizer ({', '.join(_VOCABULARIES)}). Fetch the model whole.")
+    if not (folder / "tokenizer.json").is_file() and any(folder.glob("*.model")) and find_spec("sentencepiece") is None:
+        raise MissingDependencyError(
+            f"the tokenizer in {folder} is a sentencepiece model, and sentencepiece is not installed. Run "
+            "`pip install 'mmalign-export[sentencepiece]'`."
+        )
     found = _load(folder, "tokenizer", transformers.AutoTokenizer.from_pretrained)
     return cast("transformers.PreTrainedTokenizerBase", found)
 
@@ -68,7 +83,7 @@ def load_processor(folder: Path) -> transformers.BaseImageProcessor:
 def _load(folder: Path, what: str, load: Callable[..., object]) -> object:
     try:
         with quiet_loading():
-            return load(folder, trust_remote_code=False, local_files_only=True)
+            return load(folder, **_CLOSED)
     except _LOADING_ERRORS as error:
         raise SourceError(
             f"{folder}: its {what} cannot be read: {first_sentence(error)}. Fetch the model whole: weights alone do "

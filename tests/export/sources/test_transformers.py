@@ -27,6 +27,7 @@ from mmalign_export.to_bundle import export_imported
 from mmalign_runtime import Embedder
 from mmalign_runtime.bundle import open_bundle
 from mmalign_runtime.bundle.golden import load_golden
+from mmalign_runtime.errors import MissingDependencyError
 from mmalign_runtime.spec import ImageTower, TextTower
 from mmalign_runtime.verify import verify_bundle
 from tests.export.sources.tiny import CONTEXT, FAMILIES
@@ -240,3 +241,11 @@ def test_the_bundle_serves_the_library_s_ranking(clip: Imported, clip_bundle: Pa
     with Embedder.load(clip_bundle, provider="cpu") as embedder:
         ours = embedder.encode_text(texts)
     np.testing.assert_allclose(ours, theirs / np.linalg.norm(theirs, axis=1, keepdims=True), atol=1e-6)
+
+
+def test_a_sentencepiece_tokenizer_without_its_library_names_the_extra(
+    saved: Saved, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mmalign_export.sources.transformers_loading.find_spec", lambda name: None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'mmalign-export\[sentencepiece\]'"):
+        read_source("transformers", saved("siglip"))
