@@ -6,7 +6,12 @@ from pathlib import Path
 
 from mmalign_export.sources import SourceOptions
 from mmalign_export.sources.protocol import Imported
+from mmalign_export.sources.refusals import refuse_options
 from mmalign_runtime.errors import MissingDependencyError
+
+# What a file of weights is asked for besides.
+_OF_FILES = frozenset({"model", "activation"})
+_READS = frozenset({"orientation", "alpha", "length", "jpeg_oversampling", "licence"}) | _OF_FILES
 
 
 def read(location: str | Path, options: SourceOptions) -> Imported:
@@ -26,6 +31,7 @@ def read_as(kind: str, location: str, options: SourceOptions) -> Imported:
             f"{location} is a model of open_clip, which is not installed: {error}. Run "
             "`pip install 'mmalign-export[open-clip]'`."
         ) from error
+    refuse_options(kind, options, _READS if Path(location).is_file() else _READS - _OF_FILES)
     from mmalign_export.sources.open_clip_model import import_place
     from mmalign_export.sources.open_clip_place import find_place
 

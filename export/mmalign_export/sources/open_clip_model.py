@@ -18,6 +18,7 @@ from mmalign_export.sources.open_clip_text import keeps_vectors_at_real_length, 
 from mmalign_export.sources.open_clip_tokenizer import OpenClipTokenizer, read_tokenizer
 from mmalign_export.sources.open_clip_weights import load_module, similarity
 from mmalign_export.sources.protocol import Imported
+from mmalign_export.sources.refusals import check_vocabulary
 from mmalign_runtime.bundle.hashes import sha256_of_file
 from mmalign_runtime.spec import Choice, SourceFile, TextSpec
 
@@ -35,6 +36,7 @@ def import_place(place: OpenClipPlace, options: SourceOptions, kind: str) -> Imp
     module = load_module(place)
     visual = cast("nn.Module", module.visual)
     tokenizer = read_tokenizer(place)
+    check_vocabulary(tokenizer.converted.get_vocab_size(), _vocabulary(module))
     pixels = preprocessing(place, visual)
     text, length = _text_tower(module, place, tokenizer, options)
     images = image_spec(pixels, options)
@@ -69,6 +71,12 @@ def import_place(place: OpenClipPlace, options: SourceOptions, kind: str) -> Imp
         choices=(*place.choices, *_choices(tokenizer), length),
         resized_as_stored=True,
     )
+
+
+def _vocabulary(module: nn.Module) -> int:
+    """Return how many tokens the text tower has vectors for: its first embedding."""
+    text = cast("nn.Module", getattr(module, "text", module))
+    return next(each.num_embeddings for each in text.modules() if isinstance(each, nn.Embedding))
 
 
 def _text_tower(

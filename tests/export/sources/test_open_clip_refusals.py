@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from mmalign_export import import_model
 from mmalign_export.errors import SourceError
-from mmalign_export.sources import read_source
+from mmalign_export.sources import SourceOptions, read_source
 from mmalign_runtime.errors import MissingDependencyError
 from tests.export.sources.clips import CLIP, build, save
 
@@ -128,3 +128,9 @@ def test_a_library_that_is_not_there_names_its_extra(whole: Path, monkeypatch: p
     monkeypatch.setitem(sys.modules, "open_clip", None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'mmalign-export\[open-clip\]'"):
         read_source("open_clip", whole)
+
+
+def test_an_option_that_a_folder_does_not_read_is_refused(whole: Path) -> None:
+    """A folder says its architecture: another one beside it would be ignored without a word."""
+    with pytest.raises(SourceError, match="does not read model; it reads alpha, jpeg_oversampling"):
+        read_source("open_clip", whole, SourceOptions(model="ViT-B-32"))
