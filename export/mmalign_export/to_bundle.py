@@ -137,7 +137,11 @@ def export_imported(
         texts = golden_texts(own_pairs, model.text.spec.context_length)
         files = golden_files(own_pairs) if image_files is None else image_files
         golden = make_golden(model, files, texts, folder)
-        reference = None if imported.original is None else prove_model(model, imported.original, files, golden)
+        reference = (
+            None
+            if imported.original is None
+            else prove_model(model, imported.original, files, golden, imported.resized_as_stored)
+        )
         _write_towers(model, formats, folder, opset_version)
         write_side_files(model, folder)
         write_golden(golden, folder)

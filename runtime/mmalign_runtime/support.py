@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from mmalign_runtime.errors import BundleFeatureError
-from mmalign_runtime.spec import Artifact, ImageTower, TextTower, Tower
-from mmalign_runtime.text_cleaning import find_cleaner
+from mmalign_runtime.spec import Artifact, ImageTower, Tower
 
 
 def check_supported(tower: Tower, artifact: Artifact) -> None:
-    """Raise BundleFeatureError or MissingDependencyError where a tower or its artifact needs what is not here."""
+    """Raise BundleFeatureError where a tower or its artifact needs what is not here."""
     name = artifact.tower
     if artifact.external:
         raise BundleFeatureError(
@@ -20,5 +19,3 @@ def check_supported(tower: Tower, artifact: Artifact) -> None:
             f"the {name} tower takes patches at a picture's own ratio (resize 'naflex'), and this version resizes to "
             "one size. Import a model of a fixed size, or update: `pip install -U mmalign-runtime`."
         )
-    if isinstance(tower, TextTower):
-        find_cleaner(tower.spec.cleaning)

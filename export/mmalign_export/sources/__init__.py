@@ -19,6 +19,8 @@ from mmalign_export.sources.protocol import Imported
 # kind -> the module whose `read` gives the model
 SOURCES = {
     "run": "mmalign_export.sources.run",
+    "open_clip": "mmalign_export.sources.open_clip",
+    "openai": "mmalign_export.sources.openai",
     "transformers": "mmalign_export.sources.transformers",
 }
 

@@ -52,14 +52,20 @@ class Reference(msgspec.Struct, frozen=True):
     stages: tuple[ProofStage, ...]
 
 
-def prove_model(model: DualModel, original: Original, files: Sequence[GoldenFile], golden: Golden) -> Reference:
+def prove_model(
+    model: DualModel,
+    original: Original,
+    files: Sequence[GoldenFile],
+    golden: Golden,
+    resized_as_stored: bool = False,
+) -> Reference:
     """Hold eager PyTorch to the library: token ids, pixels, and each tower on the library's own inputs.
 
     Raises ProofError naming the stage, the case and the figures, and SourceError for vectors that prove nothing.
     """
     texts = [case.text for case in golden.texts]
     differing, ids = prove_tokens(model.text, original, [*texts, *PROOF_TEXTS])
-    pixels = prove_pixels(model.image, original, files)
+    pixels = prove_pixels(model.image, original, files, resized_as_stored)
     image_vectors = np.concatenate([original.image_vectors(values) for values in pixels.values])
     text_vectors = original.text_vectors(texts)
     check_vectors(image_vectors, (len(files), model.embed_dim), "image")
