@@ -51,6 +51,7 @@ def evaluate(
     checkpoint: Annotated[str, typer.Option(help="best or last.")] = "best",
     pairs: Annotated[str | None, typer.Option(help="Pairs to measure a bundle on.")] = None,
     precision: Annotated[str, typer.Option(help="Of a bundle: the files to measure.")] = "fp32",
+    group_column: Annotated[str | None, typer.Option(help="Of a bundle's pairs: the column with a class.")] = None,
     templates: Annotated[
         list[str] | None, typer.Option("--template", help="Of a bundle: a text with {} for the name of a class.")
     ] = None,
@@ -58,7 +59,7 @@ def evaluate(
 ) -> None:
     """Recall both ways and zero-shot classes, beside chance and, for a run, a closed-form linear map."""
     if pairs is not None:
-        _evaluate_bundle(run, pairs, precision, tuple(templates or ()), as_json=json)
+        _evaluate_bundle(run, pairs, group_column, precision, tuple(templates or ()), as_json=json)
         return
     if run.suffix == ARCHIVE_SUFFIX or (run / SPEC_NAME).is_file():
         raise InputError(f"{run} is a bundle, and says nothing of its data. Name pairs to measure it on with --pairs.")
@@ -76,18 +77,21 @@ def evaluate(
         print_evaluation(evaluation)
 
 
-def _evaluate_bundle(bundle: Path, pairs: str, precision: str, templates: tuple[str, ...], *, as_json: bool) -> None:
+def _evaluate_bundle(
+    bundle: Path, pairs: str, group_column: str | None, precision: str, templates: tuple[str, ...], *, as_json: bool
+) -> None:
     wait_without_spinning()
     import msgspec
 
     from mmalign.bundle_evaluation import evaluate_bundle
     from mmalign.config import EvaluateConfig
+    from mmalign.data import DataSource
     from mmalign.progress import log_to_stderr
 
     log_to_stderr("mmalign")
     config = EvaluateConfig(templates=templates) if templates else EvaluateConfig()
     known = cast("ComputePrecision", _one_of(precision, ("fp32", "fp16", "int8", "bf16"), "--precision"))
-    scores = evaluate_bundle(bundle, pairs, config, precision=known)
+    scores = evaluate_bundle(bundle, DataSource(path=pairs, group_column=group_column), config, precision=known)
     if as_json:
         typer.echo(msgspec.json.encode(scores))
     else:

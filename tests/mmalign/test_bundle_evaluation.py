@@ -71,11 +71,12 @@ def test_the_command_prints_the_bundle_beside_chance(
     bundle = shutil.copytree(TINY, tmp_path / "bundle")
     assert _run("evaluate", bundle, "--pairs", pairs, "--json") == 0
     assert json.loads(capsys.readouterr().out)["num_images"] == 12
-    assert _run("evaluate", bundle, "--pairs", pairs) == 0
+    assert _run("evaluate", bundle, "--pairs", pairs, "--group-column", "group", "--template", "a {} picture") == 0
     shown = capsys.readouterr().out
     assert "12 images, 12 captions" in shown
     assert "bundle" in shown
     assert "linear map" not in shown
+    assert "2 classes" in shown
 
 
 @pytest.mark.parametrize(
