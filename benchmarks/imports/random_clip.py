@@ -6,6 +6,7 @@ have similar vectors.
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -30,8 +31,7 @@ def save_random(name: str, folder: Path) -> Path:
         return folder
     folder.mkdir(parents=True, exist_ok=True)
     config = open_clip.get_model_config(name)
-    with torch.device("meta"):
-        module: nn.Module = open_clip.CLIP(**config)
+    module = _build(config)
     generator = torch.Generator().manual_seed(0)
     state = {key: _drawn(key, tensor, generator) for key, tensor in module.state_dict().items()}
     safetensors.torch.save_file(state, weights)
@@ -40,10 +40,18 @@ def save_random(name: str, folder: Path) -> Path:
     return folder
 
 
+def _build(config: dict[str, object]) -> nn.Module:
+    given = copy.deepcopy(config)
+    has_own_text = given.pop("custom_text", False)
+    kind = open_clip.CLIP if not has_own_text else open_clip.CustomTextCLIP
+    return (open_clip.CoCa if "multimodal_cfg" in given else kind)(**given)
+
+
 def _drawn(name: str, tensor: Tensor, generator: torch.Generator) -> Tensor:
-    if name == "logit_scale":
-        return torch.tensor(4.6)
+    if name in ("logit_scale", "logit_bias") or not tensor.is_floating_point():
+        return tensor.clone()
     noise = torch.randn(tensor.shape, generator=generator)
     if tensor.ndim < 2:
-        return noise * 0.1 + (1.0 if name.endswith("weight") else 0.0)
+        is_scale = name.endswith(("weight", "gamma", "running_var"))
+        return noise.clamp(-3, 3) * 0.1 + (1.0 if is_scale else 0.0)
     return noise * (0.5 if "embedding" in name else float(tensor.shape[1:].numel()) ** -0.5)

@@ -21,6 +21,7 @@ SOURCES = {
     "run": "mmalign_export.sources.run",
     "open_clip": "mmalign_export.sources.open_clip",
     "openai": "mmalign_export.sources.openai",
+    "sentence_transformers": "mmalign_export.sources.sentence_transformers",
     "transformers": "mmalign_export.sources.transformers",
 }
 

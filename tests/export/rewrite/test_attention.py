@@ -1,10 +1,11 @@
 import onnx
 import pytest
+import timm
 import torch
 from torch import nn
 
 from mmalign_export.errors import ExportError
-from mmalign_export.rewrite.attention import WrittenAttention, write_out_attention
+from mmalign_export.rewrite.attention import WrittenAttention, unfuse_attention, write_out_attention
 from mmalign_export.rewrite.copies import structural_copy
 
 # Of values around 5 in float64, summed in another order.
@@ -89,3 +90,14 @@ def test_every_product_with_weights_is_one_matmul_and_no_shape_is_computed() -> 
     products = [node for node in graphs[1].node if node.op_type in ("MatMul", "Gemm")]
     assert sum(bool(constants & set(node.input)) for node in products) == 2
     assert isinstance(graphs[1], onnx.GraphProto)
+
+
+@torch.inference_mode()
+def test_attention_of_timm_is_taken_apart_with_the_same_numbers() -> None:
+    torch.manual_seed(0)
+    attention = timm.layers.Attention(48, num_heads=3, qkv_bias=True).double().eval()
+    x, copy = noise(2, 5, 48).double(), structural_copy(attention)
+    assert unfuse_attention(copy) == 1
+    assert attention.fused_attn
+    assert (copy(x) - attention(x)).abs().max() <= ROUNDING
+    assert unfuse_attention(Block()) == 0

@@ -147,6 +147,20 @@ def test_preprocessing_of_every_kind_is_open_clips(preprocessing: dict, image_fi
     assert pixels.stage.num_cases > 16
 
 
+def test_the_librarys_conventions_can_be_taken_over(saved_clip: Saved, image_files: Files) -> None:
+    """What is left then are palettes, and colours that the library weights by their alpha."""
+    differing = {}
+    for options in (SourceOptions(), SourceOptions(orientation="source", alpha="source")):
+        imported = read_source("open_clip", saved_clip("vit"), options)
+        assert imported.original is not None
+        pixels = prove_pixels(imported.model.image, imported.original, image_files, imported.resized_as_stored)
+        differing[options.alpha] = pixels.differing
+    assert differing["policy"]["EXIF orientation 6"] == "turned as EXIF says"
+    assert differing["policy"]["RGBA"] == "transparency composited"
+    assert "EXIF orientation 6" not in differing["source"]
+    assert differing["source"]["RGBA"] == "colours weighted by their alpha there"
+
+
 def test_a_rectangle_that_is_covered_is_a_limit_of_the_format(tmp_path: Path) -> None:
     config = {**FAMILIES["vit"], "vision_cfg": {**FAMILIES["vit"]["vision_cfg"], "image_size": [32, 48]}}
     folder = save(tmp_path / "model", config, build(config))
