@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mmalign.dual_model import DualModel, ModelTower, TextModelTower
 from mmalign.signature import text_inputs
-from mmalign.text import TextTowerConfig, load_text_tower, sentence_modules
+from mmalign.text import TextTower, TextTowerConfig, load_text_tower, sentence_modules
 from mmalign.text_tokenizer import load_tokenizer
 from mmalign_export.errors import SourceError
 from mmalign_export.sources import SourceOptions
@@ -112,6 +112,7 @@ def _text_tower(folder: Path, options: SourceOptions) -> TextModelTower:
     """Return the text tower of a folder: its encoder, pooling and dense layers. Raises SourceError."""
     config = TextTowerConfig(name=str(folder))
     tower, tokenizer, modules = load_text_tower(config), load_tokenizer(config), sentence_modules(config)
+    assert isinstance(tower, TextTower), "a folder is no import"
     encoder = tower.encoder.config
     limits = [modules.max_seq_length if modules else None, getattr(encoder, "max_position_embeddings", None)]
     length = min((int(each) for each in limits if each), default=0)
