@@ -38,7 +38,7 @@ ROOMS = {
         *("text_checks", "traceable", "heads", "losses", "model", "optim", "tensors", "checkpoint"),
         *("augment", "moved_keys", "config", "device", "pairs", "own_pairs", "dual_model", "space", "run", "run_model"),
         *("feature_cache", "features", "inputs", "metrics", "trainer", "training"),
-        *("scoring", "evaluation", "aotinductor", "cli"),
+        *("scoring", "evaluation", "bundle_evaluation", "aotinductor", "cli"),
     ),
     "mmalign_export": (
         *("errors", "exchange", "staging", "profile", "parity", "golden", "side_files", "card", "bundle"),
