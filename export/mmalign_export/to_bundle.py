@@ -17,7 +17,7 @@ from mmalign_export.golden import GoldenFile, golden_files, golden_texts, make_g
 from mmalign_export.parity import Artifact, check_parity
 from mmalign_export.side_files import write_side_files
 from mmalign_export.sources import SourceOptions, read_source
-from mmalign_export.sources.proof import golden_bounds, prove_bundle, prove_model
+from mmalign_export.sources.proof import golden_bounds, golden_rounding, prove_bundle, prove_model
 from mmalign_export.sources.protocol import Imported
 from mmalign_export.staging import check_free, staged
 from mmalign_export.to_compiled import compile_tower, load_aoti, package_aoti
@@ -146,7 +146,7 @@ def export_imported(
         write_side_files(model, folder)
         write_golden(golden, folder)
         write_spec(model, folder, {}, opset_version)  # unproven yet: the runtime reads it to be proven
-        proven = _prove(model, golden, formats, folder)
+        proven = _prove(model, golden, formats, folder, is_import=reference is not None)
         if reference is None:
             return _finish(model, folder, proven, opset_version)
         golden, record = prove_bundle(imported, reference, onnx_artifact(folder), golden, folder)
@@ -174,7 +174,8 @@ def _write_towers(model: DualModel, formats: Sequence[Format], folder: Path, ops
             package_aoti(model.towers[name], folder / file)
 
 
-def _prove(model: DualModel, golden: Golden, formats: Sequence[Format], folder: Path) -> Proven:
+def _prove(model: DualModel, golden: Golden, formats: Sequence[Format], folder: Path, *, is_import: bool) -> Proven:
+    bounds = (golden_rounding(model, golden, folder),) if is_import else ()
     artifacts: list[Artifact] = [onnx_artifact(folder)]
     if "aoti" in formats:
         packages = {name: load_aoti(folder / file) for name, file in TOWER_FILES[AOTINDUCTOR].items()}
@@ -184,7 +185,7 @@ def _prove(model: DualModel, golden: Golden, formats: Sequence[Format], folder: 
         artifacts.append(torch_artifact(TORCH_COMPILE, model, compiled))
     proven: dict[str, dict[Modality, Parity]] = {}
     for artifact in artifacts:
-        proven[artifact.engine] = check_parity(artifact, golden, folder)
+        proven[artifact.engine] = check_parity(artifact, golden, folder, *bounds)
         for kind, parity in proven[artifact.engine].items():
             logger.info(
                 "parity: %s, %s tower, over %d golden cases, lowest cosine %.8f, largest difference %.1e",

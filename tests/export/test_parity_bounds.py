@@ -112,6 +112,23 @@ def test_a_cosine_may_be_lower_by_a_hundred_thousandth(kind: Modality) -> None:
         check(0.999989)
 
 
+def test_a_tower_that_rounds_more_has_the_bound_that_is_said_of_it() -> None:
+    """Asked for with the case that moved most, for a tower beyond the usual bound alone, and recorded."""
+    right = [unit(16, seed) for seed in range(3)]
+    images = [shifted(right[0], 2e-4), shifted(right[1], 3e-4), right[2]]
+    asked: list[tuple[Modality, str]] = []
+
+    def bound(tower: Modality, case: str) -> float:
+        asked.append((tower, case))
+        return 3.5e-4
+
+    found = check_parity(giving(images, right), golden_of(right, right), Path(), bound)
+    assert asked == [("image", "image 1")]
+    assert (found["image"].abs_bound, found["text"].abs_bound) == (3.5e-4, 1e-4)
+    with pytest.raises(ParityError, match=r"image case 'image 1'.* max abs 3\.00e-04 \(at most 0\.00025\)"):
+        check_parity(giving(images, right), golden_of(right, right), Path(), lambda tower, case: 2.5e-4)
+
+
 def test_what_is_recorded_is_the_worst_of_all_comparisons() -> None:
     right = [unit(16, seed) for seed in range(4)]
     images = [right[0], shifted(right[1], 0.5e-4), *right[2:]]

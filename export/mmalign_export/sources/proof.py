@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from mmalign.dual_model import DualModel
 from mmalign_export.errors import ProofError
 from mmalign_export.golden import GoldenFile, shortest
-from mmalign_export.parity import COSINE_BOUND, Artifact
+from mmalign_export.parity import COSINE_BOUND, AbsBound, Artifact
 from mmalign_export.sources.proof_pixels import prove_pixels
 from mmalign_export.sources.proof_texts import PROOF_TEXTS
 from mmalign_export.sources.proof_tokens import prove_tokens
-from mmalign_export.sources.proof_towers import cosine, prove_tower, unit
+from mmalign_export.sources.proof_towers import cosine, prove_tower, rounding_bound, unit
 from mmalign_export.sources.protocol import Imported, Original
 from mmalign_export.sources.refusals import check_spread, check_vectors
 from mmalign_runtime.bundle.golden import Golden, ImageCase, TextCase
@@ -127,6 +127,18 @@ def golden_bounds(measured: Parity, record: ImportRecord, tower: Modality) -> Pa
         cosine_bound=_COSINE_BOUNDS[tower],
         abs_bound=stage.bound,
     )
+
+
+def golden_rounding(model: DualModel, golden: Golden, folder: Path) -> AbsBound:
+    """Return what the graph of an imported tower may move a golden vector by: its depth and width are not ours."""
+    images = {case.name: folder / case.file for case in golden.images}
+    texts = {case.name: case.text for case in golden.texts}
+
+    def bound(tower: Modality, case: str) -> float:
+        inputs = model.image.prepare([images[case]]) if tower == "image" else model.text.prepare([texts[case]])
+        return rounding_bound(model.towers[tower], inputs)
+
+    return bound
 
 
 def _tower_bound(reference: Reference) -> float:
