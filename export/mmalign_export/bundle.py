@@ -15,6 +15,7 @@ from mmalign.signature import ATTENTION_MASK
 from mmalign.space import space_id
 from mmalign_export.errors import FormatLimitError
 from mmalign_export.side_files import TOKENIZER
+from mmalign_export.to_onnx import external_name
 from mmalign_runtime.bundle.golden import Golden
 from mmalign_runtime.bundle.hashes import sha256_of_file
 from mmalign_runtime.spec import (
@@ -118,7 +119,13 @@ def _towers(model: DualModel) -> dict[str, Tower]:
 def _artifacts(folder: Path, proven: Proven) -> tuple[Artifact, ...]:
     """Return what is in the folder, and what was held to PyTorch without a file of it."""
     kept = [
-        Artifact(tower=tower, engine=engine, file=name, parity=proven.get(engine, {}).get(tower))
+        Artifact(
+            tower=tower,
+            engine=engine,
+            file=name,
+            external=tuple(each for each in (external_name(name),) if (folder / each).exists()),
+            parity=proven.get(engine, {}).get(tower),
+        )
         for engine, names in TOWER_FILES.items()
         for tower, name in names.items()
         if (folder / name).exists()

@@ -21,7 +21,7 @@ from mmalign_export.sources.proof import golden_bounds, golden_rounding, prove_b
 from mmalign_export.sources.protocol import Imported
 from mmalign_export.staging import check_free, staged
 from mmalign_export.to_compiled import compile_tower, load_aoti, package_aoti
-from mmalign_export.to_onnx import OPSET_VERSION, check_opset, export_onnx
+from mmalign_export.to_onnx import LARGEST_FILE_BYTES, OPSET_VERSION, check_opset, export_onnx
 from mmalign_runtime.bench import BenchPlan, golden_images, run_bench
 from mmalign_runtime.bench import golden_texts as bench_texts
 from mmalign_runtime.bundle.golden import Golden
@@ -90,6 +90,7 @@ def export_model(
     opset_version: int = OPSET_VERSION,
     force: bool = False,
     image_files: Sequence[GoldenFile] | None = None,
+    largest_file_bytes: int = LARGEST_FILE_BYTES,
 ) -> BundleSpec:
     """Export a model in memory. The first of its own pairs that can be embedded join the golden cases.
 
@@ -100,6 +101,7 @@ def export_model(
         opset_version: See `export`.
         force: See `export`.
         image_files: Golden images that take the place of those that are usually made.
+        largest_file_bytes: Weights that would make an .onnx file larger go into a file beside it.
 
     Returns:
         The contents of its bundle.json.
@@ -112,7 +114,13 @@ def export_model(
         >>> export_model(model, "bundle")  # doctest: +SKIP
     """
     return export_imported(
-        Imported(model=model), out, formats=formats, opset_version=opset_version, force=force, image_files=image_files
+        Imported(model=model),
+        out,
+        formats=formats,
+        opset_version=opset_version,
+        force=force,
+        image_files=image_files,
+        largest_file_bytes=largest_file_bytes,
     )
 
 
@@ -124,6 +132,7 @@ def export_imported(
     opset_version: int = OPSET_VERSION,
     force: bool = False,
     image_files: Sequence[GoldenFile] | None = None,
+    largest_file_bytes: int = LARGEST_FILE_BYTES,
 ) -> BundleSpec:
     """Export what a source gave, proven against its own library where it has one. Arguments as of `export_model`.
 
@@ -142,7 +151,7 @@ def export_imported(
             if imported.original is None
             else prove_model(model, imported.original, files, golden, imported.resized_as_stored)
         )
-        _write_towers(model, formats, folder, opset_version)
+        _write_towers(model, formats, folder, opset_version, largest_file_bytes)
         write_side_files(model, folder)
         write_golden(golden, folder)
         write_spec(model, folder, {}, opset_version)  # unproven yet: the runtime reads it to be proven
@@ -162,12 +171,14 @@ def _bounded(proven: Proven, record: ImportRecord) -> Proven:
     }
 
 
-def _write_towers(model: DualModel, formats: Sequence[Format], folder: Path, opset_version: int) -> None:
+def _write_towers(
+    model: DualModel, formats: Sequence[Format], folder: Path, opset_version: int, largest_file_bytes: int
+) -> None:
     (folder / "onnx").mkdir()
     write_preprocess(model.image.spec, folder / PREPROCESS)
     for name, file in TOWER_FILES[ONNX].items():
         logger.info("export: %s", file)
-        export_onnx(model.towers[name], folder / file, opset_version)
+        export_onnx(model.towers[name], folder / file, opset_version, largest_file_bytes)
     if "aoti" in formats:
         for name, file in TOWER_FILES[AOTINDUCTOR].items():
             logger.info("export: %s (compiling)", file)

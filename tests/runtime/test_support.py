@@ -22,16 +22,11 @@ def test_patches_at_a_pictures_own_ratio_are_refused_by_name(tiny_bundle: Path, 
     assert len(Embedder.load(tiny_bundle, provider="cpu", towers=["text"]).encode_text(["a dog"])) == 1
 
 
-def test_weights_in_another_file_are_refused_by_name(tiny_bundle: Path, edit_spec) -> None:
-    def apart(spec: BundleSpec) -> BundleSpec:
-        image, text = spec.artifacts
-        return msgspec.structs.replace(
-            spec, artifacts=(image, msgspec.structs.replace(text, external=("config.json",)))
-        )
-
-    edit_spec(apart)
-    with pytest.raises(BundleFeatureError, match=r"the text tower keeps weights beside its model, in config\.json"):
-        Embedder.load(tiny_bundle, provider="cpu", lazy=True)
+def test_a_package_with_weights_in_another_file_is_refused_by_name() -> None:
+    tower = TextTower(spec=TextSpec(), tokenizer="t", architecture="a")
+    check_supported(tower, Artifact(tower="text", engine="onnx", external=("w.bin",)))
+    with pytest.raises(BundleFeatureError, match=r"the text tower's aotinductor package keeps weights .* in w\.bin"):
+        check_supported(tower, Artifact(tower="text", engine="aotinductor", external=("w.bin",)))
 
 
 @pytest.mark.parametrize(
