@@ -21,7 +21,7 @@ from collections.abc import Iterator
 import msgspec
 import numpy as np
 
-from benchmarks.reliability.memory import DEMO_BUNDLE, FIXTURE
+from benchmarks.harness.places import DEMO_BUNDLE, FIXTURE
 from benchmarks.reliability.record import Row, record
 from mmalign_runtime.embedder import Embedder
 

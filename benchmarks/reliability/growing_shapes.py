@@ -24,7 +24,9 @@ if __package__ in (None, ""):  # run as a script: make the repository root impor
 import msgspec
 import numpy as np
 
-from benchmarks.reliability.memory import DEMO_BUNDLE, FIXTURE, resident_mb, texts
+from benchmarks.harness.places import DEMO_BUNDLE, FIXTURE
+from benchmarks.harness.processes import resident_mb
+from benchmarks.reliability.memory import texts
 from benchmarks.reliability.record import Row, record
 from mmalign_runtime.embedder import Embedder
 from mmalign_runtime.engine import openvino

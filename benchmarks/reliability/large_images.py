@@ -22,7 +22,8 @@ import msgspec
 import numpy as np
 from PIL import Image
 
-from benchmarks.reliability.memory import DEMO_BUNDLE, FIXTURE, PHOTO, resident_mb
+from benchmarks.harness.places import DEMO_BUNDLE, FIXTURE, PHOTO
+from benchmarks.harness.processes import resident_mb
 from benchmarks.reliability.record import Row, record
 from mmalign_runtime.embedder import Embedder
 from mmalign_runtime.engine.onnxruntime import OnnxSession

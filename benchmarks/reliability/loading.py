@@ -14,7 +14,7 @@ if __package__ in (None, ""):  # run as a script: make the repository root impor
 
 import msgspec
 
-from benchmarks.reliability.memory import DEMO_BUNDLE, FIXTURE
+from benchmarks.harness.places import DEMO_BUNDLE, FIXTURE
 from benchmarks.reliability.record import Row, record
 from mmalign_runtime.bundle import open_bundle
 

@@ -17,7 +17,7 @@ if __package__ in (None, ""):  # run as a script: make the repository root impor
 import msgspec
 import numpy as np
 
-from benchmarks.reliability.memory import DEMO_BUNDLE, FIXTURE
+from benchmarks.harness.places import DEMO_BUNDLE, FIXTURE
 from benchmarks.reliability.record import Row, record
 from mmalign_runtime.bundle import open_bundle
 from mmalign_runtime.spec import TextTower

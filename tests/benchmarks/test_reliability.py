@@ -14,9 +14,10 @@ import msgspec
 import numpy as np
 import pytest
 
+from benchmarks.harness.processes import resident_mb
 from benchmarks.readme import with_tables
 from benchmarks.reliability.flips import FIXTURE, entry_spans, flip_archive, flip_folder
-from benchmarks.reliability.memory import Level, drift, image_pool, resident_mb, texts
+from benchmarks.reliability.memory import Level, drift, image_pool, texts
 from benchmarks.reliability.mutated import _PRELOADED
 from benchmarks.reliability.pillow_resize import with_pillow
 from benchmarks.reliability.pillow_versions import Answer, Answers, differences
