@@ -56,7 +56,9 @@ def test_an_interrupted_run_says_how_to_go_on(place: Workplace, number: signal.S
 def test_a_second_writer_is_refused(place: Workplace) -> None:
     out = place.folder / "shared"
     with start(place, out) as process:
+        process.send_signal(signal.SIGSTOP)  # or it may be through before the second has started
         second = subprocess.run(command(place.texts, out, "--resume"), capture_output=True, text=True)
+        process.send_signal(signal.SIGCONT)
         assert (second.returncode, "shared is being written by another process" in second.stderr) == (2, True)
         process.communicate(timeout=60)
     assert rows(out) == place.expected
