@@ -20,11 +20,12 @@ from rich.console import Console
 if __package__ in (None, ""):  # run as a script: make the repository root importable, as pytest and mypy do
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from benchmarks.harness.environment import Watch
+from benchmarks.harness.results import command_line, write_result
 from benchmarks.reference.chart import draw_chart
 from benchmarks.reference.engines import EngineName, build_engine, build_onnx_engine, prepare_torch
-from benchmarks.reference.environment import Watch
 from benchmarks.reference.interleave import Engine, Schedule, take_turns, warm_up
-from benchmarks.reference.report import ReferenceReport, cpu_slug, engine_timings, write_report
+from benchmarks.reference.report import ReferenceReport, cpu_slug, engine_timings
 from benchmarks.reference.tables import print_environment, print_timings
 from benchmarks.reference.workload import Workload, reference_workload
 from mmalign_export.parity import ABS_BOUND
@@ -82,7 +83,7 @@ def publish(report: ReferenceReport, name: str, out_dir: Path, console: Console)
     """Print a report, and write it to `out_dir` as JSON and as a chart."""
     print_environment(report.environment, console)
     print_timings(report, console)
-    write_report(report, out_dir / f"{name}.json")
+    write_result(report, out_dir / f"{name}.json")
     draw_chart(report, out_dir / f"{name}.svg")
     print(msgspec.json.encode(report).decode())
 
@@ -140,7 +141,7 @@ def _parse(arguments: Sequence[str]) -> Options:
         num_rounds=parsed.rounds or (QUICK_NUM_ROUNDS if parsed.quick else NUM_ROUNDS),
         engines=parsed.engines,
         opsets=parsed.opsets,
-        command=" ".join(["python benchmarks/reference/run.py", *arguments]),
+        command=command_line("python benchmarks/reference/run.py", arguments),
     )
 
 

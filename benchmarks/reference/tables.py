@@ -7,7 +7,7 @@ from itertools import pairwise
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.reference.environment import Environment
+from benchmarks.harness.environment import Environment
 from benchmarks.reference.report import EngineTiming, ReferenceReport
 
 

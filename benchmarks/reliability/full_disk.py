@@ -24,7 +24,8 @@ import msgspec
 import numpy as np
 import torch
 
-from benchmarks.reliability.record import ROOT, Row, record
+from benchmarks.harness.places import FIXTURE
+from benchmarks.reliability.record import Row, record
 from mmalign.checkpoint import Progress, save_last
 from mmalign.model import DualEncoder
 from mmalign.run_model import dual_model
@@ -34,7 +35,6 @@ from mmalign_runtime.errors import MmalignError
 from mmalign_runtime.saved import SavedVectors, save_vectors
 from tests.make_tiny_bundle import tiny_run
 
-FIXTURE = ROOT / "tests/runtime/fixtures/tiny_bundle"
 # The room left of what a whole write needs.
 _SHARES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)
 _DISK_MB = 64
@@ -49,12 +49,6 @@ class Write(msgspec.Struct, frozen=True):
     room_bytes: int
     error: str
     fault: str
-
-
-class Details(msgspec.Struct, frozen=True):
-    """All writes."""
-
-    writes: tuple[Write, ...]
 
 
 @contextmanager
@@ -168,7 +162,7 @@ def main() -> None:
         )
         with small_disk() as disk:
             writes.append(_loads(disk))
-    record("full_disk", _rows(writes), Details(tuple(writes)))
+    record("full_disk", _rows(writes), {"writes": writes})
 
 
 def _save(model: DualEncoder, optimizer: torch.optim.Optimizer, path: Path) -> None:

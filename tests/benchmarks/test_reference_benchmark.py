@@ -7,17 +7,12 @@ import msgspec
 import numpy as np
 import pytest
 
+from benchmarks.harness.environment import Environment, Watch, busy_cpu_s, cpu_flags
+from benchmarks.harness.results import read_result, write_result
+from benchmarks.harness.statistics import paired_speedups
 from benchmarks.reference.chart import draw_chart
-from benchmarks.reference.environment import Environment, Watch, busy_cpu_s, cpu_flags
 from benchmarks.reference.interleave import Batch, Engine, Laps, Schedule, take_turns, warm_up
-from benchmarks.reference.report import (
-    ReferenceReport,
-    cpu_slug,
-    engine_timings,
-    paired_speedups,
-    read_report,
-    write_report,
-)
+from benchmarks.reference.report import ReferenceReport, cpu_slug, engine_timings
 from benchmarks.reference.tables import print_environment, print_timings
 from benchmarks.reference.workload import pick_captions
 from mmalign_export.errors import ParityError
@@ -152,15 +147,15 @@ def test_differences_within_the_bound_are_reported() -> None:
 
 
 def test_report_survives_the_way_through_its_file(tmp_path: Path) -> None:
-    write_report(report(), tmp_path / "results" / "cpu.json")
-    assert read_report(tmp_path / "results" / "cpu.json") == report()
+    write_result(report(), tmp_path / "results" / "cpu.json")
+    assert read_result(tmp_path / "results" / "cpu.json", ReferenceReport) == report()
 
 
 def test_a_report_with_an_unknown_field_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "cpu.json"
     path.write_bytes(msgspec.json.encode(report()).replace(b'"num_rounds"', b'"rounds":1,"num_rounds"'))
     with pytest.raises(msgspec.ValidationError, match="unknown field `rounds`"):
-        read_report(path)
+        read_result(path, ReferenceReport)
 
 
 def test_chart_is_the_same_for_the_same_report(tmp_path: Path) -> None:
