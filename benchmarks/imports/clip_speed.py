@@ -22,8 +22,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmarks.harness.environment import Watch
 from benchmarks.imports.random_clip import save_random
-from benchmarks.reference.environment import Watch
 from mmalign_export import import_model
 from mmalign_export.golden import golden_photo
 from mmalign_runtime import Embedder
