@@ -1,7 +1,7 @@
 """nn.MultiheadAttention written out: one linear layer for queries, keys and values, two products, one linear layer.
 
 As torch traces it, it permutes to (L, B, D) and back, and derives shapes and the scale of the scores again in every
-layer: 624 operators for the image tower of ViT-B/32, 348 written out. Every product with weights becomes a MatMul of a
+layer: 624 operators for the image tower of ViT-B/32, 360 written out. Every product with weights becomes a MatMul of a
 constant, which onnxruntime fuses and quantizes. The scale is multiplied into the weights of the queries: exact where
 the head's width is a power of four, one rounding of each weight elsewhere.
 Shapes: B batch, L tokens, M tokens attended to, D width, H heads.

@@ -30,11 +30,12 @@ from tests.export.sources.clips import FAMILIES, PREPROCESSING, build, save, wri
 
 Files = list[GoldenFile]
 Saved = Callable[[str], Path]
+CASED = ("clipa", "metaclip 2", "xlm-roberta", "mt5", "roberta, first token")
 FIXED = ("mobileclip", "coca", "clipa", "siglip")
 # Imported whole, with the bundle's own proof; the others' towers are proven, and traced once for each kind.
-WHOLE = ("vit, quick", "siglip", "xlm-roberta")
+WHOLE = ("vit, quick", "siglip")
 IMAGES = ("resnet", "convnext", "eva02", "vitamin", "pe", "mobileclip", "coca")
-TEXTS = ("coca", "clipa", "metaclip 2", "mt5")
+TEXTS = ("coca", "clipa", "metaclip 2", "xlm-roberta", "mt5")
 CAPTIONS = (["a dog"], ["a dog on a beach", "two", "Ærø, in the evening light"])
 
 
@@ -67,6 +68,7 @@ def test_every_family_is_proven(family: str, saved_clip: Saved, image_files: Fil
     text = imported.model.text
     assert text.spec.padding == ("fixed" if family in FIXED else "longest")
     assert text.input_names == ("input_ids",)
+    assert text.spec.cleaning == ("clip_cased" if family in CASED else "clip")
 
 
 @pytest.mark.parametrize(("family", "name"), [*((family, "image") for family in IMAGES), *((f, "text") for f in TEXTS)])
@@ -101,7 +103,7 @@ def test_a_bundle_verifies_and_records_its_proof(
     assert_equal_to_open_clip(tmp_path / "bundle", f"local-dir:{saved_clip(family)}")
     assert {stage.stage for stage in record.stages} == {"token ids", "pixels", "tower", "file to vector"}
     text, image = spec.tower("text", TextTower), spec.tower("image", ImageTower)
-    assert text.spec.cleaning == {"siglip": "clip_canonical", "xlm-roberta": "clip_cased"}.get(family, "clip")
+    assert text.spec.cleaning == ("clip_canonical" if family == "siglip" else "clip")
     assert text.spec.padding == ("fixed" if family in FIXED else "longest")
     assert spec.similarity.kind == ("sigmoid" if family == "siglip" else "softmax")
     assert image.spec.crop_rounding == "half_even"
