@@ -39,6 +39,7 @@ from mmalign.text_tokenizer import load_tokenizer
 from mmalign.traceable import check_traceable
 from mmalign.vision import check_image_tower, create_image_tower, load_image_tower
 from mmalign.weights import register_packages
+from mmalign.writing import named_writes
 from mmalign_runtime.atomic import replacing
 from mmalign_runtime.bulk.locking import LOCK_NAME, only_writer
 
@@ -98,8 +99,12 @@ class Run(msgspec.Struct, frozen=True):
 
 
 def write_trained_images(folder: RunFolder, pairs: Sequence[Pair]) -> None:
-    """Write down which images a run learns from, so that an evaluation can tell whether it asks about any of them."""
-    with replacing(folder.file(_TRAINED_IMAGES)) as temporary:
+    """Write down which images a run learns from, so that an evaluation can tell whether it asks about any of them.
+
+    Raises CheckpointError.
+    """
+    path = folder.file(_TRAINED_IMAGES)
+    with named_writes(path), replacing(path) as temporary:
         lines = (f"{image_identity(pair)}\n" for pair in pairs)
         temporary.write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
 
@@ -170,7 +175,7 @@ def claim_run(path: Path) -> Iterator[None]:
     it, and CheckpointError when it cannot be written to.
     """
     made = [folder for folder in (path, *path.parents) if not folder.exists()]  # deepest first
-    with _named_errors(path):
+    with named_writes(path):
         path.mkdir(parents=True, exist_ok=True)
         (path / LOCK_NAME).touch()
     try:
@@ -200,7 +205,7 @@ def create_run(config: Config, path: Path) -> Run:
     check_traceable(model.image_tower, model.text_tower, config.image, config.text)
     config = with_pooling(config, model.text_tower)
     folder = RunFolder(path)
-    with _named_errors(path):
+    with named_writes(path):
         path.mkdir(parents=True, exist_ok=True)
         for name in _OF_ONE_START:
             folder.file(name).unlink(missing_ok=True)
@@ -213,17 +218,8 @@ def create_run(config: Config, path: Path) -> Run:
 
 def write_config(folder: RunFolder, config: Config) -> None:
     """Write config.toml, whole or not at all. Raises CheckpointError."""
-    with _named_errors(folder.path), replacing(folder.file("config.toml")) as temporary:
+    with named_writes(folder.path), replacing(folder.file("config.toml")) as temporary:
         temporary.write_text(dump_config(config), encoding="utf-8")
-
-
-@contextlib.contextmanager
-def _named_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        reason = f"{error.filename or path} cannot be written: {error.strerror or error}"
-        raise CheckpointError(f"{reason}. Check --out, its permissions and the room on its disk.") from error
 
 
 def with_pooling(config: Config, tower: TextTower | ImportedTextTower) -> Config:

@@ -31,6 +31,7 @@ from mmalign.run import Run, RunFolder, check_start, claim_run, open_run, record
 from mmalign.run_model import dual_model
 from mmalign.trainer import Trainer
 from mmalign.truncation import report_truncated
+from mmalign.writing import named_writes
 from mmalign_runtime.atomic import remove_leftovers, replacing
 
 logger = logging.getLogger(__name__)
@@ -172,7 +173,7 @@ class _Checkpoints:
 def _describe(error: NonFiniteError, folder: RunFolder, pairs: Sequence[Pair], saved_step: int) -> str:
     origins = [str(pairs[row].origin) for row in error.rows]
     path = folder.file("bad_batch.txt")
-    with replacing(path) as temporary:
+    with named_writes(path), replacing(path) as temporary:
         temporary.write_text("\n".join(origins) + "\n", encoding="utf-8")
     named = "; ".join(origins[:_NUM_NAMED]) + ("; ..." if len(origins) > _NUM_NAMED else "")
     return (

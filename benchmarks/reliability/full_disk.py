@@ -27,6 +27,8 @@ import torch
 from benchmarks.harness.places import FIXTURE
 from benchmarks.reliability.record import Row, record
 from mmalign.checkpoint import Progress, save_last
+from mmalign.errors import CheckpointError
+from mmalign.metrics import MetricsLog, MetricsRow, read_metrics
 from mmalign.model import DualEncoder
 from mmalign.run_model import dual_model
 from mmalign_export import export_model
@@ -126,6 +128,22 @@ def _loads(disk: Path) -> Write:
     return Write("full disk: a bundle loaded, with its cache there", 0, "", fault)
 
 
+def _logs(disk: Path) -> Write:
+    """Log steps until there is no room; the rows before stay readable, and a run goes on from a checkpoint."""
+    row = MetricsRow(1, 1, loss=1.0, logit_scale=10.0, learning_rate=1e-3)
+    error, fault = "", ""
+    try:
+        with MetricsLog(disk, keep_steps=0) as log:
+            fill(disk, _PAGE)
+            for _ in range(_PAGE):
+                log.write(row)
+    except CheckpointError as raised:
+        error = f"{type(raised).__name__}: {raised}".replace(str(disk), ".")
+    if not error or not read_metrics(disk / "metrics.csv"):
+        fault = "the rows before are not there" if error else "no error"
+    return Write("full disk: steps logged while training", _PAGE, error, fault)
+
+
 def _rows(writes: Sequence[Write]) -> list[Row]:
     rows = []
     for what in dict.fromkeys(write.what for write in writes):
@@ -162,6 +180,8 @@ def main() -> None:
         )
         with small_disk() as disk:
             writes.append(_loads(disk))
+        with small_disk() as disk:
+            writes.append(_logs(disk))
     record("full_disk", _rows(writes), {"writes": writes})
 
 
