@@ -82,6 +82,10 @@ def read_source(kind: str, location: str | Path, options: SourceOptions = _DEFAU
     Example:
         >>> imported = read_source("run", "runs/latest", SourceOptions(checkpoint="last"))  # doctest: +SKIP
     """
+    if kind == "onnx_pair":
+        raise ExportError(
+            f"{location} holds ONNX files, which cannot be imported yet. Import the model that they were exported from."
+        )
     if kind not in SOURCES:
         raise ExportError(f"the source {kind!r} is not known; expected {', '.join(sorted(SOURCES))}.")
     read = cast("Source", import_module(SOURCES[kind]).read)
