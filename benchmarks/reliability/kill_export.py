@@ -49,6 +49,7 @@ _STAGES = {
     "make_golden": "making golden cases",
     "write_golden": "writing golden cases",
     "write_spec": "hashing files and writing bundle.json",
+    "write_sealed": "hashing what came after, and sealing bundle.json",
     "run_bench": "timing for the card",
 }
 

@@ -11,7 +11,17 @@ from mmalign.dual_model import DualModel
 from mmalign.own_pairs import usable_pairs
 from mmalign.preprocess import write_preprocess
 from mmalign_export.artifacts import onnx_artifact, torch_artifact
-from mmalign_export.bundle import CARD, PREPROCESS, TOWER_FILES, Proven, check_format, write_golden, write_spec
+from mmalign_export.bundle import (
+    CARD,
+    PREPROCESS,
+    TOWER_FILES,
+    Proven,
+    check_format,
+    with_proof,
+    write_golden,
+    write_sealed,
+    write_spec,
+)
 from mmalign_export.card import model_card
 from mmalign_export.golden import GoldenFile, golden_files, golden_texts, make_golden
 from mmalign_export.parity import Artifact, check_parity
@@ -22,8 +32,7 @@ from mmalign_export.sources.protocol import Imported
 from mmalign_export.staging import check_free, staged
 from mmalign_export.to_compiled import compile_tower, load_aoti, package_aoti
 from mmalign_export.to_onnx import LARGEST_FILE_BYTES, OPSET_VERSION, check_opset, export_onnx
-from mmalign_runtime.bench import BenchPlan, golden_images, run_bench
-from mmalign_runtime.bench import golden_texts as bench_texts
+from mmalign_runtime.bench import BenchPlan, run_bench
 from mmalign_runtime.bundle.golden import Golden
 from mmalign_runtime.embedder import Embedder
 from mmalign_runtime.engine.processor import cpu_name
@@ -33,8 +42,9 @@ logger = logging.getLogger(__name__)
 
 Format = Literal["onnx", "aoti", "compile"]
 
-# A card's latency is a first impression, not a benchmark: few rounds, and the two batch sizes people ask about.
-_CARD_ROUNDS = 5
+# A card's latency is a first impression, not a benchmark: as few rounds as have a middle, and the two batch sizes
+# people ask about.
+_CARD_ROUNDS = 3
 _CARD_BATCH_SIZES = (1, 8)
 
 
@@ -154,13 +164,16 @@ def export_imported(
         _write_towers(model, formats, folder, opset_version, largest_file_bytes)
         write_side_files(model, folder)
         write_golden(golden, folder)
-        write_spec(model, folder, {}, opset_version)  # unproven yet: the runtime reads it to be proven
-        proven = _prove(model, golden, formats, folder, is_import=reference is not None)
-        if reference is None:
-            return _finish(model, folder, proven, opset_version)
-        golden, record = prove_bundle(imported, reference, onnx_artifact(folder), golden, folder)
-        write_golden(golden, folder)
-        return _finish(model, folder, _bounded(proven, record), opset_version, record)
+        spec = write_spec(model, folder, opset_version)  # unproven yet: the runtime reads it to be proven
+        with Embedder.load(folder, provider="cpu", verify=None) as embedder:  # just written
+            served = onnx_artifact(embedder)
+            proven = _prove(model, served, golden, formats, folder, is_import=reference is not None)
+            record = None
+            if reference is not None:
+                golden, record = prove_bundle(imported, reference, served, golden, folder)
+                write_golden(golden, folder)
+                proven = _bounded(proven, record)
+            return _finish(model, embedder, golden, with_proof(spec, folder, proven, record))
 
 
 def _bounded(proven: Proven, record: ImportRecord) -> Proven:
@@ -185,9 +198,11 @@ def _write_towers(
             package_aoti(model.towers[name], folder / file)
 
 
-def _prove(model: DualModel, golden: Golden, formats: Sequence[Format], folder: Path, *, is_import: bool) -> Proven:
+def _prove(
+    model: DualModel, served: Artifact, golden: Golden, formats: Sequence[Format], folder: Path, *, is_import: bool
+) -> Proven:
     bounds = (golden_rounding(model, golden, folder),) if is_import else ()
-    artifacts: list[Artifact] = [onnx_artifact(folder)]
+    artifacts: list[Artifact] = [served]
     if "aoti" in formats:
         packages = {name: load_aoti(folder / file) for name, file in TOWER_FILES[AOTINDUCTOR].items()}
         artifacts.append(torch_artifact(AOTINDUCTOR, model, packages))
@@ -209,19 +224,15 @@ def _prove(model: DualModel, golden: Golden, formats: Sequence[Format], folder: 
     return proven
 
 
-def _finish(
-    model: DualModel, folder: Path, proven: Proven, opset_version: int, record: ImportRecord | None = None
-) -> BundleSpec:
+def _finish(model: DualModel, embedder: Embedder, golden: Golden, spec: BundleSpec) -> BundleSpec:
     """Write the card, whose figures need the proven bundle, then the spec that seals it too."""
-    spec = write_spec(model, folder, proven, opset_version, record)
-    embedder = Embedder.load(folder, provider="cpu", verify=None)
-    bundle = embedder.bundle
+    folder = embedder.bundle.path
     report = run_bench(
         embedder,
-        golden_images(bundle),
-        bench_texts(bundle),
+        [folder / case.file for case in golden.images],
+        [case.text for case in golden.texts],
         plan=BenchPlan(parts=("stages",), batch_sizes=_CARD_BATCH_SIZES, num_rounds=_CARD_ROUNDS),
     )
     card = model_card(spec, model.evaluation, report.timings, cpu_name(), embedder.info().num_threads)
     (folder / CARD).write_text(card, encoding="utf-8")
-    return write_spec(model, folder, proven, opset_version, record)
+    return write_sealed(spec, folder)

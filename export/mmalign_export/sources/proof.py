@@ -38,6 +38,7 @@ Vectors = NDArray[np.float32]
 IMAGE_COSINE_BOUND = 0.9999
 IMAGE_ABS_BOUND = 0.0142
 _COSINE_BOUNDS: dict[Modality, float] = {"image": IMAGE_COSINE_BOUND, "text": COSINE_BOUND}
+_BATCH = 8
 _NO_VECTOR = "the library gives an empty text no vector"
 
 
@@ -66,7 +67,12 @@ def prove_model(
     texts = [case.text for case in golden.texts]
     differing, ids = prove_tokens(model.text, original, [*texts, *PROOF_TEXTS])
     pixels = prove_pixels(model.image, original, files, resized_as_stored)
-    image_vectors = np.concatenate([original.image_vectors(values) for values in pixels.values])
+    image_vectors = np.concatenate(
+        [
+            original.image_vectors(np.concatenate(pixels.values[at : at + _BATCH]))
+            for at in range(0, len(pixels.values), _BATCH)
+        ]
+    )
     text_vectors = original.text_vectors(texts)
     check_vectors(image_vectors, (len(files), model.embed_dim), "image")
     check_vectors(text_vectors, (len(texts), model.embed_dim), "text", may_be_zero=[not text for text in texts])
