@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 
 from benchmarks.harness.environment import Environment
+from benchmarks.harness.markdown import table
 from benchmarks.harness.statistics import paired_speedups
 from benchmarks.reference.interleave import Laps
 from mmalign_runtime.spec import Modality
@@ -48,6 +49,19 @@ class ReferenceReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 def engine_timings(laps: Sequence[Laps], baseline: str) -> tuple[EngineTiming, ...]:
     """Return a timing for each batch and engine, in the order they were given in."""
     return tuple(_timing(lap, engine, baseline) for lap in laps for engine in lap.seconds)
+
+
+def table_of(report: ReferenceReport) -> str:
+    """Return the report as a table: milliseconds a batch, items a second, speed relative to the baseline, parity."""
+    head = ("tower", "batch", "engine", "calls", "p50", "p90", "p99", "items/s", "speed", "p10 to p90", "max abs")
+    return table(head, [_cells(timing) for timing in report.timings])
+
+
+def _cells(row: EngineTiming) -> list[str]:
+    times = [f"{ms:.1f}" for ms in (row.p50_ms, row.p90_ms, row.p99_ms)]
+    speed = [f"{row.speedup:.2f}x", f"{row.speedup_p10:.2f} to {row.speedup_p90:.2f}"]
+    cells = [row.tower, "x".join(map(str, row.input_shape)), row.engine, str(row.num_calls), *times]
+    return [*cells, f"{row.items_per_s:.1f}", *speed, f"{row.max_abs_difference:.0e}"]
 
 
 def cpu_slug(cpu: str) -> str:

@@ -12,7 +12,7 @@ import io
 import random
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -98,7 +98,11 @@ def pace(embedder: Embedder, size: tuple[int, int]) -> Pace:
     Image.open(PHOTO).convert("RGB").resize(size).save(buffer, "PNG")
     decode = partial(decode_image, buffer.getvalue(), embedder.image.spec)
     feeds = {"pixels": decode()}  # (H, W, 3)
-    calls = {"decoding": decode, "without": partial(without.run, feeds), "kept": partial(kept.run, feeds)}
+    calls: dict[str, Callable[[], object]] = {
+        "decoding": decode,
+        "without": partial(without.run, feeds),
+        "kept": partial(kept.run, feeds),
+    }
     timers = {name: partial(timed, call) for name, call in calls.items()}
     laps = interleaved(timers, _NUM_TURNS, random.Random(0), num_untimed=1)
     return Pace(size, *(median_ms(laps[name]) for name in calls))
