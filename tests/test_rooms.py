@@ -64,8 +64,8 @@ ROOMS = {
         *("scoring", "evaluation", "bundle_evaluation", "aotinductor", "cli"),
     ),
     "mmalign_export": (
-        *("errors", "exchange", "staging", "profile", "parity", "golden", "side_files", "card", "bundle"),
-        *("artifacts", "to_onnx", "to_compiled", "probe", "rewrite", "sources", "to_bundle", "importing"),
+        *("errors", "exchange", "staging", "profile", "parity", "golden", "side_files", "card", "artifacts"),
+        *("to_onnx", "to_compiled", "bundle", "probe", "rewrite", "sources", "to_bundle", "importing"),
         *("quantization", "cli_import", "cli"),
     ),
 }
