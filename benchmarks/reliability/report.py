@@ -44,7 +44,7 @@ def table(records: dict[str, Record]) -> str:
     head = ("fault", "trials", "as expected", "measured")
     found = [markdown(head, [_line(row) for record in records.values() for row in record.rows])]
     if _MUTATION in records:
-        found += tables(msgspec.json.decode(records[_MUTATION].details, type=Mutation))
+        found.append("\n".join(tables(msgspec.json.decode(records[_MUTATION].details, type=Mutation))))
     sources = [_source(name, record) for name, record in records.items()]
     return "\n\n".join([*found, markdown(("result", "command", "machine", "date"), sources)])
 
