@@ -30,12 +30,16 @@ class Setting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ModelFiles(msgspec.Struct, frozen=True):
-    """Where one model lies in the shapes that peers take: our bundle, PyTorch's run, and fastembed's two folders."""
+    """Where one model lies in the shapes that peers take: our bundle, PyTorch's run, and fastembed's two folders.
+
+    `is_clip`: fastembed reads its folders as its own entries for CLIP do.
+    """
 
     bundle: str
     run: str
     fastembed_image: str
     fastembed_text: str
+    is_clip: bool = False
 
 
 class Load(msgspec.Struct, frozen=True, tag=True):

@@ -11,9 +11,10 @@ from __future__ import annotations
 import argparse
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from time import perf_counter
+from types import MappingProxyType
 
 import msgspec
 import numpy as np
@@ -73,12 +74,20 @@ def captions(count: int) -> list[str]:
     return [f"a photo of a {_SUBJECTS[n % 8]} {_PLACES[n // 8 % 4]}" for n in range(count)]
 
 
-def timed_in_turns(ways: dict[str, Callable[[], Vectors]], seconds: float) -> dict[str, list[float]]:
-    """Call each way in turn for so long in all, after one call of each; return its seconds a call."""
+def timed_in_turns(
+    ways: dict[str, Callable[[], Vectors]], seconds: float, least_cosines: Mapping[str, float] = MappingProxyType({})
+) -> dict[str, list[float]]:
+    """Call each way in turn for so long in all, after one call of each; return its seconds a call.
+
+    Every way must give the first one's vectors, at a cosine of at least 0.9999 or what `least_cosines` says for it.
+    """
     vectors = {name: way() for name, way in ways.items()}
-    first, *others = vectors.values()
-    for other in others:
-        assert (first * other).sum(axis=1).min() > _LEAST_COSINE, "the two give other vectors: nothing to compare"
+    first = next(iter(vectors.values()))
+    for name, other in vectors.items():
+        lowest = float((first * other).sum(axis=1).min())
+        assert lowest > least_cosines.get(name, _LEAST_COSINE), (
+            f"{name} gives other vectors: lowest cosine {lowest:.5f}"
+        )
     laps: dict[str, list[float]] = {name: [] for name in ways}
     end = perf_counter() + seconds
     while perf_counter() < end or len(next(iter(laps.values()))) < 5:

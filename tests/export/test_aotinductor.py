@@ -1,4 +1,4 @@
-"""AOTInductor as an engine, on packages made here. They need a C++ compiler."""
+"""The compiled towers: held to the parity of the ONNX files, and AOTInductor as an engine. They need a C++ compiler."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import threading
 import tomllib
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -16,16 +17,23 @@ import torch
 from mmalign.aotinductor import AotInductorEngine, AotInductorSession
 from mmalign.dual_model import DualModel
 from mmalign_export import export_model
+from mmalign_export.artifacts import torch_artifact
+from mmalign_export.bundle import TOWER_FILES
+from mmalign_export.errors import ParityError
+from mmalign_export.parity import check_parity
+from mmalign_export.to_compiled import load_aoti
 from mmalign_runtime import BundleError, Embedder, ProviderError, open_bundle, verify_bundle
+from mmalign_runtime.bundle.golden import load_golden
 from mmalign_runtime.bundle.packing import pack_bundle
 from mmalign_runtime.engine.engines import find_engine
 from mmalign_runtime.engine.pool import thread_pool
 from mmalign_runtime.engine.session import Model, SessionOptions
 from mmalign_runtime.errors import EmbedderStateError
-from mmalign_runtime.spec import AOTINDUCTOR
+from mmalign_runtime.spec import AOTINDUCTOR, TORCH_COMPILE
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++, which inductor compiles with")
 
+TOWERS = ("image", "text")
 ROOT = Path(__file__).parents[2]
 TEXTS = ["a dog", "", "a much longer text about a dog"]
 # Float32 in another order of sums, on unit vectors.
@@ -35,7 +43,7 @@ ENGINES_APART = 1e-5
 @pytest.fixture(scope="module")
 def packaged(model: DualModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("packaged") / "bundle"
-    export_model(model, out, formats=("onnx", "aoti"))
+    export_model(model, out, formats=("onnx", "aoti", "compile"))
     return out
 
 
@@ -179,3 +187,36 @@ def test_a_fork_is_told_and_ends(packaged: Path) -> None:
         assert "multiprocessing's 'spawn'" in answers.get(timeout=60)
         child.join(timeout=30)
     assert child.exitcode == 0
+
+
+def test_all_three_formats_are_held_to_parity(packaged: Path) -> None:
+    spec = open_bundle(packaged).spec
+    kinds = ("onnx-fp32", "aotinductor-fp32", "torch.compile-fp32")
+    assert [(each.kind, each.tower) for each in spec.artifacts] == [(kind, tower) for kind in kinds for tower in TOWERS]
+    assert all(each.parity for each in spec.artifacts)
+    assert {tower: spec.artifact(tower, engine=AOTINDUCTOR).file for tower in TOWERS} == TOWER_FILES[AOTINDUCTOR]
+    assert {each.file for each in spec.artifacts if each.engine == TORCH_COMPILE} == {""}
+
+
+def test_canary_packages_of_another_model_fail(packaged: Path, model: DualModel) -> None:
+    bundle = open_bundle(packaged)
+    golden = load_golden(bundle)
+    image = load_aoti(packaged / "aoti/vision_model.pt2")
+    text = model.text.module
+
+    def eager_text(*inputs: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode():
+            return cast("torch.Tensor", text(*inputs))
+
+    honest = torch_artifact(AOTINDUCTOR, model, {"image": image, "text": eager_text})
+    check_parity(honest, golden, packaged)
+    moved = torch_artifact(AOTINDUCTOR, model, {"image": lambda pixels: image(pixels.flip(1)), "text": eager_text})
+    with pytest.raises(ParityError, match="image case"):
+        check_parity(moved, golden, packaged)
+
+
+def test_packages_have_the_modules_signature(packaged: Path, model: DualModel) -> None:
+    tower = model.image
+    (pixel_values,) = tower.example().inputs
+    package = load_aoti(packaged / "aoti/vision_model.pt2")
+    assert package(pixel_values[:1]).shape == tower.module(pixel_values[:1]).shape

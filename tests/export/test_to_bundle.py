@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import shutil
@@ -16,12 +17,32 @@ from mmalign.dual_model import DualModel, ModelTower
 from mmalign.errors import CheckpointError
 from mmalign.run import Run
 from mmalign.space import space_id
+from mmalign_export import to_onnx
 from mmalign_export.errors import ExportError, ParityError
 from mmalign_export.to_bundle import export, export_model
 from mmalign_runtime import Embedder
 from mmalign_runtime.bundle import open_bundle
 from mmalign_runtime.spec import Similarity
 from tests.export.canaries import move_one_weight, step_for
+
+_traced: dict[str, torch.onnx.ONNXProgram] = {}
+
+
+@pytest.fixture
+def traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trace equal towers once: most of an export's time, and not what the tests that ask for this are about."""
+    trace = to_onnx._trace
+
+    def remembered(tower: ModelTower, opset_version: int) -> torch.onnx.ONNXProgram:
+        digest = hashlib.sha256(f"{tower.module} {tower.input_names} {opset_version}".encode())
+        for tensor in tower.module.state_dict().values():
+            digest.update(tensor.numpy().tobytes())
+        key = digest.hexdigest()
+        if key not in _traced:
+            _traced[key] = trace(tower, opset_version)
+        return _traced[key]
+
+    monkeypatch.setattr(to_onnx, "_trace", remembered)
 
 
 def test_the_runtime_gives_pytorchs_vectors_for_an_image_and_a_text(
@@ -45,6 +66,7 @@ def test_every_file_is_hashed_and_the_ids_fit(bundle_dir: Path, model: DualModel
     assert spec.similarity == Similarity(kind="softmax", scale=pytest.approx(1 / 0.07), bias=0.0)
 
 
+@pytest.mark.usefixtures("traced_once")
 def test_an_export_can_be_one_file(model: DualModel, bundle_dir: Path, tmp_path: Path) -> None:
     out = tmp_path / "bundle.mmalign"
     export_model(model, out)
@@ -61,6 +83,7 @@ def test_the_card_tells_parity_latency_and_licence(bundle_dir: Path) -> None:
     assert "onnx-fp32" in card
 
 
+@pytest.mark.usefixtures("traced_once")
 def test_own_images_and_captions_join_the_golden_cases(model: DualModel, tmp_path: Path) -> None:
     Image.new("RGB", (20, 30), "red").save(tmp_path / "red.png")
     pair = Pair(tmp_path / "red.png", ("a red thing",), "red", Origin(tmp_path / "pairs.csv", line=2))
@@ -70,6 +93,7 @@ def test_own_images_and_captions_join_the_golden_cases(model: DualModel, tmp_pat
     assert cases["texts"][-1]["text"] == "a red thing"
 
 
+@pytest.mark.usefixtures("traced_once")
 def test_a_damaged_image_among_the_first_is_passed_over_and_told(
     model: DualModel, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -92,6 +116,7 @@ def own_cases(bundle: Path) -> list[tuple[str, str]]:
     return [case for case in images + texts if case[0].startswith("own")]
 
 
+@pytest.mark.usefixtures("traced_once")
 def test_a_run_exports_the_same_bundle_with_and_without_its_data(
     trained: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -151,6 +176,7 @@ def test_an_export_that_differs_just_outside_the_bound_fails_and_leaves_nothing(
     assert list((tmp_path / "exported").iterdir()) == []
 
 
+@pytest.mark.usefixtures("traced_once")
 def test_a_bundle_in_the_way_is_kept_unless_forced(model: DualModel, tmp_path: Path) -> None:
     out = tmp_path / "bundle"
     out.mkdir()

@@ -22,7 +22,7 @@ from tests.fuzz.targets import TARGETS
 from tests.fuzz.zips import read_archive, stored
 
 RUN = Path(__file__).with_name("run.py")
-SHORT_RUN_S = 10
+SHORT_RUN_S = 5
 MAX_CORPUS_BYTES = 300_000
 
 

@@ -24,6 +24,7 @@ from benchmarks.against.protocol import Kind, Load, Setting
 # Its entry for a plain convolutional network: preprocessing by preprocessor_config.json, one input, one output.
 _IMAGE_MODEL = "Qdrant/resnet50-onnx"
 _TEXT_MODEL = "mmalign/text"
+_CLIP_MODELS = ("Qdrant/clip-ViT-B-32-vision", "Qdrant/clip-ViT-B-32-text")
 _EMBED_DIM = 256
 # With processes, a call must be long enough for the batches in flight to say little.
 _MIN_BATCHES = 8
@@ -43,9 +44,10 @@ class FastembedPeer:
             model_file="model.onnx",
         )
         threads = request.num_threads
-        folder = request.model.fastembed_image
-        self._image = ImageEmbedding(_IMAGE_MODEL, threads=threads, specific_model_path=folder)
-        self._text = TextEmbedding(_TEXT_MODEL, threads=threads, specific_model_path=request.model.fastembed_text)
+        files = request.model
+        image, text = _CLIP_MODELS if files.is_clip else (_IMAGE_MODEL, _TEXT_MODEL)
+        self._image = ImageEmbedding(image, threads=threads, specific_model_path=files.fastembed_image)
+        self._text = TextEmbedding(text, threads=threads, specific_model_path=files.fastembed_text)
         self.versions = {name: version(name) for name in ("fastembed", "onnxruntime", "pillow", "tokenizers")}
 
     def encode(self, kind: Kind, items: Sequence[str], setting: Setting) -> NDArray[np.float32]:
