@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -14,9 +15,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.harness.clock import laps
 from benchmarks.harness.environment import Environment, Watch
+from benchmarks.harness.interleave import timed
 from benchmarks.harness.results import write_result
+from benchmarks.harness.statistics import median_ms
 from mmalign_runtime import Embedder
 from mmalign_runtime.engine.binding import PlainRuns
 from mmalign_runtime.engine.onnxruntime import OnnxSession
@@ -30,6 +32,7 @@ Way = Literal["plain", "bound", "graphs"]
 Device = Literal["cpu", "cuda"]
 
 SECONDS = 1.0
+_NUM_WARMUP, _MIN_CALLS = 3, 5
 BATCH_SIZES = (1, 8, 32)
 # Batch and tokens: a query, captions, paragraphs.
 TEXT_SHAPES = ((1, 8), (32, 16), (8, 128))
@@ -89,13 +92,15 @@ def _time(
     seconds: float,
 ) -> Timing:
     vectors, alone = encoder.session.run(feeds), {name: values[:1] for name, values in feeds.items()}
-    median_s = laps(lambda: encoder.session.run(feeds), seconds).median_s
+    run = partial(encoder.session.run, feeds)
+    first_s = min(timed(run) for _ in range(_NUM_WARMUP))
+    laps_s = [timed(run) for _ in range(max(_MIN_CALLS, round(seconds / first_s)))]
     return Timing(
         tower=tower,
         precision=precision,
         way=way,
         input_shape=next(iter(feeds.values())).shape,
-        p50_ms=round(median_s * 1000, 3),
+        p50_ms=median_ms(laps_s),
         min_cosine=round(_min_cosine(vectors, expected.session.run(feeds)), 7),
         moved_in_batch=float(np.abs(encoder.session.run(alone)[0] - vectors[0]).max()),
     )
