@@ -31,7 +31,7 @@ help:
 	@echo "make format  let ruff rewrite"
 	@echo "make docs    the site of docs/, into site/; warnings and broken links are errors"
 	@echo "make bench   the reference architecture: eager, compiled, AOTInductor, ONNX Runtime"
-	@echo "make against  other tools, the roofline, growth, and docs/performance.md from them (run make demo first)"
+	@echo "make against  other tools, and docs/performance.md from them (run make demo first)"
 	@echo "make mutation  mutate the modules that judge and run their tests: about 40 minutes; writes docs/reliability.md"
 	@echo "make setup   the environment alone (the others do it when needed)"
 

@@ -29,7 +29,7 @@ from mmalign_runtime.engine.pool import thread_pool
 from mmalign_runtime.engine.threads import available_threads
 from mmalign_runtime.image import ImageItem, decode_image
 from mmalign_runtime.preprocess import Preprocessor
-from mmalign_runtime.spec import ImageSpec, Similarity, SourceFile, TextSpec
+from mmalign_runtime.spec import ImageSpec, Modality, Similarity, SourceFile, TextSpec
 from mmalign_runtime.tokenizer import TextTokenizer
 
 TowerFunction: TypeAlias = Callable[..., Tensor]
@@ -212,7 +212,7 @@ class DualModel(msgspec.Struct, frozen=True, kw_only=True):
             )
     """
 
-    towers: dict[str, ModelTower]
+    towers: dict[Modality, ModelTower]
     similarity: Similarity
     origin: ModelOrigin
     own_pairs: tuple[Pair, ...] = ()
@@ -220,7 +220,7 @@ class DualModel(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Raise ModelError without an image tower and a text tower of one width, or for a softmax with a bias."""
-        wanted = {"image": ImageModelTower, "text": TextModelTower}
+        wanted: dict[Modality, type[ModelTower]] = {"image": ImageModelTower, "text": TextModelTower}
         if wrong := [name for name, tower in wanted.items() if not isinstance(self.towers.get(name), tower)]:
             raise ModelError(
                 f"the model has towers {sorted(self.towers)}, and {' and '.join(wrong)} is missing or of another kind. "

@@ -16,7 +16,7 @@ from torch.export import Dim
 
 from mmalign_runtime.spec import ImageSpec, TextSpec
 
-# Traced with sizes that are no special case: not 1, and not each other.
+# Traced with sizes that are not a special case: neither 1 nor equal.
 _TRACED_BATCH = 3
 _TRACED_LENGTH = 11
 _DTYPES = {"float32": torch.float32, "int64": torch.int64}

@@ -25,7 +25,4 @@ quantize "$demo/bundle" recall@1=0.5
 "$python" -m benchmarks.against.cold_start --out $results/cold_start.json $common --demo "$demo" \
   --fastembed-python "$fastembed"
 "$python" -m benchmarks.against.single --out $results/single.json --demo "$demo" --reference "$reference"
-"$python" -m benchmarks.roofline.run --out $results/roofline.json --reference "$reference" --demo "$demo/bundle"
-"$python" -m benchmarks.growth.curves --out $results/curves.json $common --demo "$demo/bundle"
-"$python" -m benchmarks.growth.images --out $results/growth.json --cache "$cache" --bundle "$demo/bundle"
 "$python" -m benchmarks.performance.report --write

@@ -16,9 +16,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.gpu.towers import tower_feeds
 from benchmarks.harness.environment import Environment, Watch
 from benchmarks.harness.results import write_result
-from benchmarks.roofline.run import tower_feeds
 from mmalign_runtime import Embedder
 from mmalign_runtime.engine.threads import available_threads
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything that a machine with a GPU can prove, in tables: a bundle's parity, invariance, placement and latency in
-# float32 and float16; its towers run plainly, bound and as graphs, with their share of the device's peak; training,
+# float32 and float16; its towers run plainly, bound and as graphs; training,
 # evaluation and export on the device, and how fast a step is.
 # benchmarks/gpu/run.sh BUNDLE OUT [PROVIDER [PARTS]]
 # PROVIDER is cuda; with cpu the script itself can be tried anywhere. PARTS are some of "bundle training tests".

@@ -1,13 +1,13 @@
 """The towers on a device in every precision and every way to run them: python -m benchmarks.gpu.towers BUNDLE OUT.json
 
 Ways: "plain" leaves tensors to onnxruntime, "bound" keeps them on the device, "graphs" plays back recorded launches.
-Peaks are torch's own matrix products on the device, where torch sees one.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -15,45 +15,45 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.harness.clock import laps
 from benchmarks.harness.environment import Environment, Watch
+from benchmarks.harness.interleave import timed
 from benchmarks.harness.results import write_result
-from benchmarks.roofline.flops import Feeds, count
-from benchmarks.roofline.run import tower_feeds
-from mmalign_runtime import Embedder, open_bundle
+from benchmarks.harness.statistics import median_ms
+from mmalign_runtime import Embedder
 from mmalign_runtime.engine.binding import PlainRuns
 from mmalign_runtime.engine.onnxruntime import OnnxSession
+from mmalign_runtime.engine.session import Feeds
 from mmalign_runtime.engine.threads import available_threads
 from mmalign_runtime.image_encoder import ImageEncoder
-from mmalign_runtime.spec import Modality, Precision
+from mmalign_runtime.spec import ImageTower, Modality, Precision, TextTower, Tower
 from mmalign_runtime.text_encoder import TextEncoder
 
 Way = Literal["plain", "bound", "graphs"]
 Device = Literal["cpu", "cuda"]
 
 SECONDS = 1.0
-_PEAK_SIDE = 8192
+_NUM_WARMUP, _MIN_CALLS = 3, 5
+BATCH_SIZES = (1, 8, 32)
+# Batch and tokens: a query, captions, paragraphs.
+TEXT_SHAPES = ((1, 8), (32, 16), (8, 128))
 
 
 class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One tower, one shape: median ms of a run with both copies, Gop/s, and the least cosine to float32 on the CPU."""
+    """One tower, one shape: median ms of a run with both copies, and the least cosine to float32 on the CPU."""
 
     tower: Modality
     precision: Precision
     way: Way
     input_shape: tuple[int, ...]
     p50_ms: float
-    gops: float
     min_cosine: float
     moved_in_batch: float
 
 
 class Towers(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One measurement; `peaks` are Gop/s of the device by precision."""
+    """One measurement."""
 
     environment: Environment
-    device: str
-    peaks: dict[Precision, float]
     timings: tuple[Timing, ...]
 
 
@@ -74,7 +74,7 @@ def measure(path: Path, provider: Device, seconds: float) -> Iterator[Timing]:
                         if way == "plain":
                             _run_plainly(encoder)
                         for feeds in tower_feeds(reference.bundle.spec.towers[tower]):
-                            yield _time(path, tower, precision, way, encoder, expected, feeds, seconds)
+                            yield _time(tower, precision, way, encoder, expected, feeds, seconds)
 
 
 def _run_plainly(encoder: ImageEncoder | TextEncoder) -> None:
@@ -83,7 +83,6 @@ def _run_plainly(encoder: ImageEncoder | TextEncoder) -> None:
 
 
 def _time(
-    path: Path,
     tower: Modality,
     precision: Precision,
     way: Way,
@@ -93,15 +92,15 @@ def _time(
     seconds: float,
 ) -> Timing:
     vectors, alone = encoder.session.run(feeds), {name: values[:1] for name, values in feeds.items()}
-    operations = count(path / open_bundle(path).spec.artifact(tower).file, feeds).total
-    median_s = laps(lambda: encoder.session.run(feeds), seconds).median_s
+    run = partial(encoder.session.run, feeds)
+    first_s = min(timed(run) for _ in range(_NUM_WARMUP))
+    laps_s = [timed(run) for _ in range(max(_MIN_CALLS, round(seconds / first_s)))]
     return Timing(
         tower=tower,
         precision=precision,
         way=way,
         input_shape=next(iter(feeds.values())).shape,
-        p50_ms=round(median_s * 1000, 3),
-        gops=round(operations / median_s / 1e9, 1),
+        p50_ms=median_ms(laps_s),
         min_cosine=round(_min_cosine(vectors, expected.session.run(feeds)), 7),
         moved_in_batch=float(np.abs(encoder.session.run(alone)[0] - vectors[0]).max()),
     )
@@ -112,41 +111,30 @@ def _min_cosine(vectors: NDArray[np.float32], expected: NDArray[np.float32]) -> 
     return float((products / np.linalg.norm(vectors, axis=1) / np.linalg.norm(expected, axis=1)).min())
 
 
-def device_peaks() -> tuple[str, dict[Precision, float]]:
-    """Return the device's name and its peaks in Gop/s, float32 without TF32; nothing where torch sees no device."""
-    try:
-        import torch
-    except ImportError:
-        return "", {}
-    if not torch.cuda.is_available():
-        return "", {}
-    torch.backends.cuda.matmul.allow_tf32 = False
-    kinds: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16}
-    peaks: dict[Precision, float] = {}
-    for precision, dtype in kinds.items():
-        left = torch.randn(_PEAK_SIDE, _PEAK_SIDE, device="cuda").to(dtype)
-
-        def product(left: torch.Tensor = left) -> None:
-            torch.mm(left, left)
-            torch.cuda.synchronize()
-
-        peaks[precision] = round(2 * _PEAK_SIDE**3 / laps(product, SECONDS).best_s / 1e9)
-    return torch.cuda.get_device_name(), peaks
+def tower_feeds(files: Tower) -> Iterator[Feeds]:
+    """Yield what a tower is timed on: images by batch size, texts by batch size and tokens."""
+    rng = np.random.default_rng(0)
+    if isinstance(files, ImageTower):
+        for size in BATCH_SIZES:
+            yield {files.inputs.pixel_values: rng.standard_normal((size, 3, *files.spec.shape), np.float32)}
+    elif isinstance(files, TextTower):
+        for shape in TEXT_SHAPES:
+            ids = rng.integers(1, 100, shape)  # any vocabulary has as many
+            yield files.inputs.feeds(ids, np.ones_like(ids))
 
 
 def lines(found: Towers) -> list[str]:
     """Return the table in Markdown."""
-    head = "| tower | precision | way | input | p50 ms | items/s | of the peak | cosine to float32 | moves by, alone |"
-    rows = [head, "|" + "---|" * 9]
+    rows = [
+        "| tower | precision | way | input | p50 ms | items/s | cosine to float32 | moves by, alone |",
+        "|" + "---|" * 8,
+    ]
     for timing in found.timings:
         shape = "x".join(map(str, timing.input_shape))
         speed = f"{timing.input_shape[0] / timing.p50_ms * 1000:.0f}"
-        peak = found.peaks.get(timing.precision)
-        share = f"{timing.gops / peak:.0%}" if peak else ""
         what = f"| {timing.tower} | {timing.precision} | {timing.way} | {shape} | {timing.p50_ms:.2f} | {speed} "
-        rows.append(f"{what}| {share} | {timing.min_cosine:.6f} | {timing.moved_in_batch:.1e} |")
-    peaks = ", ".join(f"{precision} {peak / 1000:,.1f} Top/s" for precision, peak in found.peaks.items())
-    return [f"{found.device or 'no device'}; peaks: {peaks or 'not measured'}", "", *rows]
+        rows.append(f"{what}| {timing.min_cosine:.6f} | {timing.moved_in_batch:.1e} |")
+    return rows
 
 
 def main() -> None:
@@ -157,11 +145,9 @@ def main() -> None:
     parser.add_argument("--provider", choices=get_args(Device), default="cuda", help="cpu tries the script itself")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="seconds for each figure")
     options = parser.parse_args()
-    open_bundle(options.bundle)
     watch = Watch("python -m benchmarks.gpu.towers", available_threads())
-    device, peaks = device_peaks() if options.provider == "cuda" else ("", {})
     timings = tuple(measure(options.bundle, options.provider, options.seconds))
-    found = Towers(watch.card(), device, peaks, timings)
+    found = Towers(watch.card(), timings)
     write_result(found, options.out)
     print("\n".join(lines(found)))
 

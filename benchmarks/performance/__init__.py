@@ -1,1 +1,1 @@
-"""Makes docs/performance.md and its charts from what the comparison, roofline and growth scripts measured."""
+"""Makes docs/performance.md and its chart from what the comparison measured."""

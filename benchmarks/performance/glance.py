@@ -9,15 +9,11 @@ from benchmarks.against.models import DEMO, REFERENCE
 from benchmarks.against.protocol import Kind
 from benchmarks.against.results import Mode, Results, times_faster
 from benchmarks.harness.markdown import number, table
-from benchmarks.performance.ceilings import share
 from benchmarks.performance.measured import Measured
-from benchmarks.roofline.results import Roofline
 
 _OPENVINO = "openvino"
 _ENGINES = ("onnxruntime", _OPENVINO)
 _EAGER, _FASTEMBED, _TUNED = "eager", "fastembed", "fastembed-tuned"
-# The batch of the roofline that the share of the peak is aimed at.
-_SHARE_BATCH = 8
 _NONE = "—"
 
 
@@ -33,9 +29,7 @@ def glance(measured: Measured) -> str:
         ["one query, int8", "2.2", *_ratios(against, "text", "queries", "int8", "single")],
         ["images, mixed, int8, against PyTorch eager", "6", *_eager(against, "image")],
         ["texts, mixed, int8, against PyTorch eager", "4", *_eager(against, "text")],
-        ["share of the int8 peak, ResNet-50, batch 8", "60%", *_shares(measured.roofline)],
         *_cold_starts(measured),
-        ["slowest to fastest of 1,000 to 50,000 images", "0.9", _steadiness(measured), _NONE],
     ]
     return table(("", "aim", *_ENGINES), rows)
 
@@ -62,16 +56,6 @@ def _entry(precision: str, engine: str) -> str:
     return f"mmalign-{precision}" + (f"@{engine}" if engine == _OPENVINO else "")
 
 
-def _shares(roofline: Roofline) -> list[str]:
-    found = {
-        tower.engine: f"{share(roofline, tower, None):.0%}"
-        for tower in roofline.towers
-        if (tower.model, tower.tower, tower.precision) == (REFERENCE, "image", "int8")
-        and tower.input_shape[0] == _SHARE_BATCH
-    }
-    return [found.get(engine, _NONE) for engine in _ENGINES]
-
-
 def _cold_starts(measured: Measured) -> list[list[str]]:
     rows = []
     for case in measured.cold_start.cases:
@@ -82,9 +66,3 @@ def _cold_starts(measured: Measured) -> list[list[str]]:
             times = f"{ratios[0]} ({ratios[1]})"
             rows.append([f"first {case.kind}, demo, against fastembed (with the cache)", "2", times, _NONE])
     return rows
-
-
-def _steadiness(measured: Measured) -> str:
-    speeds = [level.images_per_s for level in measured.growth.levels]
-    memory = [level.resident_mb for level in measured.growth.levels]
-    return f"{min(speeds) / max(speeds):.2f}; {min(memory):.0f} to {max(memory):.0f} MB"

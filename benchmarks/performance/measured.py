@@ -10,10 +10,8 @@ import msgspec
 from benchmarks.against.cold_start import ColdStarts
 from benchmarks.against.results import Results
 from benchmarks.against.single import Singles
-from benchmarks.growth.results import Curves, Growth
 from benchmarks.harness.environment import Environment
 from benchmarks.harness.results import read_result
-from benchmarks.roofline.results import Roofline
 
 RESULTS = Path(__file__).with_name("results")
 
@@ -24,9 +22,6 @@ class Measured(msgspec.Struct, frozen=True):
     against: Results
     cold_start: ColdStarts
     single: Singles
-    roofline: Roofline
-    growth: Growth
-    curves: Curves
 
     def environments(self) -> dict[str, Environment]:
         """Return the card of each result, by the name of its file."""

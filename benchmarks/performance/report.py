@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 
 from benchmarks.harness.markdown import table
-from benchmarks.performance import ceilings, charts, comparison, engines, scaling
+from benchmarks.performance import charts, comparison, engines
 from benchmarks.performance.glance import glance
 from benchmarks.performance.measured import Measured, read_measured
 from benchmarks.readme import read_demo
@@ -24,7 +24,6 @@ INTRODUCTION, LIMITS, TRIED = (_PARTS / name for name in ("introduction.md", "li
 
 def page(measured: Measured) -> str:
     """Return the whole document."""
-    roofline = measured.roofline
     sections = (
         INTRODUCTION.read_text(encoding="utf-8").strip(),
         "## At a glance\n\nHow many times as fast as fastembed with its defaults (in brackets: as fastembed tuned), "
@@ -46,20 +45,6 @@ def page(measured: Measured) -> str:
         engines.by_engine(engines.newest_reference()),
         "### Golden items of the demo",
         engines.golden_stages(read_demo().bench),
-        "## How far from the hardware\n\n![roofline](performance/roofline.svg)",
-        "Gop/s (a multiplication and an addition are two), the fastest product of each kind and its shape:",
-        ceilings.peaks(roofline),
-        "By shape, median calls, all threads:",
-        ceilings.by_shape(roofline),
-        ceilings.bandwidth(roofline),
-        "Towers through the runtime. The ceiling is the fastest product of the tower's type with all threads, through "
-        "ONNX Runtime and through any engine; for an int8 tower that is the int8 ceiling.",
-        ceilings.towers(roofline),
-        "## How cost grows\n\n![growth](performance/growth.svg)",
-        f"`{measured.growth.bundle}`, thumbnails, one `stream_images`:",
-        scaling.growth(measured.growth),
-        "![curves](performance/curves.svg)",
-        scaling.curves(measured.curves),
         TRIED.read_text(encoding="utf-8").strip(),
         "## Where the figures come from",
         sources(measured),
@@ -80,9 +65,6 @@ def sources(measured: Measured) -> str:
 def draw_charts(measured: Measured, folder: Path) -> None:
     """Write every chart of the page."""
     charts.draw_comparison(measured.against, folder / "comparison.svg")
-    charts.draw_roofline(measured.roofline, folder / "roofline.svg")
-    charts.draw_growth(measured.growth, folder / "growth.svg")
-    charts.draw_curves(measured.curves, folder / "curves.svg")
 
 
 def main() -> None:

@@ -40,22 +40,15 @@ def prepare_torch(num_threads: int) -> None:
 def build_engine(name: EngineName, modality: Modality, tower: ModelTower, work_dir: Path, num_threads: int) -> Engine:
     """Return one engine for one tower, exported or packaged into `work_dir` where it has a file."""
     if name == "onnx":
-        return build_onnx_engine(name, OPSET_VERSION, modality, tower, work_dir, num_threads)
+        path = work_dir / f"{modality}.onnx"
+        export_onnx(tower, path, OPSET_VERSION)
+        return Engine(name, modality, OnnxSession(path, path.name, SessionOptions("cpu", thread_pool(num_threads))).run)
     if name == "aoti":
         path = work_dir / f"{modality}.pt2"
         package_aoti(tower, path)
         return Engine(name, modality, _on_arrays(load_aoti(path), tower.input_names))
     function = compile_tower(tower) if name == "compile" else eager_function(tower)
     return Engine(name, modality, _on_arrays(function, tower.input_names))
-
-
-def build_onnx_engine(
-    name: str, opset_version: int, modality: Modality, tower: ModelTower, work_dir: Path, num_threads: int
-) -> Engine:
-    """Return onnxruntime on one tower exported with one opset."""
-    path = work_dir / f"{modality}-{opset_version}.onnx"
-    export_onnx(tower, path, opset_version)
-    return Engine(name, modality, OnnxSession(path, path.name, SessionOptions("cpu", thread_pool(num_threads))).run)
 
 
 def _on_arrays(function: TowerFunction, input_names: Sequence[str]) -> EngineFunction:

@@ -60,7 +60,7 @@ _TEXT_INPUTS = (("input_ids",), ("input_ids", ATTENTION_MASK))
 def check_format(model: DualModel) -> None:
     """Raise FormatLimitError for a model of which the bundle format cannot say all."""
     image, text = model.image, model.text
-    beyond = [f"a tower {name!r}" for name in model.towers if name not in ("image", "text")]
+    beyond = [f"a tower {name!r}" for name in model.towers if name not in TOWER_FILES[ONNX]]
     if len(image.input_names) != 1:
         beyond.append(f"an image tower with the inputs {', '.join(image.input_names)}")
     if text.input_names not in _TEXT_INPUTS:

@@ -27,9 +27,6 @@ _PHOTO = "photo/grace_hopper.jpg"
 _EXIF_ORIENTATION = 0x0112
 _LARGE = (5496, 3672)  # 20 megapixels, a camera's photograph
 
-# Files over this are made at each export; beside a source tree they would only be stored.
-SMALL_FILE_BYTES = 200_000
-
 _SUFFIXES: dict[ImageFormat, str] = {
     "AVIF": ".avif",
     "BMP": ".bmp",

@@ -1,7 +1,7 @@
 """Holds every artifact to eager PyTorch, from file bytes to vector, over all golden cases.
 
-Batches of 1, 3 and 17: sizes that are no special case of each other, in which short and full texts, and images of every
-size, meet. A difference beyond the bound is an error, never a warning.
+Batches of 1, 3 and 17: sizes that are not a special case of each other, in which short and full texts, and images of
+every size, meet. A difference beyond the bound is an error, never a warning.
 """
 
 from __future__ import annotations
@@ -70,8 +70,9 @@ def check_parity(
     differences = measure_parity(artifact, golden, folder)
     if not differences:
         raise ParityError(f"{artifact.engine}: no golden case was compared, so nothing is proven.")
-    kinds: tuple[Modality, ...] = ("image", "text")
-    by_kind = {kind: [difference for difference in differences if difference.kind == kind] for kind in kinds}
+    by_kind: dict[Modality, list[CaseDifference]] = {}
+    for difference in differences:
+        by_kind.setdefault(difference.kind, []).append(difference)
     bounds = {kind: _bound(found, abs_bound) for kind, found in by_kind.items()}
     failed = [difference for difference in differences if not difference.within(bounds[difference.kind])]
     if failed:
@@ -82,14 +83,12 @@ def check_parity(
             f"(at least {COSINE_BOUND}), max abs {worst.max_abs:.2e} (at most {bounds[worst.kind]:g}). No bundle was "
             "written."
         )
-    return {kind: _worst(found, bounds[kind]) for kind, found in by_kind.items() if found}
+    return {kind: _worst(found, bounds[kind]) for kind, found in by_kind.items()}
 
 
 def _bound(differences: Sequence[CaseDifference], abs_bound: AbsBound) -> float:
-    farthest = max(differences, key=lambda difference: difference.max_abs, default=None)
-    if farthest is None or farthest.max_abs <= ABS_BOUND:
-        return ABS_BOUND
-    return abs_bound(farthest.kind, farthest.case)
+    farthest = max(differences, key=lambda difference: difference.max_abs)
+    return ABS_BOUND if farthest.max_abs <= ABS_BOUND else abs_bound(farthest.kind, farthest.case)
 
 
 def _worst(differences: Sequence[CaseDifference], abs_bound: float) -> Parity:

@@ -165,7 +165,7 @@ def export_imported(
         write_side_files(model, folder)
         write_golden(golden, folder)
         spec = write_spec(model, folder, opset_version)  # unproven yet: the runtime reads it to be proven
-        with Embedder.load(folder, provider="cpu", verify=None) as embedder:  # just written
+        with Embedder.load(folder, provider="cpu", towers=tuple(model.towers), verify=None) as embedder:  # just written
             served = onnx_artifact(embedder)
             proven = _prove(model, served, golden, formats, folder, is_import=reference is not None)
             record = None
@@ -189,13 +189,14 @@ def _write_towers(
 ) -> None:
     (folder / "onnx").mkdir()
     write_preprocess(model.image.spec, folder / PREPROCESS)
-    for name, file in TOWER_FILES[ONNX].items():
+    for name, tower in model.towers.items():
+        file = TOWER_FILES[ONNX][name]
         logger.info("export: %s", file)
-        export_onnx(model.towers[name], folder / file, opset_version, largest_file_bytes)
-    if "aoti" in formats:
-        for name, file in TOWER_FILES[AOTINDUCTOR].items():
+        export_onnx(tower, folder / file, opset_version, largest_file_bytes)
+        if "aoti" in formats:
+            file = TOWER_FILES[AOTINDUCTOR][name]
             logger.info("export: %s (compiling)", file)
-            package_aoti(model.towers[name], folder / file)
+            package_aoti(tower, folder / file)
 
 
 def _prove(
@@ -204,10 +205,10 @@ def _prove(
     bounds = (golden_rounding(model, golden, folder),) if is_import else ()
     artifacts: list[Artifact] = [served]
     if "aoti" in formats:
-        packages = {name: load_aoti(folder / file) for name, file in TOWER_FILES[AOTINDUCTOR].items()}
+        packages = {name: load_aoti(folder / TOWER_FILES[AOTINDUCTOR][name]) for name in model.towers}
         artifacts.append(torch_artifact(AOTINDUCTOR, model, packages))
     if "compile" in formats:
-        compiled = {name: compile_tower(model.towers[name]) for name in TOWER_FILES[ONNX]}
+        compiled = {name: compile_tower(tower) for name, tower in model.towers.items()}
         artifacts.append(torch_artifact(TORCH_COMPILE, model, compiled))
     proven: dict[str, dict[Modality, Parity]] = {}
     for artifact in artifacts:

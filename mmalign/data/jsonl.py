@@ -1,4 +1,4 @@
-"""Rows of JSON Lines files: one object a line, its keys the columns. Blank lines are no rows."""
+"""Rows of JSON Lines files: one object a line, its keys the columns. Blank lines are not rows."""
 
 import itertools
 import json

@@ -4,35 +4,26 @@ A reader turns one file into rows of cells; this module joins the files and deci
 """
 
 import logging
+import pkgutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
 from mmalign.data.cells import Cells, HashImage, to_pair
-from mmalign.data.coco import read_coco
-from mmalign.data.delimited import read_csv, read_tsv
 from mmalign.data.errors import DataConfigError, EmptySourceError, RowError, SourceError
-from mmalign.data.folder import read_folder
 from mmalign.data.identity import hash_image
-from mmalign.data.jsonl import read_jsonl
 from mmalign.data.pair import Pair, PairSet, RejectedRow
-from mmalign.data.parquet import read_parquet
-from mmalign.data.source import DataSource, Format, SourceFiles, find_files
-from mmalign.data.webdataset import read_webdataset
+from mmalign.data.source import FORMATS, DataSource, Format, SourceFiles, find_files
 
 logger = logging.getLogger(__name__)
 
 Reader = Callable[[Path, DataSource], Iterator[Cells | RejectedRow]]
 
-READERS: dict[Format, Reader] = {
-    "csv": read_csv,
-    "tsv": read_tsv,
-    "jsonl": read_jsonl,
-    "parquet": read_parquet,
-    "coco": read_coco,
-    "folder": read_folder,
-    "webdataset": read_webdataset,
-}
+
+def reader_of(name: Format) -> Reader:
+    """Return the function that reads the files of a format."""
+    reader: Reader = pkgutil.resolve_name(f"mmalign.data.{FORMATS[name].reader}")
+    return reader
 
 
 def iter_pairs(source: DataSource) -> Iterator[Pair | RejectedRow]:
@@ -47,9 +38,10 @@ def iter_pairs(source: DataSource) -> Iterator[Pair | RejectedRow]:
 def _rows(files: SourceFiles) -> Iterator[Pair | RejectedRow]:
     is_empty = True
     hash_of = _remembering({})
+    read = reader_of(files.format)
     for path in files.paths:
         try:
-            for row in READERS[files.format](path, files.source):
+            for row in read(path, files.source):
                 is_empty = False
                 yield to_pair(row, files, hash_of) if isinstance(row, Cells) else row
         except OSError as error:

@@ -16,25 +16,31 @@ logger = logging.getLogger(__name__)
 
 Format = Literal["csv", "tsv", "jsonl", "parquet", "coco", "folder", "webdataset"]
 
-FORMAT_OF_SUFFIX: dict[str, Format] = {
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".parquet": "parquet",
-    ".json": "coco",
-    ".tar": "webdataset",
-}
-
-# An option that a format has no use for is refused: it would look obeyed and change nothing.
 _DELIMITED = ("quoting", "delimiter", "header")
-UNUSED_OPTIONS: dict[Format, tuple[str, ...]] = {
-    "jsonl": _DELIMITED,
-    "parquet": _DELIMITED,
-    "coco": ("image_column", "caption_columns", "concept_column", "group_column", *_DELIMITED),
-    "folder": ("image_column", "caption_columns", "concept_column", "group_column", "image_root", *_DELIMITED),
-    "webdataset": ("image_column", "image_root", *_DELIMITED),
+_COLUMNS = ("image_column", "caption_columns", "concept_column", "group_column")
+
+
+class DataFormat(msgspec.Struct, frozen=True):
+    """What is known of a format: its reader, as `module:function` in this package, and the suffixes of its files.
+
+    An option that it has no use for is refused: it would look obeyed and change nothing.
+    """
+
+    reader: str
+    suffixes: tuple[str, ...] = ()
+    unused_options: tuple[str, ...] = ()
+
+
+FORMATS: dict[Format, DataFormat] = {
+    "csv": DataFormat("delimited:read_csv", (".csv",)),
+    "tsv": DataFormat("delimited:read_tsv", (".tsv",)),
+    "jsonl": DataFormat("jsonl:read_jsonl", (".jsonl", ".ndjson"), _DELIMITED),
+    "parquet": DataFormat("parquet:read_parquet", (".parquet",), _DELIMITED),
+    "coco": DataFormat("coco:read_coco", (".json",), (*_COLUMNS, *_DELIMITED)),
+    "folder": DataFormat("folder:read_folder", (), (*_COLUMNS, "image_root", *_DELIMITED)),
+    "webdataset": DataFormat("webdataset:read_webdataset", (".tar",), ("image_column", "image_root", *_DELIMITED)),
 }
+FORMAT_OF_SUFFIX = {suffix: name for name, each in FORMATS.items() for suffix in each.suffixes}
 
 # What the suffixes say of files that are not read as they are.
 _CONVERT = {
@@ -185,7 +191,7 @@ def _single_format(source: DataSource, paths: list[Path]) -> Format:
 
 def _check_options(source: DataSource, found: Format) -> None:
     defaults = DataSource(source.path)
-    for option in UNUSED_OPTIONS.get(found, ()):
+    for option in FORMATS[found].unused_options:
         value = getattr(source, option)
         if value != getattr(defaults, option):
             raise DataConfigError(

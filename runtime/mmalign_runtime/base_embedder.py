@@ -72,7 +72,7 @@ class BaseEmbedder:
     def load_towers(self) -> None:
         """Load every tower that was asked for and is not loaded yet."""
         for tower in self.towers:
-            _ = self.image if tower == "image" else self.text
+            getattr(self, tower)  # the property of its name loads it
 
     def close(self) -> None:
         """Give back the memory of both towers; using the embedder afterwards raises EmbedderStateError."""

@@ -10,7 +10,7 @@ Content = TypeVar("Content")
 
 
 class JsonError(ValueError):
-    """The bytes are no JSON, or not what was expected; says at which field where there is one."""
+    """The bytes are not JSON, or not what was expected; says at which field where there is one."""
 
 
 def read_json(raw: bytes, kind: type[Content]) -> Content:
@@ -19,7 +19,7 @@ def read_json(raw: bytes, kind: type[Content]) -> Content:
         return msgspec.json.decode(raw, type=kind)
     except msgspec.DecodeError as error:
         raise JsonError(str(error)) from error
-    except UnicodeDecodeError as error:  # msgspec lets it out for text that is no UTF-8
-        raise JsonError(f"a text in it is no UTF-8: {error.reason}") from error
+    except UnicodeDecodeError as error:  # msgspec lets it out for text that is not UTF-8
+        raise JsonError(f"a text in it is not UTF-8: {error.reason}") from error
     except RecursionError as error:
         raise JsonError("it is nested too deep") from error

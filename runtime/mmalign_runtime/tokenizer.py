@@ -138,7 +138,7 @@ class TextTokenizer:
 
 
 def _is_panic(error: BaseException) -> bool:
-    """Say whether an error is a panic of Rust code, which is no Exception at all. Other faults are bare Exceptions."""
+    """Say whether an error is a panic of Rust code, which is not an Exception. Other faults are bare Exceptions."""
     return type(error).__module__ == "pyo3_runtime"
 
 

@@ -1,8 +1,8 @@
-"""Measuring a bundle on the machine at hand, each part of a measurement in a room of its own.
+"""Measuring a bundle on the machine at hand, a module for each part.
 
-stages: where the time of a batch goes. bulk: items a second, many at a time. closed_loop and open_loop: what callers
-see who wait, and who do not. cold_start, memory: what a process costs. quiet: whether the machine let any of it be
-measured. Names are loaded when first used: a fresh process that `cold_start` times imports this package too.
+stages: where the time of a batch goes. bulk: items a second, many at a time. closed_loop: what callers see who wait for
+each answer. cold_start, memory: what a process costs. quiet: whether the machine let any of it be measured. compare:
+engines and precisions. Names are loaded when first used: a fresh process that `cold_start` times imports this too.
 """
 
 from __future__ import annotations
@@ -13,15 +13,13 @@ from mmalign_runtime.lazy import lazy_names
 
 if TYPE_CHECKING:
     from mmalign_runtime.bench.environment import Environment
-    from mmalign_runtime.bench.plan import BenchPlan
-    from mmalign_runtime.bench.report import BenchReport
-    from mmalign_runtime.bench.run import run_bench
+    from mmalign_runtime.bench.run import BenchPlan, BenchReport, run_bench
     from mmalign_runtime.bench.stages import StageTiming
     from mmalign_runtime.bench.workload import golden_images, golden_texts
 
 _HOMES = {
-    "BenchPlan": "plan",
-    "BenchReport": "report",
+    "BenchPlan": "run",
+    "BenchReport": "run",
     "Environment": "environment",
     "StageTiming": "stages",
     "golden_images": "workload",

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from time import perf_counter
 
 import msgspec
 import numpy as np
 
-from mmalign_runtime.bench.turns import MIN_LAPS, Length, take_turns
+from mmalign_runtime.bench.laps import MIN_LAPS, Laps
 from mmalign_runtime.bench.workload import Workload
 from mmalign_runtime.spec import Modality
 
@@ -24,40 +24,39 @@ class BulkTiming(msgspec.Struct, frozen=True, kw_only=True):
     items_per_s: float
 
 
-def time_bulk(
-    work: Workload, batch_sizes: Sequence[int], length: Length, between: Callable[[], object]
-) -> list[BulkTiming]:
-    """Let batch sizes take turns, every lap over the same items, so that no size gets the small pictures."""
-    num_items = _lap_items(work, batch_sizes, length)
+def time_bulk(work: Workload, batch_sizes: Sequence[int], laps: Laps) -> list[BulkTiming]:
+    """Interleave batch sizes, every lap over the same items, so that no size gets the small pictures."""
+    num_items = _lap_items(work, batch_sizes, laps)
 
     def lap(batch_size: int) -> float:
         started = perf_counter()
         work.ask(0, num_items=num_items, batch_size=batch_size)
         return num_items / (perf_counter() - started)
 
-    laps = take_turns({size: partial(lap, size) for size in batch_sizes}, length, between=between, num_warmup=1)
+    found = laps.take({size: partial(lap, size) for size in batch_sizes}, num_warmup=1)
     return [
         BulkTiming(
             kind=work.kind,
             batch_size=size,
             num_items=num_items,
-            num_laps=len(found),
-            items_per_s=float(np.median(found)),
+            num_laps=len(rates),
+            items_per_s=float(np.median(rates)),
         )
-        for size, found in laps.items()
+        for size, rates in found.items()
     ]
 
 
-def _lap_items(work: Workload, batch_sizes: Sequence[int], length: Length) -> int:
+def _lap_items(work: Workload, batch_sizes: Sequence[int], laps: Laps) -> int:
     """Return how many items a lap has: every one once and the largest batch filled twice, or fewer where time is short.
 
     Never less than one largest batch.
     """
-    wanted = max(work.num_items, 2 * max(batch_sizes))
-    if length.num_rounds is not None:
+    largest = max(batch_sizes)
+    wanted = max(len(work.items), 2 * largest)
+    if laps.num_rounds is not None:
         return wanted
     started = perf_counter()
-    work.ask(0, num_items=max(batch_sizes), batch_size=max(batch_sizes))
-    item_s = (perf_counter() - started) / max(batch_sizes)
-    affordable = int(length.seconds / (item_s * (MIN_LAPS + 1) * len(batch_sizes)))
-    return max(max(batch_sizes), min(wanted, affordable))
+    work.ask(0, num_items=largest, batch_size=largest)
+    item_s = (perf_counter() - started) / largest
+    affordable = int(laps.seconds / (item_s * (MIN_LAPS + 1) * len(batch_sizes)))
+    return max(largest, min(wanted, affordable))

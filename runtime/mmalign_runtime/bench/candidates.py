@@ -45,7 +45,7 @@ def settings(config: RuntimeConfig, fixed: RuntimeFields) -> Iterator[RuntimeCon
     available = config.num_threads or 1
     powers = [1 << exponent for exponent in range(available.bit_length()) if 1 << exponent < available]
     for num_threads in (available,) if fixed.get("num_threads") else (*powers, available):
-        # One thread waits for nobody, and only onnxruntime can be told how to wait.
+        # One thread waits for no other, and only onnxruntime can be told how to wait.
         can_spin = config.engine == DEFAULT_ENGINE and num_threads > 1 and fixed.get("allow_spinning") is None
         for allow_spinning in (False, True) if can_spin else (config.allow_spinning,):
             yield msgspec.structs.replace(config, num_threads=num_threads, allow_spinning=allow_spinning)

@@ -11,7 +11,6 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from mmalign_runtime.bundle.contents import FileSource
 from mmalign_runtime.bundle.golden import load_golden
 from mmalign_runtime.embedder import Embedder
 from mmalign_runtime.errors import EngineError
@@ -39,12 +38,10 @@ class ColdStart(msgspec.Struct, frozen=True, kw_only=True):
     resident_bytes: int | None
 
 
-class _Moments(msgspec.Struct, frozen=True):
-    started: float
-    imported: float
-    opened: float
-    loaded: float
-    embedded: float
+class _Start(msgspec.Struct, frozen=True):
+    """What a process says: moments of `time.monotonic`, and what it holds at the last of them."""
+
+    moments: list[float]
     resident_bytes: int | None
 
 
@@ -54,21 +51,32 @@ def time_cold_start(embedder: Embedder, kind: Modality, num_starts: int) -> Cold
     The image is the golden one with the middle number of pixels, the text the longest golden one.
     """
     with tempfile.TemporaryDirectory() as folder:
-        asked = msgspec.json.encode(
-            {
-                "bundle": str(embedder.bundle.path.absolute()),
-                "kind": kind,
-                "item": _image_path(embedder, Path(folder)) if kind == "image" else _text(embedder),
-                "options": embedder.options.fields(),
-            }
-        ).decode()
-        starts = [_start(asked) for _ in range(num_starts)]
-    return _medians(kind, starts)
+        asked = {
+            "bundle": str(embedder.bundle.path.absolute()),
+            "kind": kind,
+            "item": _image_path(embedder, Path(folder)) if kind == "image" else _text(embedder),
+            "options": embedder.options.fields(),
+        }
+        starts = [_start(msgspec.json.encode(asked).decode()) for _ in range(num_starts)]
+    moments = 1000 * np.array([start.moments for start in starts])
+    process_ms, import_ms, open_ms, load_ms, first_run_ms = np.median(np.diff(moments), axis=0).tolist()
+    held = [start.resident_bytes for start in starts if start.resident_bytes is not None]
+    return ColdStart(
+        kind=kind,
+        num_starts=num_starts,
+        total_ms=float(np.median(moments[:, -1] - moments[:, 0])),
+        process_ms=process_ms,
+        import_ms=import_ms,
+        open_ms=open_ms,
+        load_ms=load_ms,
+        first_run_ms=first_run_ms,
+        resident_bytes=int(np.median(held)) if held else None,
+    )
 
 
 def _image_path(embedder: Embedder, folder: Path) -> str:
     cases = sorted(load_golden(embedder.bundle).images, key=lambda case: case.height * case.width)
-    source: FileSource = embedder.bundle.source(cases[len(cases) // 2].file)
+    source = embedder.bundle.source(cases[len(cases) // 2].file)
     if isinstance(source, Path):
         return str(source.absolute())
     path = folder / "image"  # an archive gives bytes
@@ -80,28 +88,11 @@ def _text(embedder: Embedder) -> str:
     return max((case.text for case in load_golden(embedder.bundle).texts), key=len)
 
 
-def _start(asked: str) -> tuple[float, _Moments]:
+def _start(asked: str) -> _Start:
     begun = time.monotonic()
     process = subprocess.run([sys.executable, "-c", _PROCESS, asked], capture_output=True, text=True, check=False)
     if process.returncode:
-        last = process.stderr.strip().splitlines()[-1:] or ["no word of why"]
+        last = process.stderr.strip().splitlines()[-1:] or ["it printed nothing"]
         raise EngineError(f"a fresh process could not embed its first item (exit code {process.returncode}): {last[0]}")
-    return begun, msgspec.json.decode(process.stdout, type=_Moments)
-
-
-def _medians(kind: Modality, starts: list[tuple[float, _Moments]]) -> ColdStart:
-    def median_ms(seconds: list[float]) -> float:
-        return float(np.median(seconds)) * 1000
-
-    held = [moments.resident_bytes for _, moments in starts if moments.resident_bytes is not None]
-    return ColdStart(
-        kind=kind,
-        num_starts=len(starts),
-        total_ms=median_ms([moments.embedded - begun for begun, moments in starts]),
-        process_ms=median_ms([moments.started - begun for begun, moments in starts]),
-        import_ms=median_ms([moments.imported - moments.started for _, moments in starts]),
-        open_ms=median_ms([moments.opened - moments.imported for _, moments in starts]),
-        load_ms=median_ms([moments.loaded - moments.opened for _, moments in starts]),
-        first_run_ms=median_ms([moments.embedded - moments.loaded for _, moments in starts]),
-        resident_bytes=int(np.median(held)) if held else None,
-    )
+    said = msgspec.json.decode(process.stdout, type=_Start)
+    return _Start([begun, *said.moments], said.resident_bytes)

@@ -1,4 +1,4 @@
-"""What could run a bundle here, measured in turns, and which of it to take: `mmalign bench --save-profile`.
+"""What could run a bundle here, measured interleaved, and which of it to take: `mmalign bench --save-profile`.
 
 First every engine with every precision that gives the bundle's vectors here, on all threads. Then those not far behind
 the fastest, with fewer threads and other ways to wait. The fastest of these is recommended.
@@ -16,9 +16,9 @@ import msgspec
 from mmalign_runtime.bench.candidates import first_candidates, preference, settings
 from mmalign_runtime.bench.comparison import Candidate, Comparison, Lap, Refused, summed_up
 from mmalign_runtime.bench.environment import environment_card
-from mmalign_runtime.bench.plan import DEFAULT_BATCH_SIZES
 from mmalign_runtime.bench.quiet import Watch
-from mmalign_runtime.bench.workload import Skipped, Workload, image_work, text_work, usable_images, usable_texts
+from mmalign_runtime.bench.run import DEFAULT_BATCH_SIZES
+from mmalign_runtime.bench.workload import Workload, usable_items, workload
 from mmalign_runtime.bundle import Bundle
 from mmalign_runtime.config import RuntimeConfig, RuntimeFields
 from mmalign_runtime.embedder import Embedder
@@ -41,9 +41,8 @@ _FIRST_BATCH_SIZE = 8
 _LAP_S = 0.4
 _MIN_ITEMS = 8
 
-# Raises MmalignError when a config cannot be loaded or run.
+# Each raises MmalignError: `RunLap` when a config cannot be loaded or run, `Verify` when its vectors are others.
 RunLap = Callable[[RuntimeConfig, Sequence[int]], Sequence[Lap]]
-# Raises MmalignError when a config does not give the bundle's vectors.
 Verify = Callable[[RuntimeConfig], object]
 Tell = Callable[[str], object]
 
@@ -75,35 +74,35 @@ def compare(
     """
     started = perf_counter()
     firsts = first_candidates(bundle, question.fixed, question.towers)
-    default = firsts[0]
     tell("every item once")
-    with Embedder(bundle, default, towers=question.towers) as embedder:
-        items = _usable(embedder, images, texts, on_error)
-        num_items = {kind: _lap_items(work, question) for kind, work in items.works(embedder).items()}
+    with Embedder(bundle, firsts[0], towers=question.towers) as embedder:
+        items, skipped = usable_items(embedder, images, texts, on_error)
+        num_items = {kind: _lap_items(workload(embedder, kind, items[kind]), question) for kind in items}
         environment = environment_card(embedder)
-    watch = Watch(default.num_threads or 1)
+    watch = Watch(firsts[0].num_threads or 1)
 
     def run_lap(config: RuntimeConfig, batch_sizes: Sequence[int]) -> list[Lap]:
         watch.glance()  # with nothing loaded: threads that wait busily for their engine would pass for a neighbour
         with Embedder(bundle, config, towers=question.towers) as embedder:
-            works = items.works(embedder)
-            return [_lap(works[kind], n, size, question.goal) for kind, n in num_items.items() for size in batch_sizes]
+            works = [workload(embedder, kind, of_kind) for kind, of_kind in items.items()]
+            return [_lap(work, num_items[work.kind], size, question.goal) for work in works for size in batch_sizes]
 
     turns = Turns(question.goal, run_lap, partial(_verify, bundle, question.towers), tell)
     candidates = turns.run(firsts, question.fixed, (1,) if question.goal == "latency" else question.batch_sizes)
     quietness = watch.verdict()
-    is_usable = quietness.is_quiet or question.even_if_noisy
-    best = recommended(candidates, question.goal, bundle) if is_usable else None
+    best = None
+    if quietness.is_quiet or question.even_if_noisy:
+        best = recommended(candidates, question.goal, bundle)
     return Comparison(
         environment=environment,
         goal=question.goal,
         candidates=tuple(candidates),
         refused=tuple(Refused(config, reason) for config, reason in turns.refused.items()),
         recommended=None if best is None else best.config,
-        default=default,
+        default=firsts[0],
         profile=None if best is None else _profile(bundle, question.goal, best),
         quietness=quietness,
-        skipped=items.skipped,
+        skipped=skipped,
         seconds=perf_counter() - started,
     )
 
@@ -156,27 +155,6 @@ def recommended(candidates: Sequence[Candidate], goal: Goal, bundle: Bundle) -> 
     return min(equals, key=lambda each: preference(each.config, bundle), default=None)
 
 
-class _Items(msgspec.Struct, frozen=True):
-    images: Sequence[ImageItem]
-    texts: Sequence[str]
-    skipped: tuple[Skipped, ...]
-
-    def works(self, embedder: Embedder) -> dict[Modality, Workload]:
-        """Return the workload of each tower that an embedder has."""
-        made: dict[Modality, Workload] = {}
-        if "image" in embedder.towers:
-            made["image"] = image_work(embedder, self.images)
-        if "text" in embedder.towers:
-            made["text"] = text_work(embedder, self.texts)
-        return made
-
-
-def _usable(embedder: Embedder, images: Sequence[ImageItem], texts: Sequence[str], on_error: OnError) -> _Items:
-    good_images, bad_images = usable_images(embedder, images, on_error) if "image" in embedder.towers else ([], [])
-    good_texts, bad_texts = usable_texts(embedder, texts, on_error) if "text" in embedder.towers else ([], [])
-    return _Items(good_images, good_texts, (*bad_images, *bad_texts))
-
-
 def _verify(bundle: Bundle, towers: Sequence[Modality], config: RuntimeConfig) -> None:
     with Embedder(bundle, config, towers=towers) as embedder:
         require_golden(embedder)
@@ -184,10 +162,10 @@ def _verify(bundle: Bundle, towers: Sequence[Modality], config: RuntimeConfig) -
 
 def _lap_items(work: Workload, question: Question) -> int:
     """Return how many items a lap takes: what fits its time, as the default candidate is now, and the largest batch."""
-    work.ask(0, num_items=min(_MIN_ITEMS, work.num_items))
+    work.ask(0, num_items=min(_MIN_ITEMS, len(work.items)))
     affordable = max(_MIN_ITEMS, int(_LAP_S * _MIN_ITEMS / _seconds(work, 0, _MIN_ITEMS)))
     if question.goal == "latency":
-        return min(affordable, max(_MIN_ITEMS, work.num_items))
+        return min(affordable, max(_MIN_ITEMS, len(work.items)))
     return max(max(question.batch_sizes), min(affordable, 2 * max(question.batch_sizes)))
 
 

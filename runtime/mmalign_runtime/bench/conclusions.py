@@ -4,22 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import msgspec
-
 from mmalign_runtime.bench.cold_start import ColdStart
-from mmalign_runtime.bench.open_loop import OpenLoop, highest_sustained
 from mmalign_runtime.bench.quiet import Quietness
-from mmalign_runtime.bench.report import BenchReport
+from mmalign_runtime.bench.run import BenchReport
 from mmalign_runtime.spec import Modality
 
 _MIB = 2**20
-
-
-class Conclusion(msgspec.Struct, frozen=True):
-    """A sentence, and what it is about."""
-
-    subject: str
-    sentence: str
 
 
 def verdict(quietness: Quietness) -> str:
@@ -33,15 +23,14 @@ def verdict(quietness: Quietness) -> str:
     return f"Noisy machine: {seen}. Compare these figures with no others; stop what else runs here and measure again."
 
 
-def conclusions(report: BenchReport) -> list[Conclusion]:
-    """Return what was found about each kind of items and about the process."""
+def conclusions(report: BenchReport) -> Iterator[tuple[str, str]]:
+    """Yield sentences about each kind of items and about the process, each with what it is about."""
     kinds: tuple[Modality, ...] = ("image", "text")
-    found = [Conclusion(f"{kind}s", sentence) for kind in kinds for sentence in _of_kind(report, kind)]
+    yield from ((f"{kind}s", sentence) for kind in kinds for sentence in _of_kind(report, kind))
     if report.memory is not None:
         loaded = report.memory.loaded_bytes
         held = "" if loaded is None else f"{loaded / _MIB:.0f} MiB with the towers loaded, "
-        found.append(Conclusion("memory", f"{held}{report.memory.peak_bytes / _MIB:.0f} MiB at its peak"))
-    return found
+        yield "memory", f"{held}{report.memory.peak_bytes / _MIB:.0f} MiB at its peak"
 
 
 def _of_kind(report: BenchReport, kind: Modality) -> Iterator[str]:
@@ -53,8 +42,6 @@ def _of_kind(report: BenchReport, kind: Modality) -> Iterator[str]:
     if bulk := [row for row in report.bulk if row.kind == kind]:
         best = max(bulk, key=lambda row: row.items_per_s)
         yield f"in bulk: {best.items_per_s:.0f}/s, best with batches of {best.batch_size}"
-    if rates := [row for row in report.open_loop if row.kind == kind]:
-        yield _served(rates)
     for start in report.cold_starts:
         if start.kind == kind:
             yield f"cold start: {start.total_ms / 1000:.2f} s to the first vector, most of it {_longest(start)}"
@@ -71,17 +58,6 @@ def _shares(report: BenchReport, kind: Modality) -> str:
     longest = sorted(batch_s, key=lambda stage: -batch_s[stage])
     words = ", ".join(f"{batch_s[stage] / total_s:.0%} {stage}" for stage in longest)
     return f"where the time goes (mean of {1000 * total_s / smallest:.1f} ms an item, batches of {smallest}): {words}"
-
-
-def _served(rates: list[OpenLoop]) -> str:
-    best = highest_sustained(rates)
-    failed = min((row.rate_per_s for row in rates if not row.is_sustained), default=None)
-    if best is None:
-        return f"arriving at any time: no rate was kept up with, {failed:.3g}/s was too much already"
-    latency = best.latency
-    times = f"{latency.p50_ms:.1f} ms (p50), {latency.p99_ms:.1f} ms (p99) with queueing"
-    lost = "" if failed is None else f"; {failed:.3g}/s was too much"
-    return f"arriving at any time: {best.rate_per_s:.3g}/s kept up with, {times}{lost}"
 
 
 def _longest(start: ColdStart) -> str:

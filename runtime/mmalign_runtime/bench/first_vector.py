@@ -20,17 +20,16 @@ def main(started: float) -> None:
     from mmalign_runtime.engine.providers import import_onnxruntime
 
     import_onnxruntime()
-    imported = time.monotonic()
+    moments = [started, time.monotonic()]
     embedder = Embedder.load(asked["bundle"], towers=(asked["kind"],), lazy=True, **asked["options"])
-    opened = time.monotonic()
+    moments.append(time.monotonic())
     embedder.load_towers()
-    loaded = time.monotonic()
+    moments.append(time.monotonic())
     if asked["kind"] == "image":
         embedder.encode_image([asked["item"]])
     else:
         embedder.encode_text([asked["item"]])
-    embedded = time.monotonic()
+    moments.append(time.monotonic())
     from mmalign_runtime.bench.memory import resident_bytes
 
-    moments = {"started": started, "imported": imported, "opened": opened, "loaded": loaded, "embedded": embedded}
-    sys.stdout.write(json.dumps(moments | {"resident_bytes": resident_bytes()}))
+    sys.stdout.write(json.dumps({"moments": moments, "resident_bytes": resident_bytes()}))

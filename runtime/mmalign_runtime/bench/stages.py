@@ -5,16 +5,17 @@ Nothing overlaps here, so the sum of the stages is more than what `encode_image`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import cycle, islice
 from time import perf_counter
-from typing import Literal, TypeAlias, TypeVar
+from typing import Literal, TypeAlias, cast
 
 import msgspec
 
-from mmalign_runtime.bench.percentiles import percentiles
-from mmalign_runtime.bench.turns import Length, take_turns
+from mmalign_runtime.bench.laps import Laps, percentiles
+from mmalign_runtime.bench.workload import Workload
+from mmalign_runtime.embedder import Embedder
 from mmalign_runtime.image import ImageItem, decode_image
 from mmalign_runtime.image_encoder import ImageEncoder
 from mmalign_runtime.spec import Modality
@@ -22,7 +23,6 @@ from mmalign_runtime.text_encoder import TextEncoder
 
 Stage = Literal["decode", "preprocess", "tokenize", "tower", "total"]
 Seconds: TypeAlias = Mapping[Stage, float]
-Item = TypeVar("Item")
 
 
 class StageTiming(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,45 +38,20 @@ class StageTiming(msgspec.Struct, frozen=True, kw_only=True):
     items_per_s: float
 
 
-def time_image_stages(
-    encoder: ImageEncoder,
-    images: Sequence[ImageItem],
-    batch_sizes: Sequence[int],
-    length: Length,
-    between: Callable[[], object],
-) -> list[StageTiming]:
-    """Measure decode, preprocess, tower and their total at each batch size. Raises ItemError for a bad image."""
-    return _measure("image", partial(_time_images, encoder), images, batch_sizes, length, between)
-
-
-def time_text_stages(
-    encoder: TextEncoder,
-    texts: Sequence[str],
-    batch_sizes: Sequence[int],
-    length: Length,
-    between: Callable[[], object],
-) -> list[StageTiming]:
-    """Measure tokenize, tower and their total at each batch size. Texts must be such as the bundle accepts."""
-    return _measure("text", partial(_time_texts, encoder), texts, batch_sizes, length, between)
-
-
-def _measure(
-    kind: Modality,
-    measure: Callable[[Sequence[Item]], Seconds],
-    items: Sequence[Item],
-    batch_sizes: Sequence[int],
-    length: Length,
-    between: Callable[[], object],
-) -> list[StageTiming]:
-    supplies: dict[int, Iterator[Item]] = {size: cycle(items) for size in batch_sizes}
+def time_stages(embedder: Embedder, work: Workload, batch_sizes: Sequence[int], laps: Laps) -> list[StageTiming]:
+    """Measure decode and preprocess, or tokenize, then tower and their total, at each batch size."""
+    supplies = {size: cycle(work.items) for size in batch_sizes}
 
     def lap(size: int) -> Seconds:
-        return measure(list(islice(supplies[size], size)))
+        items = list(islice(supplies[size], size))
+        if work.kind == "image":
+            return _time_images(embedder.image, items)
+        return _time_texts(embedder.text, cast("list[str]", items))
 
-    laps = take_turns({size: partial(lap, size) for size in batch_sizes}, length, between=between)
+    found = laps.take({size: partial(lap, size) for size in batch_sizes})
     return [
-        _timing(kind, stage, size, [lap[stage] for lap in of_size])
-        for size, of_size in laps.items()
+        _timing(work.kind, stage, size, [each[stage] for each in of_size])
+        for size, of_size in found.items()
         for stage in of_size[0]
     ]
 

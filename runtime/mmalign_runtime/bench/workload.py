@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import msgspec
 
@@ -14,7 +13,7 @@ from mmalign_runtime.embedder import Embedder
 from mmalign_runtime.errors import InputError
 from mmalign_runtime.image import ImageItem
 from mmalign_runtime.spec import Modality
-from mmalign_runtime.streaming import OnError
+from mmalign_runtime.streaming import OnError, PartialBatch
 
 
 class Skipped(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,55 +25,56 @@ class Skipped(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
-class Workload:
+class Workload(msgspec.Struct, frozen=True):
     """The items of one kind, taken in turn and from the start again, through the embedder's public path."""
 
-    def __init__(self, kind: Modality, num_items: int, encode: Callable[[Sequence[int], int], object]) -> None:
-        """`encode` embeds the items at some positions, in batches of a size."""
-        self.kind: Modality = kind
-        self.num_items = num_items
-        self._encode = encode
+    kind: Modality
+    items: Sequence[ImageItem]
+    encode: Callable[..., object]
 
     def ask(self, number: int, *, num_items: int = 1, batch_size: int = 1) -> None:
         """Embed `num_items` items from position `number` on."""
-        self._encode([(number + step) % self.num_items for step in range(num_items)], batch_size)
+        asked = [self.items[(number + step) % len(self.items)] for step in range(num_items)]
+        self.encode(asked, batch_size=batch_size)
 
 
-def image_work(embedder: Embedder, images: Sequence[ImageItem]) -> Workload:
-    """Return the workload of images, each of which can be embedded."""
-    return Workload("image", len(images), partial(_encode_images, embedder, images))
+def workload(embedder: Embedder, kind: Modality, items: Sequence[ImageItem]) -> Workload:
+    """Return the workload of items, each of which can be embedded. Texts are strings."""
+    return Workload(kind, items, embedder.encode_image if kind == "image" else embedder.encode_text)
 
 
-def text_work(embedder: Embedder, texts: Sequence[str]) -> Workload:
-    """Return the workload of texts, each of which can be embedded."""
-    return Workload("text", len(texts), partial(_encode_texts, embedder, texts))
+def usable_items(
+    embedder: Embedder, images: Sequence[ImageItem], texts: Sequence[str], on_error: OnError
+) -> tuple[dict[Modality, Sequence[ImageItem]], tuple[Skipped, ...]]:
+    """Embed every item once; return those of each tower that can be embedded, and what was wrong with the others.
 
-
-def usable_images(
-    embedder: Embedder, images: Sequence[ImageItem], on_error: OnError
-) -> tuple[list[ImageItem], list[Skipped]]:
-    """Embed every image once; return those that can be, and what was wrong with the others.
-
-    Raises ItemError for the first that cannot be where `on_error` is "raise", InputError when none can be.
+    Raises ItemError for the first that cannot where `on_error` is "raise", InputError when there is none or none can.
     """
-    if on_error == "raise":
-        embedder.encode_image(images)
-        return list(images), []
-    found = embedder.encode_image(images, on_error="skip")
-    skipped = [Skipped(kind="image", source=e.source, stage=e.stage, reason=e.reason) for e in found.errors]
-    _require_some(len(found.indices), skipped)
-    return [images[index] for index in found.indices], skipped
+    given: dict[Modality, Sequence[ImageItem]] = {"image": images, "text": texts}
+    good: dict[Modality, Sequence[ImageItem]] = {}
+    skipped: list[Skipped] = []
+    for kind in (each for each in given if each in embedder.towers):
+        items = given[kind]
+        if not items:
+            raise InputError(f"seen 0 {kind}s, expected at least one to measure.")
+        found = workload(embedder, kind, items).encode(items, on_error=on_error)
+        if isinstance(found, PartialBatch):
+            skipped += _skipped(kind, found)
+            items = [items[index] for index in found.indices]
+        good[kind] = items
+    return good, tuple(skipped)
 
 
-def usable_texts(embedder: Embedder, texts: Sequence[str], on_error: OnError) -> tuple[list[str], list[Skipped]]:
-    """Embed every text once, as `usable_images` does images."""
-    if on_error == "raise":
-        embedder.encode_text(texts)
-        return list(texts), []
-    found = embedder.encode_text(texts, on_error="skip")
-    skipped = [Skipped(kind="text", source=e.source, stage=e.stage, reason=e.reason) for e in found.errors]
-    _require_some(len(found.indices), skipped)
-    return [texts[index] for index in found.indices], skipped
+def _skipped(kind: Modality, found: PartialBatch) -> list[Skipped]:
+    """Return the items that cannot be embedded. Raises InputError where no other is left."""
+    skipped = [Skipped(kind=kind, source=e.source, stage=e.stage, reason=e.reason) for e in found.errors]
+    if len(found.indices) == 0:
+        first = skipped[0]
+        raise InputError(
+            f"none of {len(skipped)} {kind}s can be embedded, the first ({first.source}) fails in {first.stage}: "
+            f"{first.reason} Name others."
+        )
+    return skipped
 
 
 def golden_images(bundle: Bundle) -> list[FileSource]:
@@ -85,20 +85,3 @@ def golden_images(bundle: Bundle) -> list[FileSource]:
 def golden_texts(bundle: Bundle) -> list[str]:
     """Return the texts that travel with a bundle."""
     return [case.text for case in load_golden(bundle).texts]
-
-
-def _encode_images(embedder: Embedder, images: Sequence[ImageItem], positions: Sequence[int], batch_size: int) -> None:
-    embedder.encode_image([images[position] for position in positions], batch_size=batch_size)
-
-
-def _encode_texts(embedder: Embedder, texts: Sequence[str], positions: Sequence[int], batch_size: int) -> None:
-    embedder.encode_text([texts[position] for position in positions], batch_size=batch_size)
-
-
-def _require_some(num_good: int, skipped: Sequence[Skipped]) -> None:
-    if num_good == 0:
-        first = skipped[0]
-        raise InputError(
-            f"none of {len(skipped)} {first.kind}s can be embedded, the first ({first.source}) fails in {first.stage}: "
-            f"{first.reason} Name others."
-        )

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, cast, get_args
-
-import typer
+from typing import TYPE_CHECKING, cast
 
 from mmalign_runtime.cli import bench_options as opt
-from mmalign_runtime.cli.bench_output import STDOUT, telling, write_report
+from mmalign_runtime.cli.bench_output import telling, write_report
 from mmalign_runtime.cli.loading import Loading, takes_config
 from mmalign_runtime.cli.options import BundleArgument, one_of
 from mmalign_runtime.errors import InputError
-from mmalign_runtime.places import check_place
 
 if TYPE_CHECKING:
     from mmalign_runtime.bench import BenchPlan
@@ -30,9 +26,6 @@ def bench(
     batch_size: opt.BatchSizeOption = None,
     rounds: opt.RoundsOption = None,
     callers: opt.CallersOption = None,
-    rate: opt.RateOption = None,
-    arrivals: opt.ArrivalsOption = "poisson",
-    seed: opt.SeedOption = 0,
     starts: opt.StartsOption = 3,
     on_error: opt.OnErrorOption = "skip",
     *,
@@ -42,14 +35,13 @@ def bench(
     even_if_noisy: opt.EvenIfNoisyOption = False,
     clipping: opt.ClippingOption = False,
     json: opt.ReportOption = None,
-    charts: opt.ChartsOption = None,
 ) -> None:
-    """Measure a bundle here in about a minute: stages, throughput, latency under load, cold start, memory.
+    """Measure a bundle here in about a minute: stages, throughput, latency of callers, cold start, memory.
 
     With --engine all, --goal or --save-profile: compare what could run it here, and recommend.
     """
     request = opt.request(bundle, asked, images, texts, kind, on_error, json)
-    of_one = {"--only": only, "--rounds": rounds, "--callers": callers, "--rate": rate, "--charts": charts}
+    of_one = {"--only": only, "--rounds": rounds, "--callers": callers}
     if clipping:
         from mmalign_runtime.cli.bench_clipping import bench_clipping
 
@@ -61,7 +53,7 @@ def bench(
         _refuse(of_one | {"--profile": asked.profile})
         bench_compare(request, goal, tuple(batch_size or ()), save_profile, even_if_noisy=even_if_noisy)
     else:
-        _measure(request, _plan(only, batch_size, seconds, rounds, callers, rate, arrivals, seed, starts), charts)
+        _measure(request, _plan(only, batch_size, seconds, rounds, callers, starts))
 
 
 def _plan(
@@ -70,52 +62,28 @@ def _plan(
     seconds: float,
     rounds: int | None,
     callers: list[int] | None,
-    rate: list[float] | None,
-    arrivals: str,
-    seed: int,
     starts: int,
 ) -> BenchPlan:
-    from mmalign_runtime.bench.open_loop import Arrivals
-    from mmalign_runtime.bench.plan import DEFAULT_BATCH_SIZES, PARTS, BenchPlan, Part
+    from mmalign_runtime.bench.run import DEFAULT_BATCH_SIZES, PARTS, BenchPlan, Part
 
-    plan = BenchPlan(
+    return BenchPlan(
         parts=tuple(cast("Part", one_of(word, PARTS, "--only")) for word in only) if only else PARTS,
         batch_sizes=tuple(batch_size or DEFAULT_BATCH_SIZES),
         seconds=seconds,
         num_rounds=rounds,
         num_callers=tuple(callers) if callers else None,
-        rates_per_s=tuple(rate or ()),
-        arrivals=cast("Arrivals", one_of(arrivals, get_args(Arrivals), "--arrivals")),
-        seed=seed,
         num_starts=starts,
     )
-    plan.check()
-    return plan
 
 
-def _measure(request: opt.Request, plan: BenchPlan, charts: Path | None) -> None:
+def _measure(request: opt.Request, plan: BenchPlan) -> None:
     from mmalign_runtime.bench import run_bench
-    from mmalign_runtime.bench.charts import draw_charts
     from mmalign_runtime.cli.bench_tables import print_report
 
-    if charts is not None:
-        _check_charts(charts)
     with request.asked.load(request.bundle, towers=request.towers) as embedder, telling() as tell:
         images, texts = request.items(embedder.bundle)
         report = run_bench(embedder, images, texts, plan=plan, on_error=request.on_error, tell=tell)
-    drawn = [] if charts is None else draw_charts(report, charts)
     write_report(report, request.json, print_report)
-    if drawn and request.json != STDOUT:
-        typer.echo(f"charts: {', '.join(map(str, drawn))}")
-
-
-def _check_charts(charts: Path) -> None:
-    from mmalign_runtime.bench.charts import require_matplotlib
-
-    require_matplotlib()
-    if charts.exists() and not charts.is_dir():
-        raise InputError(f"{charts} is a file, expected a folder to draw into. Name another with --charts.")
-    check_place(charts / "chart.png")
 
 
 def _refuse(given: Mapping[str, object]) -> None:

@@ -33,7 +33,7 @@ def bench_compare(
 ) -> None:
     """Compare, print, and save the profile of what is recommended."""
     from mmalign_runtime.bench.compare import Question, compare
-    from mmalign_runtime.bench.plan import DEFAULT_BATCH_SIZES
+    from mmalign_runtime.bench.run import DEFAULT_BATCH_SIZES
     from mmalign_runtime.bundle import open_bundle
     from mmalign_runtime.profile import Goal
     from mmalign_runtime.profile import save_profile as write_profile

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mmalign_runtime.bundle import Bundle
     from mmalign_runtime.image import ImageItem
 
-_LOAD, _COMPARE = "Callers and arrivals", "Comparing engines"
+_COMPARE = "Comparing engines"
 # Enough different items for a fair mean; more would cost time before anything is measured.
 _MAX_ITEMS = 128
 
@@ -34,9 +34,7 @@ TextsOption: TypeAlias = Annotated[
 KindOption: TypeAlias = Annotated[str | None, typer.Option(help="image or text: that tower alone.", show_default=False)]
 OnlyOption: TypeAlias = Annotated[
     list[str] | None,
-    typer.Option(
-        help="A part: stages, bulk, closed-loop, open-loop, cold-start; repeat for several.", show_default=False
-    ),
+    typer.Option(help="A part: stages, bulk, closed-loop, cold-start; repeat for several.", show_default=False),
 ]
 SecondsOption: TypeAlias = Annotated[
     float, typer.Option(min=1, help="About how long to measure, cold starts on top; 10 for a quick look.")
@@ -45,25 +43,11 @@ BatchSizeOption: TypeAlias = Annotated[
     list[int] | None, typer.Option(min=1, help="Items in a batch; repeat for several.")
 ]
 RoundsOption: TypeAlias = Annotated[
-    int | None, typer.Option(min=1, help="Stages and bulk: this many batches of each size, not seconds.")
+    int | None, typer.Option(min=1, help="This many laps of each batch size and number of callers, not seconds.")
 ]
 CallersOption: TypeAlias = Annotated[
     list[int] | None,
-    typer.Option(
-        min=1,
-        help="Closed loop: how many callers; repeat for several. Default: 1, and one a thread.",
-        rich_help_panel=_LOAD,
-    ),
-]
-RateOption: TypeAlias = Annotated[
-    list[float] | None,
-    typer.Option(
-        help="Open loop: requests a second; default: 50%, 80% and 95% of the closed loop's.", rich_help_panel=_LOAD
-    ),
-]
-ArrivalsOption: TypeAlias = Annotated[str, typer.Option(help="Open loop: poisson or constant.", rich_help_panel=_LOAD)]
-SeedOption: TypeAlias = Annotated[
-    int, typer.Option(min=0, help="Open loop: what poisson arrivals are drawn from.", rich_help_panel=_LOAD)
+    typer.Option(min=1, help="Closed loop: how many callers; repeat for several. Default: 1, and one a thread."),
 ]
 StartsOption: TypeAlias = Annotated[int, typer.Option(min=1, help="Cold starts of each tower.")]
 OnErrorOption: TypeAlias = Annotated[
@@ -94,9 +78,6 @@ ClippingOption: TypeAlias = Annotated[
 ]
 ReportOption: TypeAlias = Annotated[
     str | None, typer.Option(metavar="FILE|-", help="Write the report as JSON to a file, or to stdout alone.")
-]
-ChartsOption: TypeAlias = Annotated[
-    Path | None, typer.Option(metavar="FOLDER", help="Draw the report as PNG files.", show_default=False)
 ]
 
 

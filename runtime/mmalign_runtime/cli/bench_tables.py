@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from mmalign_runtime.bench import BenchReport
-    from mmalign_runtime.bench.percentiles import Percentiles
+    from mmalign_runtime.bench.laps import Percentiles
 
 _MIB = 2**20
 # A percentile has a meaning when at least one sample lies beyond it.
@@ -30,10 +30,6 @@ def print_report(report: BenchReport) -> None:
         _print_table(console, "in bulk: the public path, in batches", _bulk(report))
     if report.closed_loop:
         _print_table(console, "closed loop: callers that wait for their item, milliseconds", _closed_loop(report))
-    if report.open_loop:
-        drawn = {"poisson": f"poisson, seed {report.open_loop[0].seed}", "constant": "evenly spaced"}
-        title = f"open loop: items that arrive ({drawn[report.open_loop[0].arrivals]}), ms since arrival"
-        _print_table(console, title, _open_loop(report))
     if report.cold_starts:
         _print_table(console, "cold start: milliseconds to the first vector of one tower", _cold_starts(report))
 
@@ -61,9 +57,9 @@ def _print_conclusions(report: BenchReport, console: Console) -> None:
         console.print(verdict(report.quietness), style="green" if report.quietness.is_quiet else "bold yellow")
     grid = Table.grid(padding=(0, 2))
     before = ""
-    for found in conclusions(report):
-        grid.add_row(found.subject if found.subject != before else "", found.sentence)
-        before = found.subject
+    for subject, sentence in conclusions(report):
+        grid.add_row(subject if subject != before else "", sentence)
+        before = subject
     console.print(grid)
     if report.skipped:
         console.print(f"[yellow]{len(report.skipped)} items left out, which cannot be embedded:[/]")
@@ -93,15 +89,6 @@ def _closed_loop(report: BenchReport) -> Table:
     for row in report.closed_loop:
         figures = (*_percentiles(row.latency), f"{row.items_per_s:.1f}", str(row.latency.num_samples))
         table.add_row(row.kind, str(row.num_callers), *figures)
-    return table
-
-
-def _open_loop(report: BenchReport) -> Table:
-    table = _table("kind", "rate/s", "load", "p50", "p90", "p99", "queued", "items", "kept up")
-    for row in report.open_loop:
-        rate = (f"{row.rate_per_s:.1f}", f"{row.share:.0%}")
-        figures = (*_percentiles(row.latency), f"{row.queueing.p50_ms:.1f}", str(row.num_requests))
-        table.add_row(row.kind, *rate, *figures, "[green]yes[/]" if row.is_sustained else "[red]no[/]")
     return table
 
 

@@ -46,7 +46,7 @@ def _dtype_fix(array: NDArray[np.generic]) -> str:
         return "use (array // 257).astype(np.uint8) if white is 65535; other ranges are yours to know"
     if kind in "iu":
         return f"use array.astype(np.uint8) if its values are in 0..255 ({_range(array)})"
-    return "these are no pixel values. Pass the picture's path or bytes, or convert it to uint8"
+    return "these are not pixel values. Pass the picture's path or bytes, or convert it to uint8"
 
 
 def _float_fix(array: NDArray[np.generic]) -> str:

@@ -103,13 +103,13 @@ _OTHERS: tuple[tuple[bytes, str, str], ...] = (
 
 
 def sniff_format(head: bytes) -> ImageFormat | None:
-    """Return the format that the first bytes announce, or None when it is none that is decoded here."""
+    """Return the format that the first bytes announce, or None for one that is not decoded here."""
     return next((name for pattern, name in _DECODED if re.match(pattern, head, re.DOTALL)), None)
 
 
 def describe_foreign(head: bytes) -> str:
-    """Say what bytes that are no picture look like, and what to do."""
+    """Say what bytes that are not a picture look like, and what to do."""
     for pattern, name, fix in _OTHERS:
         if re.match(pattern, head, re.DOTALL):
             return f"these bytes are {name}, no image in a format that is decoded here. {fix}"
-    return "the bytes are no image in a format that is decoded here. Check the file, or convert it to JPEG or PNG."
+    return "the bytes are not an image in a format that is decoded here. Check the file, or convert it to JPEG or PNG."

@@ -24,7 +24,7 @@ class Difference(msgspec.Struct, frozen=True):
 
 
 def difference(found: Vectors, expected: Sequence[Sequence[float]] | NDArray[np.float32]) -> Difference:
-    """Compare vectors (N, D) row by row; another shape, or a component that is no number, is as far as can be."""
+    """Compare vectors (N, D) row by row; another shape, or a component that is not a number, is as far as can be."""
     reference = np.array(expected, dtype=np.float64)
     if found.shape != reference.shape or not np.isfinite(found).all():
         return Difference(-1.0, float("inf"))

@@ -1,4 +1,4 @@
-"""Does a vector depend on its company? The same items alone, in batches, beside long texts, from many threads."""
+"""Invariance: the same items alone, in batches, beside long texts, and from many threads give the same vectors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _FLOAT32_ON_CPU = 1e-6
 
 
 def bound(embedder: BaseEmbedder, parity: Parity) -> float:
-    """Return how far company may move a component of a vector.
+    """Return how far other items of a batch, or other threads, may move a component of a vector.
 
     On other providers than the CPU, libraries choose a kernel by the shape of the batch, and kernels differ as machines
     do; quantized files round. There the bound is the one that holds the files to the reference.

@@ -17,8 +17,8 @@ from mmalign.data import (
     iter_pairs,
     read_pairs,
 )
-from mmalign.data.read import READERS
-from mmalign.data.source import Format
+from mmalign.data.read import reader_of
+from mmalign.data.source import FORMATS, Format
 
 PutImage = Callable[[str], Path]
 
@@ -33,7 +33,8 @@ def source(tmp_path: Path, put_image: PutImage) -> DataSource:
 
 
 def test_every_format_has_a_reader() -> None:
-    assert set(READERS) == set(get_args(Format))
+    assert set(FORMATS) == set(get_args(Format))
+    assert len({reader_of(name) for name in FORMATS}) == len(FORMATS)
 
 
 def test_the_first_bad_row_raises_with_place_reason_and_advice(source: DataSource) -> None:

@@ -1,4 +1,4 @@
-"""A clock that moves when it is told to, so that the arithmetic of queues can be held to numbers on paper."""
+"""A clock that moves when it is told to, so that laps can be compared with numbers worked out by hand."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 
 class FakeClock:
-    """Time passes by sleeping, and by what a fake server says its work takes."""
+    """Time passes by sleeping, which stands for work."""
 
     def __init__(self) -> None:
         self.time_s = 100.0

@@ -11,7 +11,7 @@ from mmalign_runtime.bench.compare import Question, Turns, compare, recommended
 from mmalign_runtime.bench.comparison import Candidate, Lap, measured
 from mmalign_runtime.bundle import Bundle, open_bundle
 from mmalign_runtime.config import RuntimeConfig
-from mmalign_runtime.errors import EngineError, ProviderError, VerificationError
+from mmalign_runtime.errors import EngineError, InputError, ProviderError, VerificationError
 from mmalign_runtime.profile import save_profile
 
 ORT = RuntimeConfig(num_threads=2)
@@ -143,6 +143,11 @@ def test_only_what_an_engine_has_of_a_bundle_is_a_candidate(bundle: Bundle) -> N
     assert {(each.num_threads, each.allow_tf32) for each in found} == {(2, True)}
     with pytest.raises(ProviderError, match=r"no engine of onnxruntime can run .* with precision bf16"):
         compare(bundle, Question(goal="latency", fixed={"precision": "bf16"}), [], [])
+
+
+def test_a_kind_without_items_cannot_be_compared(bundle: Bundle) -> None:
+    with pytest.raises(InputError, match="seen 0 images, expected at least one to measure"):
+        compare(bundle, Question(goal="latency", fixed={"precision": "fp32"}), [], ["a dog"])
 
 
 @pytest.mark.parametrize("goal", ["latency", "throughput"])

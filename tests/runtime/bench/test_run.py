@@ -5,7 +5,7 @@ import pytest
 
 from mmalign_runtime import Embedder, InputError, ItemError
 from mmalign_runtime.bench import BenchPlan, BenchReport, golden_images, golden_texts, run_bench
-from mmalign_runtime.bench.plan import PARTS, Part
+from mmalign_runtime.bench.run import PARTS, Part
 
 STAGES_ONLY = BenchPlan(parts=("stages",), batch_sizes=(1, 3), num_rounds=2)
 
@@ -35,20 +35,11 @@ def test_a_report_carries_its_environment_and_survives_json(embedder: Embedder, 
 
 
 def test_every_part_finds_something_of_both_kinds(whole: BenchReport) -> None:
-    for rows in (whole.timings, whole.bulk, whole.closed_loop, whole.open_loop, whole.cold_starts):
+    for rows in (whole.timings, whole.bulk, whole.closed_loop, whole.cold_starts):
         assert {row.kind for row in rows} == {"image", "text"}
     assert {row.batch_size for row in whole.bulk} == {1, 4}
     assert {row.num_callers for row in whole.closed_loop} == {1, 2}  # the embedder has two threads
     assert whole.quietness is not None and whole.quietness.num_references >= 20
-
-
-def test_rates_are_shares_of_what_the_best_callers_got(whole: BenchReport) -> None:
-    for kind in ("image", "text"):
-        best = max((row for row in whole.closed_loop if row.kind == kind), key=lambda row: row.items_per_s)
-        rates = [row for row in whole.open_loop if row.kind == kind]
-        assert [round(row.share, 6) for row in rates] == [0.5, 0.8, 0.95]
-        assert all(row.rate_per_s == pytest.approx(row.share * best.items_per_s) for row in rates)
-        assert all(row.num_servers == best.num_callers for row in rates)
 
 
 def test_a_cold_start_is_the_sum_of_its_stages(whole: BenchReport) -> None:
@@ -60,17 +51,15 @@ def test_a_cold_start_is_the_sum_of_its_stages(whole: BenchReport) -> None:
 
 @pytest.mark.parametrize("part", PARTS)
 def test_a_part_alone_leaves_the_others_out(embedder: Embedder, part: Part) -> None:
-    plan = BenchPlan(parts=(part,), batch_sizes=(1,), seconds=0.2, num_starts=1, num_callers=(1,), rates_per_s=(200.0,))
+    plan = BenchPlan(parts=(part,), batch_sizes=(1,), seconds=0.2, num_starts=1, num_callers=(1,))
     report = run_bench(embedder, golden_images(embedder.bundle)[:1], ["a dog"], plan=plan)
     rows: dict[Part, tuple[object, ...]] = {
         "stages": report.timings,
         "bulk": report.bulk,
         "closed-loop": report.closed_loop,
-        "open-loop": report.open_loop,
         "cold-start": report.cold_starts,
     }
-    measured = {"open-loop", "closed-loop"} if part == "open-loop" else {part}
-    assert {name for name, found in rows.items() if found} == measured
+    assert {name for name, found in rows.items() if found} == {part}
 
 
 def test_one_tower_is_measured_alone() -> None:
@@ -87,7 +76,7 @@ def test_nothing_to_measure_is_an_input_error(embedder: Embedder) -> None:
     with pytest.raises(InputError, match="expected at least 1 everywhere"):
         run_bench(embedder, golden_images(embedder.bundle), ["a dog"], plan=BenchPlan(batch_sizes=(1, 0)))
     with pytest.raises(InputError, match="expected more than 0"):
-        run_bench(embedder, golden_images(embedder.bundle), ["a dog"], plan=BenchPlan(rates_per_s=(10.0, -1.0)))
+        run_bench(embedder, golden_images(embedder.bundle), ["a dog"], plan=BenchPlan(seconds=0.0))
 
 
 def test_an_item_that_cannot_be_embedded_is_named(embedder: Embedder) -> None:
@@ -105,11 +94,3 @@ def test_bad_items_are_left_out_and_reported(embedder: Embedder) -> None:
 def test_nothing_but_bad_items_is_an_input_error(embedder: Embedder) -> None:
     with pytest.raises(InputError, match=r"none of 1 images can be embedded, the first \(missing\.jpg\) fails in open"):
         run_bench(embedder, ["missing.jpg"], ["a dog"], plan=STAGES_ONLY, on_error="skip")
-
-
-def test_arrivals_come_in_whole_passes_over_the_items(embedder: Embedder) -> None:
-    plan = BenchPlan(parts=("open-loop",), seconds=2.0, num_callers=(1,), rates_per_s=(50.0,))
-    report = run_bench(embedder, golden_images(embedder.bundle)[:7], ["a dog", "a cat"], plan=plan)
-    image, text = report.open_loop
-    assert image.num_requests % 7 == 0 and text.num_requests % 2 == 0
-    assert 28 <= image.num_requests <= 42  # 0.7 of the seconds are the open loop's, half of them the images'

@@ -20,19 +20,18 @@ def test_conclusions_come_before_tables_and_every_table_fits_80_columns(
     cli, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    result = cli("bench", tiny_bundle, "--seconds", 1, "--starts", 1, "--batch-size", 1, "--rate", 50)
+    result = cli("bench", tiny_bundle, "--seconds", 1, "--starts", 1, "--batch-size", 1)
     assert result.code == 0
     words = (
         "machine: ",
         "one at a time",
         "in bulk",
-        "arriving at any time",
         "cold start",
         "stages, one after the other",
     )
     places = [result.out.index(word) for word in words]
     assert places == sorted(places)
-    assert all(f"{title}:" in result.out for title in ("in bulk", "closed loop", "open loop", "cold start"))
+    assert all(f"{title}:" in result.out for title in ("in bulk", "closed loop", "cold start"))
     assert "…" not in result.out
     assert max(map(len, result.out.splitlines())) <= 80
 
@@ -85,21 +84,11 @@ def test_cold_starts_of_kept_graphs_can_be_measured(cli, tiny_bundle: Path) -> N
     assert [start["kind"] for start in report["cold_starts"]] == ["text"]
 
 
-def test_charts_are_drawn(cli, tiny_bundle: Path, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib", reason="charts need matplotlib: mmalign-runtime[charts]")
-    result = cli("bench", tiny_bundle, *STAGES, "--charts", tmp_path / "charts")
-    assert result.code == 0
-    assert (tmp_path / "charts" / "stages.png").is_file()
-    assert str(tmp_path / "charts" / "stages.png") in result.out
-
-
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (("--only", "everything"), "--only 'everything' is not known; choose one of stages, bulk"),
-        (("--arrivals", "bursty"), "--arrivals 'bursty' is not known; choose one of poisson, constant"),
         (("--on-error", "record"), "--on-error 'record' is not known; choose one of raise, skip"),
-        (("--rate", 0), "expected more than 0"),
         (("--kind", "sound"), "--kind 'sound' is not known"),
     ],
 )
@@ -118,14 +107,6 @@ def test_a_place_that_cannot_be_written_is_refused_before_measuring(cli, tiny_bu
     result = cli("bench", tiny_bundle, "--json", "https://example.org/bench.json")
     assert result.code == 2
     assert "is not a path on this machine" in result.err
-
-
-def test_charts_in_place_of_a_file_are_refused_before_measuring(cli, tiny_bundle: Path, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib", reason="charts need matplotlib: mmalign-runtime[charts]")
-    (tmp_path / "file").write_text("")
-    result = cli("bench", tiny_bundle, "--charts", tmp_path / "file")
-    assert result.code == 2
-    assert "is a file, expected a folder" in result.err
 
 
 def test_engines_are_compared_and_the_profile_is_saved(cli, tiny_bundle: Path, tmp_path: Path) -> None:
@@ -155,7 +136,7 @@ def test_on_a_noisy_machine_nothing_is_recommended_nor_saved(
     ("words", "said"),
     [
         (("--goal", "cheap"), "--goal 'cheap' is not known; choose one of latency, throughput"),
-        (("--engine", "all", "--rate", 5), "--rate belong to measuring the speed of one engine"),
+        (("--engine", "all", "--callers", 5), "--callers belong to measuring the speed of one engine"),
         (("--engine", "tvm", "--goal", "latency"), "engine 'tvm' is not known"),
     ],
 )

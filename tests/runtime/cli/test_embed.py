@@ -57,7 +57,7 @@ def test_a_bad_item_stops_the_run_and_nothing_is_written(cli, tiny_bundle: Path,
     (photos / "bad.jpg").write_text("no image")
     result = cli("embed", tiny_bundle, photos, "--out", out, "--on-error", "raise")
     assert (result.code, out.exists()) == (2, False)
-    assert "bad.jpg), open: the bytes are no image" in result.err
+    assert "bad.jpg), open: the bytes are not an image" in result.err
 
 
 @pytest.mark.parametrize(("on_error", "code"), [("record", 1), ("skip", 0)])
@@ -70,7 +70,7 @@ def test_failed_items_are_left_out_and_listed_with_their_reasons(
     assert result.code == code
     assert load_vectors(out).ids == ("a.png", "b.png", "deep/c.png")
     assert "2 of 5 items failed" in result.err
-    assert "  bad.jpg, open: the bytes are no image" in result.err
+    assert "  bad.jpg, open: the bytes are not an image" in result.err
     assert "  empty.jpg, open: the file is empty" in result.err
 
 

@@ -176,7 +176,7 @@ def test_a_truncated_jpeg_is_a_decode_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("contents", "reason"), [(b"", "the file is empty"), (b"this is a text", "the bytes are no image")]
+    ("contents", "reason"), [(b"", "the file is empty"), (b"this is a text", "the bytes are not an image")]
 )
 def test_a_file_that_is_no_image_is_an_open_error(tmp_path: Path, contents: bytes, reason: str) -> None:
     path = tmp_path / "text.jpg"

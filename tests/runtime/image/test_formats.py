@@ -114,7 +114,7 @@ def test_a_picture_in_a_format_that_is_not_decoded_is_not_taken_for_one_that_is(
 )
 def test_a_text_is_not_called_a_file_of_some_format(text: bytes) -> None:
     assert sniff_format(text) is None
-    assert describe_foreign(text).startswith("the bytes are no image in a format that is decoded here.")
+    assert describe_foreign(text).startswith("the bytes are not an image in a format that is decoded here.")
 
 
 @pytest.mark.parametrize(
