@@ -42,7 +42,8 @@ ROOMS = {
     ),
     "mmalign_export": (
         *("errors", "exchange", "staging", "profile", "parity", "golden", "side_files", "card", "bundle"),
-        *("artifacts", "to_onnx", "to_compiled", "probe", "sources", "to_bundle", "quantization", "cli"),
+        *("artifacts", "to_onnx", "to_compiled", "probe", "sources", "to_bundle", "importing"),
+        *("quantization", "cli_import", "cli"),
     ),
 }
 

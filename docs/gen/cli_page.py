@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 import typer
 
@@ -12,7 +12,7 @@ from mmalign_runtime.cli import app
 from mmalign_runtime.cli.verbs import load_verbs
 
 # In the order in which they are used. A verb that is not named here comes last.
-_ORDER = ("train", "evaluate", "export", "quantize", "verify", "info", "embed", "search", "bench")
+_ORDER = ("train", "evaluate", "export", "import", "quantize", "verify", "info", "embed", "search", "bench")
 
 _INTRODUCTION = """# Command line
 
@@ -68,6 +68,8 @@ def _type(parameter: Any) -> str:  # noqa: ANN401
     inner = get_args(annotation)[0] if repeated else annotation
     if get_origin(inner) in (Union, UnionType):
         inner = next(each for each in get_args(inner) if each is not type(None))
+    if get_origin(inner) is Literal:
+        return "one of " + ", ".join(word for word in get_args(inner) if word)
     name = {"Path": "path", "str": "text", "int": "integer", "float": "number", "bool": "flag"}[inner.__name__]
     bounds = [f"at least {parameter.min:g}"] if parameter.min is not None else []
     bounds += [f"at most {parameter.max:g}"] if parameter.max is not None else []

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING
 from mmalign_runtime.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from mmalign_export.errors import ExportError, FormatLimitError, ParityError, QuantizationError
+    from mmalign_export.errors import (
+        ExportError,
+        FormatLimitError,
+        ParityError,
+        ProofError,
+        QuantizationError,
+        SourceError,
+    )
+    from mmalign_export.importing import import_model, import_modules
     from mmalign_export.quantization.budget import Budget, parse_budget
     from mmalign_export.quantization.report import QuantizationReport
     from mmalign_export.quantization.run import quantize
@@ -22,11 +30,15 @@ _HOMES = {
     "ExportError": "errors",
     "FormatLimitError": "errors",
     "ParityError": "errors",
+    "ProofError": "errors",
     "QuantizationError": "errors",
     "QuantizationReport": "quantization.report",
+    "SourceError": "errors",
     "SourceOptions": "sources",
     "export": "to_bundle",
     "export_model": "to_bundle",
+    "import_model": "importing",
+    "import_modules": "importing",
     "parse_budget": "quantization.budget",
     "quantize": "quantization.run",
     "read_source": "sources",
@@ -37,11 +49,15 @@ __all__ = [
     "ExportError",
     "FormatLimitError",
     "ParityError",
+    "ProofError",
     "QuantizationError",
     "QuantizationReport",
+    "SourceError",
     "SourceOptions",
     "export",
     "export_model",
+    "import_model",
+    "import_modules",
     "parse_budget",
     "quantize",
     "read_source",

@@ -26,6 +26,7 @@ from mmalign_runtime.spec import (
     BundleSpec,
     ImageInputs,
     ImageTower,
+    ImportRecord,
     Modality,
     Parity,
     Provenance,
@@ -74,7 +75,9 @@ def write_golden(golden: Golden, folder: Path) -> None:
     (folder / GOLDEN).write_bytes(msgspec.json.encode(golden))
 
 
-def write_spec(model: DualModel, folder: Path, proven: Proven, opset_version: int) -> BundleSpec:
+def write_spec(
+    model: DualModel, folder: Path, proven: Proven, opset_version: int, record: ImportRecord | None = None
+) -> BundleSpec:
     """Hash every file of the folder and write bundle.json over them."""
     spec = BundleSpec(
         space_id=space_id(model),
@@ -83,7 +86,7 @@ def write_spec(model: DualModel, folder: Path, proven: Proven, opset_version: in
         towers=_towers(model),
         artifacts=_artifacts(folder, proven),
         golden=GOLDEN,
-        provenance=_provenance(model.origin, opset_version),
+        provenance=_provenance(model.origin, opset_version, record),
         files=hashes(folder),
     )
     (folder / SPEC_NAME).write_bytes(encode_spec(spec))
@@ -128,7 +131,7 @@ def _artifacts(folder: Path, proven: Proven) -> tuple[Artifact, ...]:
     return (*kept, *checked)
 
 
-def _provenance(origin: ModelOrigin, opset_version: int) -> Provenance:
+def _provenance(origin: ModelOrigin, opset_version: int, record: ImportRecord | None) -> Provenance:
     return Provenance(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         source=Source(
@@ -142,6 +145,7 @@ def _provenance(origin: ModelOrigin, opset_version: int) -> Provenance:
         opset_version=opset_version,
         versions=origin.versions | {name: version(name) for name in _RECORDED},
         weights_licence=origin.weights_licence,
+        imported=record,
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mmalign.scores import Evaluation
 from mmalign_runtime.bench import StageTiming
-from mmalign_runtime.spec import BundleSpec, ImageSpec, ImageTower, TextTower
+from mmalign_runtime.spec import BundleSpec, ImageSpec, ImageTower, ImportRecord, TextTower
 
 
 def model_card(
@@ -14,6 +14,8 @@ def model_card(
 ) -> str:
     """Return the card's Markdown: what it is, how to use it, parity, recall, latency, licence of the weights."""
     sections = [_intro(spec), _usage(), _parity(spec), _recall(evaluation)]
+    if spec.provenance.imported is not None:
+        sections.insert(2, _proof(spec.provenance.imported))
     sections += [_latency(timings, cpu, num_threads), _origin(spec)]
     return "\n\n".join(sections) + "\n"
 
@@ -62,6 +64,22 @@ similarity = image_embeds @ text_embeds.T
 ```"""
 
 
+def _proof(record: ImportRecord) -> str:
+    rows = [
+        f"| {each.stage} | {each.tower} | {each.num_cases} | {each.largest:.3g} | {each.bound:g} "
+        f"| {'' if each.lowest_cosine is None else f'{each.lowest_cosine:.7f}'} |"
+        for each in record.stages
+    ]
+    head = "| stage | tower | cases | largest difference | bound | lowest cosine |\n|---|---|---|---|---|---|"
+    note = f"The golden vectors are those of {record.reference}, divided by their length."
+    lines = [f"## Proof against {record.reference}", "", note, "", head, *rows]
+    if record.differences:
+        lines += ["", "Read by another convention, so that the vectors differ:", ""]
+        lines += [f"- {each.tower} {each.case!r}: {each.why}, cosine {each.cosine:.4f}" for each in record.differences]
+    chosen = [f"- {each.what}: {each.value} ({each.origin})" for each in record.choices]
+    return "\n".join([*lines, "", "Chosen for it:", "", *chosen] if chosen else lines)
+
+
 def _parity(spec: BundleSpec) -> str:
     rows = [
         f"| {each.tower} | {each.kind} | {p.num_cases} | {p.min_cosine:.8f} | {p.max_abs_difference:.1e} "
@@ -72,13 +90,14 @@ def _parity(spec: BundleSpec) -> str:
     head = (
         "| tower | artifact | golden cases | lowest cosine | largest difference | bounds |\n|---|---|---|---|---|---|"
     )
-    return "\n".join(["## Parity with eager PyTorch, from file bytes to vector", "", head, *rows])
+    reference = "eager PyTorch" if spec.provenance.imported is None else spec.provenance.imported.reference
+    return "\n".join([f"## Parity with {reference}, from file bytes to vector", "", head, *rows])
 
 
 def _recall(evaluation: Evaluation | None) -> str:
     title = "## Recall"
     if evaluation is None:
-        return f"{title}\n\nNot measured: run `mmalign evaluate RUN` before exporting."
+        return f"{title}\n\nNot measured: `mmalign evaluate` does so on pairs."
     rows = []
     for source in evaluation.sources:
         name = f"{source.source}{' (held out)' if source.is_held_out else ''}"
@@ -109,9 +128,11 @@ def _latency(timings: Sequence[StageTiming], cpu: str, num_threads: int) -> str:
 def _origin(spec: BundleSpec) -> str:
     provenance = spec.provenance
     versions = ", ".join(f"{name} {found}" for name, found in sorted(provenance.versions.items()))
+    source = provenance.source
+    trained = f", trained on {', '.join(provenance.data)}" if provenance.data else ""
     return f"""## Origin
 
-Made {provenance.created} from run `{provenance.source.name}`, trained on {", ".join(provenance.data)}; ONNX opset \
+Made {provenance.created} from {source.kind} `{source.name}`{trained}; ONNX opset \
 {provenance.opset_version}; {versions}.
 
 Licence of the pretrained weights: {provenance.weights_licence}. The golden photograph of Grace Hopper is a work of the

@@ -1,4 +1,7 @@
-"""The verbs that mmalign-export adds to the command line: export and quantize. torch is imported only when they run."""
+"""The verbs that mmalign-export adds to the command line: export, import and quantize.
+
+torch is imported only when they run.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 import typer
 
 from mmalign.openmp import wait_without_spinning
+from mmalign_export.cli_import import import_source
 from mmalign_runtime.cli.terminal import say
 
 if TYPE_CHECKING:
@@ -17,6 +21,7 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     """Add the verbs to the `mmalign` command."""
     app.command("export")(export)
+    app.command("import")(import_source)
     app.command("quantize")(quantize)
 
 

@@ -3,6 +3,8 @@
 MmalignError (mmalign_runtime)
 └── ExportError       a bundle could not be made
     ├── FormatLimitError    the bundle format has no place for a part of the model
+    ├── SourceError   what is to be imported is damaged, incomplete, or nothing that can be proven
+    ├── ProofError    an imported model is not what its own library computes
     ├── ParityError   an artifact's vectors are not those of eager PyTorch
     └── QuantizationError   a bundle cannot be quantized as asked
 """
@@ -18,6 +20,14 @@ class ExportError(MmalignError):
 
 class FormatLimitError(ExportError):
     """The bundle format has no place for a part of the model."""
+
+
+class SourceError(ExportError):
+    """What is to be imported is damaged, incomplete, asks for code that is not run, or could not be proven."""
+
+
+class ProofError(ExportError):
+    """An imported model gives other token ids, pixels or vectors than the library that it comes from."""
 
 
 class ParityError(ExportError):

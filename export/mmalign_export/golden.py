@@ -98,24 +98,29 @@ def _image_case(tower: ImageModelTower, file: GoldenFile, folder: Path) -> Image
         width=pixels.shape[1],
         pixels_sha256=pixels_sha256(pixels),
         pixels_sample=tuple(sample_pixels(pixels).tolist()),
-        pixel_values_sample=_shortest(sample_pixel_values(pixel_values)),
-        embedding=_shortest(tower.run({tower.input_names[0]: pixel_values})[0]),
+        pixel_values_sample=shortest(sample_pixel_values(pixel_values)),
+        embedding=shortest(tower.run({tower.input_names[0]: pixel_values})[0]),
     )
 
 
 def _text_case(tower: TextModelTower, name: str, text: str) -> TextCase:
     arrays = tower.prepare([text])
     kept = arrays["input_ids"][0][arrays["attention_mask"][0] == 1]
-    return TextCase(name=name, text=text, input_ids=tuple(kept.tolist()), embedding=_shortest(tower.run(arrays)[0]))
+    return TextCase(name=name, text=text, input_ids=tuple(kept.tolist()), embedding=shortest(tower.run(arrays)[0]))
 
 
-def _shortest(values: NDArray[np.float32]) -> tuple[float, ...]:
+def shortest(values: NDArray[np.float32]) -> tuple[float, ...]:
     """Return the numbers with the fewest digits that read back as the same float32: half the file's size."""
     return tuple(float(str(value)) for value in values)
 
 
+def golden_photo() -> Image.Image:
+    """Return the photograph that the golden images are cut from: 512 x 606, RGB."""
+    return Image.open(io.BytesIO(files(__package__).joinpath(_PHOTO).read_bytes())).convert("RGB")
+
+
 def _format_matrix() -> list[GoldenFile]:
-    photo = Image.open(io.BytesIO(files(__package__).joinpath(_PHOTO).read_bytes())).convert("RGB")  # 512 x 606
+    photo = golden_photo()
     landscape, portrait = photo.crop((0, 40, 480, 360)), photo.crop((120, 20, 390, 500))
     small = landscape.resize((240, 160))  # for what is stored without loss
     levels = np.asarray(small.convert("L"), np.uint16)

@@ -17,6 +17,8 @@ from mmalign_export.golden import GoldenFile, golden_files, golden_texts, make_g
 from mmalign_export.parity import Artifact, check_parity
 from mmalign_export.side_files import write_side_files
 from mmalign_export.sources import SourceOptions, read_source
+from mmalign_export.sources.proof import golden_bounds, prove_bundle, prove_model
+from mmalign_export.sources.protocol import Imported
 from mmalign_export.staging import check_free, staged
 from mmalign_export.to_compiled import compile_tower, load_aoti, package_aoti
 from mmalign_export.to_onnx import OPSET_VERSION, check_opset, export_onnx
@@ -25,7 +27,7 @@ from mmalign_runtime.bench import golden_texts as bench_texts
 from mmalign_runtime.bundle.golden import Golden
 from mmalign_runtime.embedder import Embedder
 from mmalign_runtime.engine.processor import cpu_name
-from mmalign_runtime.spec import AOTINDUCTOR, ONNX, TORCH_COMPILE, BundleSpec, Modality, Parity
+from mmalign_runtime.spec import AOTINDUCTOR, ONNX, TORCH_COMPILE, BundleSpec, ImportRecord, Modality, Parity
 
 logger = logging.getLogger(__name__)
 
@@ -76,8 +78,8 @@ def export(
     """
     check_opset(opset_version)
     check_free(Path(out), force=force)
-    model = read_source(kind, location, options)
-    return export_model(model, out, formats=formats, opset_version=opset_version, force=force)
+    imported = read_source(kind, location, options)
+    return export_imported(imported, out, formats=formats, opset_version=opset_version, force=force)
 
 
 def export_model(
@@ -107,21 +109,53 @@ def export_model(
         ModelError: A tower gives vectors of another shape than declared, or that are not finite.
 
     Example:
-        >>> export_model(read_source("run", "runs/latest"), "bundle")  # doctest: +SKIP
+        >>> export_model(model, "bundle")  # doctest: +SKIP
     """
+    return export_imported(
+        Imported(model=model), out, formats=formats, opset_version=opset_version, force=force, image_files=image_files
+    )
+
+
+def export_imported(
+    imported: Imported,
+    out: str | Path,
+    *,
+    formats: Sequence[Format] = ("onnx",),
+    opset_version: int = OPSET_VERSION,
+    force: bool = False,
+    image_files: Sequence[GoldenFile] | None = None,
+) -> BundleSpec:
+    """Export what a source gave, proven against its own library where it has one. Arguments as of `export_model`.
+
+    Raises ProofError and SourceError, beside what `export_model` raises; nothing is left behind.
+    """
+    model = imported.model
     check_opset(opset_version)
     check_format(model)
     with staged(Path(out), force=force) as folder:
-        _write_towers(model, formats, folder, opset_version)
-        write_side_files(model, folder)
         own_pairs = usable_pairs(model.own_pairs, model.image.spec, model.text.spec)
         texts = golden_texts(own_pairs, model.text.spec.context_length)
         files = golden_files(own_pairs) if image_files is None else image_files
         golden = make_golden(model, files, texts, folder)
+        reference = None if imported.original is None else prove_model(model, imported.original, files, golden)
+        _write_towers(model, formats, folder, opset_version)
+        write_side_files(model, folder)
         write_golden(golden, folder)
         write_spec(model, folder, {}, opset_version)  # unproven yet: the runtime reads it to be proven
         proven = _prove(model, golden, formats, folder)
-        return _finish(model, folder, proven, opset_version)
+        if reference is None:
+            return _finish(model, folder, proven, opset_version)
+        golden, record = prove_bundle(imported, reference, onnx_artifact(folder), golden, folder)
+        write_golden(golden, folder)
+        return _finish(model, folder, _bounded(proven, record), opset_version, record)
+
+
+def _bounded(proven: Proven, record: ImportRecord) -> Proven:
+    """Return the parity of every engine with the bounds of golden vectors that are the library's."""
+    return {
+        engine: {tower: golden_bounds(parity, record, tower) for tower, parity in towers.items()}
+        for engine, towers in proven.items()
+    }
 
 
 def _write_towers(model: DualModel, formats: Sequence[Format], folder: Path, opset_version: int) -> None:
@@ -159,9 +193,11 @@ def _prove(model: DualModel, golden: Golden, formats: Sequence[Format], folder: 
     return proven
 
 
-def _finish(model: DualModel, folder: Path, proven: Proven, opset_version: int) -> BundleSpec:
+def _finish(
+    model: DualModel, folder: Path, proven: Proven, opset_version: int, record: ImportRecord | None = None
+) -> BundleSpec:
     """Write the card, whose figures need the proven bundle, then the spec that seals it too."""
-    spec = write_spec(model, folder, proven, opset_version)
+    spec = write_spec(model, folder, proven, opset_version, record)
     embedder = Embedder.load(folder, provider="cpu", verify=None)
     bundle = embedder.bundle
     report = run_bench(
@@ -172,4 +208,4 @@ def _finish(model: DualModel, folder: Path, proven: Proven, opset_version: int) 
     )
     card = model_card(spec, model.evaluation, report.timings, cpu_name(), embedder.info().num_threads)
     (folder / CARD).write_text(card, encoding="utf-8")
-    return write_spec(model, folder, proven, opset_version)
+    return write_spec(model, folder, proven, opset_version, record)

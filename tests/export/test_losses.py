@@ -61,7 +61,7 @@ def test_the_bundle_gives_the_runs_vectors_and_reads_them_by_a_sigmoid(run_dir: 
     assert verify_bundle(tmp_path / "bundle").passed
     saved = read_tensors(run_dir / "best.safetensors").tensors
     pixels = np.random.default_rng(0).integers(0, 256, (31, 24, 3), dtype=np.uint8)
-    reference = read_source("run", run_dir)
+    reference = read_source("run", run_dir).model
     with Embedder.load(tmp_path / "bundle") as embedder:
         similarity = embedder.similarity
         image, text = embedder.encode_image([Image.fromarray(pixels)]), embedder.encode_text(["a dog 1", "a dog"])

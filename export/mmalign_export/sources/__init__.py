@@ -1,60 +1,85 @@
-"""Where models come from: one module a kind of source, each with a function from a place to a `DualModel`.
+"""Where models come from: one module a kind of source, each with a function from a place to what was imported.
 
-To add a source, write its module and name it in `_SOURCES`. A module is imported when its kind is asked for, so that
-its library is needed by nobody else.
+To add a source, write its module and name it in `SOURCES`; `detect` says which places are of its kind. A module is
+imported when its kind is asked for, so that its library is needed by nobody else.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Annotated, Literal, Protocol, cast
 
 import msgspec
 
-from mmalign.dual_model import DualModel
 from mmalign.scores import Checkpoint
 from mmalign_export.errors import ExportError
+from mmalign_export.sources.protocol import Imported
 
 # kind -> the module whose `read` gives the model
-_SOURCES = {"run": "mmalign_export.sources.run"}
+SOURCES = {
+    "run": "mmalign_export.sources.run",
+    "transformers": "mmalign_export.sources.transformers",
+}
 
 
 class SourceOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What may be said of a source beside its place; each kind reads what concerns it."""
+    """What may be said of a source beside its place; each kind reads what concerns it, and refuses what it cannot do.
+
+    Attributes:
+        checkpoint: Of a training run: which checkpoint.
+        model: The architecture of a file that holds weights alone, in the words of its library ("ViT-B-32").
+        activation: The activation of such a file, where its architecture leaves that open.
+        text: The place of the text tower, where it lies apart from the image tower.
+        dim: Components of the vectors that are kept, of a model trained so that fewer do (Matryoshka). None: all.
+        orientation: "policy" turns pictures as EXIF says, "source" does what the library does.
+        alpha: "policy" composites on white, "source" does what the library does.
+        length: "real" runs texts at their own length where padding changes nothing, "fixed" at the library's.
+        jpeg_oversampling: As in ImageSpec. 0 decodes in full, as the libraries do.
+        licence: The licence of the weights, where the source does not say it.
+    """
 
     checkpoint: Checkpoint = "best"
+    model: str = ""
+    activation: Literal["", "gelu", "quick_gelu"] = ""
+    text: str = ""
+    dim: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    orientation: Literal["policy", "source"] = "policy"
+    alpha: Literal["policy", "source"] = "policy"
+    length: Literal["real", "fixed"] = "real"
+    jpeg_oversampling: Annotated[int, msgspec.Meta(ge=0)] = 0
+    licence: str = ""
 
 
 class Source(Protocol):
     """The function `read` of a source's module. Raises an MmalignError that names what is wrong with the place."""
 
-    def __call__(self, location: str | Path, options: SourceOptions) -> DualModel:
+    def __call__(self, location: str | Path, options: SourceOptions) -> Imported:
         """Read the model at a place."""
 
 
 _DEFAULT_OPTIONS = SourceOptions()
 
 
-def read_source(kind: str, location: str | Path, options: SourceOptions = _DEFAULT_OPTIONS) -> DualModel:
+def read_source(kind: str, location: str | Path, options: SourceOptions = _DEFAULT_OPTIONS) -> Imported:
     """Read a model from where it was trained or saved.
 
     Args:
-        kind: The kind of source: "run" is the folder that `mmalign.training` wrote.
+        kind: The kind of source: "run" is the folder that `mmalign.training` wrote, others are libraries that saved it.
         location: The place, in the words of that kind.
         options: What else to say of it.
 
     Returns:
-        The model, in evaluation mode on the CPU, ready to be exported.
+        The model, in evaluation mode on the CPU, ready to be exported, with the library's own pipeline.
 
     Raises:
         ExportError: The kind is not known.
         MmalignError: What is at the place cannot be read, as the source says.
 
     Example:
-        >>> model = read_source("run", "runs/latest", SourceOptions(checkpoint="last"))  # doctest: +SKIP
+        >>> imported = read_source("run", "runs/latest", SourceOptions(checkpoint="last"))  # doctest: +SKIP
     """
-    if kind not in _SOURCES:
-        raise ExportError(f"the source {kind!r} is not known; expected {', '.join(sorted(_SOURCES))}.")
-    read = cast("Source", import_module(_SOURCES[kind]).read)
+    if kind not in SOURCES:
+        raise ExportError(f"the source {kind!r} is not known; expected {', '.join(sorted(SOURCES))}.")
+    read = cast("Source", import_module(SOURCES[kind]).read)
     return read(location, options)

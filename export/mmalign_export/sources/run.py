@@ -8,7 +8,6 @@ from pathlib import Path
 import msgspec
 
 from mmalign.data import DataError, Pair
-from mmalign.dual_model import DualModel
 from mmalign.errors import CheckpointError
 from mmalign.evaluation import EVALUATION
 from mmalign.own_pairs import OWN_PAIRS, read_own_pairs, unseen
@@ -17,14 +16,17 @@ from mmalign.run import Run, load_run
 from mmalign.run_model import dual_model
 from mmalign.scores import Evaluation
 from mmalign_export.sources import SourceOptions
+from mmalign_export.sources.protocol import Imported
+from mmalign_export.sources.refusals import refuse_options
 from mmalign_runtime.bundle.hashes import sha256_of_file
 from mmalign_runtime.spec import SourceFile
 
 logger = logging.getLogger(__name__)
 
 
-def read(location: str | Path, options: SourceOptions) -> DualModel:
+def read(location: str | Path, options: SourceOptions) -> Imported:
     """Return the model of a run's folder, with its own pairs and its evaluation. Raises CheckpointError."""
+    refuse_options("run", options, ("checkpoint",))
     run = load_run(Path(location), options.checkpoint)
     model = dual_model(run)
     names = (
@@ -35,12 +37,13 @@ def read(location: str | Path, options: SourceOptions) -> DualModel:
         f"{options.checkpoint}.safetensors",
     )
     files = {name: _source_file(run.folder.existing(name)) for name in names}
-    return msgspec.structs.replace(
+    described = msgspec.structs.replace(
         model,
         origin=msgspec.structs.replace(model.origin, files=files),
         evaluation=_evaluation(run),
         own_pairs=_own_pairs(run),
     )
+    return Imported(model=described)
 
 
 def _source_file(path: Path) -> SourceFile:

@@ -30,6 +30,7 @@ ELSEWHERE = (
     Elsewhere("train", "Train a dual encoder on pairs of images and texts.", "mmalign"),
     Elsewhere("evaluate", "Measure the retrieval of a training run.", "mmalign"),
     Elsewhere("export", "Export a training run to a bundle.", "mmalign-export"),
+    Elsewhere("import", "Import a model of another library as a bundle.", "mmalign-export"),
     Elsewhere("quantize", "Add eight-bit towers to a bundle.", "mmalign-export"),
 )
 

@@ -27,6 +27,7 @@ from mmalign_runtime.spec.bundle import (
     SourceFile,
 )
 from mmalign_runtime.spec.image import ImageLimits, ImageSpec, Interpolation, Resize, Rounding
+from mmalign_runtime.spec.imports import Choice, ImportDifference, ImportRecord, ProofStage
 from mmalign_runtime.spec.reading import decode_spec, encode_spec, read_format, seal_of
 from mmalign_runtime.spec.text import Cleaning, TextSpec
 from mmalign_runtime.spec.towers import ImageInputs, ImageTower, TextInputs, TextTower, Tower
@@ -40,15 +41,19 @@ __all__ = [
     "TORCH_COMPILE",
     "Artifact",
     "BundleSpec",
+    "Choice",
     "Cleaning",
     "ImageInputs",
     "ImageLimits",
     "ImageSpec",
     "ImageTower",
+    "ImportDifference",
+    "ImportRecord",
     "Interpolation",
     "Modality",
     "Parity",
     "Precision",
+    "ProofStage",
     "Provenance",
     "Quantization",
     "Resize",

@@ -12,6 +12,7 @@ import msgspec
 
 from mmalign_runtime.errors import BundleError
 from mmalign_runtime.spec.artifacts import ONNX, Artifact, Precision
+from mmalign_runtime.spec.imports import ImportRecord
 from mmalign_runtime.spec.towers import Name, Tower
 
 SPEC_NAME = "bundle.json"
@@ -61,7 +62,10 @@ class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Provenance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where a bundle comes from: its source, the data, the opset, versions, and when it was made (ISO 8601, UTC)."""
+    """Where a bundle comes from: its source, the data, the opset, versions, and when it was made (ISO 8601, UTC).
+
+    `imported` is how a model of another library was proven; None for a training run.
+    """
 
     created: str
     source: Source
@@ -69,6 +73,7 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     opset_version: int
     versions: dict[str, str]
     weights_licence: str = "unknown"
+    imported: ImportRecord | None = None
 
 
 class BundleSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

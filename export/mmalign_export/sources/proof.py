@@ -1,0 +1,167 @@
+"""The proof of an import, in four stages: token ids, pixels, towers, and the finished bundle from file bytes to vector.
+
+Eager PyTorch on the imported model is held to the library's own pipeline, and the bundle to the library. What the two
+read by different conventions is listed with its cosine, and is no failure; everything else is. The golden vectors are
+the library's own wherever the conventions agree.
+Shapes: N images, M texts, D embedding.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from mmalign.dual_model import DualModel
+from mmalign_export.errors import ProofError
+from mmalign_export.golden import GoldenFile, shortest
+from mmalign_export.parity import COSINE_BOUND, Artifact
+from mmalign_export.sources.proof_pixels import prove_pixels
+from mmalign_export.sources.proof_texts import PROOF_TEXTS
+from mmalign_export.sources.proof_tokens import prove_tokens
+from mmalign_export.sources.proof_towers import cosine, prove_tower, unit
+from mmalign_export.sources.protocol import Imported, Original
+from mmalign_export.sources.refusals import check_spread, check_vectors
+from mmalign_runtime.bundle.golden import Golden, ImageCase, TextCase
+from mmalign_runtime.spec import ImportDifference, ImportRecord, Modality, Parity, ProofStage
+
+logger = logging.getLogger(__name__)
+
+Vectors = NDArray[np.float32]
+
+# What the vector of a picture keeps where each of its pixels may be off by two levels, and by how much a component of
+# it can then move: the square root of 2 (1 - cosine).
+IMAGE_COSINE_BOUND = 0.9999
+IMAGE_ABS_BOUND = 0.0142
+_COSINE_BOUNDS: dict[Modality, float] = {"image": IMAGE_COSINE_BOUND, "text": COSINE_BOUND}
+_NO_VECTOR = "the library gives an empty text no vector"
+
+
+class Reference(msgspec.Struct, frozen=True):
+    """The library's unit vectors of the golden images (N, D) and texts (M, D), and the stages that passed so far.
+
+    `differing` holds, by tower and case, the convention for which its vector is not taken as golden.
+    """
+
+    vectors: dict[Modality, Vectors]
+    differing: dict[Modality, dict[str, str]]
+    stages: tuple[ProofStage, ...]
+
+
+def prove_model(model: DualModel, original: Original, files: Sequence[GoldenFile], golden: Golden) -> Reference:
+    """Hold eager PyTorch to the library: token ids, pixels, and each tower on the library's own inputs.
+
+    Raises ProofError naming the stage, the case and the figures, and SourceError for vectors that prove nothing.
+    """
+    texts = [case.text for case in golden.texts]
+    differing, ids = prove_tokens(model.text, original, [*texts, *PROOF_TEXTS])
+    pixels = prove_pixels(model.image, original, files)
+    image_vectors = np.concatenate([original.image_vectors(values) for values in pixels.values])
+    text_vectors = original.text_vectors(texts)
+    check_vectors(image_vectors, (len(files), model.embed_dim), "image")
+    check_vectors(text_vectors, (len(texts), model.embed_dim), "text", may_be_zero=[not text for text in texts])
+    found: dict[Modality, Vectors] = {"image": unit(image_vectors), "text": unit(text_vectors)}
+    for name, vectors in found.items():
+        check_spread(vectors, name)
+    named = {case.name: "other token ids" for case in golden.texts if case.text in differing}
+    named |= {case.name: _NO_VECTOR for case, row in zip(golden.texts, text_vectors, strict=True) if not row.any()}
+    inputs = {
+        case.name: {model.image.input_names[0]: each} for case, each in zip(golden.images, pixels.values, strict=True)
+    }
+    image = prove_tower("image", model.image, inputs, found["image"], original.library)
+    same = [at for at, case in enumerate(golden.texts) if case.name not in named]
+    tokens = {golden.texts[at].name: model.text.prepare([texts[at]]) for at in same}
+    text = prove_tower("text", model.text, tokens, found["text"][same], original.library)
+    return Reference(found, {"image": pixels.differing, "text": named}, (ids, pixels.stage, image, text))
+
+
+def prove_bundle(
+    imported: Imported, reference: Reference, artifact: Artifact, golden: Golden, folder: Path
+) -> tuple[Golden, ImportRecord]:
+    """Hold the bundle, from file bytes and texts to vectors, to the library.
+
+    Return the golden cases with the library's vectors, and what the bundle records. Raises ProofError.
+    """
+    assert imported.original is not None, "there is nothing else to prove a bundle against"
+    ours: dict[Modality, Vectors] = {
+        "image": np.concatenate([artifact.embed_images([folder / case.file]) for case in golden.images]),
+        "text": np.concatenate([artifact.embed_texts([case.text]) for case in golden.texts]),
+    }
+    cases: dict[Modality, Sequence[ImageCase | TextCase]] = {"image": golden.images, "text": golden.texts}
+    stages, differences = list(reference.stages), []
+    for name, expected in reference.vectors.items():
+        names, apart = [case.name for case in cases[name]], reference.differing[name]
+        cosines = dict(zip(names, cosine(ours[name], expected).tolist(), strict=True))
+        moved = dict(zip(names, np.abs(ours[name] - expected).max(axis=1).tolist(), strict=True))
+        bound = IMAGE_ABS_BOUND if name == "image" else _tower_bound(reference)
+        stages.append(_file_stage(name, [each for each in names if each not in apart], cosines, moved, bound))
+        differences += [
+            ImportDifference(case=case, tower=name, why=why, cosine=cosines[case]) for case, why in apart.items()
+        ]
+    record = ImportRecord(
+        reference=imported.original.library,
+        choices=imported.choices,
+        stages=tuple(stages),
+        differences=tuple(differences),
+    )
+    return _with_vectors(golden, reference), record
+
+
+def golden_bounds(measured: Parity, record: ImportRecord, tower: Modality) -> Parity:
+    """Return what `verify` holds a tower to, its golden vectors being the library's: the figures of the last stage."""
+    (stage,) = (each for each in record.stages if (each.stage, each.tower) == ("file to vector", tower))
+    return msgspec.structs.replace(
+        measured,
+        min_cosine=min(measured.min_cosine, stage.lowest_cosine or -1.0),
+        max_abs_difference=max(measured.max_abs_difference, stage.largest),
+        cosine_bound=_COSINE_BOUNDS[tower],
+        abs_bound=stage.bound,
+    )
+
+
+def _tower_bound(reference: Reference) -> float:
+    """Return what a text's vector may move by: its tokens are the library's, so that only the tower is between them."""
+    return max(stage.bound for stage in reference.stages if (stage.stage, stage.tower) == ("tower", "text"))
+
+
+def _file_stage(
+    tower: Modality, names: Sequence[str], cosines: Mapping[str, float], moved: Mapping[str, float], bound: float
+) -> ProofStage:
+    lowest, farthest = min(names, key=lambda name: cosines[name]), max(names, key=lambda name: moved[name])
+    if cosines[lowest] < _COSINE_BOUNDS[tower] or moved[farthest] > bound:
+        raise ProofError(
+            f"file to vector: {tower} case {lowest!r} has cosine {cosines[lowest]:.6f} to the library's vector (at "
+            f"least {_COSINE_BOUNDS[tower]}), and {farthest!r} differs by {moved[farthest]:.1e} (at most {bound:g}). "
+            "Tokens, pixels and the towers agree: the graph is wrong."
+        )
+    return ProofStage(
+        stage="file to vector",
+        tower=tower,
+        num_cases=len(names),
+        largest=moved[farthest],
+        bound=bound,
+        lowest_cosine=cosines[lowest],
+    )
+
+
+def _with_vectors(golden: Golden, reference: Reference) -> Golden:
+    """Return the golden cases with the library's vectors, beside those that it reads by another convention."""
+    images, texts = reference.vectors["image"], reference.vectors["text"]
+    return Golden(
+        images=tuple(
+            msgspec.structs.replace(case, embedding=shortest(vector))
+            if case.name not in reference.differing["image"]
+            else case
+            for case, vector in zip(golden.images, images, strict=True)
+        ),
+        texts=tuple(
+            msgspec.structs.replace(case, embedding=shortest(vector))
+            if case.name not in reference.differing["text"]
+            else case
+            for case, vector in zip(golden.texts, texts, strict=True)
+        ),
+    )

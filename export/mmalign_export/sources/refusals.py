@@ -1,0 +1,157 @@
+"""What no source may be: incomplete, damaged, or so that nothing could be proven of it.
+
+Shapes: B batch, D embedding.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+
+from mmalign_export.errors import SourceError
+from mmalign_export.sources import SourceOptions
+from mmalign_runtime.spec import Modality
+
+# Where the vectors of all cases are nearer than this, one case's vector would pass for another's.
+MOST_ALIKE = 0.999
+_LFS = b"version https://git-lfs.github.com/spec/"
+_PICKLE_FIX = "Convert it to safetensors where it was made: code in a file of weights is never run."
+_SHOWN = 5
+
+
+def check_loaded(
+    name: str, *, missing: Iterable[str] = (), surplus: Iterable[str] = (), mismatched: Iterable[str] = ()
+) -> None:
+    """Raise SourceError unless the file held exactly the tensors of the model: libraries fill the rest at random."""
+    found = {"missing": sorted(missing), "surplus": sorted(surplus), "of another shape": sorted(mismatched)}
+    wrong = [f"{len(names)} {kind} ({', '.join(names[:_SHOWN])})" for kind, names in found.items() if names]
+    if wrong:
+        raise SourceError(
+            f"{name}: its weights and its configuration disagree: tensors are {'; '.join(wrong)}. The library would "
+            "fill what is missing at random and drop the rest. Fetch the model again, or correct its configuration."
+        )
+
+
+def check_finite(name: str, state: Mapping[str, torch.Tensor]) -> None:
+    """Raise SourceError, naming the tensor, for weights that are not finite."""
+    for key, tensor in state.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise SourceError(f"{name}: the tensor {key} holds values that are not finite. Fetch the model again.")
+
+
+def check_weight_file(path: Path) -> None:
+    """Raise SourceError for a file of weights that is a pointer of Git LFS, empty, truncated, or holds code."""
+    with path.open("rb") as file:
+        head = file.read(len(_LFS))
+    if head == _LFS:
+        raise SourceError(f"{path} is a pointer of Git LFS, not the weights. Run `git lfs pull` there.")
+    if not head:
+        raise SourceError(f"{path} is empty. Fetch it again.")
+    if path.suffix == ".safetensors":
+        _check_safetensors(path)
+
+
+def check_vocabulary(num_tokens: int, num_embeddings: int) -> None:
+    """Raise SourceError for a tokenizer with ids that the text tower has no vector for."""
+    if num_tokens > num_embeddings:
+        raise SourceError(
+            f"the tokenizer has {num_tokens} tokens, and the text tower vectors for {num_embeddings}: they are not of "
+            "one model. Fetch both again."
+        )
+
+
+def _check_safetensors(path: Path) -> None:
+    try:
+        with safe_open(path, framework="pt") as opened:
+            keys = list(opened.keys())
+    except SafetensorError as error:
+        raise SourceError(f"{path} is not a whole safetensors file: {error}. Fetch it again.") from error
+    if not keys:
+        raise SourceError(f"{path} holds no tensor. Fetch it again.")
+
+
+def read_json(path: Path) -> dict[str, object]:
+    """Return a JSON file of a source. Raises SourceError when it is not there, or holds something else."""
+    try:
+        found = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise SourceError(f"{path} is not there. Fetch the model whole.") from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise SourceError(f"{path} is not JSON: {error}. Fetch it again.") from error
+    if not isinstance(found, dict):
+        raise SourceError(f"{path} holds {type(found).__name__}, expected an object. Fetch it again.")
+    return found
+
+
+def load_state(path: Path) -> dict[str, torch.Tensor]:
+    """Return the tensors of a PyTorch file, by name, without running any code in it. Raises SourceError."""
+    check_weight_file(path)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except Exception as error:  # torch raises pickle, zip, runtime and end-of-file errors alike
+        raise SourceError(f"{path} cannot be read as weights alone: {first_sentence(error)}. {_PICKLE_FIX}") from error
+    if not isinstance(state, dict):
+        raise SourceError(f"{path} holds {type(state).__name__}, expected tensors by name. {_PICKLE_FIX}")
+    return state
+
+
+def refuse_remote_code(name: str, config: Mapping[str, object]) -> None:
+    """Raise SourceError for a configuration that asks for code of its own."""
+    if "auto_map" in config:
+        raise SourceError(
+            f"{name} asks for code that lies beside its weights (auto_map in its configuration), which is never run "
+            "here. Load it yourself, and give its modules to mmalign_export.import_modules."
+        )
+
+
+def check_vectors(
+    vectors: NDArray[np.float32], shape: tuple[int, int], tower: Modality, may_be_zero: Sequence[bool] = ()
+) -> None:
+    """Raise SourceError unless the library's vectors are (B, D), finite, and of a length above zero where they must."""
+    if vectors.shape != shape:
+        raise SourceError(
+            f"the library's {tower} tower gives an array of shape {vectors.shape}; expected {shape}: one vector an "
+            "item. It is not a dual encoder, or not this one."
+        )
+    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
+    counted = lengths[~np.array(may_be_zero)] if may_be_zero else lengths
+    if not np.isfinite(lengths).all() or counted.min() == 0:
+        raise SourceError(
+            f"the library's {tower} vectors have lengths from {lengths.min()} to {lengths.max()}; expected finite ones "
+            "above zero. Look at the weights."
+        )
+
+
+def check_spread(vectors: NDArray[np.float32], tower: Modality) -> None:
+    """Raise SourceError for unit vectors that hardly differ from each other: equal ones would prove nothing."""
+    alike = float((vectors.astype(np.float64) @ vectors.astype(np.float64).T).min())
+    if alike > MOST_ALIKE:
+        raise SourceError(
+            f"the {tower} vectors of all golden cases are alike (cosine {alike:.6f} between the two farthest, expected "
+            f"less than {MOST_ALIKE}), so that nothing could be proven. The weights look untrained."
+        )
+
+
+def first_sentence(error: BaseException) -> str:
+    """Return the first line of an error's text, without its full stop."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__
+
+
+def refuse_options(kind: str, options: SourceOptions, read: Collection[str]) -> None:
+    """Raise SourceError for an option that was given and that this kind of source does not read."""
+    usual = msgspec.structs.asdict(SourceOptions())
+    given = [name for name, value in msgspec.structs.asdict(options).items() if value != usual[name]]
+    if unread := sorted(set(given) - set(read)):
+        raise SourceError(
+            f"a source of kind {kind!r} does not read {', '.join(unread)}; it reads {', '.join(sorted(read))}. Leave "
+            "the others out."
+        )

@@ -1,0 +1,120 @@
+"""Dual encoders that transformers saved: a folder, or a name on the hub. Code beside the weights is never run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
+
+import transformers
+
+from mmalign.dual_model import DualModel, ModelOrigin
+from mmalign_export.errors import SourceError
+from mmalign_export.sources import SourceOptions
+from mmalign_export.sources.folders import licence_of, model_folder, source_files
+from mmalign_export.sources.protocol import Imported
+from mmalign_export.sources.refusals import check_vocabulary, read_json, refuse_options, refuse_remote_code
+from mmalign_export.sources.transformers_families import FAMILIES, Family
+from mmalign_export.sources.transformers_images import image_spec
+from mmalign_export.sources.transformers_loading import load_model, load_processor, load_tokenizer, weight_files
+from mmalign_export.sources.transformers_original import TransformersOriginal
+from mmalign_export.sources.transformers_texts import fast_tokenizer, text_spec
+from mmalign_export.sources.transformers_towers import image_tower, text_tower
+from mmalign_runtime.spec import Choice, Similarity
+
+_READS = ("orientation", "alpha", "length", "jpeg_oversampling", "licence")
+_NAFLEX = "siglip2"
+
+
+def read(location: str | Path, options: SourceOptions) -> Imported:
+    """Return the model in a folder or on the hub. Raises SourceError for what is damaged, incomplete or unknown."""
+    refuse_options("transformers", options, _READS)
+    folder = model_folder(str(location))
+    config = read_json(folder / "config.json")
+    refuse_remote_code(str(location), config)
+    family = _family(str(location), config)
+    weights = weight_files(folder)
+    tokenizer, processor = load_tokenizer(folder), load_processor(folder)
+    model = load_model(folder, family)
+    text_config, vision_config = _part_config(model, "text_config"), _part_config(model, "vision_config")
+    text = text_spec(tokenizer, text_config, family, options)
+    check_vocabulary(1 + max(tokenizer.get_vocab().values()), int(cast("int", text_config["vocab_size"])))
+    dual = DualModel(
+        towers={
+            "image": image_tower(model, family, image_spec(processor.to_dict(), options), vision_config),
+            "text": text_tower(model, family, text, text_config, fast_tokenizer(tokenizer)),
+        },
+        similarity=_similarity(model, family),
+        origin=ModelOrigin(
+            kind="transformers",
+            name=Path(str(location)).name,
+            library="transformers",
+            versions={"transformers": transformers.__version__},
+            weights_licence=options.licence or licence_of(folder),
+            files=source_files(folder, weights),
+        ),
+    )
+    original = TransformersOriginal(model, family, tokenizer, processor, text.context_length)
+    return Imported(model=dual, original=original, choices=_choices(dual, family, text_config, options))
+
+
+def _family(location: str, config: Mapping[str, object]) -> Family:
+    kind = config.get("model_type")
+    if kind == _NAFLEX:
+        raise SourceError(
+            f"{location} is a SigLIP2 of variable resolution (NaFlex), which no bundle computes yet. Import one of the "
+            "SigLIP2 models of a fixed resolution."
+        )
+    if not isinstance(kind, str) or kind not in FAMILIES:
+        raise SourceError(
+            f"{location} is a model of type {kind!r}, which is not a known dual encoder of images and texts; "
+            f"expected {', '.join(sorted(FAMILIES))}. Give the modules of another one to mmalign_export.import_modules."
+        )
+    return FAMILIES[kind]
+
+
+def _part_config(model: transformers.PreTrainedModel, name: str) -> dict[str, object]:
+    return cast("dict[str, object]", getattr(model.config, name).to_dict())
+
+
+def _similarity(model: transformers.PreTrainedModel, family: Family) -> Similarity:
+    """Return scale and bias as the library computes its logits."""
+    if family.scale == "temperature":
+        scale = 1 / float(model.get_parameter("temperature").detach())
+    elif family.scale == "logit_scale":
+        scale = float(model.get_parameter("logit_scale").detach().exp())
+    else:
+        scale = math.exp(float(model.config.logit_scale_init_value))
+    parameters = dict(model.named_parameters(recurse=False))
+    bias = float(parameters["logit_bias"].detach()) if "logit_bias" in parameters else 0.0
+    return Similarity(kind=family.similarity, scale=scale, bias=bias)
+
+
+def _choices(
+    dual: DualModel, family: Family, text_config: Mapping[str, object], options: SourceOptions
+) -> tuple[Choice, ...]:
+    image, text = dual.image.spec, dual.text.spec
+    crop = f"{image.resize}, {image.interpolation}, from {image.resized_shape} to {image.shape}"
+    at_end = "the highest id" if text_config.get("eos_token_id") == 2 else f"id {text_config.get('eos_token_id')}"
+    read_at = (
+        f"the first end token, {at_end}" if "eos_token_id" in text_config and not family.has_mask else "as the class"
+    )
+    chosen = {
+        ("architecture", family.model): "config.json",
+        ("picture", crop): "preprocessor_config.json; sides and offsets rounded down, as transformers does",
+        ("orientation", image.orientation): f"--orientation {options.orientation}",
+        ("transparency", f"{image.alpha} on white"): "transformers does the same",
+        ("JPEG", f"oversampling {image.jpeg_oversampling}"): f"--jpeg-oversampling {options.jpeg_oversampling}",
+        (
+            "texts",
+            f"{text.padding}, up to {text.context_length} tokens",
+        ): f"tokenizer and config.json, --length {options.length}",
+        ("padding", "kept out by a mask" if family.has_mask else "no mask"): f"the forward of {family.model}",
+        ("text is read at", read_at): "config.json",
+        ("similarity", f"{dual.similarity.kind}, scale {dual.similarity.scale:.4g}, bias {dual.similarity.bias:.4g}"): (
+            "the weights" if family.scale != "config" else "config.json, for the weights hold none"
+        ),
+        ("vectors", "divided by their length"): "every bundle's are",
+    }
+    return tuple(Choice(what=what, value=value, origin=origin) for (what, value), origin in chosen.items())

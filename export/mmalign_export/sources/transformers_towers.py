@@ -1,0 +1,148 @@
+"""The two towers of a model of transformers: each one's part of it, without the projection, in the library's own code.
+
+Shapes: B batch, L tokens, F features.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import msgspec
+import torch
+import transformers
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from mmalign.dual_model import ImageModelTower, TextModelTower
+from mmalign.signature import ModuleInput, image_inputs, text_inputs, trace_example
+from mmalign_export.errors import SourceError
+from mmalign_export.sources.refusals import first_sentence
+from mmalign_export.sources.transformers_families import Family
+from mmalign_export.sources.transformers_original import image_features, text_features
+from mmalign_runtime.spec import ImageSpec, TextSpec
+
+# What of a tower's configuration decides its vectors beside its weights, where it has it.
+_DECIDING = (
+    *(
+        "model_type",
+        "hidden_act",
+        "num_attention_heads",
+        "layer_norm_eps",
+        "eos_token_id",
+        "pad_token_id",
+        "image_size",
+    ),
+    *(
+        "patch_size",
+        "position_embedding_type",
+        "use_attention_mask",
+        "vision_use_head",
+        "pooling_epsilon",
+        "layer_norm",
+    ),
+    *("num_key_value_heads", "rope_parameters", "use_swiglu_ffn", "width_coefficient", "depth_coefficient"),
+)
+
+
+class ImagePart(nn.Module):
+    """(B, 3, H, W) -> pooled features (B, F)."""
+
+    def __init__(self, model: transformers.PreTrainedModel, family: Family) -> None:
+        super().__init__()
+        self.model = _part(model, *family.image)
+        self.family = family
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """Return features."""
+        return image_features(self.model, self.family, pixel_values)
+
+
+class TextPart(nn.Module):
+    """Ids, and a mask where the family has one, (B, L) -> pooled features (B, F)."""
+
+    def __init__(self, model: transformers.PreTrainedModel, family: Family) -> None:
+        super().__init__()
+        self.model = _part(model, *family.text)
+        self.family = family
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Return features."""
+        return text_features(self.model, self.family, input_ids, attention_mask)
+
+
+def image_tower(
+    model: transformers.PreTrainedModel, family: Family, spec: ImageSpec, config: dict[str, object]
+) -> ImageModelTower:
+    """Return the image tower. Raises SourceError when it is not one, or takes other sizes."""
+    backbone, projection = ImagePart(model, family).eval(), _projection(model, family.image[1])
+    feature_dim, embed_dim = _widths(backbone, projection, image_inputs(spec))
+    return ImageModelTower(
+        backbone=backbone,
+        projection=projection,
+        feature_dim=feature_dim,
+        embed_dim=embed_dim,
+        inputs=image_inputs(spec),
+        architecture=str(config["model_type"]),
+        definition=_definition(model, config),
+        spec=spec,
+    )
+
+
+def text_tower(
+    model: transformers.PreTrainedModel, family: Family, spec: TextSpec, config: dict[str, object], tokenizer: Tokenizer
+) -> TextModelTower:
+    """Return the text tower. Raises SourceError when it is not one."""
+    backbone, projection = TextPart(model, family).eval(), _projection(model, family.text[1])
+    inputs = text_inputs(spec) if family.has_mask else text_inputs(spec)[:1]
+    feature_dim, embed_dim = _widths(backbone, projection, inputs)
+    return TextModelTower(
+        backbone=backbone,
+        projection=projection,
+        feature_dim=feature_dim,
+        embed_dim=embed_dim,
+        inputs=inputs,
+        architecture=str(config["model_type"]),
+        definition=_definition(model, config),
+        spec=spec,
+        tokenizer=tokenizer,
+    )
+
+
+def _widths(backbone: nn.Module, projection: nn.Module, inputs: tuple[ModuleInput, ...]) -> tuple[int, int]:
+    """Return the lengths of features and of vectors."""
+    with torch.inference_mode():
+        try:
+            features = backbone(*trace_example(inputs).inputs)
+            vectors = projection(features)
+        except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
+            raise SourceError(
+                f"the tower cannot take the inputs of its processor ({', '.join(each.name for each in inputs)}): "
+                f"{first_sentence(error)}. The configurations of model and processor disagree."
+            ) from error
+    if vectors.ndim != 2:
+        raise SourceError(f"the tower gives an array of shape {tuple(vectors.shape)}; expected one vector an item.")
+    return int(features.shape[-1]), int(vectors.shape[-1])
+
+
+def _projection(model: transformers.PreTrainedModel, name: str) -> nn.Module:
+    """Return the projection behind a tower, the identity where the model has none."""
+    return dict(model.named_children()).get(name, nn.Identity())
+
+
+def _definition(model: transformers.PreTrainedModel, config: dict[str, object]) -> str:
+    """Return what decides a tower's vectors beside its weights: the class, and what its configuration says."""
+    deciding = {name: config[name] for name in _DECIDING if config.get(name) is not None}
+    return f"transformers {type(model).__name__} {msgspec.json.encode(deciding, order='sorted').decode()}"
+
+
+def _part(model: transformers.PreTrainedModel, part: str, projection: str) -> nn.Module:
+    """Return the model with one tower alone, and an identity where its projection was. Nothing is copied."""
+    children = dict(model.named_children())
+    if part not in children:
+        raise SourceError(f"{type(model).__name__} has no {part}: it is not the dual encoder that it was taken for.")
+    alone = copy.copy(model)
+    kept: dict[str, nn.Module | None] = {part: children[part]}
+    if projection in children:
+        kept[projection] = nn.Identity()
+    alone.__dict__ |= {"_modules": kept, "_parameters": {}, "_buffers": {}}
+    return alone

@@ -1,0 +1,191 @@
+"""Sources that are damaged, incomplete or ask for code: each is refused by name, and nothing is left behind."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+from mmalign_export import import_model
+from mmalign_export.errors import ExportError, SourceError
+from mmalign_export.golden import GoldenFile
+
+LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 4567\n"
+WEIGHTS = "model.safetensors"
+
+
+class _Runs:
+    """What unpickling it would do is to write a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.path,)
+
+
+def _truncated(folder: Path) -> None:
+    raw = (folder / WEIGHTS).read_bytes()
+    (folder / WEIGHTS).write_bytes(raw[: len(raw) // 2])
+
+
+def _cut_in_the_header(folder: Path) -> None:
+    (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:20])
+
+
+def _tensors(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
+    state = load_file(folder / WEIGHTS)
+    change(state)
+    save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def _missing_tensor(folder: Path) -> None:
+    _tensors(folder, lambda state: state.__delitem__("visual_projection.weight"))
+
+
+def _surplus_tensor(folder: Path) -> None:
+    _tensors(folder, lambda state: state.__setitem__("vision_model.adapter.weight", torch.zeros(4)))
+
+
+def _other_shape(folder: Path) -> None:
+    _tensors(folder, lambda state: state.__setitem__("text_projection.weight", torch.zeros(5, 32)))
+
+
+def _not_a_number(folder: Path) -> None:
+    _tensors(folder, lambda state: state["text_projection.weight"].__setitem__((0, 0), float("nan")))
+
+
+def _untrained(folder: Path) -> None:
+    """All pictures give nearly the bias of the last norm."""
+    _tensors(folder, lambda state: state["vision_model.post_layernorm.weight"].mul_(1e-4))
+
+
+def _config(folder: Path, name: str = "config.json", **changed: object) -> None:
+    config = json.loads((folder / name).read_text())
+    for path, value in changed.items():
+        *parts, last = path.split("__")
+        place = config
+        for part in parts:
+            place = place[part]
+        place[last] = value
+    (folder / name).write_text(json.dumps(config))
+
+
+def _pickle_with_code(folder: Path) -> None:
+    (folder / WEIGHTS).unlink()
+    with (folder / "pytorch_model.bin").open("wb") as file:
+        pickle.dump({"weight": _Runs(folder.parent / "ran")}, file)
+
+
+def _pickle_of_a_module(folder: Path) -> None:
+    (folder / WEIGHTS).unlink()
+    torch.save(torch.nn.Linear(2, 2), folder / "pytorch_model.bin")
+
+
+def _missing_shard(folder: Path) -> None:
+    names = list(load_file(folder / WEIGHTS))
+    (folder / WEIGHTS).rename(folder / "model-00001-of-00002.safetensors")
+    index = {"metadata": {}, "weight_map": dict.fromkeys(names, "model-00002-of-00002.safetensors")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def _text_only(folder: Path) -> None:
+    shutil.rmtree(folder)
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    transformers.BertModel(transformers.BertConfig(vocab_size=20, **sizes)).save_pretrained(folder)
+
+
+def _unlink(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).unlink()
+
+
+def _write(name: str, text: str) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        (folder / name).write_text(text)
+
+    return write
+
+
+def _edit(name: str = "config.json", **changed: object) -> Callable[[Path], None]:
+    return lambda folder: _config(folder, name, **changed)
+
+
+PROCESSOR = "preprocessor_config.json"
+BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
+    "truncated weights": (_truncated, r"is not a whole safetensors file"),
+    "weights cut in their header": (_cut_in_the_header, r"is not a whole safetensors file"),
+    "empty weights": (_write(WEIGHTS, ""), r"is empty\. Fetch it again"),
+    "a pointer of Git LFS for weights": (_write(WEIGHTS, LFS), r"pointer of Git LFS.*git lfs pull"),
+    "a pointer of Git LFS for the tokenizer": (_write("tokenizer.json", LFS), r"tokenizer cannot be read"),
+    "no weights": (_unlink(WEIGHTS), r"holds no weights"),
+    "a missing tensor": (_missing_tensor, r"1 missing \(visual_projection\.weight\)"),
+    "a surplus tensor": (_surplus_tensor, r"1 surplus \(vision_model\.adapter\.weight\)"),
+    "a tensor of another shape": (
+        _other_shape,
+        r"1 of another shape \(text_projection\.weight torch\.Size\(\[5, 32\]\)",
+    ),
+    "a missing shard": (_missing_shard, r"cannot load the weights"),
+    "weights that are not numbers": (_not_a_number, r"tensor text_projection\.weight holds values that are not finite"),
+    "a pickle with code": (_pickle_with_code, r"cannot be read as weights alone.*is never run"),
+    "a pickle of a module": (_pickle_of_a_module, r"cannot be read as weights alone"),
+    "bytes that are no pickle": (
+        lambda folder: (_unlink(WEIGHTS)(folder), _write("pytorch_model.bin", "weights")(folder))[0],
+        r"cannot be read as weights alone",
+    ),
+    "no configuration": (_unlink("config.json"), r"expected a config\.json"),
+    "a configuration that is not JSON": (_write("config.json", "{"), r"config\.json is not JSON"),
+    "a configuration that is a list": (_write("config.json", "[]"), r"holds list, expected an object"),
+    "remote code": (_edit(auto_map={"AutoModel": "model.Own"}), r"asks for code that lies beside its weights"),
+    "a text model": (_text_only, r"type 'bert', which is not a known dual encoder"),
+    "a variable resolution": (_edit(model_type="siglip2"), r"NaFlex"),
+    "more layers than weights": (_edit(vision_config__num_hidden_layers=3), r"missing \(vision_model\.encoder\.layers"),
+    "fewer layers than weights": (_edit(text_config__num_hidden_layers=0), r"surplus \(text_model\.encoder\.layers"),
+    "an unknown activation": (_edit(vision_config__hidden_act="swoosh"), r"swoosh"),
+    "fewer token vectors than tokens": (
+        _edit(text_config__vocab_size=50),
+        r"tokens, and the text tower vectors for 50|1 of another shape",
+    ),
+    "no tokenizer": (
+        lambda folder: [path.unlink() for path in folder.glob("tokenizer*")] and None,
+        r"holds no tokenizer",
+    ),
+    "no image processor": (_unlink(PROCESSOR), r"image processor cannot be read"),
+    "pictures of another size": (_edit(PROCESSOR, crop_size={"height": 16, "width": 16}), r"cannot take the inputs"),
+    "a picture of no fixed size": (_edit(PROCESSOR, do_center_crop=False), r"so that every picture has one size"),
+    "a crop larger than the picture": (_edit(PROCESSOR, size={"shortest_edge": 20}), r"nothing is left to crop"),
+    "a filter that no graph has": (_edit(PROCESSOR, resample=1), r"filter \(resample\) is 1"),
+    "vectors that hardly differ": (_untrained, r"image vectors of all golden cases are alike"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_source_is_refused_by_name_and_leaves_nothing(
+    name: str, saved: Callable[[str], Path], image_files: list[GoldenFile], tmp_path: Path
+) -> None:
+    folder = tmp_path / "source" / "model"
+    shutil.copytree(saved("clip"), folder)
+    change, match = BROKEN[name]
+    change(folder)
+    with pytest.raises(ExportError, match=match) as raised:
+        import_model(folder, tmp_path / "out" / "bundle", image_files=image_files)
+    assert "\n" not in str(raised.value)
+    assert not (tmp_path / "out").exists() or list((tmp_path / "out").iterdir()) == []
+    assert not (folder.parent / "ran").exists()
+
+
+def test_a_place_that_is_none_is_told_apart_from_a_folder_of_something_else(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"neither a file nor a folder here, nor a name on the hub"):
+        import_model(tmp_path / "nothing", tmp_path / "bundle")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "notes.txt").write_text("")
+    with pytest.raises(ExportError, match=r"holds notes\.txt; expected a config\.json"):
+        import_model(tmp_path / "folder", tmp_path / "bundle")
+    with pytest.raises(SourceError, match=r"is not there\. Fetch the model whole"):
+        import_model(tmp_path / "folder", tmp_path / "bundle", kind="transformers")
