@@ -17,7 +17,7 @@ from mmalign_export.quantization.graph import MICROSOFT, GraphEditor
 # "qkv" makes queries, keys and values; "mixed" follows attention; "up" and "down" are the feed-forward network's.
 Role = Literal["qkv", "mixed", "up", "down", "other"]
 
-_GELUS = frozenset({"Gelu", "BiasGelu", "FastGelu"})
+_GELUS = frozenset({"Gelu", "BiasGelu", "FastGelu", "QuickGelu"})
 
 
 class Site(msgspec.Struct, frozen=True):

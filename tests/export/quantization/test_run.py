@@ -14,7 +14,7 @@ from onnx import ModelProto
 
 from mmalign_export.errors import ExportError, QuantizationError
 from mmalign_export.quantization import Budget, quantize
-from mmalign_export.quantization.recipes import Recipe
+from mmalign_export.quantization.recipe import Recipe
 from mmalign_export.quantization.trial import Speed
 from mmalign_runtime.bundle import open_bundle
 from mmalign_runtime.cli import main
@@ -55,7 +55,7 @@ def still(monkeypatch: pytest.MonkeyPatch) -> None:
         "mmalign_export.quantization.search.time_beside",
         lambda session, float32, feeds: Speed(len(next(iter(feeds.values()))), 1.0, 2.0),
     )
-    for module in ("run", "search"):
+    for module in ("tower_search", "search"):
         monkeypatch.setattr(f"mmalign_export.quantization.{module}.resident_mb", lambda *_: 1.0)
 
 
@@ -132,11 +132,11 @@ def test_int8_asks_for_calibration(
 def one_recipe(monkeypatch: pytest.MonkeyPatch, int8_models: dict[Modality, bytes]) -> None:
     """The ladders are short: what they hold is tested elsewhere."""
 
-    def recipes(tower: Modality) -> tuple[Recipe, ...]:
+    def recipes(path: Path, *_: object) -> tuple[Recipe, ...]:
+        tower: Modality = "image" if path.stem == "image" else "text"
         return (Recipe("static", lambda _: ModelProto.FromString(int8_models[tower])),)
 
-    monkeypatch.setattr("mmalign_export.quantization.run.image_recipes", lambda *_: recipes("image"))
-    monkeypatch.setattr("mmalign_export.quantization.run.text_recipes", lambda *_: recipes("text"))
+    monkeypatch.setattr("mmalign_export.quantization.tower_search.eight_bit_recipes", recipes)
 
 
 @pytest.mark.usefixtures("still", "one_recipe")
@@ -180,7 +180,8 @@ def test_no_candidate_that_runs_is_an_error(
     bundle_dir: Path, pairs: Path, others: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "mmalign_export.quantization.run.text_recipes", lambda *_: (Recipe("broken", lambda _: ModelProto()),)
+        "mmalign_export.quantization.tower_search.eight_bit_recipes",
+        lambda *_: (Recipe("broken", lambda _: ModelProto()),),
     )
     with pytest.raises(QuantizationError, match="onnxruntime ran none of the candidates"):
         quantize(
@@ -199,7 +200,7 @@ def test_a_place_that_is_taken_is_said_before_anything_is_measured(
     def unused(*_: object) -> Iterable[object]:
         pytest.fail("measured first")
 
-    monkeypatch.setattr("mmalign_export.quantization.run.read_calibration", unused)
+    monkeypatch.setattr("mmalign_export.quantization.run.read_data", unused)
     (tmp_path / "bundle.json").write_text("{}")
     with pytest.raises(ExportError, match="--force"):
         quantize(bundle_dir, tmp_path, calibration="c.csv", evaluation="e.csv", budget=Budget({1: 1.0}))
