@@ -18,7 +18,7 @@ import msgspec
 
 from benchmarks.against.models import DEMO
 from benchmarks.against.results import Results, latency_ms
-from benchmarks.performance.markdown import number, table
+from benchmarks.harness.markdown import number, table
 from benchmarks.performance.measured import read_measured
 from mmalign.scores import Evaluation
 from mmalign_runtime.bench import BenchReport

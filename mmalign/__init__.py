@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING
 from mmalign_runtime.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from mmalign.bundle_evaluation import evaluate_bundle
     from mmalign.config import Config, load_config
     from mmalign.dual_model import DualModel, ImageModelTower, ModelOrigin, TextModelTower
     from mmalign.errors import CheckpointError, ConfigError, ModelError, TrainingError, WeightsError
     from mmalign.evaluation import evaluate
-    from mmalign.scores import Evaluation
+    from mmalign.scores import BundleScores, Evaluation
     from mmalign.space import space_id
     from mmalign.training import TrainResult, train
     from mmalign_runtime.spec import Similarity
 
 _HOMES = {
+    "BundleScores": "scores",
     "CheckpointError": "errors",
     "Config": "config",
     "ConfigError": "errors",
@@ -34,12 +36,14 @@ _HOMES = {
     "TrainingError": "errors",
     "WeightsError": "errors",
     "evaluate": "evaluation",
+    "evaluate_bundle": "bundle_evaluation",
     "load_config": "config",
     "space_id": "space",
     "train": "training",
 }
 
 __all__ = [
+    "BundleScores",
     "CheckpointError",
     "Config",
     "ConfigError",
@@ -54,6 +58,7 @@ __all__ = [
     "TrainingError",
     "WeightsError",
     "evaluate",
+    "evaluate_bundle",
     "load_config",
     "space_id",
     "train",

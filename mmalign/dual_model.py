@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from itertools import groupby
 from typing import TypeAlias, cast
 
 import msgspec
@@ -37,6 +38,8 @@ Vectors: TypeAlias = NDArray[np.float32]
 
 # float32 rounding of a division; vectors that are zero or not finite are off by all of it.
 _UNIT_LENGTH = 1e-3
+# Rows of one run: on two cores one of eight takes half the time of eight.
+_TOGETHER = 8
 
 
 class EmbeddingModule(nn.Module):
@@ -110,6 +113,18 @@ class ModelTower(msgspec.Struct, frozen=True, kw_only=True, dict=True):
                 "features, set embed_dim to their width after the projection, and look at its weights."
             )
         return cast("Vectors", vectors.numpy())
+
+    def run_each(self, inputs: Sequence[Arrays]) -> Vectors:
+        """Return the vectors (N, D) of N inputs of one row each, those of one shape beside each other run together.
+
+        Raises ModelError as `run` does.
+        """
+        together = (list(same) for _, same in groupby(inputs, key=lambda arrays: [arrays[n].shape for n in arrays]))
+        batches = (same[at : at + _TOGETHER] for same in together for at in range(0, len(same), _TOGETHER))
+        found = [
+            self.run({name: np.concatenate([each[name] for each in batch]) for name in batch[0]}) for batch in batches
+        ]
+        return np.concatenate(found)
 
 
 class ImageModelTower(ModelTower, frozen=True, kw_only=True, dict=True):

@@ -13,6 +13,7 @@ from mmalign.run import initial_model, load_run, read_trained_images
 from mmalign.run_model import dual_model
 from mmalign.scores import Checkpoint, Evaluation, SplitName
 from mmalign.scoring import evaluate_model
+from mmalign.writing import named_writes
 from mmalign_runtime.atomic import replacing
 
 EVALUATION = "evaluation.json"
@@ -31,7 +32,7 @@ def evaluate(run_dir: str | Path, *, split: SplitName = "test", checkpoint: Chec
         linear map from the pretrained towers and of chance.
 
     Raises:
-        CheckpointError: The folder is not a run, or is damaged.
+        CheckpointError: The folder is not a run, is damaged, or cannot be written to.
         DataError: The data cannot be read.
         ConfigError: A source has nothing in the split.
         WeightsError: Towers learned, and the pretrained ones, which the linear map starts from, are not here.
@@ -56,6 +57,7 @@ def evaluate(run_dir: str | Path, *, split: SplitName = "test", checkpoint: Chec
         checkpoint=checkpoint,
         trained_images=read_trained_images(run.folder),
     )
-    with replacing(run.folder.file(EVALUATION)) as temporary:
+    path = run.folder.file(EVALUATION)
+    with named_writes(path, "Check the run's folder and the room on its disk."), replacing(path) as temporary:
         temporary.write_bytes(msgspec.json.format(msgspec.json.encode(evaluation), indent=2))
     return evaluation

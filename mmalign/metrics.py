@@ -24,6 +24,7 @@ from mmalign.features import ModelFeatures
 from mmalign.model import DualEncoder
 from mmalign.retrieval import is_finite, recall_both_ways
 from mmalign.retrieval_set import build_retrieval_set
+from mmalign.writing import named_writes
 from mmalign_runtime.atomic import replacing
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ class Validation(msgspec.Struct, frozen=True):
 class MetricsRow(msgspec.Struct, frozen=True):
     """One step: its loss, the scale of cosines, the largest learning rate.
 
-    The gradient's norm, before clipping, is there when the step ended an update; validation, when there was one.
+    The bias of a logit is there for a loss that has one; the gradient's norm, before clipping, when the step ended an
+    update; validation, when there was one.
     """
 
     step: int
@@ -50,6 +52,7 @@ class MetricsRow(msgspec.Struct, frozen=True):
     logit_scale: float
     learning_rate: float
     gradient_norm: float | None = None
+    logit_bias: float | None = None
     val: Validation | None = None
 
     def cells(self) -> dict[str, str]:
@@ -60,6 +63,7 @@ class MetricsRow(msgspec.Struct, frozen=True):
         return {name: repr(value) for name, value in flat.items() if value is not None}
 
 
+_FIX = "Make room on the disk, then go on with `mmalign train ... --resume` from the last checkpoint."
 _STEP_COLUMNS = tuple(name for name in MetricsRow.__struct_fields__ if name != "val")
 COLUMNS = (*_STEP_COLUMNS, *(f"val_{name}" for name in Validation.__struct_fields__))
 
@@ -102,27 +106,32 @@ class Validator:
 
 
 class MetricsLog:
-    """Appends rows to metrics.csv, each flushed at once. On resume, rows after `keep_steps` are dropped first."""
+    """Appends rows to metrics.csv, each flushed at once. On resume, rows after `keep_steps` are dropped first.
+
+    Raises CheckpointError, when it is made, written to or closed, where the folder cannot be written to.
+    """
 
     def __init__(self, folder: Path, keep_steps: int) -> None:
-        path = folder / "metrics.csv"
+        self._path = path = folder / "metrics.csv"
         kept = [row for row in read_metrics(path) if int(row["step"]) <= keep_steps] if path.exists() else []
-        with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(kept)
-        self._file = path.open("a", newline="", encoding="utf-8")
-        self._writer = csv.DictWriter(self._file, COLUMNS, lineterminator="\n")
-        self._tensorboard = _tensorboard_writer(folder / "tensorboard", keep_steps)
+        with named_writes(path, _FIX):
+            with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+                writer.writeheader()
+                writer.writerows(kept)
+            self._file = path.open("a", newline="", encoding="utf-8")
+            self._writer = csv.DictWriter(self._file, COLUMNS, lineterminator="\n")
+            self._tensorboard = _tensorboard_writer(folder / "tensorboard", keep_steps)
 
     def write(self, row: MetricsRow) -> None:
         """Add one row."""
         cells = row.cells()
-        self._writer.writerow(cells)
-        self._file.flush()
-        if self._tensorboard is not None:
-            for name, value in cells.items():
-                self._tensorboard.add_scalar(name, float(value), row.step)
+        with named_writes(self._path, _FIX):
+            self._writer.writerow(cells)
+            self._file.flush()
+            if self._tensorboard is not None:
+                for name, value in cells.items():
+                    self._tensorboard.add_scalar(name, float(value), row.step)
 
     def __enter__(self) -> MetricsLog:
         return self
@@ -130,9 +139,12 @@ class MetricsLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
-        if self._tensorboard is not None:
-            self._tensorboard.close()
+        with named_writes(self._path, _FIX):
+            try:
+                self._file.close()  # what could not be written before is tried once more
+            finally:
+                if self._tensorboard is not None:
+                    self._tensorboard.close()
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:

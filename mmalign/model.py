@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from mmalign.heads import AnyHead
 from mmalign.heads.linear import LinearHead
+from mmalign.imported import ImportedImageTower, ImportedTextTower
 from mmalign.losses.infonce import InfoNCEConfig
 from mmalign.losses.protocol import Loss, LossConfig
 from mmalign.text import TextTower
@@ -40,7 +41,11 @@ class DualEncoder(nn.Module):
     loss: Loss
 
     def __init__(
-        self, image_tower: ImageTower, text_tower: TextTower, config: ModelConfig, loss: LossConfig | None = None
+        self,
+        image_tower: ImageTower | ImportedImageTower,
+        text_tower: TextTower | ImportedTextTower,
+        config: ModelConfig,
+        loss: LossConfig | None = None,
     ) -> None:
         super().__init__()
         self.config = config

@@ -12,6 +12,7 @@ import msgspec
 from mmalign.data import Origin, Pair, Splits
 from mmalign.errors import CheckpointError
 from mmalign.pairs import decode_pair
+from mmalign.writing import named_writes
 from mmalign_runtime.atomic import replacing
 from mmalign_runtime.errors import ItemError
 from mmalign_runtime.spec import ImageSpec, TextSpec
@@ -49,13 +50,8 @@ def keep_own_pairs(pairs: Sequence[Pair], path: Path) -> None:
         for pair in pairs
         if isinstance(pair.image, bytes)
     ]
-    try:
-        with replacing(path) as temporary:
-            temporary.write_bytes(msgspec.msgpack.encode(kept))
-    except OSError as error:
-        raise CheckpointError(
-            f"{path} cannot be written: {error}. Check the folder and the room on its disk."
-        ) from error
+    with named_writes(path), replacing(path) as temporary:
+        temporary.write_bytes(msgspec.msgpack.encode(kept))
 
 
 def read_own_pairs(path: Path) -> tuple[Pair, ...] | None:

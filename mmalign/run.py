@@ -28,6 +28,7 @@ from mmalign.config import Config, differing_keys, dump_config, load_dumped
 from mmalign.data import Pair
 from mmalign.data.identity import image_identity
 from mmalign.errors import CheckpointError
+from mmalign.imported import ImportedTextTower, is_imported
 from mmalign.model import DualEncoder, freeze
 from mmalign.scores import Checkpoint
 from mmalign.sentence_modules import DenseLayer
@@ -38,6 +39,7 @@ from mmalign.text_tokenizer import load_tokenizer
 from mmalign.traceable import check_traceable
 from mmalign.vision import check_image_tower, create_image_tower, load_image_tower
 from mmalign.weights import register_packages
+from mmalign.writing import named_writes
 from mmalign_runtime.atomic import replacing
 from mmalign_runtime.bulk.locking import LOCK_NAME, only_writer
 
@@ -66,6 +68,8 @@ _OF_ONE_START = (
 _ORIGIN_KEYS = ("_name_or_path", "transformers_version")
 # Beside transformers' own keys in text_encoder.json: the dense layers after pooling, where there are any.
 _DENSE_KEY = "mmalign_dense"
+# All that it says of an imported tower, which its source describes.
+_IMPORTED_KEY = "mmalign_imported"
 
 
 class RunFolder(msgspec.Struct, frozen=True):
@@ -95,8 +99,12 @@ class Run(msgspec.Struct, frozen=True):
 
 
 def write_trained_images(folder: RunFolder, pairs: Sequence[Pair]) -> None:
-    """Write down which images a run learns from, so that an evaluation can tell whether it asks about any of them."""
-    with replacing(folder.file(_TRAINED_IMAGES)) as temporary:
+    """Write down which images a run learns from, so that an evaluation can tell whether it asks about any of them.
+
+    Raises CheckpointError.
+    """
+    path = folder.file(_TRAINED_IMAGES)
+    with named_writes(path), replacing(path) as temporary:
         lines = (f"{image_identity(pair)}\n" for pair in pairs)
         temporary.write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
 
@@ -167,7 +175,7 @@ def claim_run(path: Path) -> Iterator[None]:
     it, and CheckpointError when it cannot be written to.
     """
     made = [folder for folder in (path, *path.parents) if not folder.exists()]  # deepest first
-    with _named_errors(path):
+    with named_writes(path):
         path.mkdir(parents=True, exist_ok=True)
         (path / LOCK_NAME).touch()
     try:
@@ -190,13 +198,14 @@ def create_run(config: Config, path: Path) -> Run:
     check_sentence_modules(sentence_modules(config.text_tower), config.text_tower, config.text)
     model = initial_model(config)
     tokenizer = load_tokenizer(config.text_tower)
-    check_text_spec(config.text, tokenizer, model.text_tower)
-    check_text_tower(model.text_tower, tokenizer, config.text)
+    if isinstance(model.text_tower, TextTower):
+        check_text_spec(config.text, tokenizer, model.text_tower)
+        check_text_tower(model.text_tower, tokenizer, config.text)
     check_image_tower(model.image_tower, config.image.shape, is_trained=config.image_tower.weights != "random")
     check_traceable(model.image_tower, model.text_tower, config.image, config.text)
     config = with_pooling(config, model.text_tower)
     folder = RunFolder(path)
-    with _named_errors(path):
+    with named_writes(path):
         path.mkdir(parents=True, exist_ok=True)
         for name in _OF_ONE_START:
             folder.file(name).unlink(missing_ok=True)
@@ -209,21 +218,14 @@ def create_run(config: Config, path: Path) -> Run:
 
 def write_config(folder: RunFolder, config: Config) -> None:
     """Write config.toml, whole or not at all. Raises CheckpointError."""
-    with _named_errors(folder.path), replacing(folder.file("config.toml")) as temporary:
+    with named_writes(folder.path), replacing(folder.file("config.toml")) as temporary:
         temporary.write_text(dump_config(config), encoding="utf-8")
 
 
-@contextlib.contextmanager
-def _named_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        reason = f"{error.filename or path} cannot be written: {error.strerror or error}"
-        raise CheckpointError(f"{reason}. Check --out, its permissions and the room on its disk.") from error
-
-
-def with_pooling(config: Config, tower: TextTower) -> Config:
-    """Record the pooling that "auto" came to."""
+def with_pooling(config: Config, tower: TextTower | ImportedTextTower) -> Config:
+    """Record the pooling that "auto" came to; an imported tower pools as its source does."""
+    if isinstance(tower, ImportedTextTower):
+        return config
     return msgspec.structs.replace(config, text_tower=msgspec.structs.replace(config.text_tower, pooling=tower.pooling))
 
 
@@ -238,7 +240,7 @@ def load_run(path: Path, checkpoint: Checkpoint | None = "best") -> Run:
             f"{path} is not a run: it has no config.toml. Train one with `mmalign train CONFIG --out {path}`."
         )
     config = load_dumped(folder.file("config.toml"))
-    text_tower = _read_text_tower(folder.existing("text_encoder.json"), config)
+    text_tower = _text_tower(folder, config)
     model = DualEncoder(create_image_tower(config.image_tower.name), text_tower, config.model, config.loss)
     _freeze_as_configured(model, config)
     frozen_path = folder.existing("frozen.safetensors")
@@ -248,6 +250,12 @@ def load_run(path: Path, checkpoint: Checkpoint | None = "best") -> Run:
         copy_state(read_tensors(checkpoint_path), learned_state(model), checkpoint_path)
     model.eval()
     return Run(folder, config, model, _read_tokenizer(folder.existing("tokenizer.json")))
+
+
+def _text_tower(folder: RunFolder, config: Config) -> TextTower | ImportedTextTower:
+    """Return the text tower of a run, its weights to be read; that of an import from where it was imported."""
+    path = folder.existing("text_encoder.json")
+    return load_text_tower(config.text_tower) if is_imported(config.text_tower.name) else _read_text_tower(path, config)
 
 
 def describe_encoder(tower: TextTower) -> dict[str, object]:
@@ -275,7 +283,9 @@ def _checkpoint_path(folder: RunFolder, checkpoint: Checkpoint) -> Path:
     raise CheckpointError(f"{path} is missing: the run has not come to its first {checkpoint} checkpoint. {fix}.")
 
 
-def _describe_tower(tower: TextTower) -> str:
+def _describe_tower(tower: TextTower | ImportedTextTower) -> str:
+    if isinstance(tower, ImportedTextTower):
+        return json.dumps({_IMPORTED_KEY: tower.definition()}, indent=2) + "\n"
     contents = describe_encoder(tower)
     if tower.dense_layers:
         contents[_DENSE_KEY] = msgspec.to_builtins(tower.dense_layers)

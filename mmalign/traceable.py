@@ -10,6 +10,7 @@ from torch import nn
 
 from mmalign._compat import TRACING_ERRORS
 from mmalign.errors import ConfigError
+from mmalign.imported import ImportedImageTower, ImportedTextTower
 from mmalign.signature import TraceExample, image_inputs, text_inputs, trace_example
 from mmalign.text import TextTower, first_line
 from mmalign.vision import ImageTower
@@ -25,11 +26,19 @@ TRACED_TEXT = frozenset(
 TRACED_IMAGE = frozenset({"convnext", "efficientnet", "resnet", "vision_transformer"})
 
 
-def check_traceable(image_tower: ImageTower, text_tower: TextTower, image: ImageSpec, text: TextSpec) -> None:
+def check_traceable(
+    image_tower: ImageTower | ImportedImageTower,
+    text_tower: TextTower | ImportedTextTower,
+    image: ImageSpec,
+    text: TextSpec,
+) -> None:
     """Trace the towers whose architectures are not known to be traceable. Raises ConfigError when one is not."""
     family = type(image_tower.backbone).__module__.rpartition(".")[2]
     if family not in TRACED_IMAGE:
         _trace(image_tower, trace_example(image_inputs(image)), "image_tower", family)
+    if isinstance(text_tower, ImportedTextTower):
+        _trace(text_tower, trace_example(text_tower.inputs), "text_tower", text_tower.definition())
+        return
     model_type = text_tower.encoder.config.model_type
     if model_type not in TRACED_TEXT:
         _trace(text_tower, trace_example(text_inputs(text)), "text_tower", model_type)

@@ -64,13 +64,14 @@ class Trainer:
                 "the loss", plan.step + 1, _not_finite(plan.rows, image_embeds, text_embeds) or plan.rows
             )
         self._rows_of_update += plan.rows
-        scale = self.model.loss.scale().item()  # as this step had it
+        similarity = self.model.loss.similarity()  # as this step had it
         torch.autograd.backward(self.scaler.scale(loss / len(self.schedule.update_window(plan.step))))
         return MetricsRow(
             step=plan.step + 1,
             epoch=self.schedule.epoch_of(plan.step) + 1,
             loss=loss.item(),
-            logit_scale=scale,
+            logit_scale=similarity.scale,
+            logit_bias=similarity.bias if similarity.kind == "sigmoid" else None,
             learning_rate=max(group["lr"] for group in self.optimizer.param_groups),
             gradient_norm=self._update(plan.step) if self.schedule.ends_update(plan.step) else None,
         )

@@ -20,6 +20,7 @@ from mmalign.data import Pair, Splits
 from mmalign.device import training_device
 from mmalign.errors import CheckpointError, NonFiniteError, TrainingError
 from mmalign.features import ModelFeatures
+from mmalign.imported_specs import with_imported
 from mmalign.inputs import load_steps, prepare_steps
 from mmalign.metrics import MetricsLog, MetricsRow, Validation, Validator
 from mmalign.optim import Schedule, plan_steps
@@ -30,6 +31,7 @@ from mmalign.run import Run, RunFolder, check_start, claim_run, open_run, record
 from mmalign.run_model import dual_model
 from mmalign.trainer import Trainer
 from mmalign.truncation import report_truncated
+from mmalign.writing import named_writes
 from mmalign_runtime.atomic import remove_leftovers, replacing
 
 logger = logging.getLogger(__name__)
@@ -70,7 +72,7 @@ def train(config: Config, run_dir: str | Path, *, resume: bool = False) -> Train
         >>> train(load_config("train.toml"), "runs/latest").best_score  # doctest: +SKIP
         0.52
     """
-    run_dir = Path(run_dir)
+    run_dir, config = Path(run_dir), with_imported(config)
     device = training_device(config.train)
     with claim_run(run_dir):
         check_start(config, run_dir, resume=resume)
@@ -171,7 +173,7 @@ class _Checkpoints:
 def _describe(error: NonFiniteError, folder: RunFolder, pairs: Sequence[Pair], saved_step: int) -> str:
     origins = [str(pairs[row].origin) for row in error.rows]
     path = folder.file("bad_batch.txt")
-    with replacing(path) as temporary:
+    with named_writes(path), replacing(path) as temporary:
         temporary.write_text("\n".join(origins) + "\n", encoding="utf-8")
     named = "; ".join(origins[:_NUM_NAMED]) + ("; ..." if len(origins) > _NUM_NAMED else "")
     return (

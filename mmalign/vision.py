@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from mmalign._compat import quiet_loading
 from mmalign.errors import ConfigError, WeightsError
+from mmalign.imported import ImportedImageTower, imported_image_tower, is_imported
 from mmalign.weights import PYPI_PREFIX, packaged_file
 
 logger = logging.getLogger(__name__)
@@ -41,7 +42,8 @@ class ImageTowerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """Which image tower, and what its weights are.
 
     Attributes:
-        name: "resnet50", "timm:NAME" for any timm backbone, or "pypi:PACKAGE" for one that `packages` describes.
+        name: "resnet50", "timm:NAME" for any timm backbone, "pypi:PACKAGE" for one that `packages` describes, or
+            "import:PLACE" for that of a dual encoder that `mmalign import` reads, with its projection.
         weights: "pretrained"; "random", which is never chosen by default; "pypi:PACKAGE"; or a path: of a state dict
             (.safetensors or .pth), or of a run's folder, whose best image tower this one begins with.
         frozen: Whether the tower stays as it is and only its projection is trained.
@@ -65,18 +67,23 @@ class ImageTower(nn.Module):
         return cast("Tensor", self.backbone(pixel_values))  # (B, F)
 
 
-def create_image_tower(name: str) -> ImageTower:
-    """Return the tower of that name with random weights. Raises ConfigError when the name is not known."""
+def create_image_tower(name: str) -> ImageTower | ImportedImageTower:
+    """Return the tower of that name, with random weights but for an import, which is read anew.
+
+    Raises ConfigError when the name is not known, and as `read_imported`.
+    """
+    if is_imported(name):
+        return imported_image_tower(name)[0]
     if name == "resnet50":
         backbone = torchvision.models.resnet50(weights=None)
         backbone.fc = nn.Identity()
         return ImageTower(backbone, _RESNET50_FEATURES)
     if name.startswith(TIMM_PREFIX):
         return _timm_tower(name.removeprefix(TIMM_PREFIX), pretrained=False)
-    raise ConfigError(f"image tower {name!r} is not known: use 'resnet50' or 'timm:NAME'.")
+    raise ConfigError(f"image tower {name!r} is not known: use 'resnet50', 'timm:NAME' or 'import:PLACE'.")
 
 
-def load_image_tower(config: ImageTowerConfig) -> ImageTower:
+def load_image_tower(config: ImageTowerConfig) -> ImageTower | ImportedImageTower:
     """Return the tower with the weights that the configuration names.
 
     Raises WeightsError, saying how to get them, when they are not here and cannot be fetched, or do not fit.
@@ -85,6 +92,10 @@ def load_image_tower(config: ImageTowerConfig) -> ImageTower:
     if config.weights == "pretrained" and config.name.startswith(TIMM_PREFIX):
         return _timm_tower(config.name.removeprefix(TIMM_PREFIX), pretrained=True)
     tower = create_image_tower(config.name)
+    if isinstance(tower, ImportedImageTower):
+        if config.weights != "pretrained":
+            raise ConfigError(f"image_tower.name is {config.name!r}, which has weights. Leave out image_tower.weights.")
+        return tower
     if config.weights == "random":
         return tower
     if config.weights == "pretrained":
@@ -97,7 +108,7 @@ def load_image_tower(config: ImageTowerConfig) -> ImageTower:
     return tower
 
 
-def check_image_tower(tower: ImageTower, shape: tuple[int, int], *, is_trained: bool) -> None:
+def check_image_tower(tower: ImageTower | ImportedImageTower, shape: tuple[int, int], *, is_trained: bool) -> None:
     """Run two images of `shape` (H, W) through a tower.
 
     Raises ConfigError when it takes another size or gives no pooled features, and WeightsError when features are not

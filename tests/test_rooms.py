@@ -1,8 +1,8 @@
 """Who imports whom, read from the source: no circle, no import against the order of distributions or of their rooms,
 and no more than a few files and functions too long to read.
 
-A room is a module or a package right below a distribution. Counted is what runs when a module is imported: not what a
-function imports when it is called, and not what only type checkers read.
+A room is a module or a package right below a distribution. Counted is what runs when a module is imported, and what its
+functions import when they are called; not what only type checkers read.
 """
 
 from __future__ import annotations
@@ -29,20 +29,43 @@ ROOMS = {
         *("parquet", "saved", "ranking", "spaces"),
         *("image", "text_cleaning", "tokenizer", "bundle", "engine", "machine", "info", "clipping"),
         *("preprocess", "text_encoder", "image_encoder", "image_stream", "text_stream", "profile", "support"),
-        *("embedder", "verify", "bulk", "bench", "cli"),
+        *("base_embedder", "verify", "embedder", "bulk", "bench", "cli"),
     ),
     "mmalign": (
-        *("_compat", "errors", "openmp", "progress", "seeds", "signature", "pixels", "preprocess", "fingerprint"),
+        *(
+            "_compat",
+            "errors",
+            "writing",
+            "openmp",
+            "progress",
+            "seeds",
+            "signature",
+            "pixels",
+            "preprocess",
+            "fingerprint",
+        ),
         *("data", "retrieval", "retrieval_set", "zero_shot", "linear_map", "scores", "truncation", "image_store"),
+        *("dual_model", "imported"),
         *("weights", "pooling", "text_files", "sentence_modules", "text", "vision", "text_tokenizer", "probe_texts"),
         *("text_checks", "traceable", "heads", "losses", "model", "optim", "tensors", "checkpoint"),
-        *("augment", "moved_keys", "config", "device", "pairs", "own_pairs", "dual_model", "space", "run", "run_model"),
+        *(
+            "augment",
+            "moved_keys",
+            "config",
+            "imported_specs",
+            "device",
+            "pairs",
+            "own_pairs",
+            "space",
+            "run",
+            "run_model",
+        ),
         *("feature_cache", "features", "inputs", "metrics", "trainer", "training"),
-        *("scoring", "evaluation", "aotinductor", "cli"),
+        *("scoring", "evaluation", "bundle_evaluation", "aotinductor", "cli"),
     ),
     "mmalign_export": (
-        *("errors", "exchange", "staging", "profile", "parity", "golden", "side_files", "card", "bundle"),
-        *("artifacts", "to_onnx", "to_compiled", "probe", "sources", "to_bundle", "importing"),
+        *("errors", "exchange", "staging", "profile", "parity", "golden", "side_files", "card", "artifacts"),
+        *("to_onnx", "to_compiled", "bundle", "probe", "rewrite", "sources", "to_bundle", "importing"),
         *("quantization", "cli_import", "cli"),
     ),
 }
@@ -62,26 +85,26 @@ def modules(folders: dict[str, Path]) -> dict[str, Path]:
     return found
 
 
-def import_graph(files: dict[str, Path]) -> Graph:
-    """Return which modules each one imports when it is imported."""
+def import_graph(files: dict[str, Path], *, in_functions: bool = True) -> Graph:
+    """Return which modules each one imports when it is imported, and when its functions are called."""
     graph: Graph = {}
     for name, path in files.items():
-        imported = {_nearest(each, files) for each in _imported(ast.parse(path.read_text(encoding="utf-8")).body)}
-        graph[name] = imported - {"", name}
+        body = ast.parse(path.read_text(encoding="utf-8")).body
+        graph[name] = {_nearest(each, files) for each in _imported(body, in_functions)} - {"", name}
     return graph
 
 
-def _imported(body: Iterable[ast.stmt | ast.ExceptHandler]) -> Iterator[str]:
+def _imported(body: Iterable[ast.stmt | ast.ExceptHandler | ast.match_case], in_functions: bool) -> Iterator[str]:
     for node in body:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
-            yield from _imported(node.orelse)
-        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            for part in ("body", "orelse", "finalbody", "handlers"):
-                yield from _imported(getattr(node, part, []))
+            yield from _imported(node.orelse, in_functions)
+        elif in_functions or not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            for part in ("body", "orelse", "finalbody", "handlers", "cases"):
+                yield from _imported(getattr(node, part, []), in_functions)
 
 
 def long_ones(files: dict[str, Path]) -> tuple[list[str], list[str]]:
@@ -158,10 +181,13 @@ def test_imports_follow_the_order_of_distributions_and_rooms(graph: Graph) -> No
     assert against_order(graph, ROOMS) == []
 
 
-def test_reading_saved_vectors_needs_neither_the_writer_nor_an_embedder(graph: Graph) -> None:
+def test_reading_saved_vectors_needs_neither_the_writer_nor_an_embedder() -> None:
+    graph = import_graph(modules(FOLDERS), in_functions=False)
     rooms = {_room(name) for name in reachable(graph, "mmalign_runtime.saved")}
     assert "mmalign_runtime.config" in rooms
-    assert rooms.isdisjoint({f"mmalign_runtime.{name}" for name in ("bulk", "embedder", "engine", "image", "cli")})
+    assert rooms.isdisjoint(
+        {f"mmalign_runtime.{name}" for name in ("bulk", "base_embedder", "embedder", "engine", "image", "cli")}
+    )
 
 
 def test_files_and_functions_stay_short_enough_to_read() -> None:
@@ -188,14 +214,19 @@ def test_export_and_evaluation_know_models_and_no_runs(graph: Graph) -> None:
         ("class A:\n    from pack.b import thing", {"pack.b"}),
         ("try:\n    import pack.b\nexcept ImportError:\n    import pack.c", {"pack.b", "pack.c"}),
         ("import json, numpy", set()),
-        ("def f():\n    import pack.b", set()),
+        ("def f():\n    import pack.b", {"pack.b"}),
+        ("class A:\n    def f(self):\n        with x:\n            from pack import b", {"pack.b"}),
+        ("def f(x):\n    match x:\n        case 1:\n            import pack.c", {"pack.c"}),
         ("if TYPE_CHECKING:\n    import pack.b\nelse:\n    import pack.c", {"pack.c"}),
     ],
 )
-def test_what_runs_at_import_is_what_counts(tmp_path: Path, source: str, expected: set[str]) -> None:
+def test_what_runs_at_import_or_in_a_call_is_what_counts(tmp_path: Path, source: str, expected: set[str]) -> None:
     for name, text in (("__init__", ""), ("a", source), ("b", ""), ("c", "")):
         (tmp_path / f"{name}.py").write_text(text)
-    assert import_graph(modules({"pack": tmp_path}))["pack.a"] == expected
+    files = modules({"pack": tmp_path})
+    assert import_graph(files)["pack.a"] == expected
+    is_called = source.startswith("def") or "    def" in source
+    assert import_graph(files, in_functions=False)["pack.a"] == (set() if is_called else expected)
 
 
 def test_a_circle_and_an_import_upwards_are_found() -> None:

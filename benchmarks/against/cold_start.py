@@ -6,28 +6,25 @@ python -m benchmarks.against.cold_start --out benchmarks/against/results/cold-st
 from __future__ import annotations
 
 import argparse
-import subprocess
+import random
 import sys
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from time import perf_counter
-from typing import TypeAlias
 
 import msgspec
 import numpy as np
 
 from benchmarks.against.models import demo_source, prepare_files, reference_source
-from benchmarks.against.places import CACHE, FASTEMBED_PYTHON, ROOT
-from benchmarks.against.processes import worker_environment
 from benchmarks.against.protocol import Kind, ModelFiles
-from benchmarks.against.results import Spread, spread
-from benchmarks.reference.environment import Environment, Watch
-from benchmarks.reference.report import paired_speedups
-from mmalign_runtime.atomic import replacing
+from benchmarks.harness.environment import Environment, Watch
+from benchmarks.harness.interleave import interleaved
+from benchmarks.harness.places import CACHE, FASTEMBED_PYTHON, PHOTO, ROOT
+from benchmarks.harness.processes import first_line_s
+from benchmarks.harness.results import write_result
+from benchmarks.harness.statistics import Spread, paired_speedups, spread
 from mmalign_runtime.engine.threads import available_threads
 
 NUM_TURNS = 11
-PHOTO = ROOT / "export/mmalign_export/photo/grace_hopper.jpg"
 TEXT = "a photograph of a red bicycle against a wall"
 
 OURS, CACHED, FASTEMBED = "mmalign", "mmalign, cache=True", "fastembed"
@@ -58,8 +55,6 @@ print(next(iter(model.embed([sys.argv[2]]))).shape, flush=True)
 """,
 }
 
-Command: TypeAlias = list[str]
-
 
 class ColdStart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Seconds to the first vector by who was started; position i of all lists is the same turn."""
@@ -84,39 +79,14 @@ def measure(model: str, files: ModelFiles, fastembed_python: Path, kind: Kind, n
     """Start the processes in turns, once untimed: what is kept between starts is kept then."""
     item = str(PHOTO) if kind == "image" else TEXT
     folder = files.fastembed_image if kind == "image" else files.fastembed_text
-    commands: dict[str, Command] = {
+    commands: dict[str, list[str]] = {
         name: [sys.executable, "-c", OUR_START.format(kind=kind, cache=cache), files.bundle, item]
         for name, cache in ((OURS, False), (CACHED, True))
     }
     commands[FASTEMBED] = [str(fastembed_python), "-c", _FASTEMBED[kind], folder, item]
-    for command in commands.values():
-        first_vector_s(command)
-    turns = [[round(first_vector_s(command), 4) for command in commands.values()] for _ in range(num_turns)]
-    return ColdStart(model, kind, dict(zip(commands, zip(*turns, strict=True), strict=True)))
-
-
-def first_vector_s(command: Command, packages: Sequence[Path] = ()) -> float:
-    """Return the seconds from starting a process to its first line of output. Raises RuntimeError when it has none.
-
-    `packages` are folders that win over what is installed.
-    """
-    start = perf_counter()
-    with subprocess.Popen(
-        command, cwd=ROOT, env=worker_environment(packages), stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        line = process.stdout.readline()
-        seconds = perf_counter() - start
-        if not line:
-            raise RuntimeError(f"{command[0]} gave no vector: {process.stderr.read().decode()}")
-        process.communicate()
-    return seconds
-
-
-def read_cold_starts(path: Path) -> ColdStarts:
-    """Read a measurement. Raises msgspec.ValidationError when the file is another thing."""
-    return msgspec.json.decode(path.read_bytes(), type=ColdStarts)
+    starts = {name: partial(first_line_s, command) for name, command in commands.items()}
+    seconds = interleaved(starts, num_turns, random.Random(0), num_untimed=1)
+    return ColdStart(model, kind, {name: tuple(round(lap, 4) for lap in laps) for name, laps in seconds.items()})
 
 
 def main() -> None:
@@ -141,10 +111,7 @@ def main() -> None:
             medians = ", ".join(f"{name} {np.median(seconds):.2f} s" for name, seconds in found.seconds.items())
             print(f"{source.name} {kind}: {medians}", flush=True)
             cases.append(found)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(options.out) as temporary:
-        starts = ColdStarts(watch.card(), tuple(cases))
-        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(starts), indent=1) + b"\n")
+    write_result(ColdStarts(watch.card(), tuple(cases)), options.out)
 
 
 if __name__ == "__main__":

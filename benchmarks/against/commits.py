@@ -14,23 +14,26 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import msgspec
 import numpy as np
 
-from benchmarks.against.cold_start import OUR_START, PHOTO, TEXT, first_vector_s
+from benchmarks.against.cold_start import OUR_START, TEXT
 from benchmarks.against.entries import Entry
 from benchmarks.against.images import build_image_sets
 from benchmarks.against.models import ModelSource, prepare_files
-from benchmarks.against.places import CACHE, ROOT
 from benchmarks.against.processes import PeerProcess
 from benchmarks.against.protocol import Kind, Measure, Setting
-from benchmarks.against.results import Spread, spread
 from benchmarks.against.texts import build_text_sets
-from benchmarks.reference.environment import Environment, Watch
-from mmalign_runtime.atomic import replacing
+from benchmarks.harness.environment import Environment, Watch
+from benchmarks.harness.interleave import interleaved
+from benchmarks.harness.places import CACHE, PHOTO, ROOT
+from benchmarks.harness.processes import first_line_s
+from benchmarks.harness.results import write_result
+from benchmarks.harness.statistics import Spread, median_ms, paired_speedups, spread
 from mmalign_runtime.engine.threads import available_threads
 
 BEFORE, NOW = "before", "now"
@@ -92,21 +95,17 @@ def checked_out(commit: str) -> Iterator[Path]:
 def compare(trees: Mapping[str, Path], num_rounds: int) -> list[Compared]:
     """Measure all works and starts, `num_rounds` times each side."""
     rng = random.Random(0)
-    seconds: dict[str, dict[str, list[float]]] = {}
+    found = []
     with ExitStack() as stack:
         processes = {name: stack.enter_context(_process(name, tree)) for name, tree in trees.items()}
         for work, request in works().items():
-            laps = seconds[work] = {name: [] for name in trees}
-            for name in [name for _ in range(num_rounds) for name in rng.sample(list(trees), len(trees))]:
-                laps[name].append(float(np.median(processes[name].measure(request).seconds)))
-            print(_line(_compared(work, laps)), flush=True)
+            calls = {name: partial(_median_s, process, request) for name, process in processes.items()}
+            found.append(_compared(work, interleaved(calls, num_rounds, rng)))
     for work, arguments in starts().items():
-        laps = seconds[work] = {name: [] for name in trees}
-        for name in [name for _ in range(num_rounds + 1) for name in rng.sample(list(trees), len(trees))]:
-            laps[name].append(first_vector_s([sys.executable, *arguments], packages_of(trees[name])))
-        seconds[work] = {name: found[1:] for name, found in laps.items()}  # the first start writes bytecode
-        print(_line(_compared(work, seconds[work])), flush=True)
-    return [_compared(work, laps) for work, laps in seconds.items()]
+        command = [sys.executable, *arguments]
+        calls = {name: partial(first_line_s, command, packages_of(tree)) for name, tree in trees.items()}
+        found.append(_compared(work, interleaved(calls, num_rounds, rng, num_untimed=1)))  # the first writes bytecode
+    return found
 
 
 def packages_of(tree: Path) -> tuple[Path, ...]:
@@ -115,9 +114,14 @@ def packages_of(tree: Path) -> tuple[Path, ...]:
 
 
 def _compared(work: str, laps: Mapping[str, list[float]]) -> Compared:
-    before, now = np.array(laps[BEFORE]), np.array(laps[NOW])
-    medians = [round(float(np.median(side)) * 1000, 3) for side in (before, now)]
-    return Compared(work, *medians, spread(now / before))
+    ratio = spread(paired_speedups(laps[NOW], laps[BEFORE]))
+    found = Compared(work, median_ms(laps[BEFORE]), median_ms(laps[NOW]), ratio)
+    print(f"{work:16} {found.before_ms:9.2f} {found.now_ms:9.2f} ms  {ratio.p50:.3f}", flush=True)
+    return found
+
+
+def _median_s(process: PeerProcess, request: Measure) -> float:
+    return float(np.median(process.measure(request).seconds))
 
 
 def _measure(kind: Kind, items: list[str]) -> Measure:
@@ -130,10 +134,6 @@ def _process(name: str, tree: Path) -> PeerProcess:
     files = prepare_files(ModelSource("commits", bundle, run=Path()), CACHE)
     log = CACHE / "workers.log"
     return PeerProcess(entry, Path(sys.executable), files, available_threads(), log, packages_of(tree))
-
-
-def _line(one: Compared) -> str:
-    return f"{one.work:16} {one.before_ms:9.2f} {one.now_ms:9.2f} ms  {one.ratio.p50:.3f}"
 
 
 def _revision(commit: str) -> str:
@@ -155,8 +155,7 @@ def main() -> None:
         cases = compare({BEFORE: tree, NOW: ROOT}, options.rounds)
     commits = Commits(watch.card(), _revision(options.before), _revision("HEAD"), tuple(cases))
     if options.out:
-        with replacing(options.out) as temporary:
-            temporary.write_bytes(msgspec.json.format(msgspec.json.encode(commits), indent=1) + b"\n")
+        write_result(commits, options.out)
 
 
 if __name__ == "__main__":

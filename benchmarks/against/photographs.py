@@ -16,7 +16,8 @@ import msgspec
 import numpy as np
 
 from benchmarks.against.images import build_image_sets
-from benchmarks.against.places import CACHE
+from benchmarks.harness.places import CACHE
+from benchmarks.harness.results import command_line
 from mmalign_export.quantization.examples import prepared_images
 from mmalign_export.quantization.trial import Speed, cosines, time_beside
 from mmalign_runtime.bundle.golden import load_golden
@@ -75,7 +76,7 @@ def measure(bundle: Path, engine: str, cache: Path, num_threads: int | None) -> 
     num_photographs = sum(sets[name].num_images for name in _SETS)
     return Result(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
-        command=f"python -m benchmarks.against.photographs {' '.join(sys.argv[1:])}",
+        command=command_line("python -m benchmarks.against.photographs", sys.argv[1:]),
         cpu=cpu_name(),
         engine=engine,
         engine_version=exact.engine.version(),

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.against.entries import Entry
-from benchmarks.against.places import ROOT
 from benchmarks.against.protocol import (
     Failed,
     Load,
@@ -25,10 +24,8 @@ from benchmarks.against.protocol import (
     read_reply,
     write_message,
 )
-
-# How many threads a peer takes is said to it in its own words; what the shell says would overrule that.
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TOKENIZERS_PARALLELISM")
-_OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+from benchmarks.harness.places import ROOT
+from benchmarks.harness.processes import worker_environment
 
 
 class PeerError(RuntimeError):
@@ -114,13 +111,6 @@ class PeerProcess:
         if isinstance(reply, Failed):
             raise PeerError(reply.reason)
         return reply
-
-
-def worker_environment(packages: Sequence[Path] = ()) -> dict[str, str]:
-    """Return the environment of a worker: no network, no thread counts from outside, its packages from `packages`."""
-    kept = {name: value for name, value in os.environ.items() if name not in _THREAD_VARIABLES}
-    path = {"PYTHONPATH": os.pathsep.join(map(str, packages))} if packages else {}
-    return kept | _OFFLINE | path
 
 
 def _family(pid: int) -> list[int]:

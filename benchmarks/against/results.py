@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -10,21 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.against.protocol import Kind, Setting
-from benchmarks.reference.environment import Environment
-from benchmarks.reference.report import paired_speedups
-from mmalign_runtime.atomic import replacing
+from benchmarks.harness.environment import Environment
+from benchmarks.harness.statistics import Spread, paired_speedups, spread
 
 Mode = Literal["batch", "single"]
 
 _LENGTH_BOUND = 1e-3
-
-
-class Spread(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A median and how far the middle four fifths reach."""
-
-    p10: float
-    p50: float
-    p90: float
 
 
 class Cosine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -94,12 +84,6 @@ class Results(msgspec.Struct, forbid_unknown_fields=True):
         return next((case for case in self.cases if (case.model, case.kind, case.set_name, case.mode) == key), None)
 
 
-def spread(values: NDArray[np.float64]) -> Spread:
-    """Return the 10th, 50th and 90th percentile."""
-    p10, p50, p90 = (float(value) for value in np.percentile(values, (10, 50, 90)))
-    return Spread(p10, p50, p90)
-
-
 def times_faster(case: Case, ours: str, peer: str) -> Spread:
     """Return how many times faster `ours` was than `peer`, pair by pair. Raises ValueError when pairs do not match."""
     return spread(paired_speedups(case.seconds[peer], case.seconds[ours]))
@@ -131,15 +115,3 @@ def _row_cosines(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArra
     products: NDArray[np.float64] = (one * other).sum(axis=1)
     cosines: NDArray[np.float64] = products / (np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1))
     return cosines
-
-
-def write_results(results: Results, path: Path) -> None:
-    """Write results as JSON for people and programs, in the place of what was there, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=1) + b"\n")
-
-
-def read_results(path: Path) -> Results:
-    """Read results. Raises msgspec.ValidationError when the file is another thing."""
-    return msgspec.json.decode(path.read_bytes(), type=Results)

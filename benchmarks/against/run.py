@@ -21,13 +21,14 @@ from benchmarks.against.entries import DEFAULT_OURS, Entry, ours, peers, python_
 from benchmarks.against.images import build_image_sets
 from benchmarks.against.models import DEMO, REFERENCE, ModelSource, demo_source, prepare_files, reference_source
 from benchmarks.against.oracle import Oracle
-from benchmarks.against.places import CACHE, FASTEMBED_PYTHON, ROOT
 from benchmarks.against.processes import PeerError, PeerProcess
 from benchmarks.against.protocol import Kind, Measure
-from benchmarks.against.results import Case, ItemSet, Mode, Results, cosine, write_results
+from benchmarks.against.results import Case, ItemSet, Mode, Results, cosine
 from benchmarks.against.texts import build_text_sets
 from benchmarks.against.turns import NUM_SINGLES, Chosen, Work, choose_settings, entries_of, take_round, takers, warm_up
-from benchmarks.reference.environment import Watch
+from benchmarks.harness.environment import Watch
+from benchmarks.harness.places import CACHE, FASTEMBED_PYTHON, ROOT
+from benchmarks.harness.results import command_line, write_result
 from mmalign_runtime.engine.threads import available_threads
 
 DEFAULT_MINUTES = 13.0
@@ -130,7 +131,7 @@ def _run_model(
         for number in _rounds(seconds):
             take_round(processes, work, chosen, rng)
             results.environment = watch.card(_cpu_s(processes))
-            write_results(results, options.out)
+            write_result(results, options.out)
             print(f"{source.name}: round {number}, {time.monotonic() - start:.0f} s", flush=True)
 
 
@@ -229,12 +230,8 @@ def _parse(arguments: Sequence[str]) -> Options:
         ours=parsed.ours,
         num_items=parsed.items,
         minutes=parsed.minutes,
-        command=" ".join(["python -m benchmarks.against.run", *(_shown(argument) for argument in arguments)]),
+        command=command_line("python -m benchmarks.against.run", arguments),
     )
-
-
-def _shown(argument: str) -> str:
-    return Path(argument).name if Path(argument).is_absolute() else argument
 
 
 def main() -> None:

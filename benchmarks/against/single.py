@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -26,15 +27,17 @@ import numpy as np
 
 from benchmarks.against.entries import Entry, python_of
 from benchmarks.against.models import DEMO, REFERENCE, ModelSource, prepare_files
-from benchmarks.against.places import CACHE, FASTEMBED_PYTHON, ROOT
 from benchmarks.against.processes import PeerProcess
 from benchmarks.against.protocol import Kind, Measure, Setting
-from benchmarks.reference.environment import Environment, Watch
-from mmalign_runtime.atomic import replacing
+from benchmarks.harness.environment import Environment, Watch
+from benchmarks.harness.interleave import interleaved
+from benchmarks.harness.places import CACHE, FASTEMBED_PYTHON, PHOTO, ROOT
+from benchmarks.harness.results import write_result
+from benchmarks.harness.statistics import paired_speedups
 from mmalign_runtime.engine.threads import available_threads
 
 ITEMS: dict[Kind, str] = {
-    "image": str(ROOT / "export/mmalign_export/photo/grace_hopper.jpg"),
+    "image": str(PHOTO),
     "text": "a photo of a dog that runs over the beach",
 }
 DIRECTLY, FASTEMBED, SLEEPING, SPINNING = "onnxruntime directly", "fastembed", "sleeping", "spinning 1 ms"
@@ -90,20 +93,20 @@ def take_rounds(
 ) -> dict[str, list[float]]:
     """Time every way once a round, milliseconds."""
     request = Measure(kind, (ITEMS[kind],), Setting())
-    times: dict[str, list[float]] = {name: [] for name in processes}
-    for _ in range(num_rounds):
-        for name in rng.sample(list(processes), len(processes)):
-            times[name].append(processes[name].measure(request).seconds[0] * 1000)
-    return times
+    calls = {name: partial(_call_ms, process, request) for name, process in processes.items()}
+    return interleaved(calls, num_rounds, rng)
+
+
+def _call_ms(process: PeerProcess, request: Measure) -> float:
+    return process.measure(request).seconds[0] * 1000
 
 
 def summary(model: str, kind: Kind, times: Mapping[str, list[float]], *, is_busy: bool) -> list[Single]:
     """Return what was seen of every way."""
-    directly = np.array(times[DIRECTLY])
     found = []
     for name, laps in times.items():
         p50, p90 = np.percentile(laps, (50, 90))
-        ratio = float(np.median(np.array(laps) / directly))
+        ratio = float(np.median(paired_speedups(laps, times[DIRECTLY])))
         found.append(Single(model, kind, is_busy, name, round(float(p50), 2), round(float(p90), 2), round(ratio, 3)))
     return found
 
@@ -139,11 +142,6 @@ def measure(model: str, bundle: Path, num_rounds: int) -> list[Single]:
     return found
 
 
-def read_singles(path: Path) -> Singles:
-    """Read a measurement. Raises msgspec.ValidationError when the file is another thing."""
-    return msgspec.json.decode(path.read_bytes(), type=Singles)
-
-
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description="One image or text at a time, beside onnxruntime used directly.")
@@ -156,9 +154,7 @@ def main() -> None:
     cases = measure(DEMO, options.demo / "bundle", options.rounds)
     if options.reference is not None:
         cases += measure(REFERENCE, options.reference, options.rounds)
-    with replacing(options.out) as temporary:
-        singles = Singles(watch.card(), tuple(cases))
-        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(singles), indent=1) + b"\n")
+    write_result(Singles(watch.card(), tuple(cases)), options.out)
 
 
 def _start(model: str, bundle: Path, stack: ExitStack) -> dict[str, PeerProcess]:

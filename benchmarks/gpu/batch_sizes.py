@@ -16,10 +16,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.reference.environment import Environment, Watch
+from benchmarks.harness.environment import Environment, Watch
+from benchmarks.harness.results import write_result
 from benchmarks.roofline.run import tower_feeds
 from mmalign_runtime import Embedder
-from mmalign_runtime.atomic import replacing
 from mmalign_runtime.engine.threads import available_threads
 
 _NUM_CALLS = 60
@@ -92,8 +92,7 @@ def main() -> None:
         measure(options.bundle, name, cuda_graphs=graphs, provider=options.provider) for name, graphs in asked.items()
     )
     found = BatchSizes(watch.card(), ways)
-    with replacing(options.out) as temporary:
-        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
+    write_result(found, options.out)
     print("\n".join(lines(found)))
 
 

@@ -15,12 +15,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.reference.environment import Environment, Watch
-from benchmarks.roofline.clock import laps
+from benchmarks.harness.clock import laps
+from benchmarks.harness.environment import Environment, Watch
+from benchmarks.harness.results import write_result
 from benchmarks.roofline.flops import Feeds, count
 from benchmarks.roofline.run import tower_feeds
 from mmalign_runtime import Embedder, open_bundle
-from mmalign_runtime.atomic import replacing
 from mmalign_runtime.engine.binding import PlainRuns
 from mmalign_runtime.engine.onnxruntime import OnnxSession
 from mmalign_runtime.engine.threads import available_threads
@@ -162,8 +162,7 @@ def main() -> None:
     device, peaks = device_peaks() if options.provider == "cuda" else ("", {})
     timings = tuple(measure(options.bundle, options.provider, options.seconds))
     found = Towers(watch.card(), device, peaks, timings)
-    with replacing(options.out) as temporary:
-        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
+    write_result(found, options.out)
     print("\n".join(lines(found)))
 
 

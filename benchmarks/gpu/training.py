@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from benchmarks.reference.environment import Environment, Watch
+from benchmarks.harness.environment import Environment, Watch
+from benchmarks.harness.results import write_result
 from mmalign.config import Config, parse_config
 from mmalign.data import Pair
 from mmalign.features import ModelFeatures
@@ -31,7 +32,6 @@ from mmalign.pairs import load_splits
 from mmalign.run import create_run
 from mmalign.run_model import dual_model
 from mmalign.trainer import Trainer
-from mmalign_runtime.atomic import replacing
 from mmalign_runtime.engine.threads import available_threads
 
 Autocast = Literal["off", "bf16", "fp16"]
@@ -247,8 +247,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     found = measure(options)
-    with replacing(options.out) as temporary:
-        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
+    write_result(found, options.out)
     print("\n".join(lines(found)))
 
 

@@ -6,21 +6,24 @@ The points of a curve take turns, so that a machine that slows down does so for 
 from __future__ import annotations
 
 import argparse
+import random
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
-from time import perf_counter
 
 import numpy as np
 
 from benchmarks.against.images import build_image_sets
 from benchmarks.against.models import DEMO, REFERENCE
-from benchmarks.against.places import CACHE, ROOT
-from benchmarks.against.results import spread
 from benchmarks.against.texts import build_text_sets
-from benchmarks.growth.results import Curve, Curves, Point, write
-from benchmarks.reference.environment import Watch
+from benchmarks.growth.results import Curve, Curves, Point
+from benchmarks.harness.environment import Watch
+from benchmarks.harness.interleave import interleaved, timed
+from benchmarks.harness.places import CACHE, ROOT
+from benchmarks.harness.results import write_result
+from benchmarks.harness.statistics import spread
 from mmalign_runtime import Embedder
 from mmalign_runtime.engine.threads import available_threads
 
@@ -36,13 +39,8 @@ Call = Callable[[], object]
 
 def measure(model: str, kind: str, over: str, calls: dict[int, Call], num_items: int, num_rounds: int) -> Curve:
     """Time one call of every point a round, after one that is not timed."""
-    seconds: dict[int, list[float]] = {x: [] for x in calls}
-    for number in range(1 + num_rounds):
-        for x, call in calls.items():
-            start = perf_counter()
-            call()
-            if number:
-                seconds[x].append(perf_counter() - start)
+    timers = {x: partial(timed, call) for x, call in calls.items()}
+    seconds = interleaved(timers, num_rounds, random.Random(0), num_untimed=1)
     points = tuple(Point(x, spread(num_items / np.array(found))) for x, found in seconds.items())
     print(model, kind, over, [(point.x, round(point.items_per_s.p50, 1)) for point in points], flush=True)
     return Curve(model, kind, over, points)
@@ -60,37 +58,27 @@ def curves(model: str, bundle: Path, cache: Path, num_rounds: int) -> list[Curve
             measure(model, "image", "batch size", _image_batches(full, images), len(images), num_rounds),
             measure(model, "text", "batch size", _text_batches(full, texts), len(texts), num_rounds),
             measure(model, "text", "tokens", _lengths(full), _NUM_TEXTS, num_rounds),
-            measure(
-                model,
-                "image",
-                "threads",
-                {n: lambda e=e: e.encode_image(images) for n, e in embedders.items()},  # type: ignore[misc]
-                len(images),
-                num_rounds,
-            ),
-            measure(
-                model,
-                "text",
-                "threads",
-                {n: lambda e=e: e.encode_text(texts) for n, e in embedders.items()},  # type: ignore[misc]
-                len(texts),
-                num_rounds,
-            ),
+            measure(model, "image", "threads", _each(embedders, "encode_image", images), len(images), num_rounds),
+            measure(model, "text", "threads", _each(embedders, "encode_text", texts), len(texts), num_rounds),
         ]
 
 
+def _each(embedders: dict[int, Embedder], encode: str, items: Sequence[object]) -> dict[int, Call]:
+    return {number: partial(getattr(embedder, encode), items) for number, embedder in embedders.items()}
+
+
 def _image_batches(embedder: Embedder, images: Sequence[Path]) -> dict[int, Call]:
-    return {size: lambda size=size: embedder.encode_image(images, batch_size=size) for size in BATCH_SIZES}  # type: ignore[misc]
+    return {size: partial(embedder.encode_image, images, batch_size=size) for size in BATCH_SIZES}
 
 
 def _text_batches(embedder: Embedder, texts: Sequence[str]) -> dict[int, Call]:
     sizes = [size for size in BATCH_SIZES if size <= len(texts)]
-    return {size: lambda size=size: embedder.encode_text(texts, batch_size=size) for size in sizes}  # type: ignore[misc]
+    return {size: partial(embedder.encode_text, texts, batch_size=size) for size in sizes}
 
 
 def _lengths(embedder: Embedder) -> dict[int, Call]:
     texts = {length: [" ".join([_WORD] * (length - _NUM_SPECIAL))] * _NUM_TEXTS for length in NUM_TOKENS}
-    return {length: lambda found=found: embedder.encode_text(found) for length, found in texts.items()}  # type: ignore[misc]
+    return {length: partial(embedder.encode_text, found) for length, found in texts.items()}
 
 
 def main() -> None:
@@ -107,7 +95,7 @@ def main() -> None:
     for name, bundle in ((DEMO, options.demo), (REFERENCE, options.reference)):
         if bundle is not None:
             found += curves(name, bundle, options.cache, options.rounds)
-    write(Curves(watch.card(), tuple(found)), options.out)
+    write_result(Curves(watch.card(), tuple(found)), options.out)
 
 
 if __name__ == "__main__":

@@ -11,10 +11,11 @@ from pathlib import Path
 from time import perf_counter
 
 from benchmarks.against.images import build_image_sets
-from benchmarks.against.places import CACHE, ROOT
-from benchmarks.growth.results import Growth, Level, write
-from benchmarks.reference.environment import Watch
-from benchmarks.reliability.memory import resident_mb
+from benchmarks.growth.results import Growth, Level
+from benchmarks.harness.environment import Watch
+from benchmarks.harness.places import CACHE, ROOT
+from benchmarks.harness.processes import resident_mb
+from benchmarks.harness.results import write_result
 from mmalign_runtime import Embedder
 from mmalign_runtime.engine.threads import available_threads
 
@@ -46,7 +47,7 @@ def main() -> None:
                 speed = number / (perf_counter() - start)
                 growth.levels.append(Level(number, round(speed, 2), round(resident_mb(), 1)))
                 growth.environment = watch.card()
-                write(growth, options.out)
+                write_result(growth, options.out)
                 print(growth.levels[-1], flush=True)
 
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import msgspec
 
-from benchmarks.against.results import Spread
-from benchmarks.reference.environment import Environment
-from mmalign_runtime.atomic import replacing
+from benchmarks.harness.environment import Environment
+from benchmarks.harness.statistics import Spread
 
 
 class Level(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -48,20 +45,3 @@ class Curves(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     environment: Environment
     curves: tuple[Curve, ...]
-
-
-def write(results: Growth | Curves, path: Path) -> None:
-    """Write results as JSON, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=1) + b"\n")
-
-
-def read_growth(path: Path) -> Growth:
-    """Read the result of images.py. Raises msgspec.ValidationError when the file is another thing."""
-    return msgspec.json.decode(path.read_bytes(), type=Growth)
-
-
-def read_curves(path: Path) -> Curves:
-    """Read the result of curves.py. Raises msgspec.ValidationError when the file is another thing."""
-    return msgspec.json.decode(path.read_bytes(), type=Curves)

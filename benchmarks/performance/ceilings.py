@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.performance.markdown import number, table
+from benchmarks.harness.markdown import number, table
 from benchmarks.roofline.products import SHAPES, DType
 from benchmarks.roofline.results import Product, Roofline, Tower, ceiling
 

@@ -21,7 +21,7 @@ from matplotlib.ticker import LogLocator
 from benchmarks.against.models import ARCHITECTURES, REFERENCE
 from benchmarks.against.results import Case, Results, items_per_s
 from benchmarks.growth.results import Curve, Curves, Growth
-from benchmarks.performance.markdown import number
+from benchmarks.harness.markdown import number
 from benchmarks.roofline.products import DType
 from benchmarks.roofline.results import Roofline, ceiling
 

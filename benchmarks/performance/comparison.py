@@ -7,9 +7,10 @@ import numpy as np
 from benchmarks.against.cold_start import CACHED, FASTEMBED, OURS, ColdStarts
 from benchmarks.against.models import ARCHITECTURES, tower_name
 from benchmarks.against.protocol import Setting
-from benchmarks.against.results import Case, Mode, Results, Spread, items_per_s, latency_ms, times_faster
+from benchmarks.against.results import Case, Mode, Results, items_per_s, latency_ms, times_faster
 from benchmarks.against.single import Singles
-from benchmarks.performance.markdown import number, table
+from benchmarks.harness.markdown import number, table
+from benchmarks.harness.statistics import Spread
 
 _NOUNS = {"image": "images", "text": "texts"}
 

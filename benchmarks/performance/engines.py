@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.performance.markdown import table
-from benchmarks.reference.report import EngineTiming, ReferenceReport, read_report
+from benchmarks.harness.markdown import table
+from benchmarks.harness.results import read_result
+from benchmarks.reference.report import EngineTiming, ReferenceReport
 from mmalign_runtime.bench import BenchReport
 
 _RESULTS = Path(__file__).resolve().parents[1] / "reference/results"
@@ -15,7 +16,8 @@ _TOWERS = {"image": "ResNet-50", "text": "BERT-base"}
 
 def newest_reference(folder: Path = _RESULTS) -> ReferenceReport:
     """Return the committed reference result with the latest date in it."""
-    return max(map(read_report, folder.glob("*.json")), key=lambda report: report.environment.date)
+    reports = [read_result(path, ReferenceReport) for path in folder.glob("*.json")]
+    return max(reports, key=lambda report: report.environment.date)
 
 
 def by_engine(report: ReferenceReport) -> str:

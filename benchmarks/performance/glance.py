@@ -8,8 +8,8 @@ from benchmarks.against.cold_start import CACHED, OURS
 from benchmarks.against.models import DEMO, REFERENCE
 from benchmarks.against.protocol import Kind
 from benchmarks.against.results import Mode, Results, times_faster
+from benchmarks.harness.markdown import number, table
 from benchmarks.performance.ceilings import share
-from benchmarks.performance.markdown import number, table
 from benchmarks.performance.measured import Measured
 from benchmarks.roofline.results import Roofline
 

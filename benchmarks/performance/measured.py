@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_type_hints
 
 import msgspec
 
-from benchmarks.against.cold_start import ColdStarts, read_cold_starts
-from benchmarks.against.results import Results, read_results
-from benchmarks.against.single import Singles, read_singles
-from benchmarks.growth.results import Curves, Growth, read_curves, read_growth
-from benchmarks.reference.environment import Environment
-from benchmarks.roofline.results import Roofline, read_roofline
+from benchmarks.against.cold_start import ColdStarts
+from benchmarks.against.results import Results
+from benchmarks.against.single import Singles
+from benchmarks.growth.results import Curves, Growth
+from benchmarks.harness.environment import Environment
+from benchmarks.harness.results import read_result
+from benchmarks.roofline.results import Roofline
 
 RESULTS = Path(__file__).with_name("results")
 
@@ -33,11 +35,5 @@ class Measured(msgspec.Struct, frozen=True):
 
 def read_measured(folder: Path = RESULTS) -> Measured:
     """Read all results. Raises FileNotFoundError for one that is missing, msgspec.ValidationError for others."""
-    return Measured(
-        against=read_results(folder / "against.json"),
-        cold_start=read_cold_starts(folder / "cold_start.json"),
-        single=read_singles(folder / "single.json"),
-        roofline=read_roofline(folder / "roofline.json"),
-        growth=read_growth(folder / "growth.json"),
-        curves=read_curves(folder / "curves.json"),
-    )
+    kinds = get_type_hints(Measured)
+    return Measured(**{name: read_result(folder / f"{name}.json", kind) for name, kind in kinds.items()})

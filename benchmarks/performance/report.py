@@ -8,9 +8,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from benchmarks.harness.markdown import table
 from benchmarks.performance import ceilings, charts, comparison, engines, scaling
 from benchmarks.performance.glance import glance
-from benchmarks.performance.markdown import table
 from benchmarks.performance.measured import Measured, read_measured
 from benchmarks.readme import read_demo
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks.against.models import tower_name
 from benchmarks.growth.results import Curves, Growth
-from benchmarks.performance.markdown import number, table
+from benchmarks.harness.markdown import number, table
 
 # Of fifty levels, these are shown.
 _SHOWN = (1000, 2000, 5000, 10_000, 20_000, 50_000)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-from benchmarks.reference.environment import Environment
+from benchmarks.harness.environment import Environment
+from benchmarks.harness.markdown import table
+from benchmarks.harness.statistics import paired_speedups
 from benchmarks.reference.interleave import Laps
 from mmalign_runtime.spec import Modality
 
@@ -51,26 +51,17 @@ def engine_timings(laps: Sequence[Laps], baseline: str) -> tuple[EngineTiming, .
     return tuple(_timing(lap, engine, baseline) for lap in laps for engine in lap.seconds)
 
 
-def paired_speedups(baseline_s: Sequence[float], engine_s: Sequence[float]) -> NDArray[np.float64]:
-    """Return baseline time by engine time, turn by turn.
-
-    Paired, since what slows a machine down for a second slows both calls of one turn; two medians taken apart keep it.
-    Raises ValueError when the turns do not match.
-    """
-    if len(baseline_s) != len(engine_s) or not baseline_s:
-        raise ValueError(f"seen {len(baseline_s)} and {len(engine_s)} turns, expected as many of both, at least one.")
-    return np.array(baseline_s, np.float64) / np.array(engine_s, np.float64)
+def table_of(report: ReferenceReport) -> str:
+    """Return the report as a table: milliseconds a batch, items a second, speed relative to the baseline, parity."""
+    head = ("tower", "batch", "engine", "calls", "p50", "p90", "p99", "items/s", "speed", "p10 to p90", "max abs")
+    return table(head, [_cells(timing) for timing in report.timings])
 
 
-def write_report(report: ReferenceReport, path: Path) -> None:
-    """Write a report as JSON for people and programs."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
-
-
-def read_report(path: Path) -> ReferenceReport:
-    """Read a report. Raises msgspec.ValidationError when the file is another thing."""
-    return msgspec.json.decode(path.read_bytes(), type=ReferenceReport)
+def _cells(row: EngineTiming) -> list[str]:
+    times = [f"{ms:.1f}" for ms in (row.p50_ms, row.p90_ms, row.p99_ms)]
+    speed = [f"{row.speedup:.2f}x", f"{row.speedup_p10:.2f} to {row.speedup_p90:.2f}"]
+    cells = [row.tower, "x".join(map(str, row.input_shape)), row.engine, str(row.num_calls), *times]
+    return [*cells, f"{row.items_per_s:.1f}", *speed, f"{row.max_abs_difference:.0e}"]
 
 
 def cpu_slug(cpu: str) -> str:

@@ -15,17 +15,15 @@ from pathlib import Path
 from typing import cast, get_args
 
 import msgspec
-from rich.console import Console
 
 if __package__ in (None, ""):  # run as a script: make the repository root importable, as pytest and mypy do
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.reference.chart import draw_chart
+from benchmarks.harness.environment import Watch
+from benchmarks.harness.results import command_line, write_result
 from benchmarks.reference.engines import EngineName, build_engine, build_onnx_engine, prepare_torch
-from benchmarks.reference.environment import Watch
 from benchmarks.reference.interleave import Engine, Schedule, take_turns, warm_up
-from benchmarks.reference.report import ReferenceReport, cpu_slug, engine_timings, write_report
-from benchmarks.reference.tables import print_environment, print_timings
+from benchmarks.reference.report import ReferenceReport, cpu_slug, engine_timings, table_of
 from benchmarks.reference.workload import Workload, reference_workload
 from mmalign_export.parity import ABS_BOUND
 from mmalign_runtime.engine.threads import available_threads
@@ -40,8 +38,6 @@ NUM_WARMUP = 3
 # A quick run shows that everything works; its figures mean nothing.
 QUICK_BATCH_SIZES = (1, 2)
 QUICK_NUM_ROUNDS = 2
-# Characters in a line where the output is no terminal: the table's width.
-LOG_WIDTH = 120
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,18 +51,18 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     command: str
 
 
-def run_reference(options: Options, console: Console) -> ReferenceReport:
+def run_reference(options: Options) -> ReferenceReport:
     """Build the engines and measure them."""
     num_threads = available_threads()
     prepare_torch(num_threads)
     watch = Watch(options.command, num_threads)
     with tempfile.TemporaryDirectory() as folder:
         workload = reference_workload(options.batch_sizes)
-        engines = _build_engines(options, workload, Path(folder), num_threads, console)
+        engines = _build_engines(options, workload, Path(folder), num_threads)
         batches = [batch for batch in workload.batches if any(engine.tower == batch.tower for engine in engines)]
-        console.print(f"warming up {len(engines)} engines")
+        print(f"warming up {len(engines)} engines")
         laps = warm_up(engines, batches, num_calls=NUM_WARMUP, bound=ABS_BOUND)
-        console.print(f"measuring {options.num_rounds} rounds")
+        print(f"measuring {options.num_rounds} rounds")
         watch.restart()
         take_turns(engines, laps, Schedule(options.num_rounds, TURNS))
     baseline = engines[0].name
@@ -78,18 +74,14 @@ def run_reference(options: Options, console: Console) -> ReferenceReport:
     )
 
 
-def publish(report: ReferenceReport, name: str, out_dir: Path, console: Console) -> None:
-    """Print a report, and write it to `out_dir` as JSON and as a chart."""
-    print_environment(report.environment, console)
-    print_timings(report, console)
-    write_report(report, out_dir / f"{name}.json")
-    draw_chart(report, out_dir / f"{name}.svg")
+def publish(report: ReferenceReport, name: str, out_dir: Path) -> None:
+    """Print a report, and write it to `out_dir` as JSON."""
+    print(table_of(report))
+    write_result(report, out_dir / f"{name}.json")
     print(msgspec.json.encode(report).decode())
 
 
-def _build_engines(
-    options: Options, workload: Workload, work_dir: Path, num_threads: int, console: Console
-) -> list[Engine]:
+def _build_engines(options: Options, workload: Workload, work_dir: Path, num_threads: int) -> list[Engine]:
     builders: list[Callable[[], Engine]] = []
     for opset in options.opsets:
         tower = workload.towers["text"]
@@ -101,7 +93,7 @@ def _build_engines(
     for build in builders:
         start = time.perf_counter()
         engines.append(build())
-        console.print(f"built {engines[-1].name} {engines[-1].tower} in {time.perf_counter() - start:.1f} s")
+        print(f"built {engines[-1].name} {engines[-1].tower} in {time.perf_counter() - start:.1f} s")
     return engines
 
 
@@ -127,7 +119,7 @@ def _rounds(text: str) -> int:
 
 def _parse(arguments: Sequence[str]) -> Options:
     parser = argparse.ArgumentParser(description="Time the reference architecture in every engine, interleaved.")
-    parser.add_argument("--out", type=Path, required=True, help="folder that gets CPU.json and CPU.svg")
+    parser.add_argument("--out", type=Path, required=True, help="folder that gets CPU.json")
     parser.add_argument("--rounds", type=_rounds, help=f"rounds to measure; default {NUM_ROUNDS}")
     parser.add_argument("--quick", action="store_true", help="small batches, two rounds: shows that everything works")
     compared = parser.add_mutually_exclusive_group()
@@ -140,16 +132,15 @@ def _parse(arguments: Sequence[str]) -> Options:
         num_rounds=parsed.rounds or (QUICK_NUM_ROUNDS if parsed.quick else NUM_ROUNDS),
         engines=parsed.engines,
         opsets=parsed.opsets,
-        command=" ".join(["python benchmarks/reference/run.py", *arguments]),
+        command=command_line("python benchmarks/reference/run.py", arguments),
     )
 
 
 def main() -> None:
     options = _parse(sys.argv[1:])
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else LOG_WIDTH)
-    report = run_reference(options, console)
+    report = run_reference(options)
     suffix = "-opsets" if options.opsets else ""
-    publish(report, cpu_slug(report.environment.cpu) + suffix, options.out_dir, console)
+    publish(report, cpu_slug(report.environment.cpu) + suffix, options.out_dir)
 
 
 if __name__ == "__main__":

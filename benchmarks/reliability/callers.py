@@ -21,7 +21,7 @@ from collections.abc import Iterator
 import msgspec
 import numpy as np
 
-from benchmarks.reliability.memory import DEMO_BUNDLE, FIXTURE
+from benchmarks.harness.places import bundle_at_hand
 from benchmarks.reliability.record import Row, record
 from mmalign_runtime.embedder import Embedder
 
@@ -43,12 +43,6 @@ class Lap(msgspec.Struct, frozen=True):
     p50_ms: float
     p99_ms: float
     most_threads: int
-
-
-class Details(msgspec.Struct, frozen=True):
-    """All laps."""
-
-    laps: tuple[Lap, ...]
 
 
 @contextmanager
@@ -101,7 +95,7 @@ def _rate(laps: list[Lap], num_callers: int, batch_size: int, *, has_door: bool)
 def main() -> None:
     """Measure in turns, and record medians."""
     parser = argparse.ArgumentParser(description="Images a second of 1, 2 and 8 callers at once.")
-    parser.add_argument("--bundle", type=Path, default=DEMO_BUNDLE if DEMO_BUNDLE.is_dir() else FIXTURE)
+    parser.add_argument("--bundle", type=Path, default=bundle_at_hand())
     embedder = Embedder.load(parser.parse_args().bundle, towers=("image",))
     laps: list[Lap] = []
     for _ in range(NUM_ROUNDS):
@@ -118,7 +112,7 @@ def main() -> None:
         words += f"{' / '.join(f'{rate:.0f}' for rate in without)} without"
         good = sum(rate >= MIN_SHARE * with_door[0] for rate in with_door)
         rows.append(Row(f"1 / 2 / 8 callers at once, batch {batch_size}", len(CALLERS), good, words))
-    record("callers", rows, Details(tuple(laps)))
+    record("callers", rows, {"laps": laps})
 
 
 if __name__ == "__main__":

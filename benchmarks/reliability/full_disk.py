@@ -24,8 +24,11 @@ import msgspec
 import numpy as np
 import torch
 
-from benchmarks.reliability.record import ROOT, Row, record
+from benchmarks.harness.places import FIXTURE
+from benchmarks.reliability.record import Row, record
 from mmalign.checkpoint import Progress, save_last
+from mmalign.errors import CheckpointError
+from mmalign.metrics import MetricsLog, MetricsRow, read_metrics
 from mmalign.model import DualEncoder
 from mmalign.run_model import dual_model
 from mmalign_export import export_model
@@ -34,7 +37,6 @@ from mmalign_runtime.errors import MmalignError
 from mmalign_runtime.saved import SavedVectors, save_vectors
 from tests.make_tiny_bundle import tiny_run
 
-FIXTURE = ROOT / "tests/runtime/fixtures/tiny_bundle"
 # The room left of what a whole write needs.
 _SHARES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)
 _DISK_MB = 64
@@ -49,12 +51,6 @@ class Write(msgspec.Struct, frozen=True):
     room_bytes: int
     error: str
     fault: str
-
-
-class Details(msgspec.Struct, frozen=True):
-    """All writes."""
-
-    writes: tuple[Write, ...]
 
 
 @contextmanager
@@ -132,6 +128,22 @@ def _loads(disk: Path) -> Write:
     return Write("full disk: a bundle loaded, with its cache there", 0, "", fault)
 
 
+def _logs(disk: Path) -> Write:
+    """Log steps until there is no room; the rows before stay readable, and a run goes on from a checkpoint."""
+    row = MetricsRow(1, 1, loss=1.0, logit_scale=10.0, learning_rate=1e-3)
+    error, fault = "", ""
+    try:
+        with MetricsLog(disk, keep_steps=0) as log:
+            fill(disk, _PAGE)
+            for _ in range(_PAGE):
+                log.write(row)
+    except CheckpointError as raised:
+        error = f"{type(raised).__name__}: {raised}".replace(str(disk), ".")
+    if not error or not read_metrics(disk / "metrics.csv"):
+        fault = "the rows before are not there" if error else "no error"
+    return Write("full disk: steps logged while training", _PAGE, error, fault)
+
+
 def _rows(writes: Sequence[Write]) -> list[Row]:
     rows = []
     for what in dict.fromkeys(write.what for write in writes):
@@ -168,7 +180,9 @@ def main() -> None:
         )
         with small_disk() as disk:
             writes.append(_loads(disk))
-    record("full_disk", _rows(writes), Details(tuple(writes)))
+        with small_disk() as disk:
+            writes.append(_logs(disk))
+    record("full_disk", _rows(writes), {"writes": writes})
 
 
 def _save(model: DualEncoder, optimizer: torch.optim.Optimizer, path: Path) -> None:

@@ -24,7 +24,9 @@ if __package__ in (None, ""):  # run as a script: make the repository root impor
 import msgspec
 import numpy as np
 
-from benchmarks.reliability.memory import DEMO_BUNDLE, FIXTURE, resident_mb, texts
+from benchmarks.harness.places import bundle_at_hand
+from benchmarks.harness.processes import resident_mb
+from benchmarks.reliability.memory import texts
 from benchmarks.reliability.record import Row, record
 from mmalign_runtime.embedder import Embedder
 from mmalign_runtime.engine import openvino
@@ -48,13 +50,6 @@ class Watched(msgspec.Struct):
         """How far memory went from the level after the warm-up, as a share of it."""
         first = self.resident_mb[WARM // EVERY - 1]
         return max(self.resident_mb[WARM // EVERY - 1 :]) / first - 1
-
-
-class Details(msgspec.Struct, frozen=True):
-    """All that was watched; `every` calls lie between two entries of a list."""
-
-    every: int
-    watched: tuple[Watched, ...]
 
 
 def work(bundle: Path, num_kept: int, pipe: Connection) -> None:
@@ -116,7 +111,7 @@ def rows_of(found: Sequence[Watched], chosen: int) -> list[Row]:
 def main() -> None:
     """Embed, watch, and record."""
     parser = argparse.ArgumentParser(description="Watch OpenVINO's memory over texts of ever new shapes.")
-    parser.add_argument("--bundle", type=Path, default=DEMO_BUNDLE if DEMO_BUNDLE.is_dir() else FIXTURE)
+    parser.add_argument("--bundle", type=Path, default=bundle_at_hand())
     parser.add_argument("--calls", type=int, default=NUM_CALLS)
     parser.add_argument("--kept", type=int, nargs="*", default=[], help="other numbers of kernels to compare with")
     options = parser.parse_args()
@@ -125,7 +120,7 @@ def main() -> None:
     chosen = openvino.KERNELS_KEPT
     found = watch(options.bundle, list(dict.fromkeys([chosen, *options.kept, OWN_DEFAULT])), options.calls)
     is_whole = options.calls >= NUM_CALLS
-    record("growing_shapes", rows_of(found, chosen), Details(EVERY, tuple(found)), is_kept=is_whole)
+    record("growing_shapes", rows_of(found, chosen), {"every": EVERY, "watched": found}, is_kept=is_whole)
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ def kill_saves(folder: Path, num_trials: int, seed: int) -> list[Trial]:
     """Kill a process that does nothing but save."""
     model, phases = tiny_run(folder / "tiny").model, Phases(folder / "phases")
     model.register_parameter("padding", torch.nn.Parameter(torch.zeros(_PADDING)))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    optimizer = optimizer_of(model)
     last, best = folder / "last.safetensors", folder / "best.safetensors"
     save_last(last, model, optimizer, Progress())
     work = partial(_save_often, model, optimizer, folder, phases)
@@ -97,15 +97,23 @@ def kill_saves(folder: Path, num_trials: int, seed: int) -> list[Trial]:
     for after_s in moments(duration_s, num_trials, seed):
         killed = kill_at(work, after_s, phases.path)
         try:
-            steps = {restore(path, model, optimizer).step for path in (last, best) if path.exists()}
-            values = {value for path in (last,) for value in _distinct(path)}
-            step = restore(last, model, optimizer).step
+            steps = {_progress(path).step for path in (last, best) if path.exists()}
+            values, step = _distinct(last), restore(last, model, optimizer).step
             fault = "" if max(steps) - min(steps) <= 1 and values == {float(step)} else f"steps {steps}, {values}"
         except MmalignError as error:
             step, fault = -1, str(error)
         trials.append(Trial("saves", killed, step, fault))
         print(f"saves {killed.after_ms:.0f} ms, {killed.phase}: step {step} {fault}", file=sys.stderr)
     return trials
+
+
+def optimizer_of(model: DualEncoder) -> torch.optim.Optimizer:
+    """Return an optimizer with a state, which a checkpoint to go on from must hold; it moves no parameter."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    return optimizer
 
 
 def _train(config: Config, folder: Path, phases: Phases) -> None:
@@ -133,13 +141,16 @@ def _distinct(path: Path) -> set[float]:
     return set(torch.cat(ends).tolist())
 
 
+def _progress(path: Path) -> Progress:
+    return msgspec.json.decode(read_tensors(path).metadata["progress"], type=Progress)
+
+
 def _inspect_run(folder: Path) -> tuple[int, str]:
     """Return the step of the run's last checkpoint, and what is wrong with the run, if anything."""
     try:
         if not (folder / "last.safetensors").exists():
             return 0, ""
-        file = read_tensors(folder / "last.safetensors")
-        progress = msgspec.json.decode(file.metadata["progress"], type=Progress)
+        progress = _progress(folder / "last.safetensors")
         load_run(folder, "last")
         if progress.best_step:
             load_run(folder, "best")
@@ -172,7 +183,7 @@ def _tiny_config(folder: Path) -> Config:
     with (pairs / "pairs.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["image", "caption"])
-        for drawing, (color, shape) in itertools.product(range(2), itertools.product(COLORS, SHAPES)):
+        for drawing, (color, shape) in itertools.product(range(4), itertools.product(COLORS, SHAPES)):
             name = f"{color}-{shape}-{drawing}.png"
             draw(color, shape, drawing).save(pairs / name)
             writer.writerow([name, f"a photo of a {color} {shape}"])

@@ -26,12 +26,12 @@ if __package__ in (None, ""):  # run as a script: make the repository root impor
 
 import msgspec
 
+from benchmarks.harness.places import FIXTURE
 from benchmarks.reliability.record import Row, record
 from mmalign_runtime.bulk.parts import ERRORS_NAME, errors_path
 from mmalign_runtime.parquet import row_groups
 from mmalign_runtime.saved.manifest import read_manifest
 
-BUNDLE = Path(__file__).parents[2] / "tests/runtime/fixtures/tiny_bundle"
 # With these a run on the tiny bundle lasts about two seconds, a third of it the start of the process.
 NUM_TEXTS = 12_000
 PART_ROWS = 256
@@ -54,13 +54,6 @@ class Trial(msgspec.Struct, frozen=True):
     phase: str
     whole: bool
     resumed_equal: bool
-
-
-class Details(msgspec.Struct, frozen=True):
-    """All trials, and how long they took together."""
-
-    trials: tuple[Trial, ...]
-    seconds: float
 
 
 class Workplace(msgspec.Struct, frozen=True):
@@ -89,7 +82,7 @@ def prepare(folder: Path, num_texts: int = NUM_TEXTS) -> Workplace:
 
 def command(texts: Path, out: Path, *options: str) -> list[str]:
     """Return the command line of one run."""
-    words = ["embed", str(BUNDLE), str(texts), "--kind", "text", "--threads", "1", "--part-rows", str(PART_ROWS)]
+    words = ["embed", str(FIXTURE), str(texts), "--kind", "text", "--threads", "1", "--part-rows", str(PART_ROWS)]
     return [sys.executable, "-c", "from mmalign_runtime.cli import main; main()", *words, "--out", str(out), *options]
 
 
@@ -194,7 +187,7 @@ def main() -> None:
         for number in range(options.trials):
             trials.append(run_trial(place, options.seed + number))
             print(number, *msgspec.structs.astuple(trials[-1]), flush=True)
-    details = Details(tuple(trials), round(time.perf_counter() - start, 1))
+    details = {"trials": trials, "seconds": round(time.perf_counter() - start, 1)}
     record("kill_embed", [row(trials)], details, is_kept=options.trials >= NUM_TRIALS)
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import argparse
 import io
+import random
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from time import perf_counter
 
 if __package__ in (None, ""):  # run as a script: make the repository root importable, as pytest and mypy do
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -22,7 +23,10 @@ import msgspec
 import numpy as np
 from PIL import Image
 
-from benchmarks.reliability.memory import DEMO_BUNDLE, FIXTURE, PHOTO, resident_mb
+from benchmarks.harness.interleave import interleaved, timed
+from benchmarks.harness.places import PHOTO, bundle_at_hand
+from benchmarks.harness.processes import resident_mb
+from benchmarks.harness.statistics import median_ms
 from benchmarks.reliability.record import Row, record
 from mmalign_runtime.embedder import Embedder
 from mmalign_runtime.engine.onnxruntime import OnnxSession
@@ -59,13 +63,6 @@ class Pace(msgspec.Struct, frozen=True):
         return (self.without_arena_ms - self.with_arena_ms) / (self.decoding_ms + self.with_arena_ms)
 
 
-class Details(msgspec.Struct, frozen=True):
-    """All levels, and what they cost."""
-
-    levels: tuple[Level, ...]
-    paces: tuple[Pace, ...]
-
-
 def make_images(folder: Path, side: int = SIDE) -> list[Path]:
     """Write PNGs of random squares."""
     rng = np.random.default_rng(0)
@@ -99,17 +96,16 @@ def pace(embedder: Embedder, size: tuple[int, int]) -> Pace:
     kept = OnnxSession(source, "with arena", msgspec.structs.replace(without.options, keep_memory=True))
     buffer = io.BytesIO()
     Image.open(PHOTO).convert("RGB").resize(size).save(buffer, "PNG")
-    times: dict[str, list[float]] = {"decoding": [], without.name: [], kept.name: []}
-    for turn in range(_NUM_TURNS + 1):
-        began = perf_counter()
-        pixels = decode_image(buffer.getvalue(), embedder.image.spec)  # (H, W, 3)
-        times["decoding"].append((perf_counter() - began) * 1000)
-        for session in (without, kept) if turn % 2 else (kept, without):
-            began = perf_counter()
-            session.run({"pixels": pixels})
-            times[session.name].append((perf_counter() - began) * 1000)
-    median = {name: round(float(np.median(found[1:])), 3) for name, found in times.items()}
-    return Pace(size, median["decoding"], median[without.name], median[kept.name])
+    decode = partial(decode_image, buffer.getvalue(), embedder.image.spec)
+    feeds = {"pixels": decode()}  # (H, W, 3)
+    calls: dict[str, Callable[[], object]] = {
+        "decoding": decode,
+        "without": partial(without.run, feeds),
+        "kept": partial(kept.run, feeds),
+    }
+    timers = {name: partial(timed, call) for name, call in calls.items()}
+    laps = interleaved(timers, _NUM_TURNS, random.Random(0), num_untimed=1)
+    return Pace(size, *(median_ms(laps[name]) for name in calls))
 
 
 def rows_of(levels: Sequence[Level], paces: Sequence[Pace]) -> list[Row]:
@@ -128,14 +124,14 @@ def rows_of(levels: Sequence[Level], paces: Sequence[Pace]) -> list[Row]:
 def main() -> None:
     """Embed, watch, time, and record."""
     parser = argparse.ArgumentParser(description="Watch resident memory over images of 81 megapixels.")
-    parser.add_argument("--bundle", type=Path, default=DEMO_BUNDLE if DEMO_BUNDLE.is_dir() else FIXTURE)
+    parser.add_argument("--bundle", type=Path, default=bundle_at_hand())
     embedder = Embedder.load(parser.parse_args().bundle, towers=("image",))
     with tempfile.TemporaryDirectory() as folder:
         levels = list(watch(embedder, make_images(Path(folder))))
     for level in levels:
         print(f"{level.after}: {level.resident_mb:.0f} MB", file=sys.stderr)
     paces = [pace(embedder, size) for size in _SIZES]
-    record("large_images", rows_of(levels, paces), Details(tuple(levels), tuple(paces)))
+    record("large_images", rows_of(levels, paces), {"levels": levels, "paces": paces})
 
 
 if __name__ == "__main__":

@@ -7,17 +7,19 @@ tokens.
 from __future__ import annotations
 
 import argparse
+import random
 import sys
+from functools import partial
 from pathlib import Path
-from time import perf_counter
 
 if __package__ in (None, ""):  # run as a script: make the repository root importable, as pytest and mypy do
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import msgspec
-import numpy as np
 
-from benchmarks.reliability.memory import DEMO_BUNDLE, FIXTURE
+from benchmarks.harness.interleave import interleaved, timed
+from benchmarks.harness.places import bundle_at_hand
+from benchmarks.harness.statistics import median_ms
 from benchmarks.reliability.record import Row, record
 from mmalign_runtime.bundle import open_bundle
 from mmalign_runtime.spec import TextTower
@@ -44,30 +46,20 @@ class Pace(msgspec.Struct, frozen=True):
     long_ms: float
 
 
-class Details(msgspec.Struct, frozen=True):
-    """All paces."""
-
-    paces: tuple[Pace, ...]
-
-
 def pace(tokenizer: TextTokenizer, language: str) -> Pace:
     """Tokenize a short and a long text in turns."""
     sentence = _SENTENCES[language]
     texts = [(sentence * (length // len(sentence) + 1))[:length] for length in (NUM_SHORT, NUM_LONG)]
     assert tokenizer.encode(texts).truncated.all()
-    times: list[list[float]] = [[], []]
-    for _ in range(_NUM_TURNS):
-        for text, found in zip(texts, times, strict=True):
-            began = perf_counter()
-            tokenizer.encode([text])
-            found.append((perf_counter() - began) * 1000)
-    return Pace(language, *(round(float(np.median(found)), 3) for found in times))
+    calls = {len(text): partial(timed, partial(tokenizer.encode, [text])) for text in texts}
+    laps = interleaved(calls, _NUM_TURNS, random.Random(0))
+    return Pace(language, median_ms(laps[NUM_SHORT]), median_ms(laps[NUM_LONG]))
 
 
 def main() -> None:
     """Time, and record."""
     parser = argparse.ArgumentParser(description="Time to tokenize a text of a million characters.")
-    parser.add_argument("--bundle", type=Path, default=DEMO_BUNDLE if DEMO_BUNDLE.is_dir() else FIXTURE)
+    parser.add_argument("--bundle", type=Path, default=bundle_at_hand())
     bundle = open_bundle(parser.parse_args().bundle)
     files = bundle.spec.tower("text", TextTower)
     spec = msgspec.structs.replace(files.spec, context_length=CONTEXT_LENGTH)
@@ -76,7 +68,7 @@ def main() -> None:
     good = sum(found.long_ms - found.short_ms <= MOST_MORE_MS for found in paces)
     shown = ", ".join(f"{found.language} {found.short_ms:.2f} and {found.long_ms:.2f} ms" for found in paces)
     what = f"texts of {NUM_SHORT:,} and {NUM_LONG:,} characters, {CONTEXT_LENGTH} tokens kept"
-    record("long_texts", [Row(what, len(paces), good, shown)], Details(tuple(paces)))
+    record("long_texts", [Row(what, len(paces), good, shown)], {"paces": paces})
 
 
 if __name__ == "__main__":

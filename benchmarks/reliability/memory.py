@@ -22,15 +22,14 @@ if __package__ in (None, ""):  # run as a script: make the repository root impor
 import msgspec
 from PIL import Image
 
-from benchmarks.reliability.record import ROOT, Row, record
+from benchmarks.harness.places import PHOTO, ROOT, bundle_at_hand
+from benchmarks.harness.processes import resident_mb
+from benchmarks.reliability.record import Row, record
 from mmalign_runtime.embedder import Embedder
 
-PHOTO = ROOT / "export/mmalign_export/photo/grace_hopper.jpg"
-DEMO_BUNDLE, FIXTURE = ROOT / "demo/bundle", ROOT / "tests/runtime/fixtures/tiny_bundle"
 NUM_IMAGES, NUM_TEXTS = 20_000, 200_000
 EVERY = 1000
 MAX_DRIFT = 0.05
-_STATUS = Path("/proc/self/status")
 _POOL_SIZE = 60
 # One file in so many is a photograph of 12 megapixels; the others have sides between these two, small ones most often.
 _LARGE_ONE_IN = 30
@@ -54,13 +53,6 @@ class Level(msgspec.Struct, frozen=True):
     resident_mb: float
 
 
-class Details(msgspec.Struct, frozen=True):
-    """All levels."""
-
-    bundle: str
-    levels: tuple[Level, ...]
-
-
 def image_pool(seed: int) -> list[bytes]:
     """Return image files of mixed sizes and formats."""
     rng, pool = random.Random(seed), []
@@ -81,12 +73,6 @@ def texts(seed: int) -> Iterator[str]:
     while True:
         num_words = _LONG_WORDS if rng.randrange(_LONG_ONE_IN) == 0 else int(_MAX_WORDS ** rng.random())
         yield " ".join(rng.choices(_WORDS, k=num_words))
-
-
-def resident_mb() -> float:
-    """Return this process's VmRSS in MB."""
-    lines = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
-    return round(int(lines["VmRSS"].split()[0]) / 1024, 1)
 
 
 def watch(kind: Kind, stream: Callable[[], Iterator[object]], every: int) -> Iterator[Level]:
@@ -117,7 +103,7 @@ def _row(kind: Kind, levels: Sequence[Level], num_items: int) -> Row:
 def main() -> None:
     """Embed, watch, and record."""
     parser = argparse.ArgumentParser(description="Watch resident memory over many items.")
-    parser.add_argument("--bundle", type=Path, default=DEMO_BUNDLE if DEMO_BUNDLE.is_dir() else FIXTURE)
+    parser.add_argument("--bundle", type=Path, default=bundle_at_hand())
     parser.add_argument("--images", type=int, default=NUM_IMAGES)
     parser.add_argument("--texts", type=int, default=NUM_TEXTS)
     parser.add_argument("--every", type=int, default=EVERY)
@@ -134,7 +120,7 @@ def main() -> None:
     is_whole = options.images >= NUM_IMAGES and options.texts >= NUM_TEXTS
     shown = options.bundle.resolve()
     name = shown.relative_to(ROOT).as_posix() if shown.is_relative_to(ROOT) else shown.name
-    record("memory", rows, Details(name, tuple(levels)), is_kept=is_whole)
+    record("memory", rows, {"bundle": name, "levels": levels}, is_kept=is_whole)
 
 
 if __name__ == "__main__":

@@ -21,9 +21,10 @@ import msgspec
 if __package__ in (None, ""):  # run as a script: make the repository root importable, as pytest and mypy do
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from benchmarks.harness.places import ROOT
 from benchmarks.reliability.mutants import mutants_of
 from benchmarks.reliability.mutated import PASSED, TIMED_OUT, preload, run_afresh, run_in_place
-from benchmarks.reliability.record import ROOT, record
+from benchmarks.reliability.record import record
 from benchmarks.reliability.scores import Mutation, Score, Survivor, summary
 
 SURVIVORS = Path(__file__).with_name("survivors.toml")

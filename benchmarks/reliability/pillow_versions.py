@@ -22,15 +22,14 @@ import numpy as np
 import PIL
 from PIL import Image
 
-from benchmarks.reliability.record import ROOT, Row, record
+from benchmarks.harness.places import FIXTURE, PHOTO
+from benchmarks.reliability.record import Row, record
 from mmalign_runtime.bundle.golden import pixels_sha256
 from mmalign_runtime.embedder import Embedder
 from mmalign_runtime.errors import ItemError
 from mmalign_runtime.image import decode_image
 from mmalign_runtime.spec import ImageTower
 
-FIXTURE = ROOT / "tests/runtime/fixtures/tiny_bundle"
-PHOTO = ROOT / "export/mmalign_export/photo/grace_hopper.jpg"
 VERSIONS = ("11.3.0", "12.3.0", "13.0.0")
 _SIZES = ((40, 30), (31, 57), (224, 224), (301, 199), (90, 400))
 _KINDS: tuple[tuple[str, str, dict[str, object]], ...] = (

@@ -24,29 +24,18 @@ import PIL
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmarks.harness.places import PHOTO
 from benchmarks.reliability.pillow_resize import with_pillow
 from benchmarks.reliability.pixel_pace import PACE_SIZES, PACE_THREADS, PixelPace, paces, session
-from benchmarks.reliability.record import ROOT, Row, record
+from benchmarks.reliability.record import Row, record
 from mmalign.preprocess import build_preprocess
 from mmalign_runtime.spec import ImageSpec, Interpolation, Resize
 
-PHOTO = ROOT / "export/mmalign_export/photo/grace_hopper.jpg"
 NUM_SIZES = 200
 LARGEST = (6000, 4000)
 _USUAL = (
-    *(
-        (1, 1),
-        (2, 2),
-        (3, 2),
-        (16, 16),
-        (32, 32),
-        (64, 64),
-        (128, 128),
-        (224, 224),
-        (256, 256),
-        (512, 512),
-        (1024, 1024),
-    ),
+    *((1, 1), (2, 2), (3, 2)),
+    *((side, side) for side in (16, 32, 64, 128, 224, 256, 512, 1024)),
     *((320, 240), (640, 480), (800, 600), (1024, 768), (1280, 720), (1600, 1200), (1920, 1080), (2048, 1536)),
     *((2560, 1440), (3840, 2160), (4000, 3000), LARGEST),
 )
@@ -80,16 +69,6 @@ class Comparison(msgspec.Struct, frozen=True):
     def holds(self) -> bool:
         """Whether it is within what is claimed."""
         return self.levels <= CLAIMED_LEVELS[self.engine]
-
-
-class Details(msgspec.Struct, frozen=True):
-    """The sizes compared, those comparisons that are not within what is claimed, and the paces."""
-
-    pillow: str
-    openvino: str
-    sizes: tuple[str, ...]
-    outside: tuple[Comparison, ...]
-    paces: tuple[PixelPace, ...]
 
 
 def sizes(num_sizes: int, seed: int) -> list[tuple[int, int]]:
@@ -208,9 +187,11 @@ def main() -> None:
         _, (_, pixels) = _contents(width, height, photo, options.seed)
         found += [pace for threads in PACE_THREADS for pace in paces(pixels, threads)]
     comparisons = _compared(chosen, photo, options.seed)
-    named = tuple(f"{width}x{height}" for width, height in chosen)
-    outside = tuple(c for c in comparisons if not c.holds())
-    details = Details(PIL.__version__, openvino.__version__, named, outside, tuple(found))
+    details = {
+        **{"pillow": PIL.__version__, "openvino": openvino.__version__},
+        "sizes": [f"{width}x{height}" for width, height in chosen],
+        **{"outside": [c for c in comparisons if not c.holds()], "paces": found},
+    }
     record("pixels", _rows(comparisons, found), details, is_kept=options.sizes == NUM_SIZES)
 
 

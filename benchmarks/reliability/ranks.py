@@ -4,7 +4,6 @@ python benchmarks/reliability/ranks.py
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ if __package__ in (None, ""):  # run as a script: make the repository root impor
 
 import msgspec
 
+from benchmarks.harness.processes import printed_numbers
 from benchmarks.reliability.record import Row, record
 
 # The design's bound: more than the vectors themselves.
@@ -23,13 +23,10 @@ SIZES = ((12_000, 60_000), (100_000, 100_000))
 # vectors, in MB, and the seconds it took.
 _PROCESS = """
 import sys, threading, time
-from pathlib import Path
 import torch
+from benchmarks.harness.processes import resident_mb
 from torch.nn import functional
 from mmalign.retrieval import Relevance, recall_both_ways
-
-def resident_mb():
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
 
 num_images, num_texts = map(int, sys.argv[1:])
 generator = torch.Generator().manual_seed(0)
@@ -60,17 +57,9 @@ class Size(msgspec.Struct, frozen=True):
     seconds: float
 
 
-class Details(msgspec.Struct, frozen=True):
-    """All sizes."""
-
-    sizes: tuple[Size, ...]
-
-
 def measure(num_images: int, num_texts: int) -> Size:
     """Take recall of random vectors in a process of its own."""
-    words = [sys.executable, "-c", _PROCESS, str(num_images), str(num_texts)]
-    printed = subprocess.run(words, capture_output=True, text=True, check=True).stdout
-    more_mb, seconds = map(float, printed.split())
+    more_mb, seconds = printed_numbers(_PROCESS, str(num_images), str(num_texts))
     return Size(num_images, num_texts, round(more_mb, 1), round(seconds, 1))
 
 
@@ -86,7 +75,7 @@ def main() -> None:
         )
         for size in sizes
     ]
-    record("ranks", rows, Details(sizes))
+    record("ranks", rows, {"sizes": sizes})
 
 
 if __name__ == "__main__":

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
 
+from benchmarks.harness.places import ROOT
+from benchmarks.harness.results import command_line
 from mmalign_runtime.engine.processor import cpu_name
 
 RESULTS = Path(__file__).with_name("results")
-ROOT = Path(__file__).resolve().parents[2]
 
 _PACKAGES = ("mmalign-runtime", "numpy", "onnxruntime", "pillow")
 
@@ -47,7 +48,9 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     details: msgspec.Raw
 
 
-def record(name: str, rows: Sequence[Row], details: msgspec.Struct, *, is_kept: bool = True) -> None:
+def record(
+    name: str, rows: Sequence[Row], details: msgspec.Struct | Mapping[str, object], *, is_kept: bool = True
+) -> None:
     """Print the rows and, as the last line, everything in one line of JSON; keep it as results/NAME.json."""
     written = Record(_card(), tuple(rows), msgspec.Raw(msgspec.json.encode(details)))
     for row in rows:
@@ -69,14 +72,9 @@ def _card() -> Card:
     shown = script.relative_to(ROOT).as_posix() if script.is_relative_to(ROOT) else script.name
     return Card(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
-        command=" ".join(["python", shown, *(_shown(argument) for argument in sys.argv[1:])]),
+        command=command_line(f"python {shown}", sys.argv[1:]),
         cpu=cpu_name(),
         platform=f"{platform.system()} {platform.machine()}",
         python=platform.python_version(),
         versions={name: version(name) for name in _PACKAGES},
     )
-
-
-def _shown(argument: str) -> str:
-    """Return an argument without the folders of this machine."""
-    return Path(argument).name if Path(argument).is_absolute() else argument

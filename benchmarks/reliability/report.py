@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -16,8 +15,10 @@ import msgspec
 if __package__ in (None, ""):  # run as a script: make the repository root importable, as pytest and mypy do
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from benchmarks.harness.markdown import table as markdown
+from benchmarks.harness.places import ROOT
 from benchmarks.readme import with_tables
-from benchmarks.reliability.record import RESULTS, ROOT, Record, Row, read_record
+from benchmarks.reliability.record import RESULTS, Record, Row, read_record
 from benchmarks.reliability.scores import Mutation, tables
 
 DOCUMENT = ROOT / "docs/reliability.md"
@@ -25,30 +26,9 @@ DOCUMENT = ROOT / "docs/reliability.md"
 _MUTATION = "mutation"
 # The order of the table; a result that is not named here comes last.
 _ORDER = (
-    *(
-        "flips",
-        "truncate",
-        "bombs",
-        "kill_export",
-        "kill_embed",
-        "kill_checkpoint",
-        "full_disk",
-        "pixels",
-        "pillow_versions",
-    ),
-    *(
-        "memory",
-        "large_images",
-        "growing_shapes",
-        "long_texts",
-        "loading",
-        "ranks",
-        "callers",
-        "fuzz_image",
-        "fuzz_bundle",
-        "fuzz_archive",
-        _MUTATION,
-    ),
+    *("flips", "truncate", "bombs", "kill_export", "kill_embed", "kill_checkpoint", "full_disk", "pixels"),
+    *("pillow_versions", "memory", "large_images", "growing_shapes", "long_texts", "loading", "ranks", "callers"),
+    *("fuzz_image", "fuzz_bundle", "fuzz_archive", _MUTATION),
 )
 
 
@@ -61,28 +41,23 @@ def results() -> dict[str, Record]:
 
 def table(records: dict[str, Record]) -> str:
     """Return the Markdown of the table and of where its figures come from."""
-    lines = ["| fault | trials | as expected | measured |", "|---|---|---|---|"]
-    lines += [_line(row) for record in records.values() for row in record.rows]
-    sources = ["| result | command | machine | date |", "|---|---|---|---|"]
-    sources += [_source(name, record) for name, record in records.items()]
+    head = ("fault", "trials", "as expected", "measured")
+    found = [markdown(head, [_line(row) for record in records.values() for row in record.rows])]
     if _MUTATION in records:
-        lines += ["", *tables(msgspec.json.decode(records[_MUTATION].details, type=Mutation))]
-    return "\n".join([*lines, "", *sources])
+        found.append("\n".join(tables(msgspec.json.decode(records[_MUTATION].details, type=Mutation))))
+    sources = [_source(name, record) for name, record in records.items()]
+    return "\n\n".join([*found, markdown(("result", "command", "machine", "date"), sources)])
 
 
-def _line(row: Row) -> str:
+def _line(row: Row) -> list[str]:
     good = f"{row.num_good:,}" if row.num_good == row.num_trials else f"**{row.num_good:,}**"
-    return _cells([row.what, f"{row.num_trials:,}", good, row.measured])
+    return [row.what, f"{row.num_trials:,}", good, row.measured]
 
 
-def _source(name: str, record: Record) -> str:
+def _source(name: str, record: Record) -> list[str]:
     card = record.card
     machine = f"{card.cpu}, Python {card.python}, Pillow {card.versions['pillow']}"
-    return _cells([f"`{name}.json`", f"`{card.command}`", machine, card.date[:10]])
-
-
-def _cells(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+    return [f"`{name}.json`", f"`{card.command}`", machine, card.date[:10]]
 
 
 def main() -> None:

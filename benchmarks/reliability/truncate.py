@@ -22,14 +22,14 @@ if __package__ in (None, ""):  # run as a script: make the repository root impor
 import msgspec
 import numpy as np
 
-from benchmarks.reliability.record import ROOT, Row, record
+from benchmarks.harness.places import FIXTURE
+from benchmarks.reliability.record import Row, record
 from mmalign_runtime.bundle import open_bundle
 from mmalign_runtime.errors import BundleError, InputError, ItemError, MmalignError
 from mmalign_runtime.image import decode_image
 from mmalign_runtime.saved import SavedVectors, load_vectors, save_vectors
 from mmalign_runtime.spec import ImageSpec
 
-FIXTURE = ROOT / "tests/runtime/fixtures/tiny_bundle"
 STEP = 1000
 _NUM_VECTORS, _EMBED_DIM = 400, 64
 
@@ -43,13 +43,6 @@ class Cut(msgspec.Struct, frozen=True):
     file: str
     num_bytes: int
     outcomes: dict[str, int]
-
-
-class Details(msgspec.Struct, frozen=True):
-    """All files."""
-
-    step: int
-    cuts: tuple[Cut, ...]
 
 
 def cut_images(folder: Path, step: int) -> Iterator[Cut]:
@@ -92,15 +85,15 @@ def cut_vectors(folder: Path, step: int) -> Iterator[Cut]:
 
 def cut_checkpoint(folder: Path, step: int) -> Cut:
     """Cut a checkpoint of tiny towers."""
-    import torch
-
+    from benchmarks.reliability.kill_checkpoint import optimizer_of
     from mmalign.checkpoint import Progress, restore, save_last
     from mmalign.errors import CheckpointError
     from tests.make_tiny_bundle import tiny_run
 
     model = tiny_run(folder / "tiny").model
-    optimizer, path = torch.optim.SGD(model.parameters(), lr=0.0), folder / "last.safetensors"
+    optimizer, path = optimizer_of(model), folder / "last.safetensors"
     save_last(path, model, optimizer, Progress(step=1))
+    restore(path, model, optimizer)  # whole, it is not refused
     check = partial(_raised, partial(restore, path, model, optimizer), CheckpointError, path.name)
     return cut_file("checkpoint", path, step, check)
 
@@ -151,7 +144,7 @@ def main() -> None:
             *cut_vectors(folder, options.step),
             cut_checkpoint(folder, options.step),
         ]
-    record("truncate", _rows(cuts), Details(options.step, tuple(cuts)), is_kept=options.step == STEP)
+    record("truncate", _rows(cuts), {"step": options.step, "cuts": cuts}, is_kept=options.step == STEP)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from benchmarks.roofline.clock import laps
+from benchmarks.harness.clock import laps
 
 # Of float32: 1 GiB an array, twice the last level cache of the largest servers.
 _NUM_ELEMENTS = 2**28

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import msgspec
 
-from benchmarks.reference.environment import Environment
+from benchmarks.harness.environment import Environment
 from benchmarks.roofline.products import DType
-from mmalign_runtime.atomic import replacing
 
 
 class Product(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -70,15 +67,3 @@ def ceiling(roofline: Roofline, dtype: DType, num_threads: int, engine: str | No
     if not found:
         raise ValueError(f"no {dtype} product with {num_threads} threads through {engine or 'any engine'} was measured")
     return max(found, key=lambda product: product.best_gops)
-
-
-def write_roofline(roofline: Roofline, path: Path) -> None:
-    """Write the measurement as JSON, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(roofline), indent=1) + b"\n")
-
-
-def read_roofline(path: Path) -> Roofline:
-    """Read a measurement. Raises msgspec.ValidationError when the file is another thing."""
-    return msgspec.json.decode(path.read_bytes(), type=Roofline)

@@ -15,13 +15,14 @@ from typing import TypeAlias
 import numpy as np
 
 from benchmarks.against.models import DEMO, REFERENCE
-from benchmarks.against.places import ROOT
-from benchmarks.reference.environment import Watch
-from benchmarks.roofline.clock import laps
+from benchmarks.harness.clock import laps
+from benchmarks.harness.environment import Watch
+from benchmarks.harness.places import ROOT
+from benchmarks.harness.results import command_line, write_result
 from benchmarks.roofline.flops import Feeds, count
 from benchmarks.roofline.memory import copy_gb_s, read_gb_s
 from benchmarks.roofline.products import SHAPES, kernels
-from benchmarks.roofline.results import Bandwidth, Product, Roofline, Tower, write_roofline
+from benchmarks.roofline.results import Bandwidth, Product, Roofline, Tower
 from mmalign_runtime import Embedder
 from mmalign_runtime.bundle import open_bundle
 from mmalign_runtime.engine.engines import installed_engines
@@ -126,7 +127,7 @@ def main() -> None:
     parser.add_argument("--demo", type=Path, default=ROOT / "demo/bundle", help="the demo's bundle")
     options = parser.parse_args()
     num_threads = available_threads()
-    watch = Watch(_command(sys.argv[1:]), num_threads)
+    watch = Watch(command_line("python -m benchmarks.roofline.run", sys.argv[1:]), num_threads)
     roofline = Roofline(watch.card(), [], [], [])
     thread_counts = list(range(1, num_threads + 1))
     for product in measure_products(thread_counts):
@@ -144,12 +145,7 @@ def main() -> None:
             print(tower, flush=True)
             roofline.towers.append(tower)
             roofline.environment = watch.card()
-            write_roofline(roofline, options.out)  # after each: a kill costs what it fell in
-
-
-def _command(arguments: list[str]) -> str:
-    shown = [Path(argument).name if Path(argument).is_absolute() else argument for argument in arguments]
-    return " ".join(["python -m benchmarks.roofline.run", *shown])
+            write_result(roofline, options.out)  # after each: a kill costs what it fell in
 
 
 if __name__ == "__main__":

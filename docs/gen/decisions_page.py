@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parents[1] / "decisions"
-TOPICS = ("training", "inputs", "bundles", "runtime", "bulk", "quantization", "measuring")
+TOPICS = ("training", "inputs", "bundles", "imports", "runtime", "bulk", "quantization", "measuring")
 
 _INTRODUCTION = """# Decisions
 

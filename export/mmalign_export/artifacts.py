@@ -14,9 +14,8 @@ from mmalign_runtime.embedder import Embedder
 from mmalign_runtime.spec import ONNX, Modality
 
 
-def onnx_artifact(folder: Path) -> Artifact:
-    """Return the bundle in `folder` as the runtime serves it on the CPU, one batch a call."""
-    embedder = Embedder.load(folder, provider="cpu", verify=None)  # just written
+def onnx_artifact(embedder: Embedder) -> Artifact:
+    """Return a bundle as the runtime serves it, one batch a call."""
 
     def embed_images(paths: Sequence[Path]) -> NDArray[np.float32]:
         return embedder.encode_image(list(paths), batch_size=len(paths))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeAlias
 
 import msgspec
@@ -15,6 +16,7 @@ from mmalign.signature import ATTENTION_MASK
 from mmalign.space import space_id
 from mmalign_export.errors import FormatLimitError
 from mmalign_export.side_files import TOKENIZER
+from mmalign_export.to_onnx import external_name
 from mmalign_runtime.bundle.golden import Golden
 from mmalign_runtime.bundle.hashes import sha256_of_file
 from mmalign_runtime.spec import (
@@ -75,22 +77,35 @@ def write_golden(golden: Golden, folder: Path) -> None:
     (folder / GOLDEN).write_bytes(msgspec.json.encode(golden))
 
 
-def write_spec(
-    model: DualModel, folder: Path, proven: Proven, opset_version: int, record: ImportRecord | None = None
-) -> BundleSpec:
-    """Hash every file of the folder and write bundle.json over them."""
+def write_spec(model: DualModel, folder: Path, opset_version: int) -> BundleSpec:
+    """Hash every file of the folder and write bundle.json over them, of which nothing is proven yet."""
     spec = BundleSpec(
         space_id=space_id(model),
         embed_dim=model.embed_dim,
         similarity=model.similarity,
         towers=_towers(model),
-        artifacts=_artifacts(folder, proven),
+        artifacts=_artifacts(folder, {}),
         golden=GOLDEN,
-        provenance=_provenance(model.origin, opset_version, record),
+        provenance=_provenance(model.origin, opset_version),
         files=hashes(folder),
     )
     (folder / SPEC_NAME).write_bytes(encode_spec(spec))
     return spec
+
+
+def with_proof(spec: BundleSpec, folder: Path, proven: Proven, record: ImportRecord | None) -> BundleSpec:
+    """Return the spec with what was measured of its artifacts."""
+    provenance = msgspec.structs.replace(spec.provenance, imported=record)
+    return msgspec.structs.replace(spec, artifacts=_artifacts(folder, proven), provenance=provenance)
+
+
+def write_sealed(spec: BundleSpec, folder: Path) -> BundleSpec:
+    """Hash what was written since the spec was made, which towers were not, and write bundle.json over all of it."""
+    towers = {name for each in spec.artifacts for name in (each.file, *each.external)}
+    known = {name: sha256 for name, sha256 in spec.files.items() if name in towers}
+    sealed = msgspec.structs.replace(spec, files=hashes(folder, known))
+    (folder / SPEC_NAME).write_bytes(encode_spec(sealed))
+    return sealed
 
 
 def _towers(model: DualModel) -> dict[str, Tower]:
@@ -118,7 +133,13 @@ def _towers(model: DualModel) -> dict[str, Tower]:
 def _artifacts(folder: Path, proven: Proven) -> tuple[Artifact, ...]:
     """Return what is in the folder, and what was held to PyTorch without a file of it."""
     kept = [
-        Artifact(tower=tower, engine=engine, file=name, parity=proven.get(engine, {}).get(tower))
+        Artifact(
+            tower=tower,
+            engine=engine,
+            file=name,
+            external=tuple(each for each in (external_name(name),) if (folder / each).exists()),
+            parity=proven.get(engine, {}).get(tower),
+        )
         for engine, names in TOWER_FILES.items()
         for tower, name in names.items()
         if (folder / name).exists()
@@ -131,7 +152,7 @@ def _artifacts(folder: Path, proven: Proven) -> tuple[Artifact, ...]:
     return (*kept, *checked)
 
 
-def _provenance(origin: ModelOrigin, opset_version: int, record: ImportRecord | None) -> Provenance:
+def _provenance(origin: ModelOrigin, opset_version: int) -> Provenance:
     return Provenance(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         source=Source(
@@ -145,11 +166,11 @@ def _provenance(origin: ModelOrigin, opset_version: int, record: ImportRecord | 
         opset_version=opset_version,
         versions=origin.versions | {name: version(name) for name in _RECORDED},
         weights_licence=origin.weights_licence,
-        imported=record,
     )
 
 
-def hashes(folder: Path) -> dict[str, str]:
-    """Return the sha256 of every file of a bundle but bundle.json, by its path from the folder."""
-    listed = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != SPEC_NAME)
-    return {path.relative_to(folder).as_posix(): sha256_of_file(path) for path in listed}
+def hashes(folder: Path, known: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
+    """Return the sha256 of every file of a bundle but bundle.json, by its path from the folder; take those known."""
+    paths = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != SPEC_NAME)
+    named = {path.relative_to(folder).as_posix(): path for path in paths}
+    return {name: known.get(name) or sha256_of_file(path) for name, path in named.items()}

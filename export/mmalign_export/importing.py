@@ -15,7 +15,7 @@ from mmalign_export.sources.modules import OwnModules, read_modules
 from mmalign_export.sources.protocol import Imported, Original
 from mmalign_export.staging import check_free
 from mmalign_export.to_bundle import export_imported
-from mmalign_export.to_onnx import OPSET_VERSION, check_opset
+from mmalign_export.to_onnx import LARGEST_FILE_BYTES, OPSET_VERSION, check_opset
 from mmalign_runtime.spec import BundleSpec, ImageSpec, Similarity, TextSpec
 
 _DEFAULT_OPTIONS = SourceOptions()
@@ -38,6 +38,7 @@ def import_model(
     opset_version: int = OPSET_VERSION,
     force: bool = False,
     image_files: Sequence[GoldenFile] | None = None,
+    largest_file_bytes: int = LARGEST_FILE_BYTES,
 ) -> BundleSpec:
     """Import a model of another library as a bundle whose vectors are proven equal to that library's.
 
@@ -49,6 +50,7 @@ def import_model(
         opset_version: The ONNX opset of the towers, 18 to 25.
         force: Replace the bundle at `out`.
         image_files: Golden images that take the place of those that are usually made.
+        largest_file_bytes: Weights that would make an .onnx file larger go into a file beside it.
 
     Returns:
         The contents of its bundle.json; `provenance.imported` holds the proof.
@@ -66,7 +68,14 @@ def import_model(
     check_opset(opset_version)
     check_free(Path(out), force=force)
     imported = read_import(source, kind, options)
-    return export_imported(imported, out, opset_version=opset_version, force=force, image_files=image_files)
+    return export_imported(
+        imported,
+        out,
+        opset_version=opset_version,
+        force=force,
+        image_files=image_files,
+        largest_file_bytes=largest_file_bytes,
+    )
 
 
 def import_modules(

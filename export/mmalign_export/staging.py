@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import lock_descriptor
+
 from mmalign_export.errors import ExportError
 from mmalign_export.exchange import exchange
 from mmalign_runtime.addresses import foreign
@@ -118,15 +120,11 @@ def _locked(folder: Path) -> Iterator[bool]:
     if os.name == "nt":  # folders cannot be locked there, so nothing is known to be left over
         yield False
         return
-    import fcntl
-
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # another process holds it, or the file system has no locks: nothing is known to be left over
+        is_ours = lock_descriptor(descriptor, blocking=False)
+    except OSError:  # the file system has no locks: nothing is known to be left over
         is_ours = False
-    else:
-        is_ours = True
     try:
         yield is_ours
     finally:

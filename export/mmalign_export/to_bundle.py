@@ -11,19 +11,28 @@ from mmalign.dual_model import DualModel
 from mmalign.own_pairs import usable_pairs
 from mmalign.preprocess import write_preprocess
 from mmalign_export.artifacts import onnx_artifact, torch_artifact
-from mmalign_export.bundle import CARD, PREPROCESS, TOWER_FILES, Proven, check_format, write_golden, write_spec
+from mmalign_export.bundle import (
+    CARD,
+    PREPROCESS,
+    TOWER_FILES,
+    Proven,
+    check_format,
+    with_proof,
+    write_golden,
+    write_sealed,
+    write_spec,
+)
 from mmalign_export.card import model_card
 from mmalign_export.golden import GoldenFile, golden_files, golden_texts, make_golden
 from mmalign_export.parity import Artifact, check_parity
 from mmalign_export.side_files import write_side_files
 from mmalign_export.sources import SourceOptions, read_source
-from mmalign_export.sources.proof import golden_bounds, prove_bundle, prove_model
+from mmalign_export.sources.proof import golden_bounds, golden_rounding, prove_bundle, prove_model
 from mmalign_export.sources.protocol import Imported
 from mmalign_export.staging import check_free, staged
 from mmalign_export.to_compiled import compile_tower, load_aoti, package_aoti
-from mmalign_export.to_onnx import OPSET_VERSION, check_opset, export_onnx
-from mmalign_runtime.bench import BenchPlan, golden_images, run_bench
-from mmalign_runtime.bench import golden_texts as bench_texts
+from mmalign_export.to_onnx import LARGEST_FILE_BYTES, OPSET_VERSION, check_opset, export_onnx
+from mmalign_runtime.bench import BenchPlan, run_bench
 from mmalign_runtime.bundle.golden import Golden
 from mmalign_runtime.embedder import Embedder
 from mmalign_runtime.engine.processor import cpu_name
@@ -33,8 +42,9 @@ logger = logging.getLogger(__name__)
 
 Format = Literal["onnx", "aoti", "compile"]
 
-# A card's latency is a first impression, not a benchmark: few rounds, and the two batch sizes people ask about.
-_CARD_ROUNDS = 5
+# A card's latency is a first impression, not a benchmark: as few rounds as have a middle, and the two batch sizes
+# people ask about.
+_CARD_ROUNDS = 3
 _CARD_BATCH_SIZES = (1, 8)
 
 
@@ -90,6 +100,7 @@ def export_model(
     opset_version: int = OPSET_VERSION,
     force: bool = False,
     image_files: Sequence[GoldenFile] | None = None,
+    largest_file_bytes: int = LARGEST_FILE_BYTES,
 ) -> BundleSpec:
     """Export a model in memory. The first of its own pairs that can be embedded join the golden cases.
 
@@ -100,6 +111,7 @@ def export_model(
         opset_version: See `export`.
         force: See `export`.
         image_files: Golden images that take the place of those that are usually made.
+        largest_file_bytes: Weights that would make an .onnx file larger go into a file beside it.
 
     Returns:
         The contents of its bundle.json.
@@ -112,7 +124,13 @@ def export_model(
         >>> export_model(model, "bundle")  # doctest: +SKIP
     """
     return export_imported(
-        Imported(model=model), out, formats=formats, opset_version=opset_version, force=force, image_files=image_files
+        Imported(model=model),
+        out,
+        formats=formats,
+        opset_version=opset_version,
+        force=force,
+        image_files=image_files,
+        largest_file_bytes=largest_file_bytes,
     )
 
 
@@ -124,6 +142,7 @@ def export_imported(
     opset_version: int = OPSET_VERSION,
     force: bool = False,
     image_files: Sequence[GoldenFile] | None = None,
+    largest_file_bytes: int = LARGEST_FILE_BYTES,
 ) -> BundleSpec:
     """Export what a source gave, proven against its own library where it has one. Arguments as of `export_model`.
 
@@ -137,17 +156,24 @@ def export_imported(
         texts = golden_texts(own_pairs, model.text.spec.context_length)
         files = golden_files(own_pairs) if image_files is None else image_files
         golden = make_golden(model, files, texts, folder)
-        reference = None if imported.original is None else prove_model(model, imported.original, files, golden)
-        _write_towers(model, formats, folder, opset_version)
+        reference = (
+            None
+            if imported.original is None
+            else prove_model(model, imported.original, files, golden, imported.resized_as_stored)
+        )
+        _write_towers(model, formats, folder, opset_version, largest_file_bytes)
         write_side_files(model, folder)
         write_golden(golden, folder)
-        write_spec(model, folder, {}, opset_version)  # unproven yet: the runtime reads it to be proven
-        proven = _prove(model, golden, formats, folder)
-        if reference is None:
-            return _finish(model, folder, proven, opset_version)
-        golden, record = prove_bundle(imported, reference, onnx_artifact(folder), golden, folder)
-        write_golden(golden, folder)
-        return _finish(model, folder, _bounded(proven, record), opset_version, record)
+        spec = write_spec(model, folder, opset_version)  # unproven yet: the runtime reads it to be proven
+        with Embedder.load(folder, provider="cpu", verify=None) as embedder:  # just written
+            served = onnx_artifact(embedder)
+            proven = _prove(model, served, golden, formats, folder, is_import=reference is not None)
+            record = None
+            if reference is not None:
+                golden, record = prove_bundle(imported, reference, served, golden, folder)
+                write_golden(golden, folder)
+                proven = _bounded(proven, record)
+            return _finish(model, embedder, golden, with_proof(spec, folder, proven, record))
 
 
 def _bounded(proven: Proven, record: ImportRecord) -> Proven:
@@ -158,20 +184,25 @@ def _bounded(proven: Proven, record: ImportRecord) -> Proven:
     }
 
 
-def _write_towers(model: DualModel, formats: Sequence[Format], folder: Path, opset_version: int) -> None:
+def _write_towers(
+    model: DualModel, formats: Sequence[Format], folder: Path, opset_version: int, largest_file_bytes: int
+) -> None:
     (folder / "onnx").mkdir()
     write_preprocess(model.image.spec, folder / PREPROCESS)
     for name, file in TOWER_FILES[ONNX].items():
         logger.info("export: %s", file)
-        export_onnx(model.towers[name], folder / file, opset_version)
+        export_onnx(model.towers[name], folder / file, opset_version, largest_file_bytes)
     if "aoti" in formats:
         for name, file in TOWER_FILES[AOTINDUCTOR].items():
             logger.info("export: %s (compiling)", file)
             package_aoti(model.towers[name], folder / file)
 
 
-def _prove(model: DualModel, golden: Golden, formats: Sequence[Format], folder: Path) -> Proven:
-    artifacts: list[Artifact] = [onnx_artifact(folder)]
+def _prove(
+    model: DualModel, served: Artifact, golden: Golden, formats: Sequence[Format], folder: Path, *, is_import: bool
+) -> Proven:
+    bounds = (golden_rounding(model, golden, folder),) if is_import else ()
+    artifacts: list[Artifact] = [served]
     if "aoti" in formats:
         packages = {name: load_aoti(folder / file) for name, file in TOWER_FILES[AOTINDUCTOR].items()}
         artifacts.append(torch_artifact(AOTINDUCTOR, model, packages))
@@ -180,7 +211,7 @@ def _prove(model: DualModel, golden: Golden, formats: Sequence[Format], folder: 
         artifacts.append(torch_artifact(TORCH_COMPILE, model, compiled))
     proven: dict[str, dict[Modality, Parity]] = {}
     for artifact in artifacts:
-        proven[artifact.engine] = check_parity(artifact, golden, folder)
+        proven[artifact.engine] = check_parity(artifact, golden, folder, *bounds)
         for kind, parity in proven[artifact.engine].items():
             logger.info(
                 "parity: %s, %s tower, over %d golden cases, lowest cosine %.8f, largest difference %.1e",
@@ -193,19 +224,15 @@ def _prove(model: DualModel, golden: Golden, formats: Sequence[Format], folder: 
     return proven
 
 
-def _finish(
-    model: DualModel, folder: Path, proven: Proven, opset_version: int, record: ImportRecord | None = None
-) -> BundleSpec:
+def _finish(model: DualModel, embedder: Embedder, golden: Golden, spec: BundleSpec) -> BundleSpec:
     """Write the card, whose figures need the proven bundle, then the spec that seals it too."""
-    spec = write_spec(model, folder, proven, opset_version, record)
-    embedder = Embedder.load(folder, provider="cpu", verify=None)
-    bundle = embedder.bundle
+    folder = embedder.bundle.path
     report = run_bench(
         embedder,
-        golden_images(bundle),
-        bench_texts(bundle),
+        [folder / case.file for case in golden.images],
+        [case.text for case in golden.texts],
         plan=BenchPlan(parts=("stages",), batch_sizes=_CARD_BATCH_SIZES, num_rounds=_CARD_ROUNDS),
     )
     card = model_card(spec, model.evaluation, report.timings, cpu_name(), embedder.info().num_threads)
     (folder / CARD).write_text(card, encoding="utf-8")
-    return write_spec(model, folder, proven, opset_version, record)
+    return write_sealed(spec, folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import onnx
+import onnx_ir
 import torch
 
 from mmalign.dual_model import ModelTower
@@ -15,17 +16,34 @@ OPSET_VERSION = 18
 # torch's exporter implements its operators from opset 18 on, and writes 18 whatever older one it is asked for. Above 25
 # onnxscript 0.7 leaves the conversion to onnx, which stays at 18 where it has no rule for an operator.
 OLDEST_OPSET, NEWEST_OPSET = 18, 25
-# Above 2 GB protobuf cannot hold the weights, and onnxruntime refuses symlinked files beside the model.
-_LARGEST_FILE_BYTES = 2**31 - 1
+# What protobuf can write and read as one message. Weights that leave less than a hundredth of it for nodes and names
+# go into a file beside the model, but for those that would cost more there than they save.
+LARGEST_FILE_BYTES = 2**31 - 1
+_MOST_WEIGHTS = 0.99
+_KEPT_INSIDE_BYTES = 1023
+# What Hugging Face calls such a file: onnx/model.onnx_data.
+_WEIGHTS_SUFFIX = "_data"
 
 
-def export_onnx(tower: ModelTower, path: Path, opset_version: int = OPSET_VERSION) -> None:
-    """Write one tower as a self-contained ONNX file of that opset, batch (and length) dynamic.
+def external_name(name: str) -> str:
+    """Return the name of the file that a model's weights lie in where they are too large for its own."""
+    return name + _WEIGHTS_SUFFIX
 
-    Raises ExportError when the tower cannot be traced or written with that opset, or its weights do not fit one file.
+
+def export_onnx(
+    tower: ModelTower,
+    path: Path,
+    opset_version: int = OPSET_VERSION,
+    largest_file_bytes: int = LARGEST_FILE_BYTES,
+) -> None:
+    """Write one tower as an ONNX file of that opset, batch (and length) dynamic.
+
+    Weights that would make the file larger than `largest_file_bytes` go into `external_name` beside it. Raises
+    ExportError when the tower cannot be traced or written with that opset.
     """
     check_opset(opset_version)
-    model = _trace(tower, opset_version).model_proto
+    path.parent.mkdir(parents=True, exist_ok=True)
+    model = _to_proto(_trace(tower, opset_version), path, largest_file_bytes)
     written = [entry.version for entry in model.opset_import if entry.domain == ""]
     if written != [opset_version]:
         raise ExportError(
@@ -35,17 +53,21 @@ def export_onnx(tower: ModelTower, path: Path, opset_version: int = OPSET_VERSIO
     # torch stamps IR version 10 on all of them, which shuts out older readers of 18 and is too low for 23.
     model.ir_version = onnx.helper.find_min_ir_version_for(model.opset_import)
     _forget_origin(model)
-    if model.ByteSize() > _LARGEST_FILE_BYTES:
-        raise ExportError(
-            f"{path.name} would be {model.ByteSize()} bytes; at most {_LARGEST_FILE_BYTES} fit one ONNX file."
-        )
+    path.write_bytes(model.SerializeToString(deterministic=True))
     try:
-        onnx.checker.check_model(model)
+        onnx.checker.check_model(path)  # of the file: what is in memory knows nothing of weights beside it
     except onnx.checker.ValidationError as error:
         reason = f"{path.name} is not valid with opset {opset_version}: {error}"
         raise ExportError(f"{reason}. Ask for opset {OPSET_VERSION}, the default.") from error
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def _to_proto(program: torch.onnx.ONNXProgram, path: Path, largest_file_bytes: int) -> onnx.ModelProto:
+    """Return the model as protobuf; weights too large for it are written to their file, one tensor after the other."""
+    weights = (value.const_value for value in program.model.graph.initializers.values())
+    if sum(each.nbytes for each in weights if each is not None) <= _MOST_WEIGHTS * largest_file_bytes:
+        return program.model_proto
+    onnx_ir.save(program.model, path, external_data=external_name(path.name), size_threshold_bytes=_KEPT_INSIDE_BYTES)
+    return onnx.load(path, load_external_data=False)
 
 
 def check_opset(opset_version: int) -> None:

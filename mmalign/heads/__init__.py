@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
+from mmalign.heads.identity import IdentityHead
 from mmalign.heads.linear import LinearHead
 from mmalign.heads.mlp import MLPHead
 from mmalign.heads.residual import ResidualHead
 
-AnyHead: TypeAlias = LinearHead | MLPHead | ResidualHead
+AnyHead: TypeAlias = IdentityHead | LinearHead | MLPHead | ResidualHead

@@ -6,8 +6,7 @@ bytes, make it one more output. Items unlike those that it was calibrated on sho
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 import msgspec
 import numpy as np
@@ -19,10 +18,6 @@ from mmalign_runtime.engine.session import Feeds
 from mmalign_runtime.errors import BundleError, BundleFormatError
 from mmalign_runtime.spec import Modality
 from mmalign_runtime.strict_json import JsonError, read_json
-
-if TYPE_CHECKING:
-    from mmalign_runtime.embedder import Embedder
-    from mmalign_runtime.image import ImageItem
 
 CLIPPING_NAME = "clipping_int8.json"
 # onnxruntime's level for errors alone.
@@ -83,19 +78,8 @@ def clipped_shares(contents: bytes, clipping: TowerClipping, items: Iterable[Fee
     return total / max(count, 1)
 
 
-def count_clipping(
-    embedder: Embedder, images: Sequence[ImageItem], texts: Sequence[str]
-) -> dict[Modality, tuple[ClippedTensor, ...]]:
-    """Return each tower's ranges with the shares that these items clip. `Embedder.clipping` is the usual way in."""
-    found: dict[Modality, tuple[ClippedTensor, ...]] = {}
-    if images:
-        found["image"] = _with_seen(embedder.bundle, "image", _image_feeds(embedder, images))
-    if texts:
-        found["text"] = _with_seen(embedder.bundle, "text", _text_feeds(embedder, texts))
-    return found
-
-
-def _with_seen(bundle: Bundle, tower: Modality, items: Iterable[Feeds]) -> tuple[ClippedTensor, ...]:
+def count_clipping(bundle: Bundle, tower: Modality, items: Iterable[Feeds]) -> tuple[ClippedTensor, ...]:
+    """Return a tower's ranges with the shares that these items clip. `Embedder.clipping` is the usual way in."""
     kept = load_clipping(bundle)
     if tower not in kept:
         raise BundleError(
@@ -106,18 +90,3 @@ def _with_seen(bundle: Bundle, tower: Modality, items: Iterable[Feeds]) -> tuple
     shares = clipped_shares(bundle.read(bundle.spec.artifact(tower, "int8").file), clipping, items)
     tensors = zip(clipping.tensors, shares, strict=True)
     return tuple(msgspec.structs.replace(tensor, seen=float(share)) for tensor, share in tensors)
-
-
-def _image_feeds(embedder: Embedder, images: Sequence[ImageItem]) -> Iterator[Feeds]:
-    encoder = embedder.image
-    for index, item in enumerate(images):
-        room = encoder.empty(1)
-        encoder.prepare(encoder.detach(item, index), index, room[0])
-        yield {encoder.inputs.pixel_values: room}
-
-
-def _text_feeds(embedder: Embedder, texts: Sequence[str]) -> Iterator[Feeds]:
-    encoder = embedder.text
-    for text in texts:
-        tokens = encoder.tokenizer.encode([text])
-        yield encoder.inputs.feeds(tokens.input_ids, tokens.attention_mask)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mmalign_runtime.bundle import Bundle
 from mmalign_runtime.engine.engines import open_session
 from mmalign_runtime.engine.host_memory import HostMemory
-from mmalign_runtime.engine.session import SessionOptions
+from mmalign_runtime.engine.session import Feeds, SessionOptions
 from mmalign_runtime.image import DetachedImage, ImageItem, decode_detached, detach_image, jpeg_decoder
 from mmalign_runtime.preprocess import Preprocessor
 from mmalign_runtime.spec import ImageLimits, ImageTower
@@ -52,6 +52,13 @@ class ImageEncoder:
     def prepare(self, detached: DetachedImage, index: int, room: NDArray[np.float32]) -> None:
         """Decode and preprocess one image into its room, (3, H, W). Raises ItemError."""
         room[...] = self.preprocess(decode_detached(detached, self.spec, index=index))[0]
+
+    def feeds(self, items: Iterable[ImageItem]) -> Iterator[Feeds]:
+        """Yield what the tower is fed with for each image alone. Raises ItemError."""
+        for index, item in enumerate(items):
+            room = self.empty(1)
+            self.prepare(self.detach(item, index), index, room[0])
+            yield {self.inputs.pixel_values: room}
 
     def vectors(self, prepared: Sequence[NDArray[np.float32]]) -> Vectors:
         """Return (B, D) for B prepared images, (1, 3, H, W) each."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
 from mmalign_runtime.bundle import Bundle
 from mmalign_runtime.engine.engines import open_session
-from mmalign_runtime.engine.session import SessionOptions
+from mmalign_runtime.engine.session import Feeds, SessionOptions
 from mmalign_runtime.engine.threads import limit_tokenizer_threads
 from mmalign_runtime.spec import TextTower
 from mmalign_runtime.streaming import Vectors
@@ -51,6 +51,12 @@ class TextEncoder:
     def batch(self, rows: Sequence[TokenRow]) -> TokenBatch:
         """Return rows as one batch (B, L)."""
         return self.tokenizer.batch(rows)
+
+    def feeds(self, texts: Iterable[str]) -> Iterator[Feeds]:
+        """Yield what the tower is fed with for each text alone. Raises ItemError."""
+        for text in texts:
+            tokens = self.tokenizer.encode([text])
+            yield self.inputs.feeds(tokens.input_ids, tokens.attention_mask)
 
     def vectors(self, texts: Sequence[str]) -> Vectors:
         """Return (B, D) for B checked texts."""

@@ -53,11 +53,12 @@ _MARKERS = r"<\|startoftext\|>|<\|endoftext\|>"
 _CLIP = r"[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 _WORDS, _OTHERS = r"[^\r\n\p{L}\p{N}]?\p{L}+", r" ?[^\s\p{L}\p{N}]+[\r\n]*"
 _SPACE_RUNS = r"\s*[\r\n]+|\s+(?!\S)|\s+"
-# Of CLIP, GPT-2, Llama 3 and Qwen 2.
+# Of CLIP, open_clip, GPT-2, Llama 3 and Qwen 2.
 _SPLITTING_EXPRESSIONS = frozenset(
     {
         f"{_CONTRACTIONS}|{_CLIP}",
         f"{_MARKERS}|{_CONTRACTIONS}|{_CLIP}",
+        rf"(?i:{_CONTRACTIONS})|[\p{{L}}]+|[\p{{N}}]|[^\s\p{{L}}\p{{N}}\x{{345}}]+",
         rf"{_CONTRACTIONS}| ?\p{{L}}+| ?\p{{N}}+| ?[^\s\p{{L}}\p{{N}}]+|\s+(?!\S)|\s+",
         *(rf"(?i:{_CONTRACTIONS})|{_WORDS}|{numbers}|{_OTHERS}|{_SPACE_RUNS}" for numbers in (r"\p{N}", r"\p{N}{1,3}")),
     }

@@ -61,7 +61,7 @@ class TextTokenizer:
         """Read the bytes of a tokenizer.json called `name`. Raises BundleFormatError when they are none."""
         try:
             found = cls(Tokenizer.from_buffer(raw), spec)
-            found.encode([_PROBE])  # some faults show only here
+            found.batch(found._rows([_PROBE]))  # some faults show only here; not cleaned, which may need ftfy
         except BaseException as error:
             if not (isinstance(error, Exception) or _is_panic(error)):
                 raise
@@ -74,7 +74,7 @@ class TextTokenizer:
         are cleaned as the spec says, and normalised as tokenizer.json says.
 
         Raises ItemError, with the text's position counted from `first_index`, for a non-string, a lone surrogate or a
-        text over `max_characters`.
+        text over `max_characters`; MissingDependencyError for a text that ftfy is to clean where that is not installed.
         """
         for offset, text in enumerate(texts):
             check_text(text, first_index + offset, self.spec)

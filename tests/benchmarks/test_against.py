@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.against.cold_start import FASTEMBED, OURS, ColdStart, first_vector_s
+from benchmarks.against.cold_start import FASTEMBED, OURS, ColdStart
 from benchmarks.against.entries import Entry, ours, peers
 from benchmarks.against.images import WEB_PIXELS, mix, phone, thumbnail, web
 from benchmarks.against.peers.peer import Timed
@@ -28,13 +28,15 @@ from benchmarks.against.protocol import (
     read_request,
     write_message,
 )
-from benchmarks.against.results import Case, cosine, items_per_s, latency_ms, read_results, times_faster, write_results
+from benchmarks.against.results import Case, Results, cosine, items_per_s, latency_ms, times_faster
 from benchmarks.against.run import describe
 from benchmarks.against.single import DIRECTLY, SLEEPING, summary
 from benchmarks.against.sources import Package, SourceError, fetch
 from benchmarks.against.texts import Paragraphs, has_words
 from benchmarks.against.turns import Work, choose_settings, entries_of, take_round
 from benchmarks.against.worker import measure, serve
+from benchmarks.harness.processes import first_line_s
+from benchmarks.harness.results import read_result, write_result
 from benchmarks.performance.measured import RESULTS
 
 
@@ -177,9 +179,9 @@ def test_nobody_unknown_takes_part() -> None:
 
 
 def test_results_are_read_as_they_were_written(tmp_path: Path) -> None:
-    results = read_results(RESULTS / "against.json")
-    write_results(results, tmp_path / "copy.json")
-    assert read_results(tmp_path / "copy.json") == results
+    results = read_result(RESULTS / "against.json", Results)
+    write_result(results, tmp_path / "copy.json")
+    assert read_result(tmp_path / "copy.json", Results) == results
 
 
 def test_a_set_is_known_by_its_contents() -> None:
@@ -231,12 +233,12 @@ def test_another_package_than_expected_is_refused(tmp_path: Path) -> None:
         fetch(Package("thing", "1", "00"), tmp_path)
 
 
-def test_a_process_without_a_vector_is_an_error() -> None:
+def test_a_process_that_prints_nothing_is_an_error() -> None:
     import sys
 
-    assert first_vector_s([sys.executable, "-c", "print(1)"]) > 0
-    with pytest.raises(RuntimeError, match="no vector"):
-        first_vector_s([sys.executable, "-c", "raise SystemExit('broken')"])
+    assert first_line_s([sys.executable, "-c", "print(1)"]) > 0
+    with pytest.raises(RuntimeError, match="printed nothing: broken"):
+        first_line_s([sys.executable, "-c", "raise SystemExit('broken')"])
 
 
 def test_cold_starts_are_compared_pair_by_pair() -> None:

@@ -13,10 +13,10 @@ from PIL import Image
 from benchmarks.against.entries import Entry, ours, peers
 from benchmarks.against.models import ModelSource, prepare_files
 from benchmarks.against.oracle import Oracle
-from benchmarks.against.places import FASTEMBED_PYTHON
 from benchmarks.against.processes import PeerError, PeerProcess
 from benchmarks.against.protocol import Kind, Measure, ModelFiles, Setting
 from benchmarks.against.results import cosine
+from benchmarks.harness.places import FASTEMBED_PYTHON
 from mmalign.config import parse_config
 from mmalign.run import create_run
 from mmalign.run_model import dual_model

@@ -7,18 +7,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from benchmarks.reference.chart import draw_chart
-from benchmarks.reference.environment import Environment, Watch, busy_cpu_s, cpu_flags
+from benchmarks.harness.environment import Environment, Watch, busy_cpu_s, cpu_flags
+from benchmarks.harness.results import read_result, write_result
+from benchmarks.harness.statistics import paired_speedups
 from benchmarks.reference.interleave import Batch, Engine, Laps, Schedule, take_turns, warm_up
-from benchmarks.reference.report import (
-    ReferenceReport,
-    cpu_slug,
-    engine_timings,
-    paired_speedups,
-    read_report,
-    write_report,
-)
-from benchmarks.reference.tables import print_environment, print_timings
+from benchmarks.reference.report import ReferenceReport, cpu_slug, engine_timings, table_of
 from benchmarks.reference.workload import pick_captions
 from mmalign_export.errors import ParityError
 from mmalign_runtime.engine.session import Feeds
@@ -152,34 +145,21 @@ def test_differences_within_the_bound_are_reported() -> None:
 
 
 def test_report_survives_the_way_through_its_file(tmp_path: Path) -> None:
-    write_report(report(), tmp_path / "results" / "cpu.json")
-    assert read_report(tmp_path / "results" / "cpu.json") == report()
+    write_result(report(), tmp_path / "results" / "cpu.json")
+    assert read_result(tmp_path / "results" / "cpu.json", ReferenceReport) == report()
 
 
 def test_a_report_with_an_unknown_field_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "cpu.json"
     path.write_bytes(msgspec.json.encode(report()).replace(b'"num_rounds"', b'"rounds":1,"num_rounds"'))
     with pytest.raises(msgspec.ValidationError, match="unknown field `rounds`"):
-        read_report(path)
+        read_result(path, ReferenceReport)
 
 
-def test_chart_is_the_same_for_the_same_report(tmp_path: Path) -> None:
-    for name in ("first.svg", "second.svg"):
-        draw_chart(report(), tmp_path / name)
-    first = (tmp_path / "first.svg").read_text(encoding="utf-8")
-    assert first == (tmp_path / "second.svg").read_text(encoding="utf-8")
-    assert "2.00x" in first
-    assert "ONNX Runtime" in first
-
-
-def test_tables_show_machine_speed_and_parity(capsys: pytest.CaptureFixture[str]) -> None:
-    from rich.console import Console
-
-    console = Console(width=120)
-    print_environment(environment(), console)
-    print_timings(report(), console)
-    shown = capsys.readouterr().out
-    assert all(text in shown for text in ("Some Processor", "load average 0.1", "unknown", "2.00x", "1e-07", "2x4"))
+def test_the_table_shows_speed_and_parity() -> None:
+    eager, onnx = table_of(report()).splitlines()[2:]
+    assert eager.startswith("| image | 2x4 | eager | 2 | 30.0 |")
+    assert onnx.endswith("| 2.00x | 2.00 to 2.00 | 1e-07 |")
 
 
 def test_cpu_name_becomes_a_file_name() -> None:

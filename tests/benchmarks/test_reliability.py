@@ -14,15 +14,17 @@ import msgspec
 import numpy as np
 import pytest
 
+from benchmarks.harness.places import FIXTURE, ROOT
+from benchmarks.harness.processes import resident_mb
 from benchmarks.readme import with_tables
-from benchmarks.reliability.flips import FIXTURE, entry_spans, flip_archive, flip_folder
-from benchmarks.reliability.memory import Level, drift, image_pool, resident_mb, texts
+from benchmarks.reliability.flips import entry_spans, flip_archive, flip_folder
+from benchmarks.reliability.memory import Level, drift, image_pool, texts
 from benchmarks.reliability.mutated import _PRELOADED
 from benchmarks.reliability.pillow_resize import with_pillow
 from benchmarks.reliability.pillow_versions import Answer, Answers, differences
 from benchmarks.reliability.pixel_pace import paces
 from benchmarks.reliability.pixels import compare, load, sizes, specs
-from benchmarks.reliability.record import RESULTS, ROOT, Card, Record, Row, read_record
+from benchmarks.reliability.record import RESULTS, Card, Record, Row, read_record
 from benchmarks.reliability.report import DOCUMENT, results, table
 from benchmarks.reliability.scores import Mutation, Score, Survivor, summary, tables
 from benchmarks.reliability.trials import moments

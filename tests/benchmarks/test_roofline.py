@@ -10,13 +10,14 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from benchmarks.harness.clock import laps
+from benchmarks.harness.environment import Watch
+from benchmarks.harness.results import read_result, write_result
 from benchmarks.performance.ceilings import memory_ms, share
-from benchmarks.reference.environment import Watch
-from benchmarks.roofline.clock import laps
 from benchmarks.roofline.flops import count
 from benchmarks.roofline.memory import copy_gb_s, read_gb_s
 from benchmarks.roofline.products import Shape, kernels, qdq_graph
-from benchmarks.roofline.results import Bandwidth, Product, Roofline, Tower, ceiling, read_roofline, write_roofline
+from benchmarks.roofline.results import Bandwidth, Product, Roofline, Tower, ceiling
 
 
 def roofline() -> Roofline:
@@ -116,8 +117,8 @@ def test_shares_are_of_the_ceiling() -> None:
 
 
 def test_a_roofline_is_read_as_it_was_written(tmp_path: Path) -> None:
-    write_roofline(roofline(), tmp_path / "r.json")
-    assert read_roofline(tmp_path / "r.json").products == roofline().products
+    write_result(roofline(), tmp_path / "r.json")
+    assert read_result(tmp_path / "r.json", Roofline).products == roofline().products
 
 
 def test_laps_and_bandwidth_are_measured() -> None:

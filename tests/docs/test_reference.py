@@ -111,6 +111,6 @@ def test_what_is_wrong_with_a_site_is_found(tmp_path: Path) -> None:
         "index.html leads to #there",
         "index.html leads to reference/config.html#no",
     ]
-    assert "mmalign.CheckpointError is not in the reference" in found
+    assert "mmalign.BundleScores is not in the reference" in found
     assert "train.batch_size is not in the reference" in found
     assert "train.epochs is not in the reference" not in found

@@ -72,6 +72,15 @@ def test_vectors_are_those_of_onnxruntime(packaged: Path) -> None:
         assert found.variant_id != expected.variant_id
 
 
+@pytest.mark.parametrize("num_texts", [1, 3])
+def test_a_batch_of_texts_of_one_token_is_taken(packaged: Path, num_texts: int) -> None:
+    feeds = {name: np.ones((num_texts, 1), np.int64) for name in ("input_ids", "attention_mask")}  # (B, 1)
+    with load(packaged) as found, Embedder.load(packaged, provider="cpu", num_threads=1) as expected:
+        mine, its = (each.text.session.run(feeds) for each in (found, expected))
+    assert mine.shape == (num_texts, found.embed_dim)
+    np.testing.assert_allclose(mine, its, atol=ENGINES_APART, rtol=0)
+
+
 def test_verify_covers_it(packaged: Path) -> None:
     report = verify_bundle(packaged, engine="aotinductor", num_threads=1)
     assert report.passed

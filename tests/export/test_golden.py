@@ -3,13 +3,16 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from mmalign.data import Origin, Pair
+from mmalign.dual_model import Arrays, DualModel, TextModelTower, Vectors
 from mmalign_export.golden import GoldenFile, golden_files, golden_texts
 from mmalign_runtime.image import decode_image
 from mmalign_runtime.spec import ImageSpec
+from tests.tolerances import FEATURES
 
 
 def test_the_format_matrix_covers_the_design() -> None:
@@ -62,3 +65,22 @@ def test_texts_cover_the_design() -> None:
     assert texts["empty"] == ""
     assert len(texts["longer than the context"].split()) > 16
     assert {"accents", "Chinese", "emoji", "one word"} <= texts.keys()
+
+
+def test_inputs_that_run_together_keep_their_order_and_their_vectors(
+    model: DualModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = ["dog", "cat", "a photo of a dog", "a", *["cat dog"] * 20, "dog"]
+    inputs = [model.text.prepare([text]) for text in texts]
+    alone = np.concatenate([model.text.run(each) for each in inputs])
+    sizes: list[int] = []
+    run = TextModelTower.run
+
+    def counted(tower: TextModelTower, arrays: Arrays) -> Vectors:
+        sizes.append(len(arrays["input_ids"]))
+        return run(tower, arrays)
+
+    monkeypatch.setattr(TextModelTower, "run", counted)
+    np.testing.assert_allclose(model.text.run_each(inputs), alone, rtol=0, atol=FEATURES.bound)
+    assert sum(sizes) == len(texts)
+    assert max(sizes) == 8

@@ -155,7 +155,8 @@ def test_golden_vectors_are_the_reference_path_s(own: DualModel, own_bundle: Pat
     cases = json.loads((own_bundle / "golden/cases.json").read_text())
     files = [own_bundle / case["file"] for case in cases["images"]]
     for file, case in zip(files[:5], cases["images"], strict=False):
-        np.testing.assert_array_equal(own.image.embed([file])[0], np.array(case["embedding"], np.float32))
+        expected = np.array(case["embedding"], np.float32)  # made in batches of eight
+        np.testing.assert_allclose(own.image.embed([file])[0], expected, atol=1e-6)
     for case in cases["texts"]:
         np.testing.assert_array_equal(own.text.embed([case["text"]])[0], np.array(case["embedding"], np.float32))
 

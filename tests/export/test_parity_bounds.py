@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from mmalign_export.artifacts import onnx_artifact
 from mmalign_export.errors import ParityError
 from mmalign_export.parity import Artifact, CaseDifference, check_parity, measure_parity
+from mmalign_runtime import Embedder
 from mmalign_runtime.bundle import open_bundle
 from mmalign_runtime.bundle.golden import Golden, ImageCase, TextCase, load_golden
 from mmalign_runtime.spec import Modality
@@ -112,6 +113,23 @@ def test_a_cosine_may_be_lower_by_a_hundred_thousandth(kind: Modality) -> None:
         check(0.999989)
 
 
+def test_a_tower_that_rounds_more_has_the_bound_that_is_said_of_it() -> None:
+    """Asked for with the case that moved most, for a tower beyond the usual bound alone, and recorded."""
+    right = [unit(16, seed) for seed in range(3)]
+    images = [shifted(right[0], 2e-4), shifted(right[1], 3e-4), right[2]]
+    asked: list[tuple[Modality, str]] = []
+
+    def bound(tower: Modality, case: str) -> float:
+        asked.append((tower, case))
+        return 3.5e-4
+
+    found = check_parity(giving(images, right), golden_of(right, right), Path(), bound)
+    assert asked == [("image", "image 1")]
+    assert (found["image"].abs_bound, found["text"].abs_bound) == (3.5e-4, 1e-4)
+    with pytest.raises(ParityError, match=r"image case 'image 1'.* max abs 3\.00e-04 \(at most 0\.00025\)"):
+        check_parity(giving(images, right), golden_of(right, right), Path(), lambda tower, case: 2.5e-4)
+
+
 def test_what_is_recorded_is_the_worst_of_all_comparisons() -> None:
     right = [unit(16, seed) for seed in range(4)]
     images = [right[0], shifted(right[1], 0.5e-4), *right[2:]]
@@ -198,10 +216,11 @@ def test_canary_one_weight_moved_a_little_fails_parity_and_verify(tmp_path: Path
     outside = moved_bundle(BUNDLE, kind, 1.1 * step, tmp_path / "outside")
     assert 0.85e-4 < largest_difference(inside, kind) < 1e-4 < largest_difference(outside, kind) < 1.15e-4
     golden = load_golden(open_bundle(BUNDLE))
-    assert check_parity(onnx_artifact(inside), golden, inside)[kind].max_abs_difference < 1e-4
+    found = check_parity(onnx_artifact(Embedder.load(inside, provider="cpu")), golden, inside)
+    assert found[kind].max_abs_difference < 1e-4
     assert verify_bundle(inside, provider="cpu").passed
     with pytest.raises(ParityError, match=rf"the worst is {kind} case .* max abs 1\.[01]\de-04 \(at most 0\.0001\)"):
-        check_parity(onnx_artifact(outside), golden, outside)
+        check_parity(onnx_artifact(Embedder.load(outside, provider="cpu")), golden, outside)
     report = verify_bundle(outside, provider="cpu")
     failed = [case for case in report.cases if not case.passed]
     assert failed

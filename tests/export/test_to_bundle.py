@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from mmalign.data import Origin, Pair
-from mmalign.dual_model import DualModel
+from mmalign.dual_model import DualModel, ModelTower
 from mmalign.errors import CheckpointError
 from mmalign.run import Run
 from mmalign.space import space_id
@@ -140,8 +140,8 @@ def test_an_export_that_differs_just_outside_the_bound_fails_and_leaves_nothing(
     honest = to_bundle.export_onnx
     step = step_for(bundle_dir, "image", 1.1e-4, tmp_path / "tried")
 
-    def damaging(tower: object, path: Path, opset_version: int) -> None:
-        honest(tower, path, opset_version)  # type: ignore[arg-type]
+    def damaging(tower: ModelTower, path: Path, opset_version: int, largest_file_bytes: int) -> None:
+        honest(tower, path, opset_version, largest_file_bytes)
         if path.name == "vision_model.onnx":
             move_one_weight(path, step)
 

@@ -98,14 +98,5 @@ def test_files_name_no_path_of_the_machine_that_exported_them(bundle_dir: Path) 
         assert b".py" not in contents
 
 
-def test_a_file_too_large_for_protobuf_is_refused(
-    model: DualModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("mmalign_export.to_onnx._LARGEST_FILE_BYTES", 1000)
-    with pytest.raises(ExportError, match="at most 1000 fit one ONNX file"):
-        export_onnx(model.image, tmp_path / "vision_model.onnx")
-    assert list(tmp_path.iterdir()) == []
-
-
 def _axes(value: onnx.ValueInfoProto) -> list[str | int]:
     return [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]

@@ -1,18 +1,22 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import re
+import resource
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from mmalign.config import Config
-from mmalign.errors import TrainingError
+from mmalign.errors import CheckpointError, TrainingError
 from mmalign.metrics import COLUMNS, MetricsLog, MetricsRow, Validation, Validator, read_metrics
 from mmalign.pairs import load_splits
 from mmalign.retrieval import recall_both_ways
 from mmalign.retrieval_set import build_retrieval_set
 from mmalign.run import Run, create_run
+from mmalign.training import train
 from mmalign_runtime.errors import ItemError
 from tests.mmalign.run_features import features_of
 
@@ -65,6 +69,52 @@ def test_a_start_anew_keeps_nothing(tmp_path: Path) -> None:
     write(tmp_path, [row(1)])
     write(tmp_path, [], keep_steps=0)
     assert read_metrics(tmp_path / "metrics.csv") == []
+
+
+@contextlib.contextmanager
+def no_room_in(path: Path) -> Iterator[None]:
+    """Let no file grow past the size of this one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_row_that_has_no_room_is_an_error_that_names_the_file_and_what_to_do(tmp_path: Path) -> None:
+    write(tmp_path, [row(1)])
+    path = tmp_path / "metrics.csv"
+    expected = rf"{re.escape(str(path))} cannot be written: File too large\. Make room on the disk, then .*--resume"
+    log = MetricsLog(tmp_path, keep_steps=1)
+    with no_room_in(path):
+        with pytest.raises(CheckpointError, match=expected):
+            log.write(row(2))
+        with pytest.raises(CheckpointError, match=expected):
+            log.__exit__(None, None, None)
+    assert [each["step"] for each in read_metrics(path)] == ["1"]
+    write(tmp_path, [row(2)], keep_steps=1)
+    assert [each["step"] for each in read_metrics(path)] == ["1", "2"]
+
+
+def test_a_log_that_cannot_be_started_is_named(tmp_path: Path) -> None:
+    write(tmp_path, [row(1)])
+    with no_room_in(tmp_path / "metrics.csv"):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+        with pytest.raises(CheckpointError, match=r"metrics\.csv cannot be written: File too large\. Make room"):
+            MetricsLog(tmp_path, keep_steps=1)
+    assert [each["step"] for each in read_metrics(tmp_path / "metrics.csv")] == ["1"]
+
+
+@pytest.mark.parametrize(("loss", "expected"), [("sigmoid", "-3.5"), ("infonce", "")])
+def test_the_bias_of_a_logit_is_logged_for_a_loss_that_has_one(
+    make_config: MakeConfig, tmp_path: Path, loss: str, expected: str
+) -> None:
+    settings: dict[str, object] = {"loss.kind": loss, "train.epochs": 1}
+    train(make_config(settings | ({"loss.bias": -3.5} if loss == "sigmoid" else {})), tmp_path / "run")
+    rows = read_metrics(tmp_path / "run/metrics.csv")
+    assert rows[0]["logit_bias"] == expected
+    assert len({each["logit_bias"] for each in rows}) == (len(rows) if loss == "sigmoid" else 1)
 
 
 class Scalars:

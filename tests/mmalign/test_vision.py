@@ -123,7 +123,7 @@ def test_unknown_timm_backbone_names_the_nearest() -> None:
 
 
 def test_unknown_tower_names_the_kinds_there_are() -> None:
-    with pytest.raises(ConfigError, match=r"'resnet-50' is not known: use 'resnet50' or 'timm:NAME'\."):
+    with pytest.raises(ConfigError, match=r"'resnet-50' is not known: use 'resnet50', 'timm:NAME' or 'import:PLACE'\."):
         create_image_tower("resnet-50")
 
 

@@ -2,31 +2,17 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from tokenizers import Tokenizer
 
 from mmalign_runtime import Embedder
-from mmalign_runtime.errors import BundleFeatureError, MissingDependencyError
+from mmalign_runtime.errors import BundleFeatureError
 from mmalign_runtime.spec import Artifact, BundleSpec, ImageSpec, ImageTower, TextSpec, TextTower
 from mmalign_runtime.support import check_supported
-from mmalign_runtime.text_cleaning import find_cleaner
-from mmalign_runtime.tokenizer import TextTokenizer
 
 
 def with_spec(spec: BundleSpec, name: str, **changes: object) -> BundleSpec:
     tower = spec.towers[name]
     changed = msgspec.structs.replace(tower, spec=msgspec.structs.replace(tower.spec, **changes))
     return msgspec.structs.replace(spec, towers={**spec.towers, name: changed})
-
-
-@pytest.mark.parametrize("cleaning", ["clip", "clip_cased", "clip_canonical", "siglip"])
-def test_a_cleaner_that_is_not_here_names_the_extra(tiny_bundle: Path, edit_spec, cleaning: str) -> None:
-    edit_spec(lambda spec: with_spec(spec, "text", cleaning=cleaning))
-    message = rf"cleaned as '{cleaning}' before .* `pip install -U 'mmalign-runtime\[clean\]'`"
-    with pytest.raises(MissingDependencyError, match=message):
-        Embedder.load(tiny_bundle, provider="cpu", lazy=True)
-    with pytest.raises(MissingDependencyError, match=message):
-        TextTokenizer(Tokenizer.from_file(str(tiny_bundle / "tokenizer.json")), TextSpec(cleaning=cleaning))
-    assert len(Embedder.load(tiny_bundle, provider="cpu", towers=["image"]).encode_image([])) == 0
 
 
 def test_patches_at_a_pictures_own_ratio_are_refused_by_name(tiny_bundle: Path, edit_spec) -> None:
@@ -36,16 +22,11 @@ def test_patches_at_a_pictures_own_ratio_are_refused_by_name(tiny_bundle: Path, 
     assert len(Embedder.load(tiny_bundle, provider="cpu", towers=["text"]).encode_text(["a dog"])) == 1
 
 
-def test_weights_in_another_file_are_refused_by_name(tiny_bundle: Path, edit_spec) -> None:
-    def apart(spec: BundleSpec) -> BundleSpec:
-        image, text = spec.artifacts
-        return msgspec.structs.replace(
-            spec, artifacts=(image, msgspec.structs.replace(text, external=("config.json",)))
-        )
-
-    edit_spec(apart)
-    with pytest.raises(BundleFeatureError, match=r"the text tower keeps weights beside its model, in config\.json"):
-        Embedder.load(tiny_bundle, provider="cpu", lazy=True)
+def test_a_package_with_weights_in_another_file_is_refused_by_name() -> None:
+    tower = TextTower(spec=TextSpec(), tokenizer="t", architecture="a")
+    check_supported(tower, Artifact(tower="text", engine="onnx", external=("w.bin",)))
+    with pytest.raises(BundleFeatureError, match=r"the text tower's aotinductor package keeps weights .* in w\.bin"):
+        check_supported(tower, Artifact(tower="text", engine="aotinductor", external=("w.bin",)))
 
 
 @pytest.mark.parametrize(
@@ -57,6 +38,7 @@ def test_weights_in_another_file_are_refused_by_name(tiny_bundle: Path, edit_spe
         ImageSpec(resize="resize_then_crop", resize_size=300),
         TextSpec(),
         TextSpec(padding_side="left", truncation_side="left"),
+        TextSpec(cleaning="clip", padding="fixed"),
     ],
 )
 def test_everything_else_is_computed(spec: ImageSpec | TextSpec) -> None:
@@ -64,4 +46,3 @@ def test_everything_else_is_computed(spec: ImageSpec | TextSpec) -> None:
         check_supported(ImageTower(spec=spec, preprocess="p", architecture="a"), Artifact(tower="i", engine="onnx"))
     else:
         check_supported(TextTower(spec=spec, tokenizer="t", architecture="a"), Artifact(tower="t", engine="onnx"))
-    assert find_cleaner("none") is None

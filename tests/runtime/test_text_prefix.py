@@ -24,6 +24,7 @@ CORPUS = [
     "狗在海滩上跑 猫 いぬがはしる 개가 달린다 हाथ 🐶 🐕 ☀ e\u0301 ﬁ ½ <|x|> don't",
 ]
 CLIP_WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+OPEN_CLIP_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}\x{345}]+"
 QWEN_WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
@@ -110,6 +111,7 @@ CUT: dict[str, Callable[[], Tokenizer]] = {
     "minilm": minilm,
     "bert, cased": lambda: word_pieces(normalizers.BertNormalizer(lowercase=False), pre_tokenizers.BertPreTokenizer()),
     "clip": lambda: bytes_bpe(CLIP_WORDS, CLIP_NORMALIZER, suffix="</w>"),
+    "open_clip": lambda: bytes_bpe(OPEN_CLIP_WORDS, None, suffix="</w>"),
     "gpt2": lambda: bytes_bpe(None, None),
     "qwen": lambda: bytes_bpe(QWEN_WORDS, normalizers.NFC()),
     "llama3": lambda: bytes_bpe(QWEN_WORDS.replace(r"|\p{N}|", r"|\p{N}{1,3}|"), None),

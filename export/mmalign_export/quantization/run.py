@@ -85,6 +85,7 @@ def quantize(
     """
     check_free(Path(out), force=force)  # before the minutes that measuring takes
     with Embedder.load(path, engine=engine, provider=provider, num_threads=num_threads) as embedder:
+        _check_whole(embedder.bundle.spec, towers)
         data = read_data(embedder, calibration, evaluation, budget, max_images, is_calibrated=precision == "int8")
         search = TowerSearch(embedder, data, precision)
         offered = {kind: search.offered(kind, budget) for kind in towers}
@@ -97,6 +98,16 @@ def quantize(
     report = msgspec.structs.replace(report, clipped={tower: each.tensors for tower, each in clipping.items()})
     models = {tower: found.contents for tower, found in pair.chosen.items()}
     return add_variant(bundle, models, report, Path(out), force=force, clipping=clipping), report
+
+
+def _check_whole(spec: BundleSpec, towers: Sequence[Modality]) -> None:
+    """Raise QuantizationError for a tower whose weights lie beside it: recipes rewrite a model as one message."""
+    for tower in towers:
+        if external := spec.artifact(tower).external:
+            raise QuantizationError(
+                f"the {tower} tower keeps weights beside its model, in {', '.join(external)}; expected a model of one "
+                "file, at most 2 GB. Quantize the other tower alone (towers)."
+            )
 
 
 def _clipping(

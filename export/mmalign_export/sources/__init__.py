@@ -19,6 +19,9 @@ from mmalign_export.sources.protocol import Imported
 # kind -> the module whose `read` gives the model
 SOURCES = {
     "run": "mmalign_export.sources.run",
+    "open_clip": "mmalign_export.sources.open_clip",
+    "openai": "mmalign_export.sources.openai",
+    "sentence_transformers": "mmalign_export.sources.sentence_transformers",
     "transformers": "mmalign_export.sources.transformers",
 }
 
@@ -79,6 +82,10 @@ def read_source(kind: str, location: str | Path, options: SourceOptions = _DEFAU
     Example:
         >>> imported = read_source("run", "runs/latest", SourceOptions(checkpoint="last"))  # doctest: +SKIP
     """
+    if kind == "onnx_pair":
+        raise ExportError(
+            f"{location} holds ONNX files, which cannot be imported yet. Import the model that they were exported from."
+        )
     if kind not in SOURCES:
         raise ExportError(f"the source {kind!r} is not known; expected {', '.join(sorted(SOURCES))}.")
     read = cast("Source", import_module(SOURCES[kind]).read)

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from mmalign.dual_model import DualModel
 from mmalign_export.errors import ProofError
 from mmalign_export.golden import GoldenFile, shortest
-from mmalign_export.parity import COSINE_BOUND, Artifact
+from mmalign_export.parity import COSINE_BOUND, AbsBound, Artifact
 from mmalign_export.sources.proof_pixels import prove_pixels
 from mmalign_export.sources.proof_texts import PROOF_TEXTS
 from mmalign_export.sources.proof_tokens import prove_tokens
-from mmalign_export.sources.proof_towers import cosine, prove_tower, unit
+from mmalign_export.sources.proof_towers import cosine, prove_tower, rounding_bound, unit
 from mmalign_export.sources.protocol import Imported, Original
 from mmalign_export.sources.refusals import check_spread, check_vectors
 from mmalign_runtime.bundle.golden import Golden, ImageCase, TextCase
@@ -38,6 +38,7 @@ Vectors = NDArray[np.float32]
 IMAGE_COSINE_BOUND = 0.9999
 IMAGE_ABS_BOUND = 0.0142
 _COSINE_BOUNDS: dict[Modality, float] = {"image": IMAGE_COSINE_BOUND, "text": COSINE_BOUND}
+_BATCH = 8
 _NO_VECTOR = "the library gives an empty text no vector"
 
 
@@ -52,15 +53,26 @@ class Reference(msgspec.Struct, frozen=True):
     stages: tuple[ProofStage, ...]
 
 
-def prove_model(model: DualModel, original: Original, files: Sequence[GoldenFile], golden: Golden) -> Reference:
+def prove_model(
+    model: DualModel,
+    original: Original,
+    files: Sequence[GoldenFile],
+    golden: Golden,
+    resized_as_stored: bool = False,
+) -> Reference:
     """Hold eager PyTorch to the library: token ids, pixels, and each tower on the library's own inputs.
 
     Raises ProofError naming the stage, the case and the figures, and SourceError for vectors that prove nothing.
     """
     texts = [case.text for case in golden.texts]
     differing, ids = prove_tokens(model.text, original, [*texts, *PROOF_TEXTS])
-    pixels = prove_pixels(model.image, original, files)
-    image_vectors = np.concatenate([original.image_vectors(values) for values in pixels.values])
+    pixels = prove_pixels(model.image, original, files, resized_as_stored)
+    image_vectors = np.concatenate(
+        [
+            original.image_vectors(np.concatenate(pixels.values[at : at + _BATCH]))
+            for at in range(0, len(pixels.values), _BATCH)
+        ]
+    )
     text_vectors = original.text_vectors(texts)
     check_vectors(image_vectors, (len(files), model.embed_dim), "image")
     check_vectors(text_vectors, (len(texts), model.embed_dim), "text", may_be_zero=[not text for text in texts])
@@ -121,6 +133,18 @@ def golden_bounds(measured: Parity, record: ImportRecord, tower: Modality) -> Pa
         cosine_bound=_COSINE_BOUNDS[tower],
         abs_bound=stage.bound,
     )
+
+
+def golden_rounding(model: DualModel, golden: Golden, folder: Path) -> AbsBound:
+    """Return what the graph of an imported tower may move a golden vector by: its depth and width are not ours."""
+    images = {case.name: folder / case.file for case in golden.images}
+    texts = {case.name: case.text for case in golden.texts}
+
+    def bound(tower: Modality, case: str) -> float:
+        inputs = model.image.prepare([images[case]]) if tower == "image" else model.text.prepare([texts[case]])
+        return rounding_bound(model.towers[tower], inputs)
+
+    return bound
 
 
 def _tower_bound(reference: Reference) -> float:

@@ -31,7 +31,9 @@ class LibraryPixels(msgspec.Struct, frozen=True):
     stage: ProofStage
 
 
-def prove_pixels(tower: ImageModelTower, original: Original, files: Sequence[GoldenFile]) -> LibraryPixels:
+def prove_pixels(
+    tower: ImageModelTower, original: Original, files: Sequence[GoldenFile], resized_as_stored: bool = False
+) -> LibraryPixels:
     """Return the library's pixels of files. Raises ProofError, naming the picture, where ours differ by no convention.
 
     Compared are the pictures in many ratios besides.
@@ -40,20 +42,27 @@ def prove_pixels(tower: ImageModelTower, original: Original, files: Sequence[Gol
     differing: dict[str, str] = {}
     moved = [_levels_moved(tower, original, file, _library_pixels(original, file)) for file in proof_pictures()]
     for file, values in zip(files, theirs, strict=True):
-        levels = _levels_moved(tower, original, file, values)
+        why = conventions(file.data, tower.spec, resized_as_stored)
+        levels = _levels_moved(tower, original, file, values, why)
         if levels > _LARGEST:
-            differing[file.name] = ", ".join(conventions(file.data, tower.spec))
+            differing[file.name] = ", ".join(why)
         else:
             moved.append(levels)
     stage = ProofStage(stage="pixels", tower="image", num_cases=len(moved), largest=max(moved), bound=LEVELS_BOUND)
     return LibraryPixels(theirs, differing, stage)
 
 
-def _levels_moved(tower: ImageModelTower, original: Original, file: GoldenFile, theirs: NDArray[np.float32]) -> float:
+def _levels_moved(
+    tower: ImageModelTower,
+    original: Original,
+    file: GoldenFile,
+    theirs: NDArray[np.float32],
+    why: Sequence[str] = (),
+) -> float:
     """Return the largest difference in levels. Raises ProofError when it is too large, and no convention says why."""
     ours = next(iter(tower.prepare([file.data]).values())).astype(np.float32)
     levels = _levels(ours, theirs, tower.spec)
-    if levels > _LARGEST and not conventions(file.data, tower.spec):
+    if levels > _LARGEST and not why:
         raise ProofError(
             f"pixels: {file.name!r} comes out as {ours.shape} and differs by {levels:.1f} levels of 255 from what "
             f"{original.library} makes of it, {theirs.shape}; expected at most {LEVELS_BOUND:g}. The size, crop, "

@@ -41,8 +41,11 @@ class Imported(msgspec.Struct, frozen=True, kw_only=True):
     """A model of a source. Without an `original` (a training run) eager PyTorch on `model` is the reference.
 
     `choices` are what was decided that the weights do not say, and where it was read: `--explain` prints them.
+    `resized_as_stored` says that the library resizes a picture in the mode that it is stored in, and makes RGB of it
+    after that: palettes by nearest neighbours, and colours weighted by their alpha.
     """
 
     model: DualModel
     original: Original | None = None
     choices: tuple[Choice, ...] = ()
+    resized_as_stored: bool = False

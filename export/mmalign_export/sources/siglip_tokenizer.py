@@ -18,6 +18,9 @@ from mmalign_export.errors import SourceError
 
 _SPACE = "\u2581"
 _UNIGRAM = 1  # of sentencepiece's TrainerSpec.ModelType
+# Python lowers a sigma that ends a word to another letter than one inside it; `Lowercase` knows one lower sigma.
+_CASED = r"[\p{Lu}\p{Ll}\p{Lt}]"
+_FINAL_SIGMA = normalizers.Replace(Regex(f"(?<={_CASED})\u03a3(?!{_CASED})"), "\u03c2")
 
 
 def convert_siglip(slow: transformers.SiglipTokenizer) -> Tokenizer:
@@ -52,7 +55,7 @@ def _own_normalizer(converter: SpmConverter) -> normalizers.Normalizer:
 def _cleaning(slow: transformers.SiglipTokenizer) -> list[normalizers.Normalizer]:
     """Return what `SiglipTokenizer.canonicalize_text` does."""
     return [
-        *([normalizers.Lowercase()] if slow.do_lower_case else []),
+        *([_FINAL_SIGMA, normalizers.Lowercase()] if slow.do_lower_case else []),
         normalizers.Replace(Regex(f"[{re.escape(string.punctuation)}]"), ""),
         normalizers.Replace(Regex(r"\s+"), " "),
         normalizers.Strip(),

@@ -8,7 +8,6 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 from mmalign_runtime.errors import InputError
 
@@ -27,37 +26,25 @@ def only_writer(folder: Path) -> Iterator[None]:
     """
     path = folder / LOCK_NAME
     with path.open("a") as file:
-        try:
-            _lock(file.fileno())
-        except BlockingIOError as error:
-            raise InputError(
-                f"{folder} is being written by another process. Wait for it, or choose another."
-            ) from error
+        if not _lock(file.fileno()):
+            raise InputError(f"{folder} is being written by another process. Wait for it, or choose another.")
         # Whoever held the lock a moment ago may have removed the file that we opened.
         if not path.exists() or path.stat().st_ino != os.fstat(file.fileno()).st_ino:
             raise InputError(f"{folder} was being written by another process until now. Run the command again.")
         try:
             yield
         finally:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(PermissionError):  # Windows keeps a file that is open
+                path.unlink(missing_ok=True)
 
 
-def _lock(descriptor: int) -> None:
-    fcntl = _fcntl()
-    if fcntl is None:
-        _log.warning("this system has no file locks: see to it that no other process writes there")
-        return
+def _lock(descriptor: int) -> bool:
+    from filelock import lock_descriptor  # whoever embeds and writes nothing needs no asyncio
+
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return lock_descriptor(descriptor, blocking=False)
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
         _log.warning("no file locks there (%s): see to it that no other process writes there", error.strerror)
-
-
-def _fcntl() -> ModuleType | None:
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return None
-    return fcntl
+        return True

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from mmalign_runtime.bundle.contents import CHUNK_BYTES, Contents, Stamp, check_name
+from mmalign_runtime.bundle.contents import CHUNK_BYTES, Contents, Stamp, check_name, mapped
 from mmalign_runtime.bundle.folder import stamp_of
 from mmalign_runtime.errors import BundleIntegrityError
 
@@ -74,6 +74,13 @@ class ArchiveContents:
     def source(self, name: str) -> bytes:
         """Return the bytes of one entry."""
         return b"".join(self.chunks(name))
+
+    def view(self, name: str) -> memoryview:
+        """Return one entry's bytes, mapped where they lie."""
+        entry = self._entry(name)
+        with self._damage_named(name), self.path.open("rb") as file:
+            start = entry.header_offset + _header_bytes(file, entry)
+            return mapped(self.path)[start : start + entry.file_size]
 
     def size_bytes(self, name: str) -> int:
         """Return the length of one entry."""

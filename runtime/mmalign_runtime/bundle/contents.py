@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -34,11 +35,21 @@ class Contents(Protocol):
     def source(self, name: str) -> FileSource:
         """Return one file as a path or as bytes, whichever is cheaper."""
 
+    def view(self, name: str) -> memoryview:
+        """Return one file's bytes, mapped: nothing is read until somebody looks at it."""
+
     def size_bytes(self, name: str) -> int:
         """Return the length of one file."""
 
     def stamp(self, name: str) -> Stamp:
         """Return what the file system says of the file; equal stamps mean that nobody wrote to it in between."""
+
+
+def mapped(path: Path) -> memoryview:
+    """Return a file's bytes, read-only; the mapping goes when nobody looks at it any more. Raises OSError."""
+    with path.open("rb") as file:
+        is_empty = not file.seek(0, 2)  # which cannot be mapped
+        return memoryview(b"" if is_empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 def check_name(path: Path, name: str) -> None:

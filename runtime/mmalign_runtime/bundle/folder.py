@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from mmalign_runtime.bundle.contents import CHUNK_BYTES, FileSource, Stamp, check_name
+from mmalign_runtime.bundle.contents import CHUNK_BYTES, FileSource, Stamp, check_name, mapped
 from mmalign_runtime.errors import BundleIntegrityError
 
 
@@ -59,6 +59,14 @@ class FolderContents:
         if not is_file:
             raise BundleIntegrityError(f"{path} is missing. Copy the whole bundle again, or export it again.")
         return path
+
+    def view(self, name: str) -> memoryview:
+        """Return one file's bytes, mapped."""
+        path = self._path_of(name)
+        try:
+            return mapped(path)
+        except OSError as error:
+            raise BundleIntegrityError(f"{path} cannot be read: {error.strerror}. Check its permissions.") from error
 
     def size_bytes(self, name: str) -> int:
         """Return the length of one file."""

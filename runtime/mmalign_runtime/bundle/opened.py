@@ -42,6 +42,11 @@ class Bundle(msgspec.Struct, frozen=True):
         self.check_unchanged(name)
         return self.contents.source(name)
 
+    def view(self, name: str) -> memoryview:
+        """Return the bytes of a file that the spec lists, mapped. Raises BundleIntegrityError for any other name."""
+        self.check_unchanged(name)
+        return self.contents.view(name)
+
     def read(self, name: str) -> bytes:
         """Return the bytes of a file that the spec lists. Raises BundleIntegrityError for any other name."""
         self.check_unchanged(name)

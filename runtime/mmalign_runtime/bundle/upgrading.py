@@ -34,6 +34,10 @@ class Upgraded:
         """Return one file as a path or as bytes."""
         return self._spec if name == SPEC_NAME else self._contents.source(name)
 
+    def view(self, name: str) -> memoryview:
+        """Return one file's bytes."""
+        return memoryview(self._spec) if name == SPEC_NAME else self._contents.view(name)
+
     def size_bytes(self, name: str) -> int:
         """Return the length of one file."""
         return len(self._spec) if name == SPEC_NAME else self._contents.size_bytes(name)

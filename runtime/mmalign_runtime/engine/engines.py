@@ -6,16 +6,17 @@ A distribution adds an engine with an entry point of the group "mmalign.engines"
 
 from __future__ import annotations
 
+import posixpath
 from typing import TYPE_CHECKING
 
 from mmalign_runtime.bundle import Bundle
 from mmalign_runtime.config import DEFAULT_ENGINE, RuntimeConfig
 from mmalign_runtime.engine.onnxruntime import OnnxRuntimeEngine
 from mmalign_runtime.engine.pool import thread_pool
-from mmalign_runtime.engine.session import Engine, Model, Session, SessionOptions
+from mmalign_runtime.engine.session import Engine, ExternalFile, Model, Session, SessionOptions
 from mmalign_runtime.engine.threads import available_threads
 from mmalign_runtime.errors import MissingDependencyError, ProviderError
-from mmalign_runtime.spec import Modality
+from mmalign_runtime.spec import Artifact, Modality
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -84,11 +85,28 @@ def open_session(bundle: Bundle, tower: Modality, input_names: tuple[str, ...], 
     bundle was opened.
     """
     engine = find_engine(options.engine)
-    name = engine.artifact(bundle.spec, tower, options.precision).file
-    source, sha256 = bundle.source(name), bundle.spec.files[name]
-    session = engine.open(Model(source, f"{bundle.path / name}", input_names, options.precision, sha256), options)
-    bundle.check_unchanged(name)  # nor while it was loaded
+    artifact = engine.artifact(bundle.spec, tower, options.precision)
+    name = artifact.file
+    model = Model(
+        bundle.source(name),
+        f"{bundle.path / name}",
+        input_names,
+        options.precision,
+        bundle.spec.files[name],
+        _external(bundle, artifact),
+    )
+    session = engine.open(model, options)
+    for each in (name, *artifact.external):
+        bundle.check_unchanged(each)  # nor while it was loaded
     return session
+
+
+def _external(bundle: Bundle, artifact: Artifact) -> tuple[ExternalFile, ...]:
+    folder = posixpath.dirname(artifact.file)  # what a model says of other files, it says from its own folder
+    return tuple(
+        ExternalFile(posixpath.relpath(name, folder or "."), bundle.view(name), bundle.spec.files[name])
+        for name in artifact.external
+    )
 
 
 def _load(entry: EntryPoint) -> Engine:

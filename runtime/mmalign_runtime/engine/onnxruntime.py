@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mmalign_runtime.bundle.contents import FileSource
 from mmalign_runtime.config import BFLOAT16, ComputePrecision, Provider, ResolvedProvider
 from mmalign_runtime.engine.binding import BoundRuns, PlainRuns, Runs
-from mmalign_runtime.engine.external_data import check_closed
+from mmalign_runtime.engine.external_data import check_external
 from mmalign_runtime.engine.graphs import GraphRuns
 from mmalign_runtime.engine.held import Held
 from mmalign_runtime.engine.optimized import GRAPH_NAME, WEIGHTS_NAME, OptimizedGraph, check_sha256
@@ -27,6 +27,7 @@ from mmalign_runtime.engine.providers import (
     resolve_provider,
 )
 from mmalign_runtime.engine.session import (
+    ExternalFile,
     Feeds,
     Model,
     NodeGroup,
@@ -83,7 +84,7 @@ class OnnxRuntimeEngine:
         not the one that the bundle lists, ProviderError on another provider than the CPU.
         """
         if not options.cache:
-            return OnnxSession(model.source, model.name, options)
+            return OnnxSession(model.source, model.name, options, model.external)
         if options.provider != "cpu":
             reason = f"optimised graphs are kept for provider 'cpu', and {options.provider!r} was asked for"
             raise ProviderError(f"{reason}. Leave out cache.")
@@ -91,13 +92,16 @@ class OnnxRuntimeEngine:
 
     def _kept(self, model: Model, options: SessionOptions) -> Path:
         assert model.sha256, "a graph is kept under the hash of its file"
-        graph = OptimizedGraph(model.sha256, self.version())
+        graph = OptimizedGraph(model.sha256, self.version(), [each.sha256 for each in model.external])
 
         def write(folder: Path) -> None:
-            check_closed(model.source, model.name)
-            _create(model.source, model.name, options, _keeping_options(import_onnxruntime(), options, folder))
+            check_external(model)
+            keeping = _keeping_options(import_onnxruntime(), options, folder)
+            _create(model.source, model.name, options, keeping, model.external)
             # Also where the bundle was opened without its hashes: another model kept under this one's would stay.
             check_sha256(model.source, model.name, model.sha256)
+            for each in model.external:
+                check_sha256(each.view, each.location, each.sha256)
 
         return graph.path() or graph.make(write)
 
@@ -105,17 +109,27 @@ class OnnxRuntimeEngine:
 class OnnxSession:
     """An onnxruntime session over one graph. `run` is safe to call from many threads at once."""
 
-    def __init__(self, source: FileSource, name: str, options: SessionOptions, *, is_kept: bool = False) -> None:
+    def __init__(
+        self,
+        source: FileSource,
+        name: str,
+        options: SessionOptions,
+        external: tuple[ExternalFile, ...] = (),
+        *,
+        is_kept: bool = False,
+    ) -> None:
         """Load the graph from a path or from bytes; `name` stands for it in messages.
 
+        `external` are the files that it may keep weights in: they are read from memory, whatever path it names.
         `is_kept` says that it is one of OptimizedGraph's: as onnxruntime optimised it, with weights beside it.
         Raises ProviderError when the provider did not take the graph, BundleError when the file is not an ONNX model,
         BundleIntegrityError when it keeps weights elsewhere.
         """
+        model = Model(source, name, (), external=external)
         if not is_kept:
-            check_closed(source, name)
+            check_external(model)
         self.name = name
-        session, self._runs, self.options = _open(source, name, options, is_kept=is_kept)
+        session, self._runs, self.options = _open(model, options, is_kept=is_kept)
         self._session = Held(session, name)
         # Runs on a device queue there; only on the CPU do they compete for the caller's own cores.
         takes_turns = options.takes_turns and options.provider == "cpu"
@@ -158,10 +172,18 @@ class OnnxSession:
         self._session.close()
 
 
-def _create(source: FileSource, name: str, options: SessionOptions, ort_options: OrtOptions) -> InferenceSession:
+def _create(
+    source: FileSource, name: str, options: SessionOptions, ort_options: OrtOptions, external: tuple[ExternalFile, ...]
+) -> InferenceSession:
     ort = import_onnxruntime()
     providers = [(choice.name, choice.options) for choice in _choices(options)]
     model = str(source) if isinstance(source, Path) else source
+    if external:
+        ort_options.add_external_initializers_from_files_in_memory(
+            [each.location for each in external],
+            [each.view for each in external],
+            [len(each.view) for each in external],
+        )
     try:
         # Without enable_fallback=0, an error of CUDA during a run would make onnxruntime go on on the CPU.
         session = ort.InferenceSession(
@@ -173,22 +195,22 @@ def _create(source: FileSource, name: str, options: SessionOptions, ort_options:
         raise BundleError(f"{name} cannot be loaded by onnxruntime {ort.__version__}: {error}") from error
 
 
-def _open(
-    source: FileSource, name: str, options: SessionOptions, *, is_kept: bool
-) -> tuple[InferenceSession, Runs, SessionOptions]:
+def _open(model: Model, options: SessionOptions, *, is_kept: bool) -> tuple[InferenceSession, Runs, SessionOptions]:
     """Return a session, the way to run it, and the options with `cuda_graphs` decided."""
+    source, name = model.source, model.name
     if options.cuda_graphs is None and options.provider == "cuda":
         try:
-            return _open(source, name, msgspec.structs.replace(options, cuda_graphs=True), is_kept=is_kept)
+            return _open(model, msgspec.structs.replace(options, cuda_graphs=True), is_kept=is_kept)
         except (BundleError, EngineError, ProviderError) as error:
-            opened = _open(source, name, msgspec.structs.replace(options, cuda_graphs=False), is_kept=is_kept)
+            opened = _open(model, msgspec.structs.replace(options, cuda_graphs=False), is_kept=is_kept)
             logger.warning(
                 "%s runs without CUDA graphs, so cuDNN plans its convolutions anew whenever the batch size changes: %s",
                 *(name, error),
             )
             return opened
     ort = import_onnxruntime()
-    session = _create(source, name, options, _kept_options(ort, options) if is_kept else _ort_options(ort, options))
+    chosen = _kept_options(ort, options) if is_kept else _ort_options(ort, options)
+    session = _create(source, name, options, chosen, model.external)
     first = session.get_providers()[0]
     if first != ort_name(options.provider):
         raise ProviderError(

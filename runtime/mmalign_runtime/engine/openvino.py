@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmalign_runtime.config import BFLOAT16, ComputePrecision, Provider, ResolvedProvider
-from mmalign_runtime.engine.external_data import check_closed
+from mmalign_runtime.engine.external_data import check_external
 from mmalign_runtime.engine.held import Held
 from mmalign_runtime.engine.providers import ProviderChoice
 from mmalign_runtime.engine.session import (
@@ -31,7 +31,7 @@ from mmalign_runtime.engine.session import (
     refuse_cache,
     run_failed,
 )
-from mmalign_runtime.errors import BundleError, MissingDependencyError, ProviderError
+from mmalign_runtime.errors import BundleError, BundleFeatureError, MissingDependencyError, ProviderError
 from mmalign_runtime.once import Once
 from mmalign_runtime.spec import Artifact, BundleSpec, Modality
 
@@ -100,10 +100,16 @@ class OpenVinoSession:
         """Compile the model.
 
         Raises MissingDependencyError, BundleError when it cannot be compiled, BundleIntegrityError when it keeps
-        weights in another file, ProviderError when it is to be kept in the cache.
+        weights in a file that is not the bundle's, BundleFeatureError when it does so in an archive, ProviderError
+        when it is to be kept in the cache.
         """
         refuse_cache("openvino", options)
-        check_closed(model.source, model.name)
+        check_external(model)
+        if model.external and not isinstance(model.source, Path):
+            raise BundleFeatureError(
+                f"{model.name} keeps weights in another file, which OpenVINO reads from a folder alone. Unpack the "
+                "bundle (`mmalign unpack`), or ask for engine 'onnxruntime'."
+            )
         self.name = model.name
         self.options = options
         self._config = _config(model.precision, options)
@@ -150,6 +156,8 @@ class _Loaded:
     def __init__(self, model: Model, config: dict[str, str]) -> None:
         core = openvino_core()
         source = str(model.source) if isinstance(model.source, Path) else model.source
+        # A file with weights is read, not mapped: written to later, it would change what is served.
+        core.set_property({"ENABLE_MMAP": not model.external})
         try:
             self.compiled: CompiledModel = core.compile_model(core.read_model(source), _DEVICE, config)
         except RuntimeError as error:

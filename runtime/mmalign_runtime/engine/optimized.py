@@ -10,7 +10,7 @@ import hashlib
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -38,9 +38,9 @@ class Kept(msgspec.Struct, frozen=True):
     stamp: Stamp
 
 
-def check_sha256(source: FileSource, name: str, expected: str) -> None:
+def check_sha256(source: FileSource | memoryview, name: str, expected: str) -> None:
     """Raise BundleIntegrityError unless a file, or its bytes, has that hash."""
-    found = hashlib.sha256(source).hexdigest() if isinstance(source, bytes) else sha256_of_file(source)
+    found = sha256_of_file(source) if isinstance(source, Path) else hashlib.sha256(source).hexdigest()
     if found != expected:
         raise BundleIntegrityError(
             f"{name} is not the file that its bundle lists: sha256 {found[:12]}..., expected {expected[:12]}.... "
@@ -51,12 +51,12 @@ def check_sha256(source: FileSource, name: str, expected: str) -> None:
 class OptimizedGraph:
     """The place of one model's optimised graph: `folder` is named after all that the graph depends on."""
 
-    def __init__(self, model_sha256: str, ort_version: str) -> None:
-        """Raises EngineError where there is no cache to keep anything in."""
+    def __init__(self, model_sha256: str, ort_version: str, external_sha256: Sequence[str] = ()) -> None:
+        """`external_sha256` are those of files with its weights. Raises EngineError where there is no cache."""
         base = cache_dir()
         if base is None:
             raise EngineError("there is no folder to keep optimised graphs in. Set XDG_CACHE_HOME, or leave out cache.")
-        parts = (_FORMAT, model_sha256, ort_version, cpu_name(), cpu_features())
+        parts = (_FORMAT, model_sha256, *external_sha256, ort_version, cpu_name(), cpu_features())
         self.folder = base / "optimized" / hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
     def path(self) -> Path | None:

@@ -51,10 +51,18 @@ class NodeGroup(msgspec.Struct, frozen=True):
     num_nodes: int
 
 
+class ExternalFile(msgspec.Struct, frozen=True):
+    """A bundle's file with weights of a model: where the model says that it is, its bytes, and its sha256."""
+
+    location: str
+    view: memoryview
+    sha256: str
+
+
 class Model(msgspec.Struct, frozen=True):
     """A file to run: its path or its bytes, the name it goes by in messages, its inputs in order, how to compute it.
 
-    `sha256` is what the bundle says of it.
+    `sha256` is what the bundle says of it. `external` are the only files that it may keep weights in.
     """
 
     source: FileSource
@@ -62,6 +70,7 @@ class Model(msgspec.Struct, frozen=True):
     input_names: tuple[str, ...]
     precision: ComputePrecision = "fp32"
     sha256: str = ""
+    external: tuple[ExternalFile, ...] = ()
 
 
 class Session(Protocol):

@@ -46,6 +46,10 @@ def seal_of(contents: dict[str, object]) -> str:
 def encode_spec(spec: BundleSpec) -> bytes:
     """Return the bytes of bundle.json, sealed."""
     contents: dict[str, object] = msgspec.to_builtins(spec)
+    provenance: dict[str, object] = msgspec.to_builtins(spec.provenance)
+    if spec.provenance.imported is None:  # younger than the first readers of format 2, which refuse a field unknown
+        del provenance["imported"]
+    contents["provenance"] = provenance
     contents["seal"] = seal_of(contents)
     return msgspec.json.format(msgspec.json.encode(contents, order="sorted"), indent=2) + b"\n"
 

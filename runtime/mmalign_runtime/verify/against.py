@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from mmalign_runtime.base_embedder import BaseEmbedder
 from mmalign_runtime.bundle import Bundle
-from mmalign_runtime.embedder import Embedder
 from mmalign_runtime.names import as_text
 from mmalign_runtime.verify.difference import difference
 from mmalign_runtime.verify.golden_cases import GoldenRun
 from mmalign_runtime.verify.report import Against
 
 
-def compare(other: Embedder, bundle: Bundle, golden: GoldenRun) -> Against:
+def compare(other: BaseEmbedder, bundle: Bundle, golden: GoldenRun) -> Against:
     """Embed the golden items of `bundle` with another one's embedder.
 
     It passes when it says that it is of the same space, and is: every vector inside the bounds.

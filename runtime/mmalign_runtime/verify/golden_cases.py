@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from mmalign_runtime.base_embedder import BaseEmbedder
 from mmalign_runtime.bundle.contents import FileSource
 from mmalign_runtime.bundle.golden import (
     Golden,
@@ -18,7 +19,6 @@ from mmalign_runtime.bundle.golden import (
     sample_pixel_values,
     sample_pixels,
 )
-from mmalign_runtime.embedder import Embedder
 from mmalign_runtime.errors import ItemError
 from mmalign_runtime.image import Pixels, decode_image
 from mmalign_runtime.image_encoder import ImageEncoder
@@ -65,7 +65,7 @@ class GoldenRun(msgspec.Struct, frozen=True):
         return (*(outcome.result for outcome in self.images), *self.refused, *(text.result for text in self.texts))
 
 
-def run_golden(embedder: Embedder, bounds: dict[Modality, Parity]) -> GoldenRun:
+def run_golden(embedder: BaseEmbedder, bounds: dict[Modality, Parity]) -> GoldenRun:
     """Run every golden case of the towers that the embedder has, alone."""
     images: list[ImageOutcome] = []
     refused: list[CaseResult] = []
@@ -85,7 +85,7 @@ def run_golden(embedder: Embedder, bounds: dict[Modality, Parity]) -> GoldenRun:
     return GoldenRun(tuple(images), tuple(texts), tuple(refused), bounds)
 
 
-def _cases(embedder: Embedder, tower: Modality, bounds: Parity) -> tuple[Golden, _Floor | None]:
+def _cases(embedder: BaseEmbedder, tower: Modality, bounds: Parity) -> tuple[Golden, _Floor | None]:
     """Return the cases that a tower's artifact is compared with, and what holds it to PyTorch's where they differ."""
     bundle = embedder.bundle
     own = embedder.engine.artifact(bundle.spec, tower, embedder.precision).golden

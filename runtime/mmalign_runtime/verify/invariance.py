@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from mmalign_runtime.embedder import Embedder
+from mmalign_runtime.base_embedder import BaseEmbedder
 from mmalign_runtime.spec import Parity
 from mmalign_runtime.verify.difference import difference
 from mmalign_runtime.verify.golden_cases import ImageOutcome, TextOutcome
@@ -22,7 +22,7 @@ _NUM_CONCURRENT = 2
 _FLOAT32_ON_CPU = 1e-6
 
 
-def bound(embedder: Embedder, parity: Parity) -> float:
+def bound(embedder: BaseEmbedder, parity: Parity) -> float:
     """Return how far company may move a component of a vector.
 
     On other providers than the CPU, libraries choose a kernel by the shape of the batch, and kernels differ as machines
@@ -32,7 +32,7 @@ def bound(embedder: Embedder, parity: Parity) -> float:
     return _FLOAT32_ON_CPU if is_exact else parity.abs_bound
 
 
-def check_image_batch(embedder: Embedder, images: Sequence[ImageOutcome], limit: float) -> CheckResult:
+def check_image_batch(embedder: BaseEmbedder, images: Sequence[ImageOutcome], limit: float) -> CheckResult:
     """Embed all images, of every size and shape, in one batch."""
     alone = np.concatenate([outcome.vector for outcome in images])  # (N, D)
     together = embedder.image.vectors([outcome.pixel_values for outcome in images])  # (N, D)
@@ -40,7 +40,7 @@ def check_image_batch(embedder: Embedder, images: Sequence[ImageOutcome], limit:
     return _result("image batch", moved, limit, f"{len(images)} images alone and in one batch")
 
 
-def check_text_batch(embedder: Embedder, texts: Sequence[TextOutcome], limit: float) -> CheckResult:
+def check_text_batch(embedder: BaseEmbedder, texts: Sequence[TextOutcome], limit: float) -> CheckResult:
     """Embed all texts, short ones beside one of full length, in one batch."""
     alone = np.concatenate([outcome.vector for outcome in texts])  # (N, D)
     together = embedder.text.vectors([outcome.case.text for outcome in texts])  # (N, D)
@@ -49,7 +49,7 @@ def check_text_batch(embedder: Embedder, texts: Sequence[TextOutcome], limit: fl
 
 
 def check_concurrency(
-    embedder: Embedder, images: Sequence[ImageOutcome], texts: Sequence[TextOutcome], limit: float
+    embedder: BaseEmbedder, images: Sequence[ImageOutcome], texts: Sequence[TextOutcome], limit: float
 ) -> CheckResult:
     """Embed the cheapest items from eight threads at once, each in another order."""
     images = sorted(images, key=lambda outcome: outcome.case.height * outcome.case.width)[:_NUM_CONCURRENT]

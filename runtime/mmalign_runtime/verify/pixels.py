@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
+from mmalign_runtime.base_embedder import BaseEmbedder
 from mmalign_runtime.bundle import Bundle
 from mmalign_runtime.config import DEFAULT_ENGINE
-from mmalign_runtime.embedder import Embedder
 from mmalign_runtime.engine.session import Model
 from mmalign_runtime.image import decode_image
 from mmalign_runtime.preprocess import INPUT_NAME
@@ -26,13 +26,13 @@ _ROUNDING = 1.001
 _UNPORTABLE = b"Resize"
 
 
-def can_check_pixels(embedder: Embedder) -> bool:
+def can_check_pixels(embedder: BaseEmbedder) -> bool:
     """Say whether the engine is another one than prepares the pictures, and reads this bundle's graph."""
     is_other = embedder.engine.name != DEFAULT_ENGINE and embedder.engine.runs_onnx
     return is_other and _UNPORTABLE not in embedder.bundle.read(_graph(embedder.bundle))
 
 
-def check_pixels(embedder: Embedder, images: Sequence[ImageOutcome]) -> CheckResult:
+def check_pixels(embedder: BaseEmbedder, images: Sequence[ImageOutcome]) -> CheckResult:
     """Prepare all images with the engine of the towers: no value is more than a level of 255 from onnxruntime's."""
     bundle, spec = embedder.bundle, embedder.image.spec
     session = embedder.engine.open(_model(bundle), msgspec.structs.replace(embedder.options, cache=False))

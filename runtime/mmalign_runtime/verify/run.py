@@ -9,9 +9,9 @@ from typing import Unpack
 
 import msgspec
 
+from mmalign_runtime.base_embedder import BaseEmbedder, open_embedder
 from mmalign_runtime.bundle import open_bundle
 from mmalign_runtime.config import BFLOAT16, ComputePrecision, RuntimeConfig, RuntimeFields
-from mmalign_runtime.embedder import Embedder
 from mmalign_runtime.errors import BundleFormatError, VerificationError
 from mmalign_runtime.spec import Modality, Parity
 from mmalign_runtime.verify.against import compare
@@ -45,9 +45,9 @@ def verify_bundle(
     """
     started = perf_counter()
 
-    def load(bundle: str | Path) -> Embedder:
+    def load(bundle: str | Path) -> BaseEmbedder:
         open_bundle(bundle, use_memory=False)
-        return Embedder.load(bundle, config, profile=profile, towers=towers, verify=None, lazy=True, **fields)
+        return open_embedder(BaseEmbedder, bundle, config, profile=profile, towers=towers, check_hashes=False, **fields)
 
     with load(path) as embedder:
         if against is None:
@@ -58,7 +58,7 @@ def verify_bundle(
     return msgspec.structs.replace(report, seconds=perf_counter() - started)
 
 
-def verify_embedder(embedder: Embedder, *, against: Embedder | None = None) -> VerifyReport:
+def verify_embedder(embedder: BaseEmbedder, *, against: BaseEmbedder | None = None) -> VerifyReport:
     """Verify the towers that an embedder has, as it stands."""
     recorded = {tower: _recorded(embedder, tower) for tower in embedder.towers}
     golden = run_golden(embedder, {tower: _computed(each, embedder.precision) for tower, each in recorded.items()})
@@ -71,7 +71,7 @@ def verify_embedder(embedder: Embedder, *, against: Embedder | None = None) -> V
     )
 
 
-def require_golden(embedder: Embedder) -> None:
+def require_golden(embedder: BaseEmbedder) -> None:
     """Raise VerificationError, naming the first thing that differs, unless everything agrees."""
     report = verify_embedder(embedder)
     results: list[CaseResult | CheckResult] = [*report.cases, *report.checks]
@@ -83,7 +83,7 @@ def require_golden(embedder: Embedder) -> None:
         )
 
 
-def _checks(embedder: Embedder, golden: GoldenRun, limits: dict[Modality, float]) -> tuple[CheckResult, ...]:
+def _checks(embedder: BaseEmbedder, golden: GoldenRun, limits: dict[Modality, float]) -> tuple[CheckResult, ...]:
     checks = []
     if golden.texts:
         checks.append(check_text_batch(embedder, golden.texts, limits["text"]))
@@ -107,7 +107,7 @@ def _computed(recorded: Parity, precision: ComputePrecision) -> Parity:
     return msgspec.structs.replace(recorded, cosine_bound=_BF16_COSINE, abs_bound=_BF16_ABS)
 
 
-def _recorded(embedder: Embedder, tower: Modality) -> Parity:
+def _recorded(embedder: BaseEmbedder, tower: Modality) -> Parity:
     artifact = embedder.engine.artifact(embedder.bundle.spec, tower, embedder.precision)
     if artifact.parity is None:
         raise BundleFormatError(

@@ -34,7 +34,7 @@ Tokens = transformers.PreTrainedTokenizerBase
 def save_tiny(family: str, folder: Path, *, edit: Callable[[nn.Module], None] | None = None) -> Path:
     """Write a tiny model of a family, its tokenizer and its image processor. `edit` may change the weights."""
     torch.manual_seed(len(family))
-    tokenizer = _TOKENIZERS[family](folder)
+    tokenizer = TOKENIZERS[family](folder)
     processor = _PROCESSORS.get(family, lambda: transformers.CLIPImageProcessor(**_SMALL_PICTURE))()
     model = _MODELS[family](tokenizer)
     spread_out(model)
@@ -251,7 +251,7 @@ _MODELS: dict[str, Callable[[Tokens], nn.Module]] = {
     "tipsv2": _tipsv2_model,
     "vision-text-dual-encoder": _dual_model,
 }
-_TOKENIZERS: dict[str, Callable[[Path], Tokens]] = {
+TOKENIZERS: dict[str, Callable[[Path], Tokens]] = {
     "clip": _clip_tokenizer,
     "clip, old": _clip_tokenizer,
     "siglip": _siglip_tokenizer,

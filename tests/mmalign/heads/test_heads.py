@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from mmalign.errors import ConfigError
 from mmalign.heads import AnyHead
+from mmalign.heads.identity import IdentityHead
 from mmalign.heads.linear import LinearHead
 from mmalign.heads.protocol import Head
 from mmalign.heads.residual import ResidualHead
@@ -18,12 +20,12 @@ HEADS: tuple[type[Head], ...] = get_args(AnyHead)
 
 def build(head: Head) -> nn.Sequential:
     torch.manual_seed(0)
-    return head.build(5, 4)
+    return head.build(5, 5 if isinstance(head, IdentityHead) else 4)
 
 
 def test_the_table_knows_each_head_by_its_kind() -> None:
     kinds = {head.__struct_config__.tag: head for head in HEADS}
-    assert kinds.keys() >= {"linear", "mlp", "residual"}
+    assert kinds.keys() >= {"identity", "linear", "mlp", "residual"}
     for kind, head in kinds.items():
         assert msgspec.convert({"kind": kind}, AnyHead) == head()
 
@@ -47,6 +49,15 @@ def test_dropout_acts_in_training_alone(head: type[Head]) -> None:
 def test_standardized_features_lose_their_common_offset(head: type[Head]) -> None:
     projection, features = build(head(standardize_features=True)), torch.rand(64, 5)
     assert torch.allclose(projection(features), projection(features + 100), atol=STANDARDIZED.bound)
+
+
+def test_an_identity_head_keeps_features_and_refuses_another_width() -> None:
+    features = torch.rand(3, 5)
+    assert torch.equal(build(IdentityHead())(features), features)
+    with pytest.raises(
+        ConfigError, match=r"the tower's 5 features, and model\.embed_dim is 4\. Set model\.embed_dim = 5"
+    ):
+        IdentityHead().build(5, 4)
 
 
 def test_a_residual_head_begins_as_the_linear_one() -> None:

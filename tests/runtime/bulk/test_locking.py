@@ -7,7 +7,7 @@ import pytest
 from mmalign_runtime.bulk.locking import LOCK_NAME, only_writer
 from mmalign_runtime.errors import InputError
 
-pytest.importorskip("fcntl", reason="file locks need fcntl, which Windows has not")
+pytest.importorskip("fcntl", reason="what a system without locks does is made with fcntl, which Windows has not")
 
 HOLD = """
 import sys, time
@@ -46,3 +46,21 @@ def test_a_file_system_without_locks_is_logged(
     with only_writer(tmp_path):
         pass
     assert "no file locks there (Operation not supported)" in caplog.text
+
+
+def test_the_same_process_does_not_write_twice(tmp_path: Path) -> None:
+    with only_writer(tmp_path):
+        with pytest.raises(InputError, match="is being written by another process"), only_writer(tmp_path):
+            pass
+        assert (tmp_path / LOCK_NAME).exists()
+
+
+def test_an_error_of_the_lock_that_says_nothing_of_locks_is_raised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(descriptor: int, operation: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("fcntl.flock", fail)
+    with pytest.raises(OSError, match="Input/output error"), only_writer(tmp_path):
+        pass

@@ -13,7 +13,8 @@ import pytest
 
 pytest.importorskip("pyarrow", reason="Parquet needs pyarrow, the extra mmalign-runtime[parquet]")
 
-from benchmarks.reliability.kill_embed import BUNDLE, Workplace, clear, command, prepare, rows, run_trial
+from benchmarks.harness.places import FIXTURE
+from benchmarks.reliability.kill_embed import Workplace, clear, command, prepare, rows, run_trial
 
 # Each trial costs two or three processes; benchmarks/reliability/kill_embed.py runs as many as are asked for.
 NUM_TRIALS = int(os.environ.get("MMALIGN_KILL_TRIALS", "4"))
@@ -55,7 +56,9 @@ def test_an_interrupted_run_says_how_to_go_on(place: Workplace, number: signal.S
 def test_a_second_writer_is_refused(place: Workplace) -> None:
     out = place.folder / "shared"
     with start(place, out) as process:
+        process.send_signal(signal.SIGSTOP)  # or it may be through before the second has started
         second = subprocess.run(command(place.texts, out, "--resume"), capture_output=True, text=True)
+        process.send_signal(signal.SIGCONT)
         assert (second.returncode, "shared is being written by another process" in second.stderr) == (2, True)
         process.communicate(timeout=60)
     assert rows(out) == place.expected
@@ -101,4 +104,4 @@ def test_a_folder_without_the_right_to_write_is_named(place: Workplace) -> None:
 
 
 def test_the_bundle_of_the_trials_is_the_tests_own() -> None:
-    assert (BUNDLE / "bundle.json").is_file()
+    assert (FIXTURE / "bundle.json").is_file()

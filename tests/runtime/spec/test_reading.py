@@ -12,6 +12,7 @@ from mmalign_runtime.spec import (
     SPEC_NAME,
     Artifact,
     BundleSpec,
+    ImportRecord,
     Quantization,
     decode_spec,
     encode_spec,
@@ -42,6 +43,17 @@ def test_what_is_written_is_format_2_and_says_what_reads_it(spec: BundleSpec) ->
         "bundle.json",
     )
     assert {name: tower["modality"] for name, tower in contents["towers"].items()} == {"image": "image", "text": "text"}
+
+
+def test_the_proof_of_an_import_stands_only_where_there_is_one(spec: BundleSpec) -> None:
+    def written(record: ImportRecord | None) -> dict[str, object]:
+        provenance = msgspec.structs.replace(spec.provenance, imported=record)
+        raw = encode_spec(msgspec.structs.replace(spec, provenance=provenance))
+        assert decode_spec(raw).provenance.imported == record
+        return msgspec.json.decode(raw)["provenance"]
+
+    assert "imported" not in written(None)  # which readers that do not know the field refuse
+    assert written(ImportRecord(reference="transformers 5.0", choices=(), stages=(), differences=()))["imported"]
 
 
 def test_an_edited_spec_does_not_fit_its_seal(spec: BundleSpec) -> None:

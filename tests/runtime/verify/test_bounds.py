@@ -13,6 +13,7 @@ from msgspec import json
 from msgspec.structs import replace
 
 from mmalign_runtime import Embedder
+from mmalign_runtime.base_embedder import BaseEmbedder, open_embedder
 from mmalign_runtime.bundle.golden import Golden, ImageCase, TextCase, load_golden
 from mmalign_runtime.config import RuntimeConfig
 from mmalign_runtime.engine.onnxruntime import OnnxSession
@@ -570,18 +571,16 @@ def test_a_bundle_is_loaded_as_it_would_serve_and_not_verified_twice(
     tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[dict[str, object]] = []
-    load = Embedder.load
 
-    def watched(path: str | Path, config: RuntimeConfig, **options: object) -> Embedder:
+    def watched(kind: type[BaseEmbedder], path: str | Path, config: RuntimeConfig, **options: object) -> BaseEmbedder:
         asked.append({"config": config, **options})
-        return load(path, config, **options)  # type: ignore[arg-type]
+        return open_embedder(kind, path, config, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Embedder, "load", watched)
+    monkeypatch.setattr("mmalign_runtime.verify.run.open_embedder", watched)
     config = RuntimeConfig(num_threads=1)
     verify_bundle(tiny_bundle, config, provider="cpu", against=tiny_bundle)
     served = {"config": config, "profile": None, "provider": "cpu", "towers": ("image", "text")}
-    assert asked == [{**served, "verify": None, "lazy": True}] * 2
-    monkeypatch.undo()
+    assert asked == [{**served, "check_hashes": False}] * 2
 
 
 def test_an_engine_that_runs_no_onnx_is_not_sent_the_probe(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:

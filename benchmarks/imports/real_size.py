@@ -1,0 +1,126 @@
+"""One member of a family at its real size, with random weights spread out, imported, proven and verified.
+
+transformers' default configurations are those of the published base models. Their vocabularies are on the hub, so that
+the tokenizers are the tests' small ones: the towers' sizes, the pictures' sizes and the context are the real ones.
+
+    python -m benchmarks.imports.real_size clip [--folder FOLDER]
+
+The last line is JSON: seconds of the import, peak memory, and each stage of the proof.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import torch
+import transformers
+from torch import nn
+
+from mmalign_export import import_model
+from mmalign_runtime.spec import BundleSpec
+from mmalign_runtime.verify import verify_bundle
+from tests.export.sources.tiny import TOKENIZERS, spread_out
+
+Tokens = transformers.PreTrainedTokenizerBase
+
+
+def _model(family: str, tokenizer: Tokens) -> nn.Module:
+    """Return the published architecture, reading the end token of this tokenizer where it reads one."""
+    if family == "vision-text-dual-encoder":
+        config = transformers.VisionTextDualEncoderConfig.from_vision_text_configs(
+            transformers.ViTConfig(), transformers.BertConfig()
+        )
+        return transformers.VisionTextDualEncoderModel(config)
+    made: Callable[[], transformers.PretrainedConfig] = _CONFIGS[family]
+    whole = made()
+    if getattr(whole.text_config, "eos_token_id", None) is not None and tokenizer.eos_token_id is not None:
+        whole.text_config.eos_token_id = tokenizer.eos_token_id
+    return _MODELS[family](whole)
+
+
+_CONFIGS: dict[str, Callable[[], transformers.PretrainedConfig]] = {
+    "clip": transformers.CLIPConfig,
+    "siglip": transformers.SiglipConfig,
+    "siglip2": transformers.SiglipConfig,
+    "altclip": transformers.AltCLIPConfig,
+    "chinese_clip": transformers.ChineseCLIPConfig,
+    "metaclip_2": transformers.MetaClip2Config,
+    "align": transformers.AlignConfig,
+    "groupvit": transformers.GroupViTConfig,
+    "blip": transformers.BlipConfig,
+    "tipsv2": transformers.Tipsv2Config,
+}
+_MODELS: dict[str, Callable[[transformers.PretrainedConfig], nn.Module]] = {
+    "clip": transformers.CLIPModel,
+    "siglip": transformers.SiglipModel,
+    "siglip2": transformers.SiglipModel,
+    "altclip": transformers.AltCLIPModel,
+    "chinese_clip": transformers.ChineseCLIPModel,
+    "metaclip_2": transformers.MetaClip2Model,
+    "align": transformers.AlignModel,
+    "groupvit": transformers.GroupViTModel,
+    "blip": transformers.BlipForImageTextRetrieval,
+    "tipsv2": transformers.Tipsv2Model,
+}
+_PROCESSORS: dict[str, Callable[[], transformers.BaseImageProcessor]] = {
+    "siglip": transformers.SiglipImageProcessor,
+    "siglip2": transformers.SiglipImageProcessor,
+    "align": lambda: transformers.EfficientNetImageProcessor(
+        do_center_crop=True, include_top=False, do_convert_rgb=True
+    ),
+    "vision-text-dual-encoder": transformers.ViTImageProcessor,
+}
+# Where the processor's default is not the size of the default tower.
+_SIDES = {"blip": transformers.BlipImageProcessor, "tipsv2": transformers.Tipsv2ImageProcessor}
+
+
+def save_real_size(family: str, folder: Path) -> Path:
+    """Write the model, its tokenizer and its image processor, as transformers does."""
+    torch.manual_seed(0)
+    tokenizer = TOKENIZERS[family](folder)
+    model = _model(family, tokenizer)
+    spread_out(model)
+    config = model.config.text_config
+    tokenizer.model_max_length = min(int(getattr(config, "max_position_embeddings", 512)), 512)
+    side = model.config.vision_config.image_size
+    if family in _SIDES:
+        processor = _SIDES[family](size={"height": side, "width": side})
+    else:
+        processor = _PROCESSORS.get(family, transformers.CLIPImageProcessor)()
+    for part in (model, tokenizer, processor):
+        part.save_pretrained(folder)
+    return folder
+
+
+def measure(family: str, folder: Path) -> dict[str, object]:
+    """Import and verify; return what it took and what was proven."""
+    save_real_size(family, folder / "model")
+    started = time.perf_counter()
+    spec: BundleSpec = import_model(folder / "model", folder / "bundle", force=True)
+    seconds = time.perf_counter() - started
+    report = verify_bundle(folder / "bundle")
+    record = spec.provenance.imported
+    failed = [case.name for case in (*report.cases, *report.checks) if not case.passed]
+    return {
+        "family": family,
+        "import_s": round(seconds, 1),
+        "peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2),
+        "verify_failed": failed,
+        "stages": [] if record is None else msgspec.to_builtins(record.stages),
+    }
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("family", choices=sorted(TOKENIZERS))
+    parser.add_argument("--folder", type=Path, help="where model and bundle are kept; default: nowhere")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        print(json.dumps(measure(arguments.family, arguments.folder or Path(temporary))))

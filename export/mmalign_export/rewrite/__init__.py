@@ -1,0 +1,1 @@
+"""Changes to a tower's modules before it is traced: fewer operators, the same numbers. One change a file."""

@@ -1,0 +1,150 @@
+"""sentence-transformers: its CLIP models, also with a text tower of another model (`--text`), and fewer components.
+
+The CLIP inside is read as transformers saved it, and proven against sentence-transformers' own `encode`, whose vectors
+are not of unit length. A multilingual text tower was trained to the vectors of a CLIP that is named beside it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+import msgspec
+from torch import Tensor, nn
+
+from mmalign.dual_model import DualModel, ModelTower, TextModelTower
+from mmalign.signature import text_inputs
+from mmalign.text import TextTower, TextTowerConfig, load_text_tower, sentence_modules
+from mmalign.text_tokenizer import load_tokenizer
+from mmalign_export.errors import SourceError
+from mmalign_export.sources import SourceOptions
+from mmalign_export.sources.folders import model_folder, source_files
+from mmalign_export.sources.protocol import Imported
+from mmalign_export.sources.refusals import check_vocabulary, refuse_options
+from mmalign_export.sources.transformers import read as read_transformers
+from mmalign_runtime.errors import MissingDependencyError
+from mmalign_runtime.spec import Choice, SourceFile, TextSpec
+
+_KIND = "sentence_transformers"
+_LIBRARY = "sentence-transformers"
+_OF_TRANSFORMERS = ("orientation", "alpha", "length", "jpeg_oversampling", "licence")
+_CLIP, _NORMALIZE = "CLIPModel", "Normalize"
+
+
+class FirstComponents(nn.Module):
+    """Keeps the first components (B, K) of vectors (B, D): of a model trained so that they suffice (Matryoshka)."""
+
+    def __init__(self, before: nn.Module, count: int) -> None:
+        super().__init__()
+        self.before, self.count = before, count
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the components that are kept."""
+        return cast("Tensor", self.before(features))[:, : self.count]
+
+
+class _Module(msgspec.Struct, frozen=True):
+    type: str
+    path: str = ""
+
+
+def read(location: str | Path, options: SourceOptions) -> Imported:
+    """Return the model of a folder or of a name on the hub ("clip-ViT-B-32").
+
+    Raises SourceError, and MissingDependencyError where sentence-transformers is not installed.
+    """
+    refuse_options(_KIND, options, (*_OF_TRANSFORMERS, "text", "dim"))
+    try:
+        from mmalign_export.sources.sentence_transformers_original import SentenceTransformersOriginal
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{location} is a model of sentence-transformers, which is not installed: {error}. Run "
+            "`pip install 'mmalign-export[sentence-transformers]'`."
+        ) from error
+    folder = _folder(str(location))
+    clip = _clip_folder(folder)
+    inner = read_transformers(clip, msgspec.structs.replace(options, text="", dim=None))
+    towers, files, choices = dict(inner.model.towers), inner.model.origin.files, list(inner.choices)
+    text_folder = _folder(options.text) if options.text else None
+    if text_folder is not None:
+        towers["text"] = _text_tower(text_folder, options)
+        files = files | _files(text_folder)
+        choices.append(Choice(what="text tower", value=text_folder.name, origin="--text"))
+    if options.dim is not None:
+        towers = {name: _shortened(tower, options.dim) for name, tower in towers.items()}
+        choices.append(Choice(what="components", value=str(options.dim), origin="--dim"))
+    original = SentenceTransformersOriginal(folder, text_folder, options.dim)
+    origin = msgspec.structs.replace(
+        inner.model.origin,
+        kind=_KIND,
+        name=Path(str(location)).name,
+        library=_LIBRARY,
+        versions=inner.model.origin.versions | {_LIBRARY: original.version},
+        files=files,
+    )
+    model = DualModel(towers=towers, similarity=inner.model.similarity, origin=origin)
+    return Imported(model=model, original=original, choices=tuple(choices))
+
+
+def _folder(location: str) -> Path:
+    """Return a folder; names without an owner are of sentence-transformers itself, as its own loader has it."""
+    if Path(location).is_dir() or "/" in location:
+        return model_folder(location)
+    return model_folder(f"{_LIBRARY}/{location}")
+
+
+def _clip_folder(folder: Path) -> Path:
+    """Return where the CLIP lies, after which nothing may follow but what changes no unit vector."""
+    try:
+        listed = msgspec.json.decode((folder / "modules.json").read_bytes(), type=tuple[_Module, ...])
+    except (OSError, msgspec.DecodeError) as error:
+        raise SourceError(f"{folder} has no modules.json that can be read: {error}. Fetch the model whole.") from error
+    kinds = [module.type.rpartition(".")[2] for module in listed]
+    if not kinds or kinds[0] not in (_CLIP, "Transformer") or set(kinds[1:]) - {_NORMALIZE}:
+        raise SourceError(
+            f"{folder.name} consists of {', '.join(kinds) or 'nothing'}; expected a {_CLIP}. A text model alone is no "
+            "dual encoder: import the CLIP that it was trained to, and give this one with --text."
+        )
+    return folder / listed[0].path
+
+
+def _text_tower(folder: Path, options: SourceOptions) -> TextModelTower:
+    """Return the text tower of a folder: its encoder, pooling and dense layers. Raises SourceError."""
+    config = TextTowerConfig(name=str(folder))
+    tower, tokenizer, modules = load_text_tower(config), load_tokenizer(config), sentence_modules(config)
+    assert isinstance(tower, TextTower), "a folder is no import"
+    encoder = tower.encoder.config
+    limits = [modules.max_seq_length if modules else None, getattr(encoder, "max_position_embeddings", None)]
+    length = min((int(each) for each in limits if each), default=0)
+    pad_id = getattr(encoder, "pad_token_id", None)
+    pad_token = None if pad_id is None else tokenizer.id_to_token(pad_id)
+    if pad_token is None or length < 2:
+        raise SourceError(f"{folder.name} does not say its padding token or how many tokens it reads.")
+    check_vocabulary(tokenizer.get_vocab_size(), int(encoder.vocab_size))
+    spec = TextSpec(
+        context_length=length,
+        padding="fixed" if options.length == "fixed" else "longest",
+        pad_token_id=int(cast("int", pad_id)),
+        pad_token=pad_token,
+    )
+    return TextModelTower(
+        backbone=tower.eval().requires_grad_(False),
+        feature_dim=tower.feature_dim,
+        embed_dim=tower.feature_dim,
+        inputs=text_inputs(spec),
+        architecture=str(encoder.model_type),
+        definition=f"{encoder.model_type} {tower.definition()}",
+        spec=spec,
+        tokenizer=tokenizer,
+    )
+
+
+def _shortened(tower: ModelTower, dim: int) -> ModelTower:
+    if dim > tower.embed_dim:
+        raise SourceError(f"--dim {dim} is more than the {tower.embed_dim} components that there are.")
+    return msgspec.structs.replace(tower, projection=FirstComponents(tower.projection, dim), embed_dim=dim)
+
+
+def _files(folder: Path) -> dict[str, SourceFile]:
+    weights = sorted(folder.rglob("*.safetensors")) or sorted(folder.rglob("*.bin"))
+    return {f"text/{name}": file for name, file in source_files(folder, weights).items()}

@@ -1,0 +1,136 @@
+"""Broken folders of open_clip, each refused with what is wrong: its own loader draws at random, resizes or drops."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import huggingface_hub.constants
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from mmalign_export import import_model
+from mmalign_export.errors import SourceError
+from mmalign_export.sources import SourceOptions, read_source
+from mmalign_runtime.errors import MissingDependencyError
+from tests.export.sources.clips import CLIP, build, save
+
+CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
+State = dict[str, torch.Tensor]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save(tmp_path_factory.mktemp("broken") / "model", CLIP, build(CLIP))
+
+
+def weights(change: Callable[[State], object]) -> Callable[[Path], None]:
+    def break_it(folder: Path) -> None:
+        state = load_file(folder / WEIGHTS)
+        change(state)
+        save_file(state, folder / WEIGHTS)
+
+    return break_it
+
+
+def config(change: Callable[[dict], object]) -> Callable[[Path], None]:
+    def break_it(folder: Path) -> None:
+        found = json.loads((folder / CONFIG).read_text())
+        change(found)
+        (folder / CONFIG).write_text(json.dumps(found))
+
+    return break_it
+
+
+def fewer_positions(state: State) -> None:
+    state["visual.positional_embedding"] = state["visual.positional_embedding"][:10].clone()
+
+
+def other_context(found: dict) -> None:
+    found["model_cfg"]["text_cfg"]["context_length"] = 50
+
+
+def not_finite(state: State) -> None:
+    state["ln_final.weight"][3] = torch.nan
+
+
+def two_files(folder: Path) -> None:
+    for name in ("a.bin", "b.bin"):
+        shutil.copy(folder / WEIGHTS, folder / name)
+    (folder / WEIGHTS).unlink()
+
+
+def alike(state: State) -> None:
+    for name, tensor in state.items():
+        if (name.endswith("weight") and tensor.ndim > 1) or name.endswith("embedding"):
+            tensor.mul_(1e-4)
+
+
+BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
+    "a dropped tensor": (weights(lambda state: state.pop("ln_final.bias")), r"1 missing \(ln_final\.bias\)"),
+    "a surplus tensor": (weights(lambda state: state.update(x=torch.ones(2))), r"1 surplus \(x\)"),
+    "a surplus bias": (weights(lambda s: s.update(logit_bias=torch.ones(()))), r"1 surplus \(logit_bias\)"),
+    "positions to be resized": (weights(fewer_positions), r"of another shape \(visual\.positional_embedding\)"),
+    "a context to be resized": (config(other_context), r"of another shape \(positional_embedding\)"),
+    "weights of another width": (config(lambda c: c["model_cfg"].update(embed_dim=8)), "of another shape"),
+    "weights that are not finite": (weights(not_finite), "ln_final.weight holds values that are not finite"),
+    "no weights": (lambda folder: (folder / WEIGHTS).unlink(), "holds these weights: none"),
+    "two files of weights": (two_files, "holds these weights: a.bin, b.bin"),
+    "weights cut off": (
+        lambda folder: (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:5000]),
+        "not a whole safetensors file",
+    ),
+    "no configuration": (lambda folder: (folder / CONFIG).unlink(), "open_clip_config.json is not there"),
+    "a configuration that is not JSON": (lambda folder: (folder / CONFIG).write_text("{"), "is not JSON"),
+    "text alone": (config(lambda c: c["model_cfg"].pop("vision_cfg")), "has vision_cfg=None; expected an object"),
+    "an unknown setting": (
+        config(lambda c: c["model_cfg"]["text_cfg"].update(colour=1)),
+        "cannot build .* unexpected keyword argument 'colour'",
+    ),
+    "an unknown model of timm": (
+        config(lambda c: c["model_cfg"]["vision_cfg"].update(timm_model_name="vit_of_nobody")),
+        "cannot build .*vit_of_nobody",
+    ),
+    "an unknown interpolation": (
+        config(lambda c: c["preprocess_cfg"].update(interpolation="nearest")),
+        "interpolation 'nearest'",
+    ),
+    "an unknown resize": (config(lambda c: c["preprocess_cfg"].update(resize_mode="fit")), "resize_mode 'fit'"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_folder_is_refused_and_nothing_is_left(name: str, whole: Path, tmp_path: Path) -> None:
+    break_it, message = BROKEN[name]
+    folder = shutil.copytree(whole, tmp_path / "model")
+    break_it(folder)
+    with pytest.raises(SourceError, match=message):
+        import_model(f"local-dir:{folder}", tmp_path / "bundle")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_place_that_is_not_there_and_a_hub_that_does_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SourceError, match=r"ViT-B-32 is neither a folder .* with --model NAME"):
+        read_source("open_clip", "ViT-B-32")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(SourceError, match="hf-hub:nobody/nothing cannot be fetched"):
+        read_source("open_clip", "hf-hub:nobody/nothing")
+
+
+def test_a_library_that_is_not_there_names_its_extra(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "open_clip", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'mmalign-export\[open-clip\]'"):
+        read_source("open_clip", whole)
+
+
+def test_an_option_that_a_folder_does_not_read_is_refused(whole: Path) -> None:
+    """A folder says its architecture: another one beside it would be ignored without a word."""
+    with pytest.raises(SourceError, match="does not read model; it reads alpha, jpeg_oversampling"):
+        read_source("open_clip", whole, SourceOptions(model="ViT-B-32"))
