@@ -36,7 +36,7 @@ def write_chart(report: QuantizationReport, path: Path) -> None:
         for axes, tower in zip(figure.subplots(1, len(towers), squeeze=False)[0], towers, strict=True):
             _panel(axes, trials_of(report, tower), report.chosen.get(tower))
             axes.set_title(f"{tower} tower, {report.engine}", loc="left", fontweight="bold")
-            axes.set_title(_clipped(report, tower), loc="right", fontsize=7)
+            axes.set_xlabel(f"1 - mean cosine to float32 (lower is better){_clipped(report, tower)}")
         marks = {CHOSEN: _CHOSEN, INSIDE: _OFFERED, "refused": _REFUSED}
         handles = [axes.scatter([], [], color=colour, label=label) for label, colour in marks.items()]
         figure.legend(handles=handles, loc="outside lower center", ncols=len(marks), frameon=False)
@@ -44,9 +44,9 @@ def write_chart(report: QuantizationReport, path: Path) -> None:
 
 
 def _clipped(report: QuantizationReport, tower: Modality) -> str:
-    """Return which share of the chosen tower's rounded values is clipped; empty where none can be."""
+    """Return a line on which share of the chosen tower's rounded values is clipped; empty where none can be."""
     shares = report.clipped_shares(tower)
-    return "" if shares is None else f"clipped: {shares[1]:.4%} of --eval, {shares[0]:.4%} at calibration"
+    return "" if shares is None else f"\nvalues clipped: {shares[1]:.4%} as judged, {shares[0]:.4%} at calibration"
 
 
 def _panel(axes: Axes, trials: list[Trial], chosen: Trial | None) -> None:
@@ -56,7 +56,6 @@ def _panel(axes: Axes, trials: list[Trial], chosen: Trial | None) -> None:
     axes.axhline(1, color="#999999", linewidth=0.8)
     axes.set_xscale("log")
     axes.margins(x=0.1, y=0.12)
-    axes.set_xlabel("1 - mean cosine to float32 (lower is better)")
     axes.set_ylabel("times as fast as float32")
     axes.grid(visible=True, color="#eeeeee", zorder=0)
     for side in ("top", "right"):

@@ -1,6 +1,7 @@
 """Computes beforehand what a graph makes of constants alone by moving them, so that every weight is a constant.
 
-onnxscript folds most, and none of several outputs: the packed weights of an attention that are split in the graph.
+onnxscript folds most, and none of several outputs: the packed weights of an attention that are split in the graph. Its
+fusions pack the weights of an attention again, by nodes.
 """
 
 from __future__ import annotations
@@ -8,11 +9,11 @@ from __future__ import annotations
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-_MOVES = frozenset({"Split", "Transpose", "Squeeze", "Unsqueeze", "Concat", "Reshape", "Identity"})
+_MOVES = frozenset({"Constant", "Split", "Transpose", "Squeeze", "Unsqueeze", "Concat", "Reshape", "Identity"})
 
 
 def with_folded_constants(model: ModelProto) -> ModelProto:
-    """Return the model with the results of moves of constants as constants."""
+    """Return the model with the results of moves of constants, and of Constant nodes, as initializers."""
     folded = ModelProto()
     folded.CopyFrom(model)
     constants = {tensor.name: tensor for tensor in folded.graph.initializer}

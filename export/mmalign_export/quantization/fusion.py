@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import onnx_ir as ir
 from onnx import ModelProto
-from onnx_ir.passes import common
 from onnxscript.rewriter import pattern
 from onnxscript.rewriter.ort_fusions._core import fuse_xformers  # the public name adds the rules for matrices
 
@@ -36,5 +35,4 @@ def fuse_transformer(model: ModelProto) -> ModelProto:
     rule = pattern.RewriteRule(_quick_gelu, _fused_quick_gelu)
     pattern.RewriteRuleSet([rule], commute=True).apply_to_model(source)
     fused, _ = fuse_xformers(source)
-    common.LiftConstantsToInitializersPass(lift_all_constants=False, size_limit=1)(fused)
-    return ir.to_proto(fused)
+    return with_folded_constants(ir.to_proto(fused))  # those of attention were packed by nodes

@@ -15,14 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto
 
-from mmalign_export.errors import QuantizationError
 from mmalign_export.quantization.activations import Activations, smoothing_scales
+from mmalign_export.quantization.columns import ColumnRounder
 from mmalign_export.quantization.epilogues import Epilogue, find_epilogues
 from mmalign_export.quantization.graph import MICROSOFT, GraphEditor, attributes_of
-from mmalign_export.quantization.rounding import LEAST_SCALE, Granularity, Rounded, Rounder
+from mmalign_export.quantization.rounding import Granularity, Rounded, Rounder
 from mmalign_export.quantization.sites import Role, Site
 
-_HALF = 127
 # What a SkipLayerNormalization adds to the variance unless it says otherwise.
 _SKIP_EPSILON = 1e-12
 
@@ -41,13 +40,14 @@ class IntegerPlan(msgspec.Struct, frozen=True):
 
 
 def to_integers(
-    fused: ModelProto, sites: tuple[Site, ...], activations: Mapping[str, Activations], plan: IntegerPlan
+    fused: ModelProto,
+    sites: tuple[Site, ...],
+    activations: Mapping[str, Activations],
+    plan: IntegerPlan,
+    columns: ColumnRounder | None = None,
 ) -> ModelProto:
-    """Return the model with every product that is not excluded in eight bits.
-
-    Raises QuantizationError for attention that is not a BERT's.
-    """
-    return _Rewriter(GraphEditor(fused), sites, activations, plan).rewrite()
+    """Return the model with every product that is not excluded in eight bits; `columns` may know its weights."""
+    return _Rewriter(GraphEditor(fused), sites, activations, plan, columns or ColumnRounder(activations)).rewrite()
 
 
 class _Rewriter:
@@ -57,11 +57,13 @@ class _Rewriter:
         sites: tuple[Site, ...],
         activations: Mapping[str, Activations],
         plan: IntegerPlan,
+        columns: ColumnRounder,
     ) -> None:
         self._editor = editor
         self._sites = {site.name: site for site in sites}
         self._activations = activations
         self._plan = plan
+        self._columns = columns
         self._rounder = Rounder(editor, activations, plan.percentile)
         scales = {source: self._channel_scales(group) for source, group in _by_source(sites).items()}
         self._scales = {site.name: scales[site.source] for site in sites}
@@ -125,10 +127,6 @@ class _Rewriter:
             editor.keep(node)
             return
         attributes = attributes_of(node)
-        inputs = [*node.input, *[""] * 7][:7]
-        if inputs[3] or inputs[4] or inputs[6] or set(attributes) - {"num_heads", "scale", "qkv_hidden_sizes"}:
-            reason = f"{name}: attention with inputs {list(node.input)[3:]} and attributes {sorted(attributes)}"
-            raise QuantizationError(f"{reason} cannot be taken apart; expected a BERT's. Leave it out by its name.")
         sizes = attributes.get("qkv_hidden_sizes") or [len(bias) // 3] * 3
         starts = np.cumsum(np.asarray(sizes))[:2]
         parts = np.split(packed, starts, axis=1)
@@ -137,7 +135,8 @@ class _Rewriter:
             for kind, part, part_bias in zip(("query", "key", "value"), parts, np.split(bias, starts), strict=True)
         ]
         numbers = {key: value for key, value in attributes.items() if isinstance(value, int | float)}
-        editor.add("MultiHeadAttention", [*names, "", "", inputs[5]], name, MICROSOFT, **numbers)
+        added = node.input[5] if len(node.input) > 5 else ""
+        editor.add("MultiHeadAttention", [*names, "", "", added], name, MICROSOFT, **numbers)
 
     def _with_epilogue(self, site: Site, epilogue: Epilogue) -> None:
         """Add a product with what stands right behind it."""
@@ -155,22 +154,20 @@ class _Rewriter:
         """Add `source @ weight + bias` in eight bits, named `name`; the (K, N) weight is not smoothed yet."""
         editor = self._editor
         scales = self._scales[site.name]
-        smoothed = weight * scales[:, None]
-        steps = np.maximum(np.abs(smoothed).max(axis=0) / _HALF, LEAST_SCALE).astype(np.float32)  # (N,)
-        integers = np.clip(np.round(smoothed / steps), -_HALF, _HALF).astype(np.int8)  # (K, N)
+        columns = self._columns.round(weight * scales[:, None], site.source, scales)
         rounded = self._rounded_source(site, scales)
         inputs = [
             rounded.levels,
-            editor.constant(f"{name}_weight_int8", integers),
+            editor.constant(f"{name}_weight_int8", columns.levels),
             rounded.step,
-            editor.constant(f"{name}_weight_scale", steps),
+            editor.constant(f"{name}_weight_scale", columns.steps),
             rounded.zero_point,
         ]
         if rounded.token_scale is None:
             return editor.add("MatMulIntegerToFloat", [*inputs, *(["", bias] if bias else [])], name, MICROSOFT)
         if rounded.offset:  # what was taken off every value comes back as one vector
-            columns = rounded.offset * (integers.astype(np.float32).sum(axis=0) * steps)  # (N,)
-            bias = editor.constant(f"{name}_offset_bias", columns + (editor.value(bias) if bias else 0))
+            offsets = rounded.offset * (columns.levels.astype(np.float32).sum(axis=0) * columns.steps)  # (N,)
+            bias = editor.constant(f"{name}_offset_bias", offsets + (editor.value(bias) if bias else 0))
         levels = editor.add("MatMulIntegerToFloat", inputs, f"{name}_levels", MICROSOFT)
         if not bias:
             return editor.add("Mul", [levels, rounded.token_scale], name)

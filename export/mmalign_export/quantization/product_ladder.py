@@ -9,6 +9,7 @@ import msgspec
 from onnx import ModelProto
 
 from mmalign_export.quantization.activations import record_activations
+from mmalign_export.quantization.columns import ColumnRounder
 from mmalign_export.quantization.integer import IntegerPlan, to_integers
 from mmalign_export.quantization.items import Item
 from mmalign_export.quantization.recipe import Recipe
@@ -45,6 +46,7 @@ class ProductLadder:
         self._activations = record_activations(fused, {site.source for site in found}, items)
         self.sites = tuple(site for site in found if self._activations[site.source].most_rows > 1)
         self.layers = tuple(site.name for site in self.sites)
+        self._columns = ColumnRounder(self._activations)
 
     def recipes(self) -> tuple[Recipe, ...]:
         """Return the rungs: static, by token in part, by token."""
@@ -53,4 +55,4 @@ class ProductLadder:
     def build(self, plan: str, excluded: frozenset[str]) -> ModelProto:
         """Return the model with its products rounded as a plan says, all but the `excluded`."""
         kept = msgspec.structs.replace(_PLANS[plan], excluded=excluded)
-        return to_integers(self.fused, self.sites, self._activations, kept)
+        return to_integers(self.fused, self.sites, self._activations, kept, self._columns)

@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx
 from onnx import ModelProto
 
+from mmalign_export.quantization.constants import with_folded_constants
 from mmalign_export.quantization.convolution_ladder import ConvolutionLadder
 from mmalign_export.quantization.convolutions import Bounds, Range
 from mmalign_export.quantization.dynamic import quantize_dynamically
@@ -46,7 +47,7 @@ def eight_bit_recipes(path: Path, items: Sequence[Item], bounds: Mapping[str, Bo
         items: What ranges are taken from, one image or text each.
         bounds: The least and largest value that inputs can hold, by name.
     """
-    model = _named(onnx.load(path))
+    model = _named(with_folded_constants(onnx.load(path)))
     products = ProductLadder(_named(fuse_transformer(model)), items)
     # Fused, few float operators stand between the convolutions of a hybrid. Others keep their own graph.
     convolved = products.fused if products.sites else model

@@ -68,7 +68,7 @@ class QuantizationReport(msgspec.Struct, frozen=True, kw_only=True):
     `least_golden_cosine` is the budget's floor of each trial's `golden_cosine`.
     `pair_lost_points` and `pair_recall` are of both chosen towers together. `asks_for_speed` is false where the towers
     are for a device that was not here: they are timed on another, and no speed is asked of them. `clipped` has the
-    ranges of the chosen int8 towers that can be clipped.
+    ranges of the chosen int8 towers that can be clipped. `untried` says why a tower has no trial.
     """
 
     date: str
@@ -93,6 +93,7 @@ class QuantizationReport(msgspec.Struct, frozen=True, kw_only=True):
     provider: ResolvedProvider = "cpu"
     asks_for_speed: bool = True
     clipped: dict[Modality, tuple[ClippedTensor, ...]] = {}
+    untried: dict[Modality, str] = {}
 
     def clipped_shares(self, tower: Modality) -> tuple[float, float] | None:
         """Return which share of the chosen tower's rounded values is clipped, at calibration and of `evaluation`; None

@@ -84,8 +84,7 @@ class Rounder:
             shifted = editor.add("Add", [source, editor.constant("gelu_offset", np.float32(-offset))], f"{source}_up")
         magnitudes = shifted if is_gelu else editor.add("Abs", [source], f"{source}_magnitude")
         values = shifted if is_gelu else source
-        last_axis = editor.constant("last_axis", np.array([-1], np.int64))
-        largest = editor.add("ReduceMax", [magnitudes, last_axis], f"{source}_largest", keepdims=1)
+        largest = editor.largest_of_last_axis(magnitudes, f"{source}_largest")
         part = editor.constant(f"{source}_part", np.float32(1 / (_LEVELS if is_gelu else _HALF)))
         least = editor.constant("least_scale", np.float32(LEAST_SCALE))
         token_scale = editor.add("Mul", [largest, part], f"{source}_token_step")

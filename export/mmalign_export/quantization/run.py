@@ -148,6 +148,7 @@ def _report(
         fp32_size_bytes=search.sizes,
         fp32_resident_mb=search.resident,
         trials=tuple(search.trials),
+        untried=search.untried,
         chosen={kind: candidate.trial for kind, candidate in pair.chosen.items()},
         pair_recall=after,
         pair_lost_points={} if recalls is None else lost_points(*recalls),

@@ -62,12 +62,13 @@ def trials_of(report: QuantizationReport, tower: Modality) -> list[Trial]:
 
 def choices(report: QuantizationReport) -> list[tuple[Modality, str]]:
     """Return what was chosen for each tower."""
-    return [(tower, _choice(report.chosen.get(tower))) for tower in report.fp32_size_bytes]
+    return [(tower, _choice(report, tower)) for tower in report.fp32_size_bytes]
 
 
-def _choice(trial: Trial | None) -> str:
+def _choice(report: QuantizationReport, tower: Modality) -> str:
+    trial = report.chosen.get(tower)
     if trial is None:
-        return "stays float32, nothing qualified"
+        return f"stays float32: {report.untried.get(tower, 'nothing qualified')}"
     return (
         f"{trial.name()}, {trial.speedup():.2f}x as fast as float32, "
         f"lowest golden cosine {trial.golden_cosine:.4f} ({trial.golden_worst})"

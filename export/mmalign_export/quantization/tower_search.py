@@ -26,12 +26,14 @@ logger = logging.getLogger(__name__)
 
 Reduced = Literal["int8", "fp16"]
 
+_NOTHING_TO_ROUND = "has nothing to round: no convolution, and no product by weights over tokens or places"
 # In float16, kernels that a GPU chooses by the batch's size round to three digits.
 _HALF_INVARIANCE = 1e-3
 
 
 class TowerSearch:
-    """Towers under search, and what was found on the way: the trials; of float32 the vectors, sizes and memory."""
+    """Towers under search, and what was found on the way: the trials; of float32 the vectors, sizes and memory;
+    `untried` says why a tower has no trial."""
 
     def __init__(self, embedder: Embedder, data: Data, precision: Reduced) -> None:
         self.precision = precision
@@ -40,6 +42,7 @@ class TowerSearch:
         self.trials: list[Trial] = []
         self.sizes: dict[Modality, int] = {}
         self.resident: dict[Modality, float | None] = {}
+        self.untried: dict[Modality, str] = {}
         self._embedder = embedder
         self._data = data
         self._golden = golden_of(embedder)
@@ -59,9 +62,11 @@ class TowerSearch:
             model = Path(folder) / f"{kind}.onnx"
             model.write_bytes(contents)
             recipes = self._recipes(kind, model)
-            if not recipes:
-                logger.warning("quantize: %s: no convolution and no product by weights, so nothing to round", kind)
             trials, offered = search(tower, recipes, budget)
+        if not trials:
+            ran_none = f"has {len(recipes)} candidates, and {tower.options.engine} ran none (see the warnings)"
+            self.untried[kind] = ran_none if recipes else _NOTHING_TO_ROUND
+            logger.warning("quantize: %s stays float32: %s", kind, self.untried[kind])
         self.trials += trials
         return offered
 

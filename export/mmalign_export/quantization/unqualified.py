@@ -7,14 +7,15 @@ from mmalign_export.quantization.report import QuantizationReport, Trial
 
 def nothing_qualified(report: QuantizationReport) -> str:
     """Return why no tower has fewer bits, and what to do."""
+    untried = [f"{tower} {reason}" for tower, reason in report.untried.items()]
     if not report.trials:
-        return f"{report.engine} ran none of the candidates, so there is nothing to choose. Ask for another --engine."
+        return f"no tower can have fewer bits: {'; '.join(untried)}. Serve float32, or ask for another --engine."
     towers = dict.fromkeys(trial.tower for trial in report.trials)
     nearest = [max((trial for trial in report.trials if trial.tower == tower), key=Trial.nearness) for tower in towers]
     return (
         f"no recipe is inside the budget {report.budget} and fast enough; the nearest: "
-        f"{'; '.join(map(_how_near, nearest))}. Calibrate on more data and on what will be served, or allow more with "
-        "--budget."
+        f"{'; '.join([*map(_how_near, nearest), *untried])}. Calibrate on more data and on what will be served, or "
+        "allow more with --budget."
     )
 
 

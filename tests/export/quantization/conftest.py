@@ -19,6 +19,7 @@ from mmalign_export.quantization.fusion import fuse_transformer
 from mmalign_export.quantization.items import image_items, text_items
 from mmalign_export.quantization.recipes import eight_bit_recipes
 from mmalign_export.quantization.sites import Site, find_sites
+from mmalign_export.quantization.trial import Speed
 from mmalign_export.quantization.variant import add_variant
 from mmalign_runtime.bundle import open_bundle
 from mmalign_runtime.bundle.golden import load_golden
@@ -121,3 +122,14 @@ def quantized_dir(
     out = tmp_path_factory.mktemp("quantized") / "bundle"
     add_variant(open_bundle(bundle_dir), int8_models, make_report("image", "text"), out, force=False)
     return out
+
+
+@pytest.fixture
+def still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything is twice as fast as float32, and keeps 1 MB."""
+    monkeypatch.setattr(
+        "mmalign_export.quantization.search.time_beside",
+        lambda session, float32, feeds: Speed(len(next(iter(feeds.values()))), 1.0, 2.0),
+    )
+    for module in ("tower_search", "search"):
+        monkeypatch.setattr(f"mmalign_export.quantization.{module}.resident_mb", lambda *_: 1.0)

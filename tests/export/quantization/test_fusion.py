@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from mmalign_export.quantization.constants import with_folded_constants
 from tests.export.quantization.conftest import TinyBert
@@ -25,11 +25,12 @@ def test_the_exported_model_stays_in_standard_operators(bert: TinyBert) -> None:
 def test_packed_weights_that_the_graph_splits_become_constants() -> None:
     weight = np.arange(24, dtype=np.float32).reshape(6, 4)
     nodes = [
+        helper.make_node("Constant", [], ["packed"], value=numpy_helper.from_array(weight)),
         helper.make_node("Split", ["packed"], ["first", "second"], axis=0, num_outputs=2),
         helper.make_node("Transpose", ["second"], ["turned"], perm=[1, 0]),
         helper.make_node("MatMul", ["x", "turned"], ["y"]),
     ]
-    model = graph_model(nodes, {"packed": weight}, {"x": ["n", 4], "y": ["n", 3]})
+    model = graph_model(nodes, {}, {"x": ["n", 4], "y": ["n", 3]})
     folded = with_folded_constants(model)
     assert [node.op_type for node in folded.graph.node] == ["MatMul"]
     np.testing.assert_array_equal(constant(folded, "turned"), weight[3:].T)

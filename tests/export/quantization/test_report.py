@@ -72,7 +72,7 @@ def test_a_tower_that_stays_float32_is_in_all_three(tmp_path: Path, capsys: pyte
     print_report(report)
     out = capsys.readouterr().out
     assert "text: static, 2.00x as fast as float32, lowest golden cosine 0.9790 (portrait 9x16)" in out
-    assert "image: stays float32, nothing qualified" in out
+    assert "image: stays float32: nothing qualified" in out
     write_chart(report, tmp_path / "chart.svg")
     assert "image tower" in (tmp_path / "chart.svg").read_text()
 
@@ -168,4 +168,4 @@ def test_without_pairs_all_forms_say_that_recall_was_not_measured(
 def test_the_chart_tells_what_is_clipped(tmp_path: Path) -> None:
     tensor = ClippedTensor(name="a", low=0.0, high=1.0, calibration=0.01, evaluation=0.02)
     write_chart(msgspec.structs.replace(make_report(*BOTH), clipped={"image": (tensor,)}), tmp_path / "chart.svg")
-    assert (tmp_path / "chart.svg").read_text().count("clipped: 2.0000% of --eval, 1.0000% at calibration") == 1
+    assert (tmp_path / "chart.svg").read_text().count("values clipped: 2.0000% as judged, 1.0000% at calibration") == 1
