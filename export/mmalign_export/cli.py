@@ -62,7 +62,8 @@ def quantize(
         typer.Option("--eval", help="Pairs to measure recall on, or a configuration. An import may do without."),
     ] = None,
     calibration: Annotated[
-        str | None, typer.Option(help="Pairs to calibrate int8 on, or a training configuration.")
+        str | None,
+        typer.Option(help="Pairs to calibrate int8 on, or a training configuration. An import may do without."),
     ] = None,
     precision: Annotated[str, typer.Option(help="int8, or fp16 for GPUs.")] = "int8",
     budget: Annotated[
