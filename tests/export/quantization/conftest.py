@@ -23,6 +23,7 @@ from mmalign_export.quantization.trial import Speed
 from mmalign_export.quantization.variant import add_variant
 from mmalign_runtime.bundle import open_bundle
 from mmalign_runtime.bundle.golden import load_golden
+from mmalign_runtime.cli import main
 from mmalign_runtime.embedder import Embedder
 from mmalign_runtime.engine.session import Feeds
 from mmalign_runtime.spec import Modality, TextInputs
@@ -30,6 +31,7 @@ from mmalign_runtime.tokenizer import TokenBatch
 from tests.export.quantization.tiny_models import make_report
 from tests.make_tiny_bundle import tiny_run
 
+CANNOT_RUN = 2
 INPUTS = TextInputs(attention_mask="attention_mask")
 INPUT_NAMES = INPUTS.names()
 TEXTS = [
@@ -133,3 +135,11 @@ def still(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     for module in ("tower_search", "search"):
         monkeypatch.setattr(f"mmalign_export.quantization.{module}.resident_mb", lambda *_: 1.0)
+
+
+def run_quantize(*args: str | Path) -> int:
+    """Run the command, and return its exit code."""
+    with pytest.raises(SystemExit) as stop:
+        main(["quantize", *(str(arg) for arg in args)])
+    assert isinstance(stop.value.code, int)
+    return stop.value.code

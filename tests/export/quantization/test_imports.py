@@ -15,13 +15,12 @@ from mmalign_export.quantization import Budget, quantize
 from mmalign_export.quantization.packaged import PACKAGED, packaged_calibration, packaged_questions
 from mmalign_export.sources.proof_texts import PROOF_TEXTS
 from mmalign_runtime.bundle.golden import load_golden
-from mmalign_runtime.cli import main
 from mmalign_runtime.embedder import Embedder
 from mmalign_runtime.verify import verify_bundle
+from tests.export.quantization.conftest import CANNOT_RUN, run_quantize
 from tests.export.sources.tiny import save_tiny
 from tests.tolerances import BATCH_MATES
 
-CANNOT_RUN = 2
 NUM_SHAPES = 16
 PHOTOGRAPHS = ("landscape 3x2", "portrait 9x16", "odd size", "RGBA")
 ANYTHING = "cosine=0.5,golden=0.5"
@@ -37,19 +36,12 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "bundle"
 
 
-def run(*args: str | Path) -> int:
-    with pytest.raises(SystemExit) as stop:
-        main(["quantize", *(str(arg) for arg in args)])
-    assert isinstance(stop.value.code, int)
-    return stop.value.code
-
-
 @pytest.mark.usefixtures("still")
 def test_the_command_needs_no_pairs_says_so_and_no_vector_depends_on_its_batch(
     imported: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    assert run(imported, "--budget", ANYTHING, "--out", out) == 0
+    assert run_quantize(imported, "--budget", ANYTHING, "--out", out) == 0
     assert f"no --eval: judged by cosine alone, on {PACKAGED}; recall is not measured" in caplog.text
     assert f"no --calibration: ranges are taken from {PACKAGED}" in caplog.text
     assert "No pairs were given: recall was not measured" in capsys.readouterr().out
@@ -81,7 +73,7 @@ def test_what_it_is_judged_by_is_apart_from_what_it_is_calibrated_on(imported: P
 def test_recall_that_nothing_measures_is_refused(
     imported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(imported, "--budget", "recall@1=0.5", "--out", tmp_path / "out") == CANNOT_RUN
+    assert run_quantize(imported, "--budget", "recall@1=0.5", "--out", tmp_path / "out") == CANNOT_RUN
     assert "asks for recall, which needs pairs" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
@@ -97,5 +89,5 @@ def test_a_tower_without_anything_to_round_is_named(
     imported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("mmalign_export.quantization.tower_search.eight_bit_recipes", lambda *_: ())
-    assert run(imported, "--budget", ANYTHING, "--towers", "image", "--out", tmp_path / "out") == CANNOT_RUN
+    assert run_quantize(imported, "--budget", ANYTHING, "--towers", "image", "--out", tmp_path / "out") == CANNOT_RUN
     assert "no tower can have fewer bits: image has nothing to round: no convolution" in capsys.readouterr().err

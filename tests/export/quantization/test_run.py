@@ -16,13 +16,12 @@ from mmalign_export.errors import ExportError, QuantizationError
 from mmalign_export.quantization import Budget, quantize
 from mmalign_export.quantization.recipe import Recipe
 from mmalign_runtime.bundle import open_bundle
-from mmalign_runtime.cli import main
 from mmalign_runtime.spec import Modality
 from mmalign_runtime.verify import verify_bundle
+from tests.export.quantization.conftest import CANNOT_RUN, run_quantize
 
 PACK = Path(__file__).parents[3] / "benchmarks/emoji/packs/noto.parquet"
 NUM_DRAWINGS = 16
-CANNOT_RUN = 2
 ANYTHING = "recall@1=100,cosine=0.5,golden=0.5"
 
 
@@ -47,19 +46,12 @@ def drawings(folder: Path, start: int) -> Path:
     return folder / "pairs.csv"
 
 
-def run(*args: str | Path) -> int:
-    with pytest.raises(SystemExit) as stop:
-        main(["quantize", *(str(arg) for arg in args)])
-    assert isinstance(stop.value.code, int)
-    return stop.value.code
-
-
 @pytest.mark.usefixtures("still")
 def test_the_command_adds_both_towers_and_they_verify(
     bundle_dir: Path, pairs: Path, others: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out.mmalign"
-    code = run(
+    code = run_quantize(
         bundle_dir,
         "--calibration",
         others,
@@ -92,8 +84,8 @@ def test_float16_needs_no_calibration_stands_beside_int8_and_verifies(
 ) -> None:
     eight, both, again = tmp_path / "eight", tmp_path / "both", tmp_path / "again"
     calibrated = ("--calibration", others, "--eval", pairs, "--budget", ANYTHING)
-    assert run(bundle_dir, *calibrated, "--out", eight) == 0
-    assert run(eight, "--precision", "fp16", "--eval", pairs, "--budget", "cosine=0.9999", "--out", both) == 0
+    assert run_quantize(bundle_dir, *calibrated, "--out", eight) == 0
+    assert run_quantize(eight, "--precision", "fp16", "--eval", pairs, "--budget", "cosine=0.9999", "--out", both) == 0
     assert "none was here to time it on" in capsys.readouterr().out
     assert open_bundle(both).spec.precisions() == ("fp32", "fp16", "int8")
     reports = {each.kind: each.quantization.report for each in open_bundle(both).spec.artifacts if each.quantization}
@@ -105,14 +97,14 @@ def test_float16_needs_no_calibration_stands_beside_int8_and_verifies(
         assert card.count(words) == 1
     report = json.loads((both / "quantization_fp16.json").read_bytes())
     assert (report["precision"], report["asks_for_speed"], report["calibration"]) == ("fp16", False, "")
-    assert run(both, *calibrated, "--out", again) == 0  # eight bits anew leave the other as it was
+    assert run_quantize(both, *calibrated, "--out", again) == 0  # eight bits anew leave the other as it was
     assert verify_bundle(again, provider="cpu", precision="fp16").passed
 
 
 def test_int8_asks_for_calibration(
     bundle_dir: Path, pairs: Path, others: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(bundle_dir, "--eval", pairs, "--out", tmp_path / "out") == CANNOT_RUN
+    assert run_quantize(bundle_dir, "--eval", pairs, "--out", tmp_path / "out") == CANNOT_RUN
     assert "Give them with --calibration" in capsys.readouterr().err
 
 
@@ -133,7 +125,7 @@ def test_one_tower_and_the_place_of_the_bundle(
 ) -> None:
     bundle = tmp_path / "bundle"
     shutil.copytree(bundle_dir, bundle)
-    assert run(bundle, "--calibration", others, "--eval", pairs, "--budget", ANYTHING, "--towers", "text") == 0
+    assert run_quantize(bundle, "--calibration", others, "--eval", pairs, "--budget", ANYTHING, "--towers", "text") == 0
     out = capsys.readouterr().out
     assert "text: static, 2.00x as fast as float32" in out
     spec = open_bundle(bundle).spec
@@ -214,7 +206,7 @@ def test_wrong_arguments_are_named(
     seen: str,
 ) -> None:
     options = {"--calibration": str(others), "--eval": str(pairs), "--out": str(tmp_path / "out"), **changed}
-    assert run(bundle_dir, *(word for option in options.items() for word in option)) == CANNOT_RUN
+    assert run_quantize(bundle_dir, *(word for option in options.items() for word in option)) == CANNOT_RUN
     error = capsys.readouterr().err
     assert "Traceback" not in error
     assert seen in error
@@ -224,5 +216,5 @@ def test_wrong_arguments_are_named(
 def test_a_bundle_that_is_none_is_named(
     pairs: Path, others: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(tmp_path, "--calibration", others, "--eval", pairs) == CANNOT_RUN
+    assert run_quantize(tmp_path, "--calibration", others, "--eval", pairs) == CANNOT_RUN
     assert "error: " in capsys.readouterr().err
