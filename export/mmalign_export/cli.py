@@ -57,12 +57,19 @@ def export(
 
 def quantize(
     bundle: Annotated[Path, typer.Argument(help="A bundle: a folder or a .mmalign file.", show_default=False)],
-    evaluation: Annotated[str, typer.Option("--eval", help="Pairs to measure recall on, or a configuration.")],
+    evaluation: Annotated[
+        str | None,
+        typer.Option("--eval", help="Pairs to measure recall on, or a configuration. An import may do without."),
+    ] = None,
     calibration: Annotated[
-        str | None, typer.Option(help="Pairs to calibrate int8 on, or a training configuration.")
+        str | None,
+        typer.Option(help="Pairs to calibrate int8 on, or a training configuration. An import may do without."),
     ] = None,
     precision: Annotated[str, typer.Option(help="int8, or fp16 for GPUs.")] = "int8",
-    budget: Annotated[str, typer.Option(help="Points that may be lost: recall@1=0.5,cosine=0.999")] = "recall@1=0.5",
+    budget: Annotated[
+        str | None,
+        typer.Option(help="What may be lost: recall@1=0.5,cosine=0.999; default: recall@1=0.5, or cosine=0.995."),
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Another place for the result; default: BUNDLE.")] = None,
     engine: Annotated[str, typer.Option(help="The engine to be fast with.")] = "onnxruntime",
     provider: Annotated[str, typer.Option(help="The provider to be fast on: cpu or cuda.")] = "cpu",
@@ -81,6 +88,7 @@ def quantize(
 
     from mmalign_export.quantization import parse_budget
     from mmalign_export.quantization import quantize as add_quantized
+    from mmalign_export.quantization.data import default_budget
     from mmalign_export.quantization.table import print_report
     from mmalign_runtime.cli.options import as_towers
 
@@ -89,7 +97,7 @@ def quantize(
         out or bundle,
         calibration=calibration,
         evaluation=evaluation,
-        budget=parse_budget(budget),
+        budget=parse_budget(budget) if budget else default_budget(has_pairs=evaluation is not None),
         precision="fp16" if _one_of(precision, ("int8", "fp16"), "--precision") == "fp16" else "int8",
         engine=engine,
         provider="cuda" if _one_of(provider, ("cpu", "cuda"), "--provider") == "cuda" else "cpu",

@@ -1,4 +1,4 @@
-"""What flows into each product of a transformer on calibration texts: the ranges that static scales are made from."""
+"""What flows into each product of a transformer at calibration: the ranges that static scales are made from."""
 
 from __future__ import annotations
 
@@ -11,47 +11,52 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import ModelProto, helper
 
-from mmalign_runtime.spec import TextInputs
-from mmalign_runtime.tokenizer import TokenBatch
+from mmalign_export.quantization.items import Item
 
-# Enough rows for a percentile of a smoothed tensor; all texts count for the extremes.
+# Enough rows for a percentile of a smoothed tensor, taken evenly from all items; all rows count for the extremes.
 _NUM_ROWS = 1024
 
 
 class Activations(msgspec.Struct, frozen=True):
-    """One tensor over all calibration tokens: extremes by channel, `low` and `high` (K,), and sample `rows` (R, K)."""
+    """One tensor over all calibration items: extremes by channel, `low` and `high` (K,), and sample `rows` (R, K).
+
+    `most_rows` is the largest number of rows that an item had: 1 where a tensor holds pooled features.
+    """
 
     low: NDArray[np.float32]
     high: NDArray[np.float32]
     rows: NDArray[np.float32]
+    most_rows: int
 
     def reach(self) -> NDArray[np.float32]:
         """Return the largest magnitude of each channel, (K,)."""
         return np.maximum(np.abs(self.low), np.abs(self.high))
 
 
-def record_activations(
-    model: ModelProto, tensors: Iterable[str], batches: Sequence[TokenBatch], inputs: TextInputs
-) -> dict[str, Activations]:
-    """Run the model on token batches and return what each of its `tensors`, (B, L, K), held; padding left out."""
+def record_activations(model: ModelProto, tensors: Iterable[str], items: Sequence[Item]) -> dict[str, Activations]:
+    """Run the model on items and return what each of its `tensors`, (..., K), held; padding left out."""
     names = sorted(set(tensors))
+    if not names:
+        return {}
     session = _watched(model, names)
-    found: dict[str, list[NDArray[np.float32]]] = {name: [] for name in names}
-    extremes: dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
-    num_tokens = 0
-    for batch in batches:
-        is_token = batch.attention_mask.astype(bool)  # (B, L)
-        feeds = inputs.feeds(batch.input_ids, batch.attention_mask)
-        for name, values in zip(names, session.run(names, feeds), strict=True):
-            rows = values[is_token]  # (T, K)
-            low, high = rows.min(axis=0), rows.max(axis=0)
-            if name in extremes:
-                low, high = np.minimum(low, extremes[name][0]), np.maximum(high, extremes[name][1])
-            extremes[name] = (low, high)
-            if num_tokens < _NUM_ROWS:
-                found[name].append(rows[: _NUM_ROWS - num_tokens].copy())
-        num_tokens += int(is_token.sum())
-    return {name: Activations(*extremes[name], np.concatenate(found[name])) for name in names}
+    found: dict[str, Activations] = {}
+    sampled: dict[str, list[NDArray[np.float32]]] = {name: [] for name in names}
+    num_sampled = -(-_NUM_ROWS // len(items))
+    for item in items:
+        for name, values in zip(names, session.run(names, dict(item.feeds)), strict=True):
+            rows = item.counted(values)
+            step = -(-len(rows) // num_sampled)
+            sampled[name].append(rows[step // 2 :: step].copy())
+            found[name] = _joined(found.get(name), rows)
+    return {name: msgspec.structs.replace(found[name], rows=np.concatenate(sampled[name])) for name in names}
+
+
+def _joined(before: Activations | None, rows: NDArray[np.float32]) -> Activations:
+    low, high, count = rows.min(axis=0), rows.max(axis=0), len(rows)
+    if before is not None:
+        low, high = np.minimum(low, before.low), np.maximum(high, before.high)
+        count = max(count, before.most_rows)
+    return Activations(low, high, rows[:0], count)
 
 
 def _watched(model: ModelProto, names: Sequence[str]) -> ort.InferenceSession:

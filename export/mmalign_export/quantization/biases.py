@@ -8,31 +8,35 @@ Weight Equalization and Bias Correction", section 4.2). Letters: C channels in, 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
-import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from mmalign_runtime.engine.session import Feeds
 
 _HALF = 127
 # Channels of zeros have no step; whatever stands in its place, they round to zeros.
 _LEAST_STEP = np.finfo(np.float32).tiny
 
 
-def record_means(path: Path, input_name: str, images: Sequence[NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
-    """Run the model on prepared images, (1, 3, S, S) each, and return the channel means, (C,), of what is convolved."""
-    model = onnx.load(path)
-    names = sorted({node.input[0] for node in model.graph.node if node.op_type == "Conv"} - {input_name})
-    model.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
-    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+def record_means(model: ModelProto, items: Sequence[Feeds]) -> dict[str, NDArray[np.float32]]:
+    """Run the model on items, one image or text each, and return the channel means, (C,), of what is convolved."""
+    watched = ModelProto()
+    watched.CopyFrom(model)
+    convolved = {node.input[0] for node in model.graph.node if node.op_type == "Conv"}
+    names = sorted(convolved - {value.name for value in model.graph.input})
+    watched.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
+    session = ort.InferenceSession(watched.SerializeToString(), providers=["CPUExecutionProvider"])
     sums: dict[str, NDArray[np.float64]] = {}
-    for image in images:
-        found = session.run(names, {input_name: image})
-        for name, values in [(input_name, image), *zip(names, found, strict=True)]:
-            sums[name] = sums.get(name, 0.0) + values.mean(axis=(0, 2, 3), dtype=np.float64)
-    return {name: (total / len(images)).astype(np.float32) for name, total in sums.items()}
+    for feeds in items:
+        found = dict(zip(names, session.run(names, dict(feeds)), strict=True)) if names else {}
+        for name in convolved:
+            values = found[name] if name in found else feeds[name]  # (1, C, ...)
+            means = values.mean(axis=(0, *range(2, values.ndim)), dtype=np.float64)
+            sums[name] = sums.get(name, 0.0) + means
+    return {name: (total / len(items)).astype(np.float32) for name, total in sums.items()}
 
 
 def with_corrected_biases(

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmalign_export.quantization.report import QuantizationReport, Trial, report_name
-from mmalign_runtime.spec import Precision
+from mmalign_export.quantization.summary import CHOSEN, INSIDE, trials_of
+from mmalign_runtime.spec import Modality, Precision
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,12 +34,19 @@ def write_chart(report: QuantizationReport, path: Path) -> None:
         towers = list(report.fp32_size_bytes)
         figure = Figure(figsize=(6.2 * len(towers), 4.4), layout="constrained")
         for axes, tower in zip(figure.subplots(1, len(towers), squeeze=False)[0], towers, strict=True):
-            _panel(axes, [trial for trial in report.trials if trial.tower == tower], report.chosen.get(tower))
+            _panel(axes, trials_of(report, tower), report.chosen.get(tower))
             axes.set_title(f"{tower} tower, {report.engine}", loc="left", fontweight="bold")
-        marks = {"chosen": _CHOSEN, "inside the budget": _OFFERED, "refused": _REFUSED}
+            axes.set_xlabel(f"1 - mean cosine to float32 (lower is better){_clipped(report, tower)}")
+        marks = {CHOSEN: _CHOSEN, INSIDE: _OFFERED, "refused": _REFUSED}
         handles = [axes.scatter([], [], color=colour, label=label) for label, colour in marks.items()]
         figure.legend(handles=handles, loc="outside lower center", ncols=len(marks), frameon=False)
         figure.savefig(path, metadata={"Date": None})
+
+
+def _clipped(report: QuantizationReport, tower: Modality) -> str:
+    """Return a line on which share of the chosen tower's rounded values is clipped; empty where none can be."""
+    shares = report.clipped_shares(tower)
+    return "" if shares is None else f"\nvalues clipped: {shares[1]:.4%} as judged, {shares[0]:.4%} at calibration"
 
 
 def _panel(axes: Axes, trials: list[Trial], chosen: Trial | None) -> None:
@@ -48,7 +56,6 @@ def _panel(axes: Axes, trials: list[Trial], chosen: Trial | None) -> None:
     axes.axhline(1, color="#999999", linewidth=0.8)
     axes.set_xscale("log")
     axes.margins(x=0.1, y=0.12)
-    axes.set_xlabel("1 - mean cosine to float32 (lower is better)")
     axes.set_ylabel("times as fast as float32")
     axes.grid(visible=True, color="#eeeeee", zorder=0)
     for side in ("top", "right"):

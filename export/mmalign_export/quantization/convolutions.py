@@ -10,15 +10,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from copy import deepcopy
 from io import StringIO
+from itertools import groupby
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
-from onnx import ModelProto, numpy_helper
+import onnx
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType
 from onnxruntime.quantization.calibrate import TensorsData, create_calibrator
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+
+from mmalign_export.quantization.graph import MICROSOFT, attributes_of
+from mmalign_runtime.engine.session import Feeds
 
 Range = Literal["minmax", "percentile", "entropy"]
 # The least and the largest value that a tensor can hold, whatever the image.
@@ -36,31 +40,50 @@ _OPTIONS: dict[Range, dict[str, float]] = {
     "percentile": {"percentile": 99.999},
     "entropy": {"num_bins": 256, "num_quantized_bins": 128},
 }
-_OPERATORS = ["Conv", "Relu", "Clip", "Add", "MaxPool", "GlobalAveragePool", "Gemm"]
+_OPERATORS = ("Conv", "Relu", "Clip", "Add", "MaxPool", "GlobalAveragePool", "Gemm")
+_CONVOLVED = frozenset({"Conv", "Relu", "Clip", "MaxPool"})
+# What is held at once of the values that a histogram is made of.
+_ITEMS_AT_ONCE = 16
 
 
-def record_ranges(model_path: Path, input_name: str, images: Sequence[NDArray[np.float32]], kind: Range) -> TensorsData:
-    """Run the model on prepared images, (1, 3, S, S) each, and return the range of every activation."""
+def record_ranges(model: ModelProto, items: Sequence[Feeds], kind: Range) -> TensorsData:
+    """Run the model on items, one image or text each, and return the range of every activation."""
     with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        onnx.save(model, path)
         calibrator = create_calibrator(
-            model_path,
-            _OPERATORS,
+            path,
+            list(_OPERATORS),
             augmented_model_path=str(Path(folder) / "augmented.onnx"),
             calibrate_method=_METHODS[kind],
             extra_options={"symmetric": False, **_OPTIONS[kind]},
         )
         with redirect_stdout(StringIO()):  # it prints what it is doing, and the command's output may be JSON
-            calibrator.collect_data(_Images(input_name, images))
+            for group in _groups(items):
+                calibrator.collect_data(_Items(group))
             found = calibrator.compute_data()
         del calibrator  # its session maps the file
     assert isinstance(found, TensorsData)
     return found
 
 
+def _groups(items: Sequence[Feeds]) -> Iterator[Sequence[Feeds]]:
+    """Yield items of equal shapes, which a histogram joins, a few at a time."""
+    ordered = sorted(items, key=_shapes)
+    for _, group in groupby(ordered, _shapes):
+        alike = list(group)
+        yield from (alike[start : start + _ITEMS_AT_ONCE] for start in range(0, len(alike), _ITEMS_AT_ONCE))
+
+
+def _shapes(feeds: Feeds) -> list[tuple[int, ...]]:
+    return [value.shape for value in feeds.values()]
+
+
 def quantize_convolutions(model: ModelProto, ranges: TensorsData, excluded: frozenset[str]) -> ModelProto:
     """Return the model in eight bits, all but the `excluded` nodes."""
     source = ModelProto()
     source.CopyFrom(model)  # the quantizer works in place
+    _declare_types(source)
     quantizer = QDQQuantizer(
         source,
         per_channel=True,
@@ -70,12 +93,21 @@ def quantize_convolutions(model: ModelProto, ranges: TensorsData, excluded: froz
         tensors_range=deepcopy(ranges),  # widened in place, for this choice of nodes alone
         nodes_to_quantize=[],
         nodes_to_exclude=sorted(excluded),
-        op_types_to_quantize=_OPERATORS,
+        op_types_to_quantize=list(_OPERATORS),
         extra_options={"ActivationSymmetric": False},
     )
     quantizer.quantize_model()
     quantized: ModelProto = quantizer.model.model
     return quantized
+
+
+def _declare_types(model: ModelProto) -> None:
+    """Say that fused operators give float32: onnx infers no types behind them, and what has none is not rounded."""
+    known = {value.name for value in model.graph.value_info}
+    made = (node.output[0] for node in model.graph.node if node.domain == MICROSOFT)
+    model.graph.value_info.extend(
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in made if name not in known
+    )
 
 
 def widened(ranges: TensorsData, margin: float, bounds: Mapping[str, Bounds]) -> TensorsData:
@@ -113,6 +145,37 @@ def weighted_nodes(model: ModelProto) -> tuple[str, ...]:
     return tuple(node.name for node in model.graph.node if node.op_type in ("Conv", "Gemm"))
 
 
+def patch_nodes(model: ModelProto) -> frozenset[str]:
+    """Return the names of the convolutions that cut an input into patches: each pixel is read once, by one of them."""
+    inputs = {value.name for value in model.graph.input}
+    return frozenset(
+        node.name
+        for node in model.graph.node
+        if node.op_type == "Conv" and node.input[0] in inputs and _is_cut(attributes_of(node))
+    )
+
+
+def _is_cut(attributes: Mapping[str, object]) -> bool:
+    pads = attributes.get("pads", [])
+    is_padded = (isinstance(pads, list) and any(pads)) or attributes.get("auto_pad") in (b"SAME_UPPER", b"SAME_LOWER")
+    return attributes.get("kernel_shape") == attributes.get("strides") and not is_padded
+
+
+def nodes_of_products(model: ModelProto) -> frozenset[str]:
+    """Return the names of the sums and projections that do not stand between convolutions alone.
+
+    Beside a transformer's products they belong to these: what passes its layers by does not bear eight bits.
+    """
+    between = {value.name for value in model.graph.input}
+    apart = set()
+    for node in model.graph.node:
+        if node.op_type in _CONVOLVED or (node.op_type == "Add" and between.issuperset(node.input)):
+            between.update(node.output)
+        elif node.op_type in ("Add", "Gemm"):
+            apart.add(node.name)
+    return frozenset(apart)
+
+
 def head_nodes(model: ModelProto) -> frozenset[str]:
     """Return the names of the first product behind the last convolution and of all nodes after it: the projection."""
     nodes = list(model.graph.node)
@@ -121,9 +184,9 @@ def head_nodes(model: ModelProto) -> frozenset[str]:
     return frozenset(node.name for node in nodes[start:])
 
 
-class _Images(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
-    def __init__(self, input_name: str, images: Sequence[NDArray[np.float32]]) -> None:
-        self._feeds: Iterator[dict[str, NDArray[np.float32]]] = iter([{input_name: image} for image in images])
+class _Items(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
+    def __init__(self, items: Sequence[Feeds]) -> None:
+        self._feeds = iter(items)
 
-    def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+    def get_next(self) -> Feeds | None:
         return next(self._feeds, None)

@@ -45,13 +45,14 @@ class Calibration(msgspec.Struct, frozen=True):
 class Questions(msgspec.Struct, frozen=True):
     """What recall is measured on: N prepared images, M captions in batches, and which belong together.
 
-    `image_ids` are the identities of the images.
+    `relevant` is None where nothing belongs together, so that recall means nothing. `image_ids` are the identities of
+    the images.
     """
 
     images: tuple[PixelValues, ...]
     texts: tuple[str, ...]
     tokens: tuple[TokenBatch, ...]
-    relevant: Relevance
+    relevant: Relevance | None
     image_ids: frozenset[str] = frozenset()
 
 
@@ -68,12 +69,17 @@ def read_calibration(
     """
     pairs = _unasked(_pairs(data, "train"), questions)
     captions = [caption for pair in _sampled(pairs, num_texts) for caption in pair.captions[:2]][:num_texts]
+    return golden_calibration(embedder, [pair.image for pair in _sampled(pairs, num_images)], captions)
+
+
+def golden_calibration(embedder: Embedder, images: Sequence[Path | bytes], texts: Sequence[str]) -> Calibration:
+    """Return images and texts, the bundle's golden texts before them and its golden photographs behind them."""
     golden = load_golden(embedder.bundle)
-    texts = [case.text for case in golden.texts]
     photographs = [case for case in golden.images if min(case.height, case.width) >= _PHOTOGRAPH_SIDE]
-    images = [pair.image for pair in _sampled(pairs, num_images)]
-    images += [embedder.bundle.source(case.file) for case in photographs]
-    return Calibration(prepared_images(images, embedder), _tokens([*texts, *captions], embedder))
+    files = [*images, *(embedder.bundle.source(case.file) for case in photographs)]
+    return Calibration(
+        prepared_images(files, embedder), tokens_of([*(case.text for case in golden.texts), *texts], embedder)
+    )
 
 
 def read_questions(data: str, embedder: Embedder, max_images: int) -> Questions:
@@ -81,7 +87,7 @@ def read_questions(data: str, embedder: Embedder, max_images: int) -> Questions:
     items = build_retrieval_set(_sampled(_pairs(data, "test"), max_images), "first")
     images = prepared_images([pair.image for pair in items.pairs], embedder)
     asked = frozenset(image_identity(pair) for pair in items.pairs)
-    return Questions(images, items.texts, _tokens(items.texts, embedder), items.relevant, asked)
+    return Questions(images, items.texts, tokens_of(items.texts, embedder), items.relevant, asked)
 
 
 def _unasked(pairs: Sequence[Pair], questions: Questions) -> list[Pair]:
@@ -124,6 +130,7 @@ def prepared_images(items: Sequence[Path | bytes], embedder: Embedder) -> tuple[
     return tuple(found)
 
 
-def _tokens(texts: Sequence[str], embedder: Embedder) -> tuple[TokenBatch, ...]:
+def tokens_of(texts: Sequence[str], embedder: Embedder) -> tuple[TokenBatch, ...]:
+    """Return texts in batches of token ids."""
     starts = range(0, len(texts), _TEXT_BATCH)
     return tuple(embedder.text.tokenizer.encode(texts[start : start + _TEXT_BATCH]) for start in starts)

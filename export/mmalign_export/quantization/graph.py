@@ -11,24 +11,21 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 MICROSOFT = "com.microsoft"
+# Both are the domain of the standard operators.
+_STANDARD = ("", "ai.onnx")
+_AXES_ARE_INPUTS = 18
 
 
 class GraphEditor:
-    """Reads a model's nodes in order, and takes the nodes and constants of the graph that will replace it."""
+    """Reads a model's `nodes` in order, and takes the nodes and constants of the graph that will replace it."""
 
     def __init__(self, model: ModelProto) -> None:
         self.model = model
-        self._source_nodes = [_copy(node) for node in model.graph.node]  # a rewriting may change them in place
+        self.nodes = [_copy(node) for node in model.graph.node]  # a rewriting may change them in place
         self._constants = {tensor.name: tensor for tensor in model.graph.initializer}
         self._nodes: list[NodeProto] = []
         self._uses = Counter(name for node in model.graph.node for name in node.input)
         self._uses.update(output.name for output in model.graph.output)
-        self._fold_concatenations()
-
-    @property
-    def nodes(self) -> Sequence[NodeProto]:
-        """The nodes of the model as it came, those of packed constants left out."""
-        return [node for node in self._source_nodes if node.output[0] not in self._constants]
 
     def is_constant(self, name: str) -> bool:
         """Whether a tensor is known before any input is."""
@@ -56,6 +53,13 @@ class GraphEditor:
         self._nodes.append(node)
         return output
 
+    def largest_of_last_axis(self, source: str, output: str) -> str:
+        """Add a ReduceMax that keeps the axis, and return the output's name: before opset 18, axes are an attribute."""
+        if max(entry.version for entry in self.model.opset_import if entry.domain in _STANDARD) < _AXES_ARE_INPUTS:
+            return self.add("ReduceMax", [source], output, axes=[-1], keepdims=1)
+        last_axis = self.constant("last_axis", np.array([-1], np.int64))
+        return self.add("ReduceMax", [source, last_axis], output, keepdims=1)
+
     def keep(self, node: NodeProto) -> None:
         """Add a node of the model as it is."""
         self._nodes.append(node)
@@ -73,13 +77,6 @@ class GraphEditor:
         model.graph.initializer.extend(tensor for name, tensor in self._constants.items() if name in read)
         _import_domain(model, MICROSOFT)
         return model
-
-    def _fold_concatenations(self) -> None:
-        # Fusion packs the weights of queries, keys and values by nodes that join constants.
-        for node in self.model.graph.node:
-            if node.op_type == "Concat" and all(name in self._constants for name in node.input):
-                axis = helper.get_attribute_value(node.attribute[0])
-                self.constant(node.output[0], np.concatenate([self.value(name) for name in node.input], axis))
 
 
 def attributes_of(node: NodeProto) -> dict[str, object]:

@@ -24,8 +24,8 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     """One candidate of one tower beside float32, on this machine.
 
     `recall` is (image to text, text to image) with the other tower in float32, `lost_points` what it lost by k in the
-    worse direction. `golden_cosine` is the lowest of the golden cases to PyTorch, `golden_worst` that case's
-    name and `golden_mean` the mean.
+    worse direction; None and empty where it was judged by cosine alone. `golden_cosine` is the lowest of the golden
+    cases to PyTorch, `golden_worst` that case's name and `golden_mean` the mean.
     `moved_in_batch` is how far a vector moves, at most in any component, with its batch-mates.
     `refused` says why it is not offered, and is empty where it could be. `kept` says how the layers that stay in
     float32 were picked.
@@ -40,7 +40,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     golden_cosine: float
     golden_worst: str
     golden_mean: float
-    recall: tuple[Recall, Recall]
+    recall: tuple[Recall, Recall] | None
     lost_points: dict[int, float]
     moved_in_batch: float
     size_bytes: int
@@ -64,10 +64,11 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
 class QuantizationReport(msgspec.Struct, frozen=True, kw_only=True):
     """The whole search: budget, machine, data, float32's own recall and every trial; `chosen` by tower.
 
+    Recall is None where no pairs were given, so that cosines alone judged.
     `least_golden_cosine` is the budget's floor of each trial's `golden_cosine`.
     `pair_lost_points` and `pair_recall` are of both chosen towers together. `asks_for_speed` is false where the towers
     are for a device that was not here: they are timed on another, and no speed is asked of them. `clipped` has the
-    ranges of the chosen int8 towers that can be clipped.
+    ranges of the chosen int8 towers that can be clipped. `untried` says why a tower has no trial.
     """
 
     date: str
@@ -81,7 +82,7 @@ class QuantizationReport(msgspec.Struct, frozen=True, kw_only=True):
     num_captions: int
     budget: str
     least_golden_cosine: float
-    fp32_recall: tuple[Recall, Recall]
+    fp32_recall: tuple[Recall, Recall] | None
     fp32_size_bytes: dict[Modality, int]
     fp32_resident_mb: dict[Modality, float | None]
     trials: tuple[Trial, ...]
@@ -92,13 +93,22 @@ class QuantizationReport(msgspec.Struct, frozen=True, kw_only=True):
     provider: ResolvedProvider = "cpu"
     asks_for_speed: bool = True
     clipped: dict[Modality, tuple[ClippedTensor, ...]] = {}
+    untried: dict[Modality, str] = {}
+
+    def clipped_shares(self, tower: Modality) -> tuple[float, float] | None:
+        """Return which share of the chosen tower's rounded values is clipped, at calibration and of `evaluation`; None
+        where none can be."""
+        tensors = self.clipped.get(tower, ())
+        if not tensors:
+            return None
+        return mean(each.calibration for each in tensors), mean(each.evaluation for each in tensors)
 
     def coverage(self, tower: Modality) -> str:
         """Return a line on how often the chosen tower's ranges are clipped; empty where none can be."""
-        tensors = self.clipped.get(tower, ())
-        if not tensors:
+        tensors, shares = self.clipped.get(tower, ()), self.clipped_shares(tower)
+        if shares is None:
             return ""
-        ours, theirs = (mean(getattr(each, name) for each in tensors) for name in ("calibration", "evaluation"))
+        ours, theirs = shares
         worst = max(tensors, key=lambda each: each.evaluation)
         return (
             f"{tower}: {theirs:.4%} of rounded values are clipped on {self.evaluation}, {ours:.4%} at calibration; "

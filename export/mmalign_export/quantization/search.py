@@ -16,7 +16,7 @@ import torch
 from mmalign.retrieval import Recall, Relevance, recall_both_ways
 from mmalign_export.errors import QuantizationError
 from mmalign_export.quantization.budget import Budget, lost_points
-from mmalign_export.quantization.recipes import Recipe
+from mmalign_export.quantization.recipe import Recipe
 from mmalign_export.quantization.report import Trial
 from mmalign_export.quantization.resident import resident_mb
 from mmalign_export.quantization.trial import cosines, largest_move, open_model, run_all, time_beside
@@ -50,8 +50,9 @@ class GoldenFeeds(msgspec.Struct, frozen=True):
 class Tower(msgspec.Struct, frozen=True):
     """A tower under search: its batches and what float32 gave for them; `timed` are the feeds that speed counts on.
 
-    `scanned` is a small batch for the sensitivity scan. A candidate is refused that is less than `least_speedup` times
-    as fast as float32, or moves a vector by more than `invariance_bound` when its batch-mates leave.
+    `recalls` is None where nothing measures recall. `scanned` is a small batch for the sensitivity scan. A candidate is
+    refused that is less than `least_speedup` times as fast as float32, or moves a vector by more than
+    `invariance_bound` when its batch-mates leave.
     """
 
     kind: Modality
@@ -62,7 +63,7 @@ class Tower(msgspec.Struct, frozen=True):
     float32: Session
     reference: Vectors
     golden: GoldenFeeds
-    recalls: Recalls
+    recalls: Recalls | None
     options: SessionOptions
     least_speedup: float = _LEAST_SPEEDUP
     invariance_bound: float = _INVARIANCE_BOUND
@@ -181,7 +182,7 @@ def _try(tower: Tower, recipe: Recipe, kept: _Kept, budget: Budget) -> Found | N
         return None
     found = cosines(vectors, tower.reference)
     golden = cosines(run_all(session, tower.golden.feeds), tower.golden.reference)
-    recalls = tower.recalls(vectors)
+    recall, lost = _recall(tower, vectors)
     trial = Trial(
         tower=tower.kind,
         recipe=recipe.name,
@@ -193,8 +194,8 @@ def _try(tower: Tower, recipe: Recipe, kept: _Kept, budget: Budget) -> Found | N
         golden_cosine=float(golden.min()),
         golden_mean=float(golden.mean()),
         golden_worst=tower.golden.names[int(golden.argmin())],
-        recall=recalls,
-        lost_points=lost_points(tower.recalls(tower.reference), recalls),
+        recall=recall,
+        lost_points=lost,
         moved_in_batch=largest_move(session, tower.timed[-1]),
         size_bytes=len(contents),
         resident_mb=resident_mb(contents, tower.timed[0], tower.options),
@@ -203,6 +204,14 @@ def _try(tower: Tower, recipe: Recipe, kept: _Kept, budget: Budget) -> Found | N
     trial = msgspec.structs.replace(trial, refused=recipe.refused or _refusal(tower, trial, budget))
     logger.info("quantize: %s", _describe(trial))
     return Found(trial, contents)
+
+
+def _recall(tower: Tower, vectors: Vectors) -> tuple[tuple[Recall, Recall] | None, dict[int, float]]:
+    """Return recall and lost points by k; none where nothing measures recall."""
+    if tower.recalls is None:
+        return None, {}
+    found = tower.recalls(vectors)
+    return found, lost_points(tower.recalls(tower.reference), found)
 
 
 def _refusal(tower: Tower, trial: Trial, budget: Budget) -> str:
@@ -220,7 +229,7 @@ def _refusal(tower: Tower, trial: Trial, budget: Budget) -> str:
 def _describe(trial: Trial) -> str:
     """Return one line about a trial."""
     speeds = ", ".join(f"{speed.ratio():.2f}x at {speed.num_items}" for speed in trial.speeds)
-    lost = f"recall@1 lost {trial.lost_points[1]:+.2f} points"
+    lost = f"recall@1 lost {trial.lost_points[1]:+.2f} points" if trial.lost_points else "no recall"
     verdict = f"; {trial.refused}" if trial.refused else ""
     return (
         f"{trial.tower}, {trial.name()}: {speeds}, cosine {trial.mean_cosine:.5f}, golden {trial.golden_cosine:.4f} "

@@ -2,8 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mmalign_export.quantization.chart import chart_name
-from mmalign_export.quantization.report import NOT_TIMED, QuantizationReport, Trial
+from mmalign_export.quantization.report import QuantizationReport
+from mmalign_export.quantization.summary import (
+    CHOSEN,
+    COSINE,
+    GOLDEN,
+    LOST,
+    LOWEST,
+    RECALL,
+    RECIPE,
+    RESIDENT,
+    SIZE,
+    TOWER,
+    megabytes,
+    notes,
+    recall_at_1,
+    row,
+    time_columns,
+    trials_of,
+    verdict,
+)
 from mmalign_runtime.spec import Modality, Precision
 
 _TITLES: dict[Precision, str] = {"int8": "## Quantized to eight bits", "fp16": "## In float16"}
@@ -17,79 +38,39 @@ def with_section(card: str, report: QuantizationReport) -> str:
 
 
 def _section(report: QuantizationReport) -> str:
-    columns = [
-        "tower",
-        "recipe",
-        *_speed_heads(report),
-        "recall@1",
-        "lost",
-        "cosine",
-        "lowest",
-        "golden",
-        "MB",
-        "resident MB",
-        "",
-    ]
-    lines = [
-        _TITLES[report.precision],
-        "",
-        f"Budget {report.budget}; {report.engine} {report.engine_version}, {report.num_threads} threads, {report.cpu}, "
-        f"{report.date[:10]}. Recall on {report.num_images} images and {report.num_captions} captions of "
-        f"{report.evaluation}, image to text / text to image, the other tower in float32; points lost in the worse. "
-        f"Golden is the lowest cosine to PyTorch over the golden cases, at least {report.least_golden_cosine:g}. "
-        f"Milliseconds are of a whole batch; in brackets how many times as fast as float32 beside it.",
-        "",
-        f"| {' | '.join(columns)} |",
-        "|" + "---|" * len(columns),
-        *(_float32_row(report, tower) for tower in report.fp32_size_bytes if _trials(report, tower)),
-        *(_row(trial, is_chosen=report.chosen.get(trial.tower) == trial) for trial in report.trials),
-        "",
-        f"![speed against cosine]({chart_name(report.precision)})",
-    ]
-    for tower in report.chosen:
-        if line := report.coverage(tower):
-            lines += ["", f"Clipping, {line}."]
-    if not report.asks_for_speed:
-        lines += ["", NOT_TIMED]
-    if report.pair_recall is not None:
-        to_text, to_image = report.pair_recall
-        lost = report.pair_lost_points[1]
-        lines += [
-            "",
-            f"Both towers together: recall@1 {to_text.at_1:.3f} / {to_image.at_1:.3f}, {lost:+.2f} points lost.",
-        ]
-    return "\n".join(lines)
+    chart = f"![speed against cosine]({chart_name(report.precision)})"
+    lines = [_TITLES[report.precision], "", _intro(report), "", *_table(report), "", chart]
+    return "\n".join([*lines, *(line for note in notes(report) for line in ("", note))])
 
 
-def _speed_heads(report: QuantizationReport) -> list[str]:
-    first = report.trials[0]
-    return [f"ms, {'one' if position == 0 else 'batch'}" for position, _ in enumerate(first.speeds)]
-
-
-def _trials(report: QuantizationReport, tower: Modality) -> list[Trial]:
-    return [trial for trial in report.trials if trial.tower == tower]
-
-
-def _float32_row(report: QuantizationReport, tower: Modality) -> str:
-    trial = _trials(report, tower)[0]
-    times = " | ".join(f"{speed.fp32_median_ms:.1f}" for speed in trial.speeds)
-    to_text, to_image = report.fp32_recall
-    resident = report.fp32_resident_mb[trial.tower]
-    size = report.fp32_size_bytes[trial.tower] / 1e6
-    recall = f"{to_text.at_1:.3f} / {to_image.at_1:.3f}"
-    return f"| {tower} | float32 | {times} | {recall} | | 1 | 1 | 1 | {size:.0f} | {_number(resident)} | |"
-
-
-def _row(trial: Trial, *, is_chosen: bool) -> str:
-    times = " | ".join(f"{speed.median_ms:.1f} ({speed.ratio():.2f}x, {speed.num_items})" for speed in trial.speeds)
-    to_text, to_image = trial.recall
-    verdict = "**chosen**" if is_chosen else trial.refused or "inside the budget"
+def _intro(report: QuantizationReport) -> str:
+    recall = "Recall is image to text / text to image, the other tower in float32; points lost in the worse. "
     return (
-        f"| {trial.tower} | {trial.name()} | {times} | {to_text.at_1:.3f} / {to_image.at_1:.3f} "
-        f"| {trial.lost_points[1]:+.2f} | {trial.mean_cosine:.5f} | {trial.min_cosine:.4f} | {trial.golden_cosine:.4f} "
-        f"| {trial.size_bytes / 1e6:.0f} | {_number(trial.resident_mb)} | {verdict} |"
+        f"Budget {report.budget}; {report.engine} {report.engine_version}, {report.num_threads} threads, {report.cpu}, "
+        f"{report.date[:10]}. Measured on {report.num_images} images and {report.num_captions} captions of "
+        f"{report.evaluation}. {recall if report.fp32_recall else ''}"
+        f"Golden is the lowest cosine to PyTorch over the golden cases, at least {report.least_golden_cosine:g}. "
+        f"Milliseconds are of a whole batch; in brackets how many times as fast as float32 beside it, and of how many."
     )
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.0f}"
+def _table(report: QuantizationReport) -> list[str]:
+    columns = [TOWER, RECIPE, *time_columns(report.trials[0]), RECALL, LOST, COSINE, LOWEST, GOLDEN, SIZE, RESIDENT]
+    float32 = [_float32_row(report, tower) for tower in report.fp32_size_bytes if trials_of(report, tower)]
+    rows = [[*row(columns, trial), _bold(verdict(report, trial))] for trial in report.trials]
+    heads = [*(column.head for column in columns), ""]
+    return [_line(heads), "|" + "---|" * len(heads), *map(_line, (*float32, *rows))]
+
+
+def _float32_row(report: QuantizationReport, tower: Modality) -> list[str]:
+    times = [f"{speed.fp32_median_ms:.1f}" for speed in trials_of(report, tower)[0].speeds]
+    size, resident = f"{report.fp32_size_bytes[tower] / 1e6:.0f}", megabytes(report.fp32_resident_mb[tower])
+    return [tower, "float32", *times, recall_at_1(report.fp32_recall), "", "1", "1", "1", size, resident, ""]
+
+
+def _bold(found: str) -> str:
+    return f"**{found}**" if found == CHOSEN else found
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto
 
-from mmalign_export.quantization.graph import MICROSOFT, GraphEditor
+from mmalign_export.quantization.graph import MICROSOFT, GraphEditor, attributes_of
 
 # "qkv" makes queries, keys and values; "mixed" follows attention; "up" and "down" are the feed-forward network's.
 Role = Literal["qkv", "mixed", "up", "down", "other"]
 
-_GELUS = frozenset({"Gelu", "BiasGelu", "FastGelu"})
+_KNOWN_ATTRIBUTES = frozenset({"num_heads", "scale", "qkv_hidden_sizes"})
+_GELUS = frozenset({"Gelu", "BiasGelu", "FastGelu", "QuickGelu"})
 
 
 class Site(msgspec.Struct, frozen=True):
@@ -41,10 +42,20 @@ def find_sites(model: ModelProto) -> tuple[Site, ...]:
 
 
 def is_site(node: NodeProto, editor: GraphEditor) -> bool:
-    """Whether a node multiplies by a constant matrix."""
+    """Whether a node multiplies by a constant matrix, and by nothing that hides the product."""
     if node.op_type not in ("MatMul", "Attention") or not editor.is_constant(node.input[1]):
         return False
-    return editor.value(node.input[1]).ndim == 2 and (node.domain == MICROSOFT) == (node.op_type == "Attention")
+    if editor.value(node.input[1]).ndim != 2:
+        return False
+    return _comes_apart(node, editor) if node.op_type == "Attention" else node.domain == ""
+
+
+def _comes_apart(node: NodeProto, editor: GraphEditor) -> bool:
+    """Whether an Attention is three products and MultiHeadAttention over them: no mask of lengths, no past, not causal
+    but by a bias that is added to it."""
+    bias, mask, past, _, length = [*node.input[2:], *[""] * 5][:5]
+    known = set(attributes_of(node)) <= _KNOWN_ATTRIBUTES
+    return node.domain == MICROSOFT and editor.is_constant(bias) and known and not (mask or past or length)
 
 
 def weights_of(editor: GraphEditor, site: Site) -> NDArray[np.float32]:
@@ -61,7 +72,9 @@ def _site(node: NodeProto, editor: GraphEditor, made_by: dict[str, NodeProto]) -
     if node.op_type == "Attention":
         role = "qkv"
     elif operator == "Attention":
-        role, source_site = "mixed", source
+        role = "mixed"
+        if maker is not None and is_site(maker, editor) and editor.num_uses(source) == 1:
+            source_site = source
     elif operator in _GELUS:
         role = "down"
     elif any(_feeds(node, other) for other in made_by.values()):

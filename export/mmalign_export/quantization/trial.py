@@ -42,6 +42,11 @@ def run_all(session: Session, batches: Sequence[Feeds]) -> Vectors:
     return np.concatenate([session.run(feeds) for feeds in batches])
 
 
+def first_items(feeds: Feeds, count: int) -> Feeds:
+    """Return the first items of a batch."""
+    return {name: values[:count] for name, values in feeds.items()}
+
+
 def time_beside(session: Session, float32: Session, feeds: Feeds) -> Speed:
     """Run both in turns and return the medians."""
     laps: tuple[list[float], list[float]] = ([], [])

@@ -14,20 +14,24 @@ from mmalign.run import Run
 from mmalign.run_model import dual_model
 from mmalign_export import export_model
 from mmalign_export.quantization.activations import Activations, record_activations
-from mmalign_export.quantization.examples import Calibration, prepared_images
+from mmalign_export.quantization.examples import prepared_images
 from mmalign_export.quantization.fusion import fuse_transformer
-from mmalign_export.quantization.recipes import image_recipes, text_recipes
+from mmalign_export.quantization.items import image_items, text_items
+from mmalign_export.quantization.recipes import eight_bit_recipes
 from mmalign_export.quantization.sites import Site, find_sites
+from mmalign_export.quantization.trial import Speed
 from mmalign_export.quantization.variant import add_variant
 from mmalign_runtime.bundle import open_bundle
 from mmalign_runtime.bundle.golden import load_golden
+from mmalign_runtime.cli import main
 from mmalign_runtime.embedder import Embedder
 from mmalign_runtime.engine.session import Feeds
-from mmalign_runtime.spec import ImageTower, Modality, TextInputs, TextTower
+from mmalign_runtime.spec import Modality, TextInputs
 from mmalign_runtime.tokenizer import TokenBatch
 from tests.export.quantization.tiny_models import make_report
 from tests.make_tiny_bundle import tiny_run
 
+CANNOT_RUN = 2
 INPUTS = TextInputs(attention_mask="attention_mask")
 INPUT_NAMES = INPUTS.names()
 TEXTS = [
@@ -91,7 +95,7 @@ def bert(bundle_dir: Path, run: Run) -> TinyBert:
     fused = fuse_transformer(exported)
     sites = find_sites(fused)
     batches = (tokenizer.encode(TEXTS), tokenizer.encode(TEXTS[:2]))
-    found = record_activations(fused, {site.source for site in sites}, batches, INPUTS)
+    found = record_activations(fused, {site.source for site in sites}, text_items(batches, INPUTS, is_padded=False))
     return TinyBert(exported, fused, sites, found, batches)
 
 
@@ -102,10 +106,10 @@ def int8_models(bundle_dir: Path) -> dict[Modality, bytes]:
         golden = load_golden(embedder.bundle)
         images = prepared_images([embedder.bundle.source(case.file) for case in golden.images], embedder)
         tokens = embedder.text.tokenizer.encode([case.text for case in golden.texts])
-        calibration = Calibration(images, (tokens,))
-        spec = embedder.bundle.spec
-        image = image_recipes(bundle_dir / spec.artifact("image").file, spec.tower("image", ImageTower), calibration)[0]
-        text = text_recipes(bundle_dir / spec.artifact("text").file, spec.tower("text", TextTower), calibration)[0]
+        items = image_items(images, "pixel_values")
+        image = eight_bit_recipes(bundle_dir / embedder.bundle.spec.artifact("image").file, items, {})[0]
+        items = text_items([tokens], INPUTS, is_padded=False)
+        text = eight_bit_recipes(bundle_dir / embedder.bundle.spec.artifact("text").file, items, {})[0]
     return {
         "image": image.build(frozenset()).SerializeToString(),
         "text": text.build(frozenset()).SerializeToString(),
@@ -120,3 +124,22 @@ def quantized_dir(
     out = tmp_path_factory.mktemp("quantized") / "bundle"
     add_variant(open_bundle(bundle_dir), int8_models, make_report("image", "text"), out, force=False)
     return out
+
+
+@pytest.fixture
+def still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything is twice as fast as float32, and keeps 1 MB."""
+    monkeypatch.setattr(
+        "mmalign_export.quantization.search.time_beside",
+        lambda session, float32, feeds: Speed(len(next(iter(feeds.values()))), 1.0, 2.0),
+    )
+    for module in ("tower_search", "search"):
+        monkeypatch.setattr(f"mmalign_export.quantization.{module}.resident_mb", lambda *_: 1.0)
+
+
+def run_quantize(*args: str | Path) -> int:
+    """Run the command, and return its exit code."""
+    with pytest.raises(SystemExit) as stop:
+        main(["quantize", *(str(arg) for arg in args)])
+    assert isinstance(stop.value.code, int)
+    return stop.value.code

@@ -12,7 +12,7 @@ from onnx import ModelProto, helper
 
 from mmalign_export.quantization.biases import record_means, rounded_weight, with_corrected_biases
 from mmalign_export.quantization.convolutions import quantize_convolutions, record_ranges
-from tests.export.quantization.tiny_models import constant, convolutional, graph_model, observe, pictures
+from tests.export.quantization.tiny_models import constant, convolutional, fed, graph_model, observe, pictures
 from tests.tolerances import FEATURES
 
 WHOLE: frozenset[str] = frozenset()
@@ -41,7 +41,7 @@ def test_the_shift_by_hand(bias: bool) -> None:
 
 def test_weights_are_rounded_as_the_quantizer_rounds_them(tmp_path: Path) -> None:
     onnx.save(convolutional(), tmp_path / "model.onnx")
-    ranges = record_ranges(tmp_path / "model.onnx", "pixel_values", pictures(2), "minmax")
+    ranges = record_ranges(convolutional(), fed(pictures(2)), "minmax")
     model = quantize_convolutions(convolutional(), ranges, WHOLE)
     makers = {output: node for node in model.graph.node for output in node.output}
     for name, weight in (("first", "w1"), ("depthwise", "w2")):
@@ -59,7 +59,7 @@ def test_a_channel_of_zeros_stays_one() -> None:
 def test_means_are_of_every_image_and_channel(tmp_path: Path) -> None:
     onnx.save(convolutional(), tmp_path / "model.onnx")
     images = pictures(3)
-    means = record_means(tmp_path / "model.onnx", "pixel_values", images)
+    means = record_means(onnx.load(tmp_path / "model.onnx"), fed(images))
     assert means.keys() == {"pixel_values", "r1"}
     (inner,) = observe(convolutional(), ["r1"], {"pixel_values": np.concatenate(images)})
     np.testing.assert_allclose(means["r1"], inner.mean(axis=(0, 2, 3)), atol=FEATURES.bound)
@@ -68,9 +68,9 @@ def test_means_are_of_every_image_and_channel(tmp_path: Path) -> None:
 def test_corrected_channels_keep_their_means(tmp_path: Path) -> None:
     onnx.save(convolutional(), tmp_path / "model.onnx")
     images = pictures(8)
-    ranges = record_ranges(tmp_path / "model.onnx", "pixel_values", images, "minmax")
+    ranges = record_ranges(onnx.load(tmp_path / "model.onnx"), fed(images), "minmax")
     corrected = with_corrected_biases(
-        convolutional(), record_means(tmp_path / "model.onnx", "pixel_values", images), WHOLE
+        convolutional(), record_means(onnx.load(tmp_path / "model.onnx"), fed(images)), WHOLE
     )
     feeds = {"pixel_values": np.concatenate(images)}
     (expected,) = observe(convolutional(), ["r2"], feeds)

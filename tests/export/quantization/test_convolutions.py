@@ -18,7 +18,7 @@ from mmalign_export.quantization.convolutions import (
     widened,
 )
 from mmalign_export.quantization.trial import cosines, open_model
-from tests.export.quantization.tiny_models import NUM_CHANNELS, OPTIONS, constant, convolutional, observe, pictures
+from tests.export.quantization.tiny_models import NUM_CHANNELS, OPTIONS, constant, convolutional, fed, observe, pictures
 from tests.tolerances import CLIPPED_COSINE, CONVOLUTION_COSINE, SAME_FILE_COSINE
 
 WEIGHTED = ("first", "depthwise", "projection")
@@ -33,7 +33,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def ranges(path: Path) -> TensorsData:
-    return record_ranges(path, "pixel_values", pictures(8), "minmax")
+    return record_ranges(onnx.load(path), fed(pictures(8)), "minmax")
 
 
 def by_name(model: ModelProto) -> dict[str, onnx.NodeProto]:
@@ -57,7 +57,7 @@ def test_the_layers_with_weights_are_found_in_order() -> None:
     ],
 )
 def test_vectors_stay_near_float32(path: Path, kind: str, least: float) -> None:
-    found = record_ranges(path, "pixel_values", pictures(8), kind)  # type: ignore[arg-type]
+    found = record_ranges(onnx.load(path), fed(pictures(8)), kind)  # type: ignore[arg-type]
     model = quantize_convolutions(onnx.load(path), found, frozenset())
     feeds = {"pixel_values": np.concatenate(pictures(5, seed=1))}
     vectors, expected = (observe(each, ["image_embeds"], feeds)[0] for each in (model, convolutional()))
@@ -102,7 +102,7 @@ def test_an_excluded_node_is_run_in_float32(path: Path, ranges: TensorsData, nam
 
 def test_ranges_serve_again_and_again(path: Path) -> None:
     # The quantizer gives what comes before a Relu the range of what comes after, in the ranges it was handed.
-    ranges = record_ranges(path, "pixel_values", pictures(8), "minmax")
+    ranges = record_ranges(onnx.load(path), fed(pictures(8)), "minmax")
     before = _extremes(ranges)
     first = quantize_convolutions(onnx.load(path), ranges, frozenset())
     quantize_convolutions(onnx.load(path), ranges, frozenset({"depthwise"}))
@@ -145,7 +145,7 @@ def test_entropy_and_percentile_clip_what_extremes_keep(path: Path) -> None:
 
 
 def test_calibrating_prints_nothing(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    record_ranges(path, "pixel_values", pictures(2), "entropy")
+    record_ranges(onnx.load(path), fed(pictures(2)), "entropy")
     assert capsys.readouterr().out == ""
 
 
@@ -158,5 +158,5 @@ def _ends(ranges: TensorsData) -> dict[str, tuple[float, ...]]:
 
 
 def _reach(path: Path, images: list[np.ndarray], kind: str) -> float:
-    found = record_ranges(path, "pixel_values", images, kind)["pixel_values"]  # type: ignore[arg-type]
+    found = record_ranges(onnx.load(path), fed(images), kind)["pixel_values"]  # type: ignore[arg-type]
     return float(np.ravel(found.range_value[1])[0])

@@ -7,7 +7,6 @@ import pytest
 from numpy.typing import NDArray
 from onnx import ModelProto, helper
 
-from mmalign_export.errors import QuantizationError
 from mmalign_export.quantization.activations import smoothing_scales
 from mmalign_export.quantization.integer import Granularity, IntegerPlan, to_integers
 from mmalign_export.quantization.sites import Role
@@ -113,9 +112,8 @@ def test_a_static_product_by_hand(bert: TinyBert) -> None:
     step = (high - low) / 255
     zero_point = np.round(-low / step)
     levels = np.clip(np.rint(source / scales / step) + zero_point, 0, 255)
-    integers, steps = _by_column(weight * scales[:, None])
-    assert constant(model, f"{site.name}_weight_int8").dtype == np.int8
-    np.testing.assert_array_equal(constant(model, f"{site.name}_weight_int8"), integers)
+    integers, steps = _columns(model, site.name)
+    np.testing.assert_allclose(steps, np.abs(weight * scales[:, None]).max(axis=0) / 127, rtol=1e-6)
     expected = (levels - zero_point) @ integers * steps * step
     # A value that lies on the border of two levels may fall on either side: one step of one feature.
     border = float((np.abs(integers).max() * steps).max() * step)
@@ -129,7 +127,7 @@ def test_a_product_by_token_by_hand(bert: TinyBert) -> None:
     found, source = observe(model, [site.name, site.source], bert.feeds)
     step = np.abs(source).max(axis=-1, keepdims=True) * np.float32(1 / 127)  # (B, L, 1)
     levels = np.clip(np.rint(source / step), -128, 127)
-    integers, steps = _by_column(_weight(bert, site.weight))
+    integers, steps = _columns(model, site.name)
     np.testing.assert_allclose(found, levels @ integers * steps * step, atol=RIGHT_SUMS.bound, rtol=0)
 
 
@@ -144,28 +142,18 @@ def test_what_gelu_gave_by_token_by_hand(bert: TinyBert) -> None:
     levels = np.rint(raised / step)
     assert levels.min() >= 0
     assert levels.max() == 255
-    integers, steps = _by_column(_weight(bert, site.weight))
+    integers, steps = _columns(model, site.name)
     expected = levels @ integers * steps * step + GELU_MINIMUM * integers.sum(axis=0) * steps
     expected = expected + constant(bert.fused, skip.input[4])
     np.testing.assert_allclose(found, expected, atol=RIGHT_SUMS.bound, rtol=0)
-
-
-def test_attention_that_cannot_be_taken_apart_is_an_error_unless_it_is_left_out(bert: TinyBert) -> None:
-    masked = ModelProto()
-    masked.CopyFrom(bert.fused)
-    node = next(node for node in masked.graph.node if node.op_type == "Attention")
-    node.attribute.append(helper.make_attribute("unidirectional", 1))
-    with pytest.raises(QuantizationError, match=rf"{node.output[0]}: attention with .*unidirectional"):
-        to_integers(masked, bert.sites, bert.activations, IntegerPlan())
-    plan = IntegerPlan(excluded=frozenset({node.output[0]}))
-    assert to_integers(masked, bert.sites, bert.activations, plan).graph.node
 
 
 def _weight(bert: TinyBert, name: str) -> NDArray[np.float32]:
     return constant(bert.fused, name).astype(np.float32)
 
 
-def _by_column(weight: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the levels of a (K, N) weight, -127 to 127, and the step of each column."""
-    steps = np.abs(weight).max(axis=0) / np.float32(127)
-    return np.round(weight / steps), steps
+def _columns(model: ModelProto, name: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the levels of a product's weight, (K, N), and the step of each column; test_columns.py holds them."""
+    levels = constant(model, f"{name}_weight_int8")
+    assert levels.dtype == np.int8
+    return levels.astype(np.float32), constant(model, f"{name}_weight_scale").astype(np.float32)

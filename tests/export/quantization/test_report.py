@@ -40,7 +40,7 @@ def test_each_figure_stands_in_its_column() -> None:
     head, _, float32, chosen, refused = (cells(line) for line in lines)
     assert dict(zip(head, float32, strict=True))["resident MB"] == "12"
     found = dict(zip(head, chosen, strict=True))
-    assert (found["lost"], found["cosine"], found["lowest"], found["golden"]) == (
+    assert (found["lost @1"], found["cosine"], found["lowest"], found["golden"]) == (
         "+0.25",
         "0.99900",
         "0.9890",
@@ -72,7 +72,7 @@ def test_a_tower_that_stays_float32_is_in_all_three(tmp_path: Path, capsys: pyte
     print_report(report)
     out = capsys.readouterr().out
     assert "text: static, 2.00x as fast as float32, lowest golden cosine 0.9790 (portrait 9x16)" in out
-    assert "image: stays float32, nothing qualified" in out
+    assert "image: stays float32: nothing qualified" in out
     write_chart(report, tmp_path / "chart.svg")
     assert "image tower" in (tmp_path / "chart.svg").read_text()
 
@@ -144,3 +144,28 @@ def test_what_a_report_does_not_say_is_eight_bits_on_the_cpu_for_speed() -> None
         assert part.__struct_config__.frozen
         with pytest.raises(TypeError, match="Extra positional arguments provided"):
             type(part)(1)  # type: ignore[call-arg, misc]
+
+
+def test_without_pairs_all_forms_say_that_recall_was_not_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = make_report(*BOTH)
+    trials = tuple(msgspec.structs.replace(trial, recall=None, lost_points={}) for trial in report.trials)
+    chosen = {trial.tower: trial for trial in trials if not trial.refused}
+    report = msgspec.structs.replace(
+        report, fp32_recall=None, pair_recall=None, pair_lost_points={}, trials=trials, chosen=chosen
+    )
+    said = "recall was not measured. The verdicts are by cosine alone"
+    card = with_section(CARD, report)
+    print_report(report)
+    assert said in card
+    assert said in capsys.readouterr().out
+    assert "points lost in the worse" not in card
+    assert {len(cells(line)) for line in card.splitlines() if line.startswith("|")} == {12}
+    write_chart(report, tmp_path / "chart.svg")
+
+
+def test_the_chart_tells_what_is_clipped(tmp_path: Path) -> None:
+    tensor = ClippedTensor(name="a", low=0.0, high=1.0, calibration=0.01, evaluation=0.02)
+    write_chart(msgspec.structs.replace(make_report(*BOTH), clipped={"image": (tensor,)}), tmp_path / "chart.svg")
+    assert (tmp_path / "chart.svg").read_text().count("values clipped: 2.0000% as judged, 1.0000% at calibration") == 1

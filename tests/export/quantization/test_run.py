@@ -14,16 +14,14 @@ from onnx import ModelProto
 
 from mmalign_export.errors import ExportError, QuantizationError
 from mmalign_export.quantization import Budget, quantize
-from mmalign_export.quantization.recipes import Recipe
-from mmalign_export.quantization.trial import Speed
+from mmalign_export.quantization.recipe import Recipe
 from mmalign_runtime.bundle import open_bundle
-from mmalign_runtime.cli import main
 from mmalign_runtime.spec import Modality
 from mmalign_runtime.verify import verify_bundle
+from tests.export.quantization.conftest import CANNOT_RUN, run_quantize
 
 PACK = Path(__file__).parents[3] / "benchmarks/emoji/packs/noto.parquet"
 NUM_DRAWINGS = 16
-CANNOT_RUN = 2
 ANYTHING = "recall@1=100,cosine=0.5,golden=0.5"
 
 
@@ -48,30 +46,12 @@ def drawings(folder: Path, start: int) -> Path:
     return folder / "pairs.csv"
 
 
-@pytest.fixture
-def still(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything is twice as fast as float32, and keeps 1 MB."""
-    monkeypatch.setattr(
-        "mmalign_export.quantization.search.time_beside",
-        lambda session, float32, feeds: Speed(len(next(iter(feeds.values()))), 1.0, 2.0),
-    )
-    for module in ("run", "search"):
-        monkeypatch.setattr(f"mmalign_export.quantization.{module}.resident_mb", lambda *_: 1.0)
-
-
-def run(*args: str | Path) -> int:
-    with pytest.raises(SystemExit) as stop:
-        main(["quantize", *(str(arg) for arg in args)])
-    assert isinstance(stop.value.code, int)
-    return stop.value.code
-
-
 @pytest.mark.usefixtures("still")
 def test_the_command_adds_both_towers_and_they_verify(
     bundle_dir: Path, pairs: Path, others: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out.mmalign"
-    code = run(
+    code = run_quantize(
         bundle_dir,
         "--calibration",
         others,
@@ -104,8 +84,8 @@ def test_float16_needs_no_calibration_stands_beside_int8_and_verifies(
 ) -> None:
     eight, both, again = tmp_path / "eight", tmp_path / "both", tmp_path / "again"
     calibrated = ("--calibration", others, "--eval", pairs, "--budget", ANYTHING)
-    assert run(bundle_dir, *calibrated, "--out", eight) == 0
-    assert run(eight, "--precision", "fp16", "--eval", pairs, "--budget", "cosine=0.9999", "--out", both) == 0
+    assert run_quantize(bundle_dir, *calibrated, "--out", eight) == 0
+    assert run_quantize(eight, "--precision", "fp16", "--eval", pairs, "--budget", "cosine=0.9999", "--out", both) == 0
     assert "none was here to time it on" in capsys.readouterr().out
     assert open_bundle(both).spec.precisions() == ("fp32", "fp16", "int8")
     reports = {each.kind: each.quantization.report for each in open_bundle(both).spec.artifacts if each.quantization}
@@ -117,14 +97,14 @@ def test_float16_needs_no_calibration_stands_beside_int8_and_verifies(
         assert card.count(words) == 1
     report = json.loads((both / "quantization_fp16.json").read_bytes())
     assert (report["precision"], report["asks_for_speed"], report["calibration"]) == ("fp16", False, "")
-    assert run(both, *calibrated, "--out", again) == 0  # eight bits anew leave the other as it was
+    assert run_quantize(both, *calibrated, "--out", again) == 0  # eight bits anew leave the other as it was
     assert verify_bundle(again, provider="cpu", precision="fp16").passed
 
 
 def test_int8_asks_for_calibration(
     bundle_dir: Path, pairs: Path, others: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(bundle_dir, "--eval", pairs, "--out", tmp_path / "out") == CANNOT_RUN
+    assert run_quantize(bundle_dir, "--eval", pairs, "--out", tmp_path / "out") == CANNOT_RUN
     assert "Give them with --calibration" in capsys.readouterr().err
 
 
@@ -132,11 +112,11 @@ def test_int8_asks_for_calibration(
 def one_recipe(monkeypatch: pytest.MonkeyPatch, int8_models: dict[Modality, bytes]) -> None:
     """The ladders are short: what they hold is tested elsewhere."""
 
-    def recipes(tower: Modality) -> tuple[Recipe, ...]:
+    def recipes(path: Path, *_: object) -> tuple[Recipe, ...]:
+        tower: Modality = "image" if path.stem == "image" else "text"
         return (Recipe("static", lambda _: ModelProto.FromString(int8_models[tower])),)
 
-    monkeypatch.setattr("mmalign_export.quantization.run.image_recipes", lambda *_: recipes("image"))
-    monkeypatch.setattr("mmalign_export.quantization.run.text_recipes", lambda *_: recipes("text"))
+    monkeypatch.setattr("mmalign_export.quantization.tower_search.eight_bit_recipes", recipes)
 
 
 @pytest.mark.usefixtures("still", "one_recipe")
@@ -145,7 +125,7 @@ def test_one_tower_and_the_place_of_the_bundle(
 ) -> None:
     bundle = tmp_path / "bundle"
     shutil.copytree(bundle_dir, bundle)
-    assert run(bundle, "--calibration", others, "--eval", pairs, "--budget", ANYTHING, "--towers", "text") == 0
+    assert run_quantize(bundle, "--calibration", others, "--eval", pairs, "--budget", ANYTHING, "--towers", "text") == 0
     out = capsys.readouterr().out
     assert "text: static, 2.00x as fast as float32" in out
     spec = open_bundle(bundle).spec
@@ -180,9 +160,10 @@ def test_no_candidate_that_runs_is_an_error(
     bundle_dir: Path, pairs: Path, others: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "mmalign_export.quantization.run.text_recipes", lambda *_: (Recipe("broken", lambda _: ModelProto()),)
+        "mmalign_export.quantization.tower_search.eight_bit_recipes",
+        lambda *_: (Recipe("broken", lambda _: ModelProto()),),
     )
-    with pytest.raises(QuantizationError, match="onnxruntime ran none of the candidates"):
+    with pytest.raises(QuantizationError, match="text has 1 candidates, and onnxruntime ran none"):
         quantize(
             bundle_dir,
             tmp_path / "out",
@@ -199,7 +180,7 @@ def test_a_place_that_is_taken_is_said_before_anything_is_measured(
     def unused(*_: object) -> Iterable[object]:
         pytest.fail("measured first")
 
-    monkeypatch.setattr("mmalign_export.quantization.run.read_calibration", unused)
+    monkeypatch.setattr("mmalign_export.quantization.run.read_data", unused)
     (tmp_path / "bundle.json").write_text("{}")
     with pytest.raises(ExportError, match="--force"):
         quantize(bundle_dir, tmp_path, calibration="c.csv", evaluation="e.csv", budget=Budget({1: 1.0}))
@@ -225,7 +206,7 @@ def test_wrong_arguments_are_named(
     seen: str,
 ) -> None:
     options = {"--calibration": str(others), "--eval": str(pairs), "--out": str(tmp_path / "out"), **changed}
-    assert run(bundle_dir, *(word for option in options.items() for word in option)) == CANNOT_RUN
+    assert run_quantize(bundle_dir, *(word for option in options.items() for word in option)) == CANNOT_RUN
     error = capsys.readouterr().err
     assert "Traceback" not in error
     assert seen in error
@@ -235,5 +216,5 @@ def test_wrong_arguments_are_named(
 def test_a_bundle_that_is_none_is_named(
     pairs: Path, others: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(tmp_path, "--calibration", others, "--eval", pairs) == CANNOT_RUN
+    assert run_quantize(tmp_path, "--calibration", others, "--eval", pairs) == CANNOT_RUN
     assert "error: " in capsys.readouterr().err

@@ -80,6 +80,11 @@ def convolutional() -> ModelProto:
     return graph_model(nodes, constants, {"pixel_values": ["B", 3, SIDE, SIDE], "image_embeds": ["B", EMBED_DIM]})
 
 
+def fed(images: Sequence[NDArray[np.float32]]) -> list[Feeds]:
+    """Return images as the model takes them."""
+    return [{"pixel_values": image} for image in images]
+
+
 def pictures(count: int, seed: int = 0) -> list[NDArray[np.float32]]:
     """Return prepared images, (1, 3, 16, 16) each."""
     rng = np.random.default_rng(seed)
