@@ -65,8 +65,8 @@ ROOMS = {
     ),
     "mmalign_export": (
         *("errors", "exchange", "staging", "profile", "parity", "golden", "side_files", "card", "artifacts"),
-        *("to_onnx", "to_compiled", "bundle", "probe", "rewrite", "sources", "to_bundle", "importing"),
-        *("quantization", "cli_import", "cli"),
+        *("onnx_file", "onnx_backbone", "to_onnx", "to_compiled", "bundle", "probe", "rewrite", "sources"),
+        *("to_bundle", "importing", "quantization", "cli_import", "cli"),
     ),
 }
 

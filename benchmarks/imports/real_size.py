@@ -99,22 +99,26 @@ def save_real_size(family: str, folder: Path) -> Path:
     return folder
 
 
-def measure(family: str, folder: Path) -> dict[str, object]:
-    """Import and verify; return what it took and what was proven."""
-    save_real_size(family, folder / "model")
+def import_and_verify(place: Path, bundle: Path) -> dict[str, object]:
+    """Import a model and verify its bundle; return what the import took and what was proven."""
     started = time.perf_counter()
-    spec: BundleSpec = import_model(folder / "model", folder / "bundle", force=True)
+    spec: BundleSpec = import_model(place, bundle, force=True)
     seconds = time.perf_counter() - started
-    report = verify_bundle(folder / "bundle")
+    report = verify_bundle(bundle)
     record = spec.provenance.imported
     failed = [case.name for case in (*report.cases, *report.checks) if not case.passed]
     return {
-        "family": family,
         "import_s": round(seconds, 1),
         "peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2),
         "verify_failed": failed,
         "stages": [] if record is None else msgspec.to_builtins(record.stages),
     }
+
+
+def measure(family: str, folder: Path) -> dict[str, object]:
+    """Import and verify a family; return what it took and what was proven."""
+    save_real_size(family, folder / "model")
+    return {"family": family} | import_and_verify(folder / "model", folder / "bundle")
 
 
 if __name__ == "__main__":

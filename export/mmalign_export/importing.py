@@ -9,13 +9,14 @@ from tokenizers import Tokenizer
 from torch import nn
 
 from mmalign_export.golden import GoldenFile
+from mmalign_export.onnx_file import LARGEST_FILE_BYTES
 from mmalign_export.sources import SourceOptions, read_source
 from mmalign_export.sources.detect import detect_source
 from mmalign_export.sources.modules import OwnModules, read_modules
 from mmalign_export.sources.protocol import Imported, Original
 from mmalign_export.staging import check_free
 from mmalign_export.to_bundle import export_imported
-from mmalign_export.to_onnx import LARGEST_FILE_BYTES, OPSET_VERSION, check_opset
+from mmalign_export.to_onnx import OPSET_VERSION, check_opset
 from mmalign_runtime.spec import BundleSpec, ImageSpec, Similarity, TextSpec
 
 _DEFAULT_OPTIONS = SourceOptions()

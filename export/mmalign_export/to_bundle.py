@@ -24,6 +24,7 @@ from mmalign_export.bundle import (
 )
 from mmalign_export.card import model_card
 from mmalign_export.golden import GoldenFile, golden_files, golden_texts, make_golden
+from mmalign_export.onnx_file import LARGEST_FILE_BYTES
 from mmalign_export.parity import Artifact, check_parity
 from mmalign_export.side_files import write_side_files
 from mmalign_export.sources import SourceOptions, read_source
@@ -31,7 +32,7 @@ from mmalign_export.sources.proof import golden_bounds, golden_rounding, prove_b
 from mmalign_export.sources.protocol import Imported
 from mmalign_export.staging import check_free, staged
 from mmalign_export.to_compiled import compile_tower, load_aoti, package_aoti
-from mmalign_export.to_onnx import LARGEST_FILE_BYTES, OPSET_VERSION, check_opset, export_onnx
+from mmalign_export.to_onnx import OPSET_VERSION, check_opset, export_onnx
 from mmalign_runtime.bench import BenchPlan, run_bench
 from mmalign_runtime.bundle.golden import Golden
 from mmalign_runtime.embedder import Embedder
@@ -161,7 +162,7 @@ def export_imported(
             if imported.original is None
             else prove_model(model, imported.original, files, golden, imported.resized_as_stored)
         )
-        _write_towers(model, formats, folder, opset_version, largest_file_bytes)
+        opset_version = _write_towers(model, formats, folder, opset_version, largest_file_bytes)
         write_side_files(model, folder)
         write_golden(golden, folder)
         spec = write_spec(model, folder, opset_version)  # unproven yet: the runtime reads it to be proven
@@ -186,17 +187,20 @@ def _bounded(proven: Proven, record: ImportRecord) -> Proven:
 
 def _write_towers(
     model: DualModel, formats: Sequence[Format], folder: Path, opset_version: int, largest_file_bytes: int
-) -> None:
+) -> int:
+    """Write what each engine loads, and return the newest opset that a tower came out with."""
     (folder / "onnx").mkdir()
     write_preprocess(model.image.spec, folder / PREPROCESS)
+    written = []
     for name, tower in model.towers.items():
         file = TOWER_FILES[ONNX][name]
         logger.info("export: %s", file)
-        export_onnx(tower, folder / file, opset_version, largest_file_bytes)
+        written.append(export_onnx(tower, folder / file, opset_version, largest_file_bytes))
         if "aoti" in formats:
             file = TOWER_FILES[AOTINDUCTOR][name]
             logger.info("export: %s (compiling)", file)
             package_aoti(tower, folder / file)
+    return max(written)
 
 
 def _prove(

@@ -20,6 +20,7 @@ from mmalign_export.sources.protocol import Imported
 SOURCES = {
     "run": "mmalign_export.sources.run",
     "open_clip": "mmalign_export.sources.open_clip",
+    "onnx_pair": "mmalign_export.sources.onnx_pair",
     "openai": "mmalign_export.sources.openai",
     "sentence_transformers": "mmalign_export.sources.sentence_transformers",
     "transformers": "mmalign_export.sources.transformers",
@@ -82,10 +83,6 @@ def read_source(kind: str, location: str | Path, options: SourceOptions = _DEFAU
     Example:
         >>> imported = read_source("run", "runs/latest", SourceOptions(checkpoint="last"))  # doctest: +SKIP
     """
-    if kind == "onnx_pair":
-        raise ExportError(
-            f"{location} holds ONNX files, which cannot be imported yet. Import the model that they were exported from."
-        )
     if kind not in SOURCES:
         raise ExportError(f"the source {kind!r} is not known; expected {', '.join(sorted(SOURCES))}.")
     read = cast("Source", import_module(SOURCES[kind]).read)

@@ -48,20 +48,22 @@ def _kind_of_folder(folder: Path) -> str:
         if (folder / name).is_file():
             return kind
     has_weights = any(found for pattern in _WEIGHTS for found in folder.glob(pattern))
-    if not has_weights and len(list(folder.rglob("*.onnx"))) >= 2:
+    if not has_weights and next(folder.rglob("*.onnx"), None) is not None:
         return "onnx_pair"
     if (folder / "config.json").is_file():
         return "transformers"
     names = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
     raise ExportError(
         f"{folder} holds {names}; expected a config.json (transformers), modules.json (sentence-transformers), "
-        "open_clip_config.json (open_clip), two .onnx files, or a run's config.toml. Say which it is with --kind."
+        "open_clip_config.json (open_clip), .onnx files, or a run's config.toml. Say which it is with --kind."
     )
 
 
 def _kind_of_file(path: Path) -> str:
     if path.suffix in _STATE_DICTS:
         return "openai"
+    if path.suffix == ".onnx":
+        return "onnx_pair"
     raise ExportError(
         f"{path} is a file of kind {path.suffix or 'unknown'!r}; expected weights ({', '.join(_STATE_DICTS)}), or a "
         "folder. Say which source it is with --kind."

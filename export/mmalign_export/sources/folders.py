@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
@@ -19,7 +19,7 @@ _WANTED = ("*.json", "*.safetensors", "*.bin", "*.model", "*.txt", "*.md", "*.np
 _LICENCE = re.compile(r"^license:\s*[\"']?([\w.+-]+)", re.MULTILINE)
 
 
-def model_folder(location: str) -> Path:
+def model_folder(location: str, wanted: Sequence[str] = _WANTED) -> Path:
     """Return the folder itself, or that of a name on the hub, from the cache or fetched. Raises SourceError."""
     path = Path(location)
     if path.is_dir():
@@ -27,7 +27,7 @@ def model_folder(location: str) -> Path:
     if path.exists() or location.count("/") != 1:
         raise SourceError(f"{location} is not a folder here, nor a name on the hub (OWNER/NAME). Check the path.")
     try:
-        return Path(snapshot_download(location, allow_patterns=list(_WANTED)))
+        return Path(snapshot_download(location, allow_patterns=list(wanted)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise SourceError(
             f"{location} is not a folder here, and the hub did not give it: {first_sentence(error)}. Check the "

@@ -6,15 +6,14 @@ Shapes: B batch, L tokens, H and W image sides, D embedding.
 from __future__ import annotations
 
 import msgspec
-import torch
 from tokenizers import Tokenizer
 from torch import nn
 
 from mmalign.dual_model import DualModel, ImageModelTower, ModelOrigin, TextModelTower
-from mmalign.signature import ModuleInput, image_inputs, text_inputs, trace_example
-from mmalign_export.errors import SourceError
+from mmalign.signature import ModuleInput, image_inputs, text_inputs
 from mmalign_export.sources.protocol import Imported, Original
-from mmalign_export.sources.refusals import check_finite, first_sentence
+from mmalign_export.sources.refusals import check_finite
+from mmalign_export.sources.trial import tried_width
 from mmalign_runtime.spec import Choice, ImageSpec, Similarity, TextSpec
 
 
@@ -70,16 +69,4 @@ def read_modules(given: OwnModules, reference: Original | None) -> Imported:
 
 def _width(name: str, module: nn.Module, inputs: tuple[ModuleInput, ...]) -> int:
     check_finite(f"the {name} module", module.state_dict())
-    example = trace_example(inputs).inputs
-    try:
-        with torch.inference_mode():
-            found: object = module(*example)
-    except (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError, AssertionError) as error:
-        raise SourceError(
-            f"the {name} module cannot take {', '.join(each.name for each in inputs)} of its spec: "
-            f"{first_sentence(error)}. Correct the spec, or takes_mask."
-        ) from error
-    if not isinstance(found, torch.Tensor) or found.ndim != 2 or len(found) != len(example[0]):
-        seen = f"of shape {tuple(found.shape)}" if isinstance(found, torch.Tensor) else type(found).__name__
-        raise SourceError(f"the {name} module gives {seen}; expected a tensor (B, D), one vector an item.")
-    return int(found.shape[1])
+    return tried_width(f"{name} module", inputs, module)[0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import cast
 
 from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from torch import nn
@@ -77,5 +76,9 @@ def image_spec(config: PreprocessCfg, options: SourceOptions) -> ImageSpec:
 
 def _three(values: object) -> tuple[float, float, float]:
     """Return a value for each channel; open_clip writes one number where the three are the same."""
-    listed = list(values) if isinstance(values, tuple | list) else [cast("float", values)] * 3
-    return (float(listed[0]), float(listed[1]), float(listed[2]))
+    listed = list(values) if isinstance(values, tuple | list) else [values] * 3
+    numbers = [float(each) for each in listed if isinstance(each, int | float)]
+    if len(listed) != 3 or len(numbers) != 3:
+        raise SourceError(f"open_clip's preprocess_cfg has mean or std {values!r}; expected three numbers, or one.")
+    red, green, blue = numbers
+    return red, green, blue

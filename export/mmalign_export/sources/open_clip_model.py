@@ -18,7 +18,8 @@ from mmalign_export.sources.open_clip_text import keeps_vectors_at_real_length, 
 from mmalign_export.sources.open_clip_tokenizer import OpenClipTokenizer, read_tokenizer
 from mmalign_export.sources.open_clip_weights import load_module, similarity
 from mmalign_export.sources.protocol import Imported
-from mmalign_export.sources.refusals import check_vocabulary
+from mmalign_export.sources.refusals import check_vocabulary, check_widths
+from mmalign_export.sources.trial import tried_width
 from mmalign_runtime.bundle.hashes import sha256_of_file
 from mmalign_runtime.spec import Choice, SourceFile, TextSpec
 
@@ -41,6 +42,8 @@ def import_place(place: OpenClipPlace, options: SourceOptions, kind: str) -> Imp
     text, length = _text_tower(module, place, tokenizer, options)
     images = image_spec(pixels, options)
     image_vision = image_backbone(visual)
+    widths = tried_width("image tower", image_inputs(images), image_vision)
+    check_widths(place.name, {"image": widths[0], "text": text.embed_dim})
     image = ImageModelTower(
         backbone=image_vision,
         feature_dim=text.embed_dim,
@@ -96,12 +99,14 @@ def _text_tower(
     )
     encoder = getattr(getattr(module, "text", None), "config", None)
     described: dict[str, object] = {} if encoder is None else {"hf_config": _described(encoder.to_diff_dict())}
-    embed_dim = int(cast("int", place.model["embed_dim"]))
+    backbone = text_backbone(module, tokenizer)
+    inputs = (ModuleInput("input_ids", "int64", (BATCH, Axis("length", 2, length) if is_real else length)),)
+    (embed_dim,) = tried_width("text tower", inputs, backbone)
     tower = TextModelTower(
-        backbone=text_backbone(module, tokenizer),
+        backbone=backbone,
         feature_dim=embed_dim,
         embed_dim=embed_dim,
-        inputs=(ModuleInput("input_ids", "int64", (BATCH, Axis("length", 2, length) if is_real else length)),),
+        inputs=inputs,
         architecture=place.name if encoder is None else str(encoder.model_type),
         definition=_definition(place, "text_cfg", described),
         spec=spec,

@@ -58,7 +58,13 @@ def read_tokenizer(place: OpenClipPlace) -> OpenClipTokenizer:
     if text.get("hf_tokenizer_name"):
         return _of_transformers(place, length, options)
     cleaning = _cleaning(options, "lower")
-    original = SimpleTokenizer(context_length=length, **options)
+    try:
+        original = SimpleTokenizer(context_length=length, **options)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise SourceError(
+            f"open_clip's tokenizer does not take {options} of {place.name}: {first_sentence(error)}. Correct "
+            "tokenizer_kwargs in its text_cfg."
+        ) from error
     return OpenClipTokenizer(
         original=original,
         converted=clip_tokenizer(original),
@@ -93,7 +99,7 @@ def _of_transformers(place: OpenClipPlace, length: int, options: dict[str, objec
     cleaning = _cleaning(options, "whitespace")
     try:
         original = HFTokenizer(place.tokenizer, context_length=length, trust_remote_code=False, **options)
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, TypeError, ImportError) as error:
         raise SourceError(
             f"the tokenizer of {place.name} cannot be read at {Path(place.tokenizer).name}: {first_sentence(error)}. "
             "Put its files (tokenizer.json, tokenizer_config.json) beside the weights."

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from mmalign.dual_model import Arrays, ModelTower
 from mmalign_export.errors import ProofError
+from mmalign_export.onnx_backbone import OnnxBackbone
 from mmalign_export.parity import ABS_BOUND, COSINE_BOUND
 from mmalign_runtime.spec import Modality, ProofStage
 
@@ -71,7 +72,12 @@ def _lengths(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def rounding_bound(tower: ModelTower, inputs: Arrays) -> float:
-    """Return what a tower's vectors may move by: 1e-4, or ten times the distance of its own in float32 and float64."""
+    """Return what a tower's vectors may move by: 1e-4, or ten times the distance of its own in float32 and float64.
+
+    1e-4 for a tower that is an ONNX graph: onnxruntime has no float64 of most operators.
+    """
+    if isinstance(tower.backbone, OnnxBackbone):
+        return ABS_BOUND
     exact = copy.deepcopy(tower.module).double()
     wide = [each.double() if each.is_floating_point() else each for each in tower.tensors(inputs)]
     with torch.inference_mode():

@@ -73,6 +73,15 @@ def check_vocabulary(num_tokens: int, num_embeddings: int) -> None:
         )
 
 
+def check_widths(name: str, widths: Mapping[str, int]) -> None:
+    """Raise SourceError for towers whose vectors cannot be compared."""
+    if len(set(widths.values())) > 1:
+        raise SourceError(
+            f"{name}: the vectors have {' and '.join(f'{width} ({tower})' for tower, width in widths.items())} "
+            "components; expected one number. The towers are not of one model: fetch both again."
+        )
+
+
 def _check_safetensors(path: Path) -> None:
     try:
         with safe_open(path, framework="pt") as opened:

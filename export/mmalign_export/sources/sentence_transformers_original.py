@@ -15,6 +15,9 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
 from mmalign._compat import quiet_loading
+from mmalign_export.errors import SourceError
+from mmalign_export.sources.refusals import first_sentence
+from mmalign_export.sources.transformers_loading import LOADING_ERRORS
 
 Vectors = NDArray[np.float32]
 
@@ -51,5 +54,10 @@ class SentenceTransformersOriginal:
 
 
 def _load(folder: Path) -> SentenceTransformer:
-    with quiet_loading():
-        return SentenceTransformer(str(folder), device="cpu", trust_remote_code=False, local_files_only=True).eval()
+    try:
+        with quiet_loading():
+            return SentenceTransformer(str(folder), device="cpu", trust_remote_code=False, local_files_only=True).eval()
+    except LOADING_ERRORS as error:
+        raise SourceError(
+            f"{folder}: sentence-transformers cannot load it: {first_sentence(error)}. Fetch the model whole."
+        ) from error

@@ -20,7 +20,8 @@ _SPACE = "\u2581"
 _UNIGRAM = 1  # of sentencepiece's TrainerSpec.ModelType
 # Python lowers a sigma that ends a word to another letter than one inside it; `Lowercase` knows one lower sigma.
 _CASED = r"[\p{Lu}\p{Ll}\p{Lt}]"
-_FINAL_SIGMA = normalizers.Replace(Regex(f"(?<={_CASED})\u03a3(?!{_CASED})"), "\u03c2")
+FINAL_SIGMA = normalizers.Replace(Regex(f"(?<={_CASED})\u03a3(?!{_CASED})"), "\u03c2")
+PUNCTUATION = f"[{re.escape(string.punctuation)}]"
 
 
 def convert_siglip(slow: transformers.SiglipTokenizer) -> Tokenizer:
@@ -55,8 +56,8 @@ def _own_normalizer(converter: SpmConverter) -> normalizers.Normalizer:
 def _cleaning(slow: transformers.SiglipTokenizer) -> list[normalizers.Normalizer]:
     """Return what `SiglipTokenizer.canonicalize_text` does."""
     return [
-        *([_FINAL_SIGMA, normalizers.Lowercase()] if slow.do_lower_case else []),
-        normalizers.Replace(Regex(f"[{re.escape(string.punctuation)}]"), ""),
+        *([FINAL_SIGMA, normalizers.Lowercase()] if slow.do_lower_case else []),
+        normalizers.Replace(Regex(PUNCTUATION), ""),
         normalizers.Replace(Regex(r"\s+"), " "),
         normalizers.Strip(),
     ]

@@ -16,7 +16,7 @@ from mmalign_export.sources.transformers_families import Family
 from mmalign_runtime.errors import MissingDependencyError
 
 # What transformers raises on a folder that it cannot read: there is no common class.
-_LOADING_ERRORS = (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, ImportError, IndexError)
+LOADING_ERRORS = (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, ImportError, IndexError)
 # No code is run, and nothing is fetched beside what is in the folder.
 _CLOSED = {"trust_remote_code": False, "local_files_only": True}
 # Without one of these, transformers makes a tokenizer of no words, and says nothing.
@@ -45,7 +45,7 @@ def load_model(folder: Path, family: Family) -> transformers.PreTrainedModel:
                 "tuple[transformers.PreTrainedModel, dict[str, list[object]]]",
                 load(folder, dtype="float32", output_loading_info=True, ignore_mismatched_sizes=True, **_CLOSED),
             )
-    except _LOADING_ERRORS as error:
+    except LOADING_ERRORS as error:
         raise SourceError(
             f"{folder}: transformers cannot load the weights: {first_sentence(error)}. They are damaged, are not those "
             "of its config.json, or hold code. Fetch the model again, or save it as safetensors."
@@ -84,7 +84,7 @@ def _load(folder: Path, what: str, load: Callable[..., object]) -> object:
     try:
         with quiet_loading():
             return load(folder, **_CLOSED)
-    except _LOADING_ERRORS as error:
+    except LOADING_ERRORS as error:
         raise SourceError(
             f"{folder}: its {what} cannot be read: {first_sentence(error)}. Fetch the model whole: weights alone do "
             "not say what their inputs are."

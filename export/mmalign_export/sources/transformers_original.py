@@ -43,11 +43,8 @@ class TransformersOriginal:
         return [cast("list[int]", self._tokenized([text])["input_ids"][0].tolist()) for text in texts]
 
     def pixel_values(self, images: Sequence[Image.Image]) -> Vectors:
-        """Return (B, 3, H, W). A processor that converts no colour modes is given RGB, as its users must."""
-        converts = getattr(self._processor, "do_convert_rgb", False)
-        given = [image if converts else image.convert("RGB") for image in images]
-        process = cast("Callable[..., dict[str, Tensor]]", self._processor)
-        return cast("Vectors", process(images=given, return_tensors="pt")["pixel_values"].numpy())
+        """Return (B, 3, H, W)."""
+        return processed_pixels(self._processor, images)
 
     def image_vectors(self, pixel_values: Vectors) -> Vectors:
         """Return (B, D)."""
@@ -75,6 +72,14 @@ class TransformersOriginal:
             return_tensors="pt",
             return_attention_mask=True,
         )
+
+
+def processed_pixels(processor: transformers.BaseImageProcessor, images: Sequence[Image.Image]) -> Vectors:
+    """Return (B, 3, H, W). A processor that converts no colour modes is given RGB, as its users must."""
+    converts = getattr(processor, "do_convert_rgb", False)
+    given = [image if converts else image.convert("RGB") for image in images]
+    process = cast("Callable[..., dict[str, Tensor]]", processor)
+    return cast("Vectors", process(images=given, return_tensors="pt")["pixel_values"].numpy())
 
 
 def image_features(model: torch.nn.Module, family: Family, pixel_values: Tensor) -> Tensor:

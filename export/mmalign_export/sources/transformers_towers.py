@@ -8,17 +8,16 @@ from __future__ import annotations
 import copy
 
 import msgspec
-import torch
 import transformers
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from mmalign.dual_model import ImageModelTower, TextModelTower
-from mmalign.signature import ModuleInput, image_inputs, text_inputs, trace_example
+from mmalign.signature import image_inputs, text_inputs
 from mmalign_export.errors import SourceError
-from mmalign_export.sources.refusals import first_sentence
 from mmalign_export.sources.transformers_families import Family
 from mmalign_export.sources.transformers_original import image_features, text_features
+from mmalign_export.sources.trial import tried_width
 from mmalign_runtime.spec import ImageSpec, TextSpec
 
 # What of a tower's configuration decides its vectors beside its weights, where it has it.
@@ -75,7 +74,7 @@ def image_tower(
 ) -> ImageModelTower:
     """Return the image tower. Raises SourceError when it is not one, or takes other sizes."""
     backbone, projection = ImagePart(model, family).eval(), _projection(model, family.image[1])
-    feature_dim, embed_dim = _widths(backbone, projection, image_inputs(spec))
+    feature_dim, embed_dim = tried_width("image tower", image_inputs(spec), backbone, projection)
     return ImageModelTower(
         backbone=backbone,
         projection=projection,
@@ -94,7 +93,7 @@ def text_tower(
     """Return the text tower. Raises SourceError when it is not one."""
     backbone, projection = TextPart(model, family).eval(), _projection(model, family.text[1])
     inputs = text_inputs(spec) if family.has_mask else text_inputs(spec)[:1]
-    feature_dim, embed_dim = _widths(backbone, projection, inputs)
+    feature_dim, embed_dim = tried_width("text tower", inputs, backbone, projection)
     return TextModelTower(
         backbone=backbone,
         projection=projection,
@@ -106,22 +105,6 @@ def text_tower(
         spec=spec,
         tokenizer=tokenizer,
     )
-
-
-def _widths(backbone: nn.Module, projection: nn.Module, inputs: tuple[ModuleInput, ...]) -> tuple[int, int]:
-    """Return the lengths of features and of vectors."""
-    with torch.inference_mode():
-        try:
-            features = backbone(*trace_example(inputs).inputs)
-            vectors = projection(features)
-        except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
-            raise SourceError(
-                f"the tower cannot take the inputs of its processor ({', '.join(each.name for each in inputs)}): "
-                f"{first_sentence(error)}. The configurations of model and processor disagree."
-            ) from error
-    if vectors.ndim != 2:
-        raise SourceError(f"the tower gives an array of shape {tuple(vectors.shape)}; expected one vector an item.")
-    return int(features.shape[-1]), int(vectors.shape[-1])
 
 
 def _projection(model: transformers.PreTrainedModel, name: str) -> nn.Module:

@@ -157,7 +157,10 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
         r"holds no tokenizer",
     ),
     "no image processor": (_unlink(PROCESSOR), r"image processor cannot be read"),
-    "pictures of another size": (_edit(PROCESSOR, crop_size={"height": 16, "width": 16}), r"cannot take the inputs"),
+    "pictures of another size": (
+        _edit(PROCESSOR, crop_size={"height": 16, "width": 16}),
+        r"the image tower cannot take pixel_values",
+    ),
     "a picture of no fixed size": (_edit(PROCESSOR, do_center_crop=False), r"so that every picture has one size"),
     "a crop larger than the picture": (_edit(PROCESSOR, size={"shortest_edge": 20}), r"nothing is left to crop"),
     "a filter that no graph has": (_edit(PROCESSOR, resample=1), r"filter \(resample\) is 1"),

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from mmalign_export import import_model
 from mmalign_export.errors import ExportError, SourceError
 from mmalign_export.sources import SourceOptions, read_source
 from mmalign_export.sources.detect import detect_source
@@ -84,12 +83,3 @@ def test_a_source_that_is_not_there_is_one_line_and_exit_code_2(
     assert code == 2
     assert error.startswith("error: ")
     assert len(error.strip().splitlines()) == 1
-
-
-def test_a_pair_of_onnx_files_is_known_and_said_not_to_be_imported_yet(tmp_path: Path) -> None:
-    for name in ("visual", "textual"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "model.onnx").write_bytes(b"onnx")
-    with pytest.raises(ExportError, match="holds ONNX files, which cannot be imported yet"):
-        import_model(tmp_path, tmp_path / "bundle")
-    assert not (tmp_path / "bundle").exists()

@@ -110,6 +110,6 @@ def test_a_module_that_gives_no_vectors_is_refused(tmp_path: Path) -> None:
     ):
         _import(tmp_path / "bundle", None, image=nn.Identity())
     with pytest.raises(
-        SourceError, match=r"the image module cannot take pixel_values of its spec: .* Correct the spec"
+        SourceError, match=r"the image module cannot take pixel_values as its configuration makes them: "
     ):
         _import(tmp_path / "bundle", None, image=nn.Linear(5, 5))

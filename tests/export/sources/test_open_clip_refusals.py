@@ -17,10 +17,11 @@ from mmalign_export import import_model
 from mmalign_export.errors import SourceError
 from mmalign_export.sources import SourceOptions, read_source
 from mmalign_runtime.errors import MissingDependencyError
-from tests.export.sources.clips import CLIP, build, save
+from tests.export.sources.clips import CLIP, FAMILIES, build, save
 
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 State = dict[str, torch.Tensor]
+COCA = FAMILIES["coca"]
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +100,11 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
         config(lambda c: c["preprocess_cfg"].update(interpolation="nearest")),
         "interpolation 'nearest'",
     ),
+    "an unknown setting of the tokenizer": (
+        config(lambda c: c["model_cfg"]["text_cfg"].update(tokenizer_kwargs={"colour": 1})),
+        r"tokenizer does not take \{'colour': 1\}",
+    ),
+    "a mean of two colours": (config(lambda c: c["preprocess_cfg"].update(mean=[0.5, 0.5])), "three numbers, or one"),
     "an unknown resize": (config(lambda c: c["preprocess_cfg"].update(resize_mode="fit")), "resize_mode 'fit'"),
 }
 
@@ -111,6 +117,14 @@ def test_a_broken_folder_is_refused_and_nothing_is_left(name: str, whole: Path, 
     with pytest.raises(SourceError, match=message):
         import_model(f"local-dir:{folder}", tmp_path / "bundle")
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_pooling_that_gives_no_vector_is_refused_by_name(tmp_path: Path) -> None:
+    """CoCa's "cascade": what open_clip says of it is that it is not tested."""
+    cascade = {**COCA, "vision_cfg": {**COCA["vision_cfg"], "attentional_pool": "cascade"}}
+    folder = save(tmp_path / "model", cascade, build(cascade))
+    with pytest.raises(SourceError, match=r"the image tower (gives of shape|cannot take pixel_values)"):
+        read_source("open_clip", folder)
 
 
 def test_a_place_that_is_not_there_and_a_hub_that_does_not_answer(

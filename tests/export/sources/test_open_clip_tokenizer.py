@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from open_clip.tokenizer import SimpleTokenizer, canonicalize_text, get_clean_fn
-from transformers import SiglipTokenizer
+from transformers import CLIPTokenizer, SiglipTokenizer
 
 from mmalign_export.errors import SourceError
 from mmalign_export.sources.open_clip_place import OpenClipPlace
@@ -34,6 +34,22 @@ def test_ten_thousand_texts_of_many_scripts_have_open_clips_ids(original: Simple
     texts = [*ODD, *many_scripts(NUM_TEXTS)]
     ours, theirs = bound(original).encode(texts).input_ids, original(texts).numpy()
     assert [ascii(texts[at]) for at in np.flatnonzero((ours != theirs).any(axis=1))] == []
+
+
+def test_transformers_gives_other_ids_where_open_clip_repairs_a_text(original: SimpleTokenizer) -> None:
+    """So that one model has a space from each library, and which texts part them: docs/import.md says it."""
+    names = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
+    vocab = {names.get(token, token): number for token, number in original.encoder.items()}
+    theirs = CLIPTokenizer(vocab=vocab, merges=list(original.bpe_ranks))
+    ours = bound(original)
+
+    def differ(texts: list[str]) -> list[str]:
+        rows = [row.ids for row in ours.tokenize(texts)]
+        return [text for text, row in zip(texts, rows, strict=True) if row != theirs(text)["input_ids"]]
+
+    plain = ["a photo of a dog", "It's 3:45, isn't it?", "Zürich, naïve café", "一只在雨中奔跑的狗", "two  spaces\ttab"]
+    repaired = ["salt &amp; pepper", "cafÃ© schÃ¶n", "“quoted” ﬁne", "full ｗｉｄｔｈ"]
+    assert differ([*plain, *repaired]) == repaired
 
 
 def test_long_texts_are_cut_as_open_clip_cuts_them(original: SimpleTokenizer) -> None:
