@@ -2,7 +2,7 @@
 
 python -m benchmarks.alignment.memory
 
-Each setting runs in a process of its own, which says its highest resident memory after three steps.
+Each setting runs in a process of its own, which says its highest resident memory after two steps.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from mmalign.trainer import Trainer
 from mmalign.vision import create_image_tower
 
 RESULTS = Path(__file__).parent / "results/memory.json"
-SIDE, NUM_TOKENS, NUM_STEPS = 64, 16, 3
+SIDE, NUM_TOKENS, NUM_STEPS = 32, 16, 2
 SETTINGS = ((256, 0, 0), (4096, 64, 256))  # batch, chunk of towers, chunk of the loss
 
 
