@@ -6,7 +6,9 @@ towers are written once a run, what learns at each checkpoint.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 import torch
@@ -16,6 +18,7 @@ from mmalign.model import DualEncoder, is_frozen
 from mmalign.tensors import TensorFile, read_tensors, write_tensors
 
 _OPTIMIZER = "optimizer."
+_KEPT = "kept."
 _PROGRESS = "progress"
 
 
@@ -33,9 +36,15 @@ class Progress(msgspec.Struct, frozen=True):
     gradient_growth: int = 0
 
 
-def save_last(path: Path, model: DualEncoder, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
-    """Write what learns, the optimizer's state and the progress."""
-    tensors = dict(learned_state(model))
+def save_last(
+    path: Path,
+    model: DualEncoder,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    kept: Mapping[str, torch.Tensor] = MappingProxyType({}),
+) -> None:
+    """Write what learns, the optimizer's state, the progress, and other tensors to be kept by name."""
+    tensors = learned_state(model) | {f"{_KEPT}{name}": tensor for name, tensor in kept.items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"{_OPTIMIZER}{index}.{name}": tensor for name, tensor in state.items()}
     write_tensors(path, tensors, {_PROGRESS: msgspec.json.encode(progress).decode()})
@@ -46,8 +55,13 @@ def save_best(path: Path, model: DualEncoder, progress: Progress) -> None:
     write_tensors(path, learned_state(model), {_PROGRESS: msgspec.json.encode(progress).decode()})
 
 
-def restore(path: Path, model: DualEncoder, optimizer: torch.optim.Optimizer) -> Progress:
-    """Load a checkpoint into model and optimizer. Raises CheckpointError when it is damaged or does not fit."""
+def restore(
+    path: Path, model: DualEncoder, optimizer: torch.optim.Optimizer, kept: dict[str, torch.Tensor] | None = None
+) -> Progress:
+    """Load a checkpoint into model and optimizer, and what else it holds into `kept`.
+
+    Raises CheckpointError when it is damaged or does not fit.
+    """
     file = read_tensors(path)
     progress = _decode_progress(path, file)
     copy_state(file, learned_state(model), path)
@@ -58,6 +72,8 @@ def restore(path: Path, model: DualEncoder, optimizer: torch.optim.Optimizer) ->
             if not (index.isdecimal() and field):
                 raise CheckpointError(f"{path} has a tensor {name!r} that no optimizer wrote. Restore it.")
             states.setdefault(int(index), {})[field] = tensor
+        elif name.startswith(_KEPT) and kept is not None:
+            kept[name.removeprefix(_KEPT)] = tensor
     # fp16's scaler leaves out updates that overflow, the first ones perhaps: then there is no state yet.
     if progress.step and not states and not progress.gradient_scale:
         raise CheckpointError(

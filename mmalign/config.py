@@ -11,7 +11,7 @@ import math
 import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import msgspec
 import tomli_w
@@ -19,8 +19,12 @@ import tomli_w
 from mmalign.augment import AugmentConfig
 from mmalign.data import DataSource, SplitConfig
 from mmalign.errors import ConfigError
-from mmalign.losses import AnyLossConfig
+from mmalign.hard_batches import MiningConfig
+from mmalign.losses import AnyLossConfig, AnyTerm
 from mmalign.losses.infonce import InfoNCEConfig
+from mmalign.losses.intra_modal import IntraModal
+from mmalign.losses.matryoshka import Matryoshka
+from mmalign.losses.term import Term
 from mmalign.model import ModelConfig
 from mmalign.moved_keys import move_keys
 from mmalign.optim import OptimConfig
@@ -32,6 +36,7 @@ from mmalign_runtime.spec import ImageSpec, TextSpec
 
 Natural = Annotated[int, msgspec.Meta(ge=0)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
+SomeTerm = TypeVar("SomeTerm", bound=Term)
 
 
 class DataConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -63,6 +68,8 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     Attributes:
         epochs: Passes over the training pairs.
         batch_size: Pairs in a batch. The other pairs of a batch are an item's negatives.
+        chunk_size: Pairs of a batch that go through a tower that learns at a time, for batches larger than memory. The
+            gradients are those of the whole batch (GradCache); towers run forward twice. 0: all at once.
         seed: Seed of every permutation, augmentation, caption draw and dropout mask.
         device: "auto" takes CUDA where there is a GPU, else the CPU.
         autocast: Precision of matrix products in training: float32 ("off"), bfloat16 or float16.
@@ -77,6 +84,7 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     epochs: Positive = 10
     batch_size: Annotated[int, msgspec.Meta(ge=2)] = 256
+    chunk_size: Natural = 0
     seed: Natural = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     autocast: Literal["off", "bf16", "fp16"] = "off"
@@ -117,6 +125,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         text_tower: The text tower and its weights.
         model: The shared space.
         loss: What is learned from a batch, and how cosines are read.
+        terms: What is added to the loss, each kind once.
+        mining: Hard negatives.
         augment: How training images and captions vary.
         optim: The optimizer.
         train: How long, in which batches and where to train.
@@ -131,6 +141,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     text_tower: TextTowerConfig = TextTowerConfig()
     model: ModelConfig = ModelConfig()
     loss: AnyLossConfig = InfoNCEConfig()
+    terms: tuple[AnyTerm, ...] = ()
+    mining: MiningConfig = MiningConfig()
     augment: AugmentConfig = AugmentConfig()
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
@@ -138,8 +150,31 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     packages: dict[str, PackagedWeights] = {}
 
     def __post_init__(self) -> None:
-        """Raise ValueError for an image spec that no graph can follow."""
+        """Raise ValueError for an image spec that no graph can follow, or terms that do not fit the rest."""
         check_image_spec(self.image)
+        kinds = [term.__struct_config__.tag for term in self.terms]
+        if twice := {kind for kind in kinds if kinds.count(kind) > 1}:
+            raise ValueError(f"terms has several of kind {sorted(map(str, twice))[0]!r}; keep one of a kind")
+        if (widest := max(self.prefix_dims, default=0)) >= self.model.embed_dim:
+            raise ValueError(
+                f"a prefix of {widest} components is not shorter than model.embed_dim, {self.model.embed_dim}; leave "
+                "it out of the dims of the term 'matryoshka'"
+            )
+        if self.term(IntraModal) and self.image_tower.frozen and not self.train.num_views:
+            raise ValueError(
+                "the term 'intra_modal' needs views of the images, and a frozen image tower has those that are cached. "
+                "Set train.num_views to 1 or more"
+            )
+
+    def term(self, kind: type[SomeTerm]) -> SomeTerm | None:
+        """Return the term of a kind, or None."""
+        return next((term for term in self.terms if isinstance(term, kind)), None)
+
+    @property
+    def prefix_dims(self) -> tuple[int, ...]:
+        """Return how many first components of a vector are trained to be one too, shortest first; not the whole."""
+        matryoshka = self.term(Matryoshka)
+        return tuple(sorted(matryoshka.dims)) if matryoshka else ()
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -291,9 +326,13 @@ def _struct_of(
     if tag_field is None:
         return structs[0] if structs else None
     by_kind = {struct.__struct_config__.tag: struct for struct in structs}
-    kind = table.setdefault(tag_field, type(field.default).__struct_config__.tag)
+    known = ", ".join(sorted(map(str, by_kind)))
+    if tag_field not in table:
+        if not isinstance(field.default, msgspec.Struct):
+            raise ConfigError(f"{origin}: a table of {prefix}{field.name} has no {tag_field}; choose one of {known}.")
+        table[tag_field] = type(field.default).__struct_config__.tag
+    kind = table[tag_field]
     if kind not in by_kind:
-        known = ", ".join(sorted(map(str, by_kind)))
         raise ConfigError(f"{origin}: {prefix}{field.name}.{tag_field} {kind!r} is not known; choose one of {known}.")
     return by_kind[kind]
 

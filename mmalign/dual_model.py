@@ -196,7 +196,8 @@ class DualModel(msgspec.Struct, frozen=True, kw_only=True):
     """Towers into one space of unit vectors, how their cosines are read, and where they come from.
 
     `own_pairs` are a few real inputs that the model did not learn from, of which golden cases are made; `evaluation` is
-    what was measured of it, for its card.
+    what was measured of it, for its card. `prefix_dims` are the numbers of first components that it was trained to be
+    compared by alone.
 
     Example:
         A model of two modules of one's own::
@@ -217,6 +218,7 @@ class DualModel(msgspec.Struct, frozen=True, kw_only=True):
     origin: ModelOrigin
     own_pairs: tuple[Pair, ...] = ()
     evaluation: Evaluation | None = None
+    prefix_dims: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Raise ModelError without an image tower and a text tower of one width, or for a softmax with a bias."""

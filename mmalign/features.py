@@ -105,7 +105,7 @@ class ImageFeatures(TowerFeatures[ImageModelTower]):
     def key(self, pairs: Sequence[Pair], *variant: str | bytes) -> list[str | bytes]:
         """Return what decides these features: the tower, the image spec and its graph, the images, and `variant`."""
         spec = msgspec.json.encode(self._tower.spec, order="sorted")
-        return ["image", self._state_digest, spec, self._tower.graph, *variant, digest_texts(map(_content_key, pairs))]
+        return ["image", self._state_digest, spec, self._tower.graph, *variant, digest_texts(map(content_key, pairs))]
 
     def _run(self, pairs: Sequence[Pair], description: str, prepare: Callable[[Pixels, int], Tensor]) -> Tensor:
         batches = _batches(len(pairs), _IMAGE_BATCH[self._device.type])
@@ -158,7 +158,7 @@ def _batches(num_items: int, batch_size: int) -> list[range]:
     return [range(start, min(start + batch_size, num_items)) for start in range(0, num_items, batch_size)]
 
 
-def _content_key(pair: Pair) -> str:
+def content_key(pair: Pair) -> str:
     """Return what stands for an image's bytes; where only its path is known, with the file's size and time."""
     identity = image_identity(pair)
     if isinstance(pair.image, bytes) or not is_path_identity(identity):

@@ -1,7 +1,7 @@
 """What a step takes: features of frozen towers, computed before training, or inputs of towers that learn, made anew.
 
 Everything random about a step is drawn from its plan's seed, so a resumed run sees what an uninterrupted one saw.
-Shapes: B batch, N pairs, V views, M captions, F features, L text tokens, S image side.
+Shapes: B batch, N pairs, V views, M captions, F features, L text tokens, S image side, T of a teacher.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Iterable, Iterator, Sequence
 from multiprocessing.context import BaseContext
+from pathlib import Path
 from typing import Protocol, TypeAlias
 
 import msgspec
@@ -22,9 +23,13 @@ from mmalign.data import Pair
 from mmalign.data.identity import image_identity
 from mmalign.features import ModelFeatures
 from mmalign.image_store import ImageStore
+from mmalign.losses.distillation import Distillation
+from mmalign.losses.intra_modal import IntraModal
+from mmalign.losses.protocol import TeacherVectors
 from mmalign.optim import StepPlan
 from mmalign.pairs import decode_pair
 from mmalign.seeds import Stream, seed_of
+from mmalign.teacher import Teacher, read_teacher
 from mmalign_runtime.errors import ItemError
 from mmalign_runtime.spec import ImageSpec
 from mmalign_runtime.tokenizer import TextTokenizer
@@ -49,12 +54,15 @@ class StepInputs(msgspec.Struct, frozen=True):
     """One step's inputs of both sides.
 
     `keys` (B, 2) int64 number each pair's concept and image: pairs with an equal one are not negatives of each other.
+    `view` is another view of each image and `teacher` a teacher's vectors, where a term of the loss needs them.
     """
 
     plan: StepPlan
     image: SideInputs
     text: SideInputs
     keys: Tensor
+    view: SideInputs | None = None
+    teacher: TeacherVectors | None = None
 
 
 class FailedStep(msgspec.Struct, frozen=True):
@@ -76,6 +84,14 @@ class Side(Protocol):
         ...
 
 
+class ImageSide(Side, Protocol):
+    """The side of the images, of which there are several views."""
+
+    def gather_other(self, plan: StepPlan) -> SideInputs:
+        """Return the inputs of the plan's rows, each image another view of it than `gather` draws."""
+        ...
+
+
 class CachedImages:
     """Features of a frozen image tower, (V, N, F); each step draws a view of each image."""
 
@@ -84,9 +100,18 @@ class CachedImages:
 
     def gather(self, plan: StepPlan, captions: Sequence[int]) -> Features:
         """Return (B, F)."""
+        return Features(self._features[self._draw_views(plan), torch.tensor(plan.rows)])
+
+    def gather_other(self, plan: StepPlan) -> Features:
+        """Return (B, F), of the views that `gather` does not draw."""
+        num_views = self._features.shape[0]
+        generator = torch.Generator().manual_seed(seed_of(plan.seed, Stream.SECOND_VIEW))
+        further = torch.randint(1, num_views, (len(plan.rows),), generator=generator)  # (B,)
+        return Features(self._features[(self._draw_views(plan) + further) % num_views, torch.tensor(plan.rows)])
+
+    def _draw_views(self, plan: StepPlan) -> Tensor:
         generator = torch.Generator().manual_seed(seed_of(plan.seed, Stream.VIEW))
-        views = torch.randint(self._features.shape[0], (len(plan.rows),), generator=generator)  # (B,)
-        return Features(self._features[views, torch.tensor(plan.rows)])
+        return torch.randint(self._features.shape[0], (len(plan.rows),), generator=generator)  # (B,)
 
 
 class LiveImages:
@@ -99,8 +124,15 @@ class LiveImages:
 
     def gather(self, plan: StepPlan, captions: Sequence[int]) -> TowerInputs:
         """Return pixel_values, (B, 3, S, S). Raises ItemError for an image that does not decode."""
+        return self._augmented(plan, Stream.AUGMENT)
+
+    def gather_other(self, plan: StepPlan) -> TowerInputs:
+        """Return pixel_values, (B, 3, S, S), augmented otherwise. Raises ItemError as `gather` does."""
+        return self._augmented(plan, Stream.SECOND_VIEW)
+
+    def _augmented(self, plan: StepPlan, stream: Stream) -> TowerInputs:
         decoded = (decode_pair(self._pairs[row], self._spec, row) for row in plan.rows)
-        seeds = [seed_of(plan.seed, Stream.AUGMENT, i) for i in range(len(plan.rows))]
+        seeds = [seed_of(plan.seed, stream, i) for i in range(len(plan.rows))]
         views = [self._augment(pixels, seed) for pixels, seed in zip(decoded, seeds, strict=True)]
         return TowerInputs((torch.stack(views),))
 
@@ -132,23 +164,55 @@ class LiveTexts:
         return TowerInputs((torch.from_numpy(tokens.input_ids), torch.from_numpy(tokens.attention_mask)))
 
 
+class CachedTeacher:
+    """A teacher's vectors, and for each pair the rows of its captions."""
+
+    def __init__(self, teacher: Teacher, rows_of_pair: Sequence[Sequence[int]]) -> None:
+        self._images = CachedImages(teacher.images[None])  # (1, N, T)
+        self._texts = CachedTexts(teacher.texts, rows_of_pair)
+        self._scale = teacher.scale
+
+    def gather(self, plan: StepPlan, captions: Sequence[int]) -> TeacherVectors:
+        """Return the vectors (B, T) of the plan's images and of the captions drawn for them."""
+        images, texts = self._images.gather(plan, captions), self._texts.gather(plan, captions)
+        return TeacherVectors(images.values, texts.values, self._scale)
+
+
 class Steps(Dataset["StepInputs | FailedStep"]):
     """The steps of training by their plans; one item is a whole batch, or what failed in it."""
 
-    def __init__(self, pairs: Sequence[Pair], images: Side, texts: Side, first_caption: float) -> None:
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        images: ImageSide,
+        texts: Side,
+        first_caption: float,
+        *,
+        with_views: bool = False,
+        teacher: CachedTeacher | None = None,
+    ) -> None:
         self._images = images
         self._texts = texts
+        self._with_views = with_views
+        self._teacher = teacher
         self._num_captions = [len(pair.captions) for pair in pairs]
         self._first_caption = first_caption
         numbered = (_numbered([pair.concept for pair in pairs]), _numbered([image_identity(pair) for pair in pairs]))
-        self._keys = torch.tensor(numbered).T  # (N, 2)
+        self.keys = torch.tensor(numbered).T  # (N, 2)
 
     def __getitem__(self, plan: StepPlan) -> StepInputs | FailedStep:
         """Return the inputs of one step."""
         captions = self._draw_captions(plan)
-        keys = self._keys[torch.tensor(plan.rows)]  # (B, 2)
+        keys = self.keys[torch.tensor(plan.rows)]  # (B, 2)
         try:
-            return StepInputs(plan, self._images.gather(plan, captions), self._texts.gather(plan, captions), keys)
+            return StepInputs(
+                plan=plan,
+                image=self._images.gather(plan, captions),
+                text=self._texts.gather(plan, captions),
+                keys=keys,
+                view=self._images.gather_other(plan) if self._with_views else None,
+                teacher=self._teacher.gather(plan, captions) if self._teacher else None,
+            )
         except ItemError as error:
             return FailedStep(error.index, error.source, error.stage, error.reason)
 
@@ -171,13 +235,19 @@ def _numbered(names: Sequence[str]) -> list[int]:
 def prepare_steps(config: Config, features: ModelFeatures, pairs: Sequence[Pair]) -> Steps:
     """Return the steps of training on `pairs`; features of frozen towers are computed here, before the first step.
 
-    Raises ItemError for an image that cannot be decoded.
+    Raises ItemError for an image that cannot be decoded, and as `read_teacher`.
     """
-    first_caption = config.augment.first_caption
-    return Steps(pairs, _image_side(config, features, pairs), _text_side(features, pairs), first_caption)
+    return Steps(
+        pairs,
+        _image_side(config, features, pairs),
+        _text_side(features, pairs),
+        config.augment.first_caption,
+        with_views=config.term(IntraModal) is not None,
+        teacher=_teacher(config, pairs),
+    )
 
 
-def _image_side(config: Config, features: ModelFeatures, pairs: Sequence[Pair]) -> Side:
+def _image_side(config: Config, features: ModelFeatures, pairs: Sequence[Pair]) -> ImageSide:
     augment, images = ImageAugment(config.augment, config.image), features.images
     if not images.is_kept:
         return LiveImages(pairs, augment, config.image)
@@ -188,9 +258,24 @@ def _image_side(config: Config, features: ModelFeatures, pairs: Sequence[Pair]) 
 def _text_side(features: ModelFeatures, pairs: Sequence[Pair]) -> Side:
     if not features.texts.is_kept:
         return LiveTexts(pairs, features.model.text.bound_tokenizer)
+    captions, rows_of_pair = _distinct_captions(pairs)
+    return CachedTexts(features.texts.of(captions, "training"), rows_of_pair)
+
+
+def _teacher(config: Config, pairs: Sequence[Pair]) -> CachedTeacher | None:
+    term = config.term(Distillation)
+    if term is None:
+        return None
+    captions, rows_of_pair = _distinct_captions(pairs)
+    cache_dir = Path(config.train.cache_dir)
+    return CachedTeacher(read_teacher(term, pairs, captions, cache_dir, config.model.embed_dim), rows_of_pair)
+
+
+def _distinct_captions(pairs: Sequence[Pair]) -> tuple[list[str], list[list[int]]]:
+    """Return each caption once, and for each pair the rows of its captions among them."""
     row_of: dict[str, int] = {}
     rows_of_pair = [[row_of.setdefault(caption, len(row_of)) for caption in pair.captions] for pair in pairs]
-    return CachedTexts(features.texts.of(list(row_of), "training"), rows_of_pair)
+    return list(row_of), rows_of_pair
 
 
 def load_steps(steps: Steps, plans: Iterable[StepPlan], num_workers: int) -> Iterator[StepInputs]:

@@ -1,7 +1,7 @@
 """What a run measures of itself: recall on concepts that are not trained on, and the log of every step.
 
 The log is metrics.csv always, TensorBoard when it is installed.
-Shapes: N images, M captions, F, G features, D embedding.
+Shapes: N images, M captions, D embedding.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 import msgspec
-import torch
-from torch import Tensor
 
 from mmalign.config import EvaluateConfig
 from mmalign.data import Pair
+from mmalign.embedded_pairs import EmbeddedPairs
 from mmalign.errors import TrainingError
 from mmalign.features import ModelFeatures
 from mmalign.model import DualEncoder
@@ -74,22 +73,12 @@ class Validator:
     def __init__(
         self, model: DualEncoder, config: EvaluateConfig, pairs: Sequence[Pair], features: ModelFeatures
     ) -> None:
-        self._model = model
-        self._features = features
         self._items = build_retrieval_set(pairs, config.captions)
-        # Read now and not at the first validation, so that a damaged image is found before an epoch is spent.
-        self._frozen_images = self._images() if features.images.is_kept else None
-        self._frozen_texts = self._texts() if features.texts.is_kept else None
+        self._embedded = EmbeddedPairs(model, features, self._items.pairs, self._items.texts, "validation")
 
     def validate(self) -> Validation:
         """Return the recalls of the model as it stands. Raises TrainingError when its vectors are not finite."""
-        model = self._model.eval()
-        device = model.device
-        images = self._images() if self._frozen_images is None else self._frozen_images  # (N, F)
-        texts = self._texts() if self._frozen_texts is None else self._frozen_texts  # (M, G)
-        with torch.inference_mode():
-            image_embeds = model.project_image(images.to(device))  # (N, D)
-            text_embeds = model.project_text(texts.to(device))  # (M, D)
+        image_embeds, text_embeds = self._embedded.embed()  # (N, D), (M, D)
         if not (is_finite(image_embeds) and is_finite(text_embeds)):
             raise TrainingError(
                 "vectors of validation pairs are not finite, so the model is not saved. Lower the learning rates in "
@@ -97,12 +86,6 @@ class Validator:
             )
         to_text, to_image = recall_both_ways(image_embeds, text_embeds, self._items.relevant)
         return Validation(to_text.at_1, to_image.at_1, (to_text.mean() + to_image.mean()) / 2)
-
-    def _images(self) -> Tensor:
-        return self._features.images.of(self._items.pairs, "validation")
-
-    def _texts(self) -> Tensor:
-        return self._features.texts.of(self._items.texts, "validation")
 
 
 class MetricsLog:

@@ -5,7 +5,7 @@ Shapes: B batch, L text tokens, S image side, F features of a tower, D embedding
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 import torch
@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from mmalign.heads import AnyHead
 from mmalign.heads.linear import LinearHead
+from mmalign.heads.residual import ResidualHead
 from mmalign.imported import ImportedImageTower, ImportedTextTower
 from mmalign.losses.infonce import InfoNCEConfig
 from mmalign.losses.protocol import Loss, LossConfig
@@ -28,11 +29,25 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         embed_dim: Dimensions of the vectors, D.
         image_head: What projects image features into the space.
         text_head: What projects text features into the space.
+        start: How heads begin. "random", or "linear_map": as the closed-form linear map from image features to text
+            features of the training pairs, for heads of kind "linear" or "residual" with `standardize_features`.
     """
 
     embed_dim: Annotated[int, msgspec.Meta(ge=1)] = 256
     image_head: AnyHead = LinearHead()
     text_head: AnyHead = LinearHead()
+    start: Literal["random", "linear_map"] = "random"
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for heads that cannot begin as a linear map."""
+        if self.start == "random":
+            return
+        for name, head in (("image_head", self.image_head), ("text_head", self.text_head)):
+            if not (isinstance(head, LinearHead | ResidualHead) and head.standardize_features):
+                raise ValueError(
+                    f'start "linear_map" needs heads of kind "linear" or "residual" with standardize_features = true; '
+                    f"change {name}"
+                )
 
 
 class DualEncoder(nn.Module):

@@ -27,7 +27,12 @@ def dual_model(run: Run) -> DualModel:
     image = image_model_tower(model, config.image, config.image_tower.name)
     text = text_model_tower(model, config.text, run.tokenizer, config.text_tower.name)
     similarity = model.loss.similarity()
-    return DualModel(towers={"image": image, "text": text}, similarity=similarity, origin=_origin(run))
+    return DualModel(
+        towers={"image": image, "text": text},
+        similarity=similarity,
+        origin=_origin(run),
+        prefix_dims=config.prefix_dims,
+    )
 
 
 def image_model_tower(model: DualEncoder, spec: ImageSpec, architecture: str) -> ImageModelTower:

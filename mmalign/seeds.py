@@ -16,6 +16,8 @@ class Stream(enum.IntEnum):
     AUGMENT = 2
     CAPTION = 3
     DROPOUT = 4
+    SECOND_VIEW = 5
+    HARD = 6
 
 
 def seed_of(*numbers: int) -> int:

@@ -1,7 +1,7 @@
 """One step of training: embed a batch, take its loss, and update what learns when its turn has come.
 
 Everything random about step n is seeded from the plan of step n, so that a step is the same whether or not the process
-was killed before it. Shapes: B batch, D embedding.
+was killed before it. Shapes: B batch, F features, D embedding.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ import torch
 from torch import Tensor
 
 from mmalign.checkpoint import Progress, restore, save_last
+from mmalign.chunks import run_in_chunks
 from mmalign.config import Config
 from mmalign.device import exact_float32
 from mmalign.errors import NonFiniteError
 from mmalign.inputs import Features, SideInputs, StepInputs
-from mmalign.losses.protocol import EmbeddedBatch
+from mmalign.losses.protocol import EmbeddedBatch, TeacherVectors
+from mmalign.losses.term import training_loss
 from mmalign.metrics import MetricsRow
 from mmalign.model import DualEncoder, is_frozen
 from mmalign.optim import Schedule, build_optimizer, set_learning_rate
@@ -41,6 +43,7 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.train.autocast == "fp16")
         self._frozen = [tower for tower in (model.image_tower, model.text_tower) if is_frozen(tower)]
         self._rows_of_update: list[int] = []
+        self.kept: dict[str, Tensor] = {}  # what checkpoints hold beside model and optimizer, by name
         if config.train.compile:
             for tower in (model.image_tower, model.text_tower):
                 if tower not in self._frozen:
@@ -55,14 +58,14 @@ class Trainer:
         plan = inputs.plan
         torch.manual_seed(seed_of(plan.seed, Stream.DROPOUT))
         self._set_modes()
+        self.model.loss.schedule_scale(plan.step / max(1, self.schedule.num_steps - 1))
         set_learning_rate(self.optimizer, plan.step, self.schedule.num_steps, self.config.optim)
         with self._autocast():
-            image_embeds, text_embeds = self._embed_image(inputs.image), self._embed_text(inputs.text)  # (B, D)
-            loss: Tensor = self.model.loss(EmbeddedBatch(image_embeds, text_embeds, inputs.keys.to(self.device)))
+            batch = self._embed(inputs)
+            loss = training_loss(self.model.loss, self.config.terms, batch)
         if not math.isfinite(loss.item()):
-            raise NonFiniteError(
-                "the loss", plan.step + 1, _not_finite(plan.rows, image_embeds, text_embeds) or plan.rows
-            )
+            rows = _not_finite(plan.rows, batch.image_embeds, batch.text_embeds) or plan.rows
+            raise NonFiniteError("the loss", plan.step + 1, rows)
         self._rows_of_update += plan.rows
         similarity = self.model.loss.similarity()  # as this step had it
         torch.autograd.backward(self.scaler.scale(loss / len(self.schedule.update_window(plan.step))))
@@ -82,29 +85,42 @@ class Trainer:
         progress = msgspec.structs.replace(
             progress, gradient_scale=scaler.get("scale", 0.0), gradient_growth=scaler.get("_growth_tracker", 0)
         )
-        save_last(path, self.model, self.optimizer, progress)
+        save_last(path, self.model, self.optimizer, progress, self.kept)
 
     def resume(self, path: Path) -> Progress:
         """Load a checkpoint. Raises CheckpointError."""
-        progress = restore(path, self.model, self.optimizer)
+        progress = restore(path, self.model, self.optimizer, self.kept)
         if self.scaler.is_enabled():
             state = {"scale": progress.gradient_scale, "_growth_tracker": progress.gradient_growth}
             self.scaler.load_state_dict(self.scaler.state_dict() | state)
         return progress
 
-    def _embed_image(self, inputs: SideInputs) -> Tensor:
+    def _embed(self, inputs: StepInputs) -> EmbeddedBatch:
+        """Run the towers, in chunks where asked for, and the heads over all of the batch."""
+        image, text = self._image_features(inputs.image), self._text_features(inputs.text)  # (B, F)
+        return EmbeddedBatch(
+            image_embeds=self.model.project_image(image),  # (B, D)
+            text_embeds=self.model.project_text(text),  # (B, D)
+            keys=inputs.keys.to(self.device),
+            captions=text,
+            view_embeds=self.model.project_image(self._image_features(inputs.view)) if inputs.view else None,
+            teacher=_moved(inputs.teacher, self.device) if inputs.teacher else None,
+        )
+
+    def _image_features(self, inputs: SideInputs) -> Tensor:
         if isinstance(inputs, Features):
-            return self.model.project_image(inputs.values.to(self.device))  # (B, D)
+            return inputs.values.to(self.device)  # (B, F)
         (pixel_values,) = (tensor.to(self.device) for tensor in inputs.tensors)
         if self.config.train.autocast != "off":
             # In half precision convolutions are made for it: 1.6 times as fast in bfloat16 on a CPU with AMX.
             pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
-        return self.model.encode_image(pixel_values)  # (B, D)
+        return run_in_chunks(self.model.image_tower, (pixel_values,), self.config.train.chunk_size)  # (B, F)
 
-    def _embed_text(self, inputs: SideInputs) -> Tensor:
+    def _text_features(self, inputs: SideInputs) -> Tensor:
         if isinstance(inputs, Features):
-            return self.model.project_text(inputs.values.to(self.device))  # (B, D)
-        return self.model.encode_text(*(tensor.to(self.device) for tensor in inputs.tensors))  # (B, D)
+            return inputs.values.to(self.device)  # (B, F)
+        tensors = tuple(tensor.to(self.device) for tensor in inputs.tensors)
+        return run_in_chunks(self.model.text_tower, tensors, self.config.train.chunk_size)  # (B, F)
 
     def _update(self, step: int) -> float:
         """Change the weights by the gradients gathered, and return the norm of these before clipping."""
@@ -132,6 +148,10 @@ class Trainer:
         if self.config.train.autocast == "off":
             return nullcontext()
         return torch.autocast(self.device.type, _AUTOCAST[self.config.train.autocast])
+
+
+def _moved(teacher: TeacherVectors, device: torch.device) -> TeacherVectors:
+    return TeacherVectors(teacher.image.to(device), teacher.text.to(device), teacher.scale)
 
 
 def _not_finite(rows: Sequence[int], *embeds: Tensor) -> list[int]:

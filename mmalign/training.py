@@ -15,14 +15,17 @@ import msgspec
 import torch
 
 from mmalign.checkpoint import Progress, save_best
+from mmalign.closed_form import start_from_linear_map
 from mmalign.config import Config
 from mmalign.data import Pair, Splits
 from mmalign.device import training_device
+from mmalign.embedded_pairs import EmbeddedPairs
 from mmalign.errors import CheckpointError, NonFiniteError, TrainingError
 from mmalign.features import ModelFeatures
 from mmalign.imported_specs import with_imported
-from mmalign.inputs import load_steps, prepare_steps
+from mmalign.inputs import Steps, load_steps, prepare_steps
 from mmalign.metrics import MetricsLog, MetricsRow, Validation, Validator
+from mmalign.mining import Miner
 from mmalign.optim import Schedule, plan_steps
 from mmalign.own_pairs import OWN_PAIRS, keep_own_pairs, unseen, usable_pairs
 from mmalign.pairs import identify_pairs, load_splits
@@ -91,12 +94,15 @@ def _train(config: Config, run_dir: Path, device: torch.device, *, resume: bool)
     progress = _restore(trainer, run.folder, identify_pairs(splits))
     _keep_data(run, splits)
     features = ModelFeatures(model, Path(config.train.cache_dir), device, is_training=True)
+    if config.model.start == "linear_map" and progress.step == 0:
+        start_from_linear_map(run.model, features, splits, config.evaluate)
     steps = prepare_steps(config, features, splits.train)  # pairs to features, or to pixels and token ids
     validator = Validator(run.model, config.evaluate, splits.val, features)
     checkpoints = _Checkpoints(run, trainer, progress)
     plans = plan_steps(schedule, config.train.seed, progress.step)
+    windows = _mined(run, trainer, features, splits, steps).windows(plans) if config.mining.share else [plans]
     with MetricsLog(run_dir, keep_steps=progress.step) as log:
-        prepared = load_steps(steps, plans, config.train.num_workers)
+        prepared = (inputs for window in windows for inputs in load_steps(steps, window, config.train.num_workers))
         for inputs in track(prepared, "training", schedule.num_steps - progress.step):
             try:
                 row = trainer.step(inputs)  # inputs to vectors to a loss to other weights
@@ -121,6 +127,13 @@ def _restore(trainer: Trainer, folder: RunFolder, data_id: str) -> Progress:
         )
     logger.info("going on after step %d of %d", progress.step, trainer.schedule.num_steps)
     return progress
+
+
+def _mined(run: Run, trainer: Trainer, features: ModelFeatures, splits: Splits, steps: Steps) -> Miner:
+    """Return what puts hard negatives into batches, found by the model and the first caption of each pair."""
+    first_captions = [pair.captions[0] for pair in splits.train]
+    pairs = EmbeddedPairs(run.model, features, splits.train, first_captions, "training")
+    return Miner(run.config.mining, trainer.schedule, pairs, steps.keys, trainer.kept)
 
 
 def _keep_data(run: Run, splits: Splits) -> None:

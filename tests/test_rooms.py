@@ -47,7 +47,7 @@ ROOMS = {
         *("data", "retrieval", "retrieval_set", "zero_shot", "linear_map", "scores", "truncation", "image_store"),
         *("dual_model", "imported"),
         *("weights", "pooling", "text_files", "sentence_modules", "text", "vision", "text_tokenizer", "probe_texts"),
-        *("text_checks", "traceable", "heads", "losses", "model", "optim", "tensors", "checkpoint"),
+        *("text_checks", "traceable", "heads", "losses", "model", "optim", "hard_batches", "tensors", "checkpoint"),
         *(
             "augment",
             "moved_keys",
@@ -60,7 +60,8 @@ ROOMS = {
             "run",
             "run_model",
         ),
-        *("feature_cache", "features", "inputs", "metrics", "trainer", "training"),
+        *("feature_cache", "features", "embedded_pairs", "closed_form", "teacher", "inputs", "metrics", "chunks"),
+        *("trainer", "mining", "training"),
         *("scoring", "evaluation", "bundle_evaluation", "aotinductor", "cli"),
     ),
     "mmalign_export": (

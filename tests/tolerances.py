@@ -18,6 +18,18 @@ LOSS_AGAINST_NUMPY = Tolerance(
 LOSS_GRADIENT = Tolerance(
     1e-6, "relative to the largest: float32 sums of a dozen terms against float64; a missing factor is off by all of it"
 )
+START_COSINE = Tolerance(
+    1e-4, "a fit of 12 pairs in float64, applied in float32 through two matrices; another strength moves it by 0.01"
+)
+CHUNKED_LOSS = Tolerance(
+    2e-6, "relative to the largest: the same float32 sums by blocks; a block that is left out is off by its share"
+)
+CHUNKED_GRADIENT = Tolerance(
+    1e-5, "relative to the largest: float32 gradients of chunks, added; a chunk left out is off by its share, a tenth"
+)
+CHUNKED_BFLOAT16 = Tolerance(
+    0.1, "relative to the largest: products rounded to 8 bits in other orders; a chunk left out is off by a third"
+)
 UNIT_LENGTH = Tolerance(1e-6, "float32 normalisation of a few dozen components; a missing one is off by far more")
 PADDING_INVARIANCE = Tolerance(1e-5, "attention over padding adds zeros, in another order of float32 sums")
 LITE0_FEATURES = Tolerance(

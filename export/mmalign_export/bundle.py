@@ -88,6 +88,7 @@ def write_spec(model: DualModel, folder: Path, opset_version: int) -> BundleSpec
         golden=GOLDEN,
         provenance=_provenance(model.origin, opset_version),
         files=hashes(folder),
+        prefix_dims=model.prefix_dims,
     )
     (folder / SPEC_NAME).write_bytes(encode_spec(spec))
     return spec

@@ -2,15 +2,15 @@
 
 Pairs that share a key (a concept, an image) are positives together, never negatives: each row's target is spread evenly
 over its positives, as in UniCL (Yang et al. 2022). With all keys different it is CLIP's loss.
-Shapes: B batch, D embedding, K keys a pair.
+Shapes: B batch, b rows of a block, D embedding, K keys a pair.
 """
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from mmalign.losses.protocol import EmbeddedBatch, Loss, LossConfig, share_a_key
+from mmalign.losses.protocol import EmbeddedBatch, Loss, LossConfig, even_targets, share_a_key
+from mmalign.losses.rows import mean_both_ways
 from mmalign_runtime.spec import Similarity
 
 
@@ -27,23 +27,25 @@ class InfoNCE(Loss):
 
     def forward(self, batch: EmbeddedBatch) -> Tensor:
         """Return the scalar loss of a batch."""
-        return contrastive_loss(batch.image_embeds, batch.text_embeds, self.scale(), batch.keys)
+        return contrastive_loss(batch.image_embeds, batch.text_embeds, self.scale(), batch.keys, self.chunk_size)
 
     def similarity(self) -> Similarity:
         """Return a softmax of scaled cosines."""
         return Similarity(kind="softmax", scale=self.scale().item())
 
 
-def contrastive_loss(image_embeds: Tensor, text_embeds: Tensor, scale: Tensor, keys: Tensor) -> Tensor:
+def contrastive_loss(
+    image_embeds: Tensor, text_embeds: Tensor, scale: Tensor, keys: Tensor, chunk_size: int = 0
+) -> Tensor:
     """Return the scalar loss, float32, of B pairs.
 
     `image_embeds` and `text_embeds` are (B, D) unit vectors, `scale` multiplies cosines, and pairs show the same thing
-    where `keys`, (B,) or (B, K) int64, are equal in any column. Computed in float32 whatever autocast says.
+    where `keys`, (B,) or (B, K) int64, are equal in any column. Computed in float32 whatever autocast says,
+    `chunk_size` rows at a time, or all where it is 0.
     """
-    with torch.autocast(device_type=image_embeds.device.type, enabled=False):
-        logits = scale.float() * image_embeds.float() @ text_embeds.float().T  # (B, B)
-        positives = share_a_key(keys.reshape(len(keys), -1)).float()  # (B, B)
-        targets = positives / positives.sum(dim=1, keepdim=True)  # rows sum to 1; symmetric in its support
-        image_to_text = -(targets * logits.log_softmax(dim=1)).sum(dim=1).mean()
-        text_to_image = -(targets * logits.T.log_softmax(dim=1)).sum(dim=1).mean()
-        return (image_to_text + text_to_image) / 2
+
+    def row_losses(cosines: Tensor, at: slice) -> Tensor:
+        targets = even_targets(share_a_key(keys[at], keys))  # (b, B)
+        return -(targets * (scale.float() * cosines).log_softmax(dim=1)).sum(dim=1)
+
+    return mean_both_ways(image_embeds, text_embeds, row_losses, chunk_size)

@@ -1,7 +1,7 @@
 """The sigmoid loss of SigLIP (Zhai et al. 2023) with several positives: every cell of a batch is a yes or a no.
 
 No softmax over the batch: an image and a text match with probability sigmoid(scale * cosine + bias), whatever else the
-batch has. Pairs that share a key match. Shapes: B batch, D embedding, K keys a pair.
+batch has. Pairs that share a key match. Shapes: B batch, b rows of a block, D embedding, K keys a pair.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mmalign.losses.protocol import EmbeddedBatch, Loss, LossConfig, share_a_key
+from mmalign.losses.rows import mean_over_rows
 from mmalign_runtime.spec import Similarity
 
 
@@ -45,20 +46,27 @@ class SigmoidLoss(Loss):
 
     def forward(self, batch: EmbeddedBatch) -> Tensor:
         """Return the scalar loss of a batch."""
-        return sigmoid_loss(batch.image_embeds, batch.text_embeds, self.scale(), self.logit_bias, batch.keys)
+        vectors = batch.image_embeds, batch.text_embeds
+        return sigmoid_loss(*vectors, self.scale(), self.logit_bias, batch.keys, self.chunk_size)
 
     def similarity(self) -> Similarity:
         """Return a sigmoid of scaled and shifted cosines."""
         return Similarity(kind="sigmoid", scale=self.scale().item(), bias=self.logit_bias.item())
 
 
-def sigmoid_loss(image_embeds: Tensor, text_embeds: Tensor, scale: Tensor, bias: Tensor, keys: Tensor) -> Tensor:
+def sigmoid_loss(
+    image_embeds: Tensor, text_embeds: Tensor, scale: Tensor, bias: Tensor, keys: Tensor, chunk_size: int = 0
+) -> Tensor:
     """Return the scalar loss, float32, of B pairs: the sum over all B x B cells, divided by B as in the paper.
 
     `image_embeds` and `text_embeds` are (B, D) unit vectors, `scale * cosine + bias` is a logit, and pairs match where
-    `keys`, (B,) or (B, K) int64, are equal in any column. Computed in float32 whatever autocast says.
+    `keys`, (B,) or (B, K) int64, are equal in any column. Computed in float32 whatever autocast says, `chunk_size` rows
+    at a time, or all where it is 0.
     """
-    with torch.autocast(device_type=image_embeds.device.type, enabled=False):
-        logits = scale.float() * image_embeds.float() @ text_embeds.float().T + bias.float()  # (B, B)
-        positives = share_a_key(keys.reshape(len(keys), -1))  # (B, B)
-        return -functional.logsigmoid(torch.where(positives, logits, -logits)).sum(dim=1).mean()
+
+    def row_losses(cosines: Tensor, at: slice) -> Tensor:
+        logits = scale.float() * cosines + bias.float()  # (b, B)
+        return -functional.logsigmoid(torch.where(share_a_key(keys[at], keys), logits, -logits)).sum(dim=1)
+
+    # One way has every cell of the matrix already.
+    return mean_over_rows(image_embeds, text_embeds, row_losses, chunk_size)

@@ -15,7 +15,7 @@ from mmalign.run import load_run
 from mmalign.tensors import read_tensors
 from mmalign.training import train
 from mmalign_export import export, read_source
-from mmalign_runtime import Embedder
+from mmalign_runtime import Embedder, open_bundle
 from mmalign_runtime.verify import verify_bundle
 from tests.tolerances import ONNX_TOWERS
 
@@ -43,7 +43,9 @@ def run_dir(trained: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
     kept = written[: written.index("[model.image_head]")] + HEADS + written[written.index("\n[augment]") :]
     (folder / "config.toml").write_text(kept)
     rates = ["optim.projection_lr=0.01", "optim.logit_scale_lr=0.1", "optim.warmup=0.0"]
-    train(load_config(folder / "config.toml", ["train.epochs=20", "train.batch_size=10", *rates]), folder / "run")
+    terms = "terms=[{kind='matryoshka', dims=[4]}]"
+    settings = ["train.epochs=20", "train.batch_size=10", *rates, terms]
+    train(load_config(folder / "config.toml", settings), folder / "run")
     return folder / "run"
 
 
@@ -65,6 +67,7 @@ def test_the_bundle_gives_the_runs_vectors_and_reads_them_by_a_sigmoid(run_dir: 
     with Embedder.load(tmp_path / "bundle") as embedder:
         similarity = embedder.similarity
         image, text = embedder.encode_image([Image.fromarray(pixels)]), embedder.encode_text(["a dog 1", "a dog"])
+    assert open_bundle(tmp_path / "bundle").spec.prefix_dims == (4,)
     assert (similarity.kind, similarity.bias) == ("sigmoid", saved["logit_bias"].item())
     assert similarity.scale == pytest.approx(math.exp(saved["logit_scale"].item()))
     assert np.abs(image - reference.image.embed([pixels])).max() <= ONNX_TOWERS.bound

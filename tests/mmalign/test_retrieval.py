@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmalign import retrieval
 from mmalign.retrieval import Recall, Relevance, best_ranks, chance_recall, recall, recall_both_ways
+from tests.mmalign.largest import Largest
 from tests.tolerances import CHANCE_SIMULATION
 
 
@@ -108,21 +107,6 @@ def test_chunks_of_any_size_give_the_same_ranks(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_no_matrix_of_queries_by_candidates_is_held() -> None:
-    class Largest(TorchDispatchMode):
-        numel = 0
-
-        def __torch_dispatch__(
-            self,
-            func: Callable[..., object],
-            types: object,
-            args: tuple[object, ...] = (),
-            kwargs: dict[str, object] | None = None,
-        ) -> object:
-            result = func(*args, **(kwargs or {}))
-            if isinstance(result, Tensor):
-                self.numel = max(self.numel, result.numel())
-            return result
-
     num_items = 5000
     labels = [(item,) for item in range(num_items)]
     with Largest() as largest:

@@ -31,6 +31,23 @@ SETUPS: dict[str, dict[str, object]] = {
     "accumulation across epochs": {**FROZEN, "optim.accumulate": 2, "train.epochs": 5, "train.checkpoint_minutes": 0},
     "rare validation": {**FROZEN, "train.epochs": 5, "train.validate_every": 2, "model.image_head": {"kind": "mlp"}},
     "sigmoid loss, residual heads": {**FROZEN, "loss.kind": "sigmoid", "model.image_head": {"kind": "residual"}},
+    "chunks of towers that learn": {"train.epochs": 3, "train.chunk_size": 3, "loss.chunk_size": 2},
+    "scheduled temperature, soft targets": {
+        **FROZEN,
+        **{"loss.kind": "soft_targets", "loss.learn_temperature": False, "loss.final_temperature": 0.02},
+        **{"loss.caption_share": 0.2, "train.epochs": 3},
+    },
+    "mined hard negatives": {**FROZEN, "mining.share": 0.5, "mining.every": 2, "mining.start": 0.2, "train.epochs": 3},
+    "mined by a tower that learns": {
+        **{"text_tower.frozen": True, "mining.share": 0.5, "mining.every": 2, "mining.start": 0.0},
+        **{"mining.ramp": 0.0, "train.epochs": 3},
+    },
+    "heads from the linear map": {
+        **FROZEN,
+        "model.start": "linear_map",
+        "model.image_head": {"standardize_features": True},
+        "model.text_head": {"kind": "residual", "standardize_features": True},
+    },
     "batch statistics": {**FROZEN, "model.image_head": {"standardize_features": True}, "loss.learn_temperature": False},
 }
 # As many threads as this process has, so that sums are taken in the same order.

@@ -52,7 +52,7 @@ def bundle_facts(spec: BundleSpec, size_bytes: int) -> dict[str, str]:
     data = f" ({', '.join(made.data)})" if made.data else ""
     return {
         "space": spec.space_id,
-        "embed_dim": str(spec.embed_dim),
+        "embed_dim": _widths(spec),
         "similarity": _similarity(spec.similarity),
         "precisions": ", ".join(spec.precisions()),
         **{f"{name} tower": f"{tower.architecture}, {_item(tower)}" for name, tower in spec.towers.items()},
@@ -60,6 +60,11 @@ def bundle_facts(spec: BundleSpec, size_bytes: int) -> dict[str, str]:
         "made": f"{made.created} from {source.kind} {source.name}{data}, {_library(source)}opset {made.opset_version}",
         "licence": made.weights_licence,
     }
+
+
+def _widths(spec: BundleSpec) -> str:
+    prefixes = ", ".join(map(str, spec.prefix_dims))
+    return f"{spec.embed_dim}; the first {prefixes} components are vectors too" if prefixes else str(spec.embed_dim)
 
 
 def _similarity(similarity: Similarity) -> str:

@@ -80,7 +80,8 @@ class BundleSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """The contents of bundle.json. `files` maps every other file (path from the bundle's folder) to its sha256.
 
     `needs` is the first release of mmalign-runtime that reads it. `golden` names the cases with the reference's
-    vectors.
+    vectors. `prefix_dims` are the numbers of first components, below `embed_dim`, that the model was trained to be
+    compared by alone (Matryoshka): take them, and divide by their length.
     """
 
     space_id: str
@@ -93,7 +94,13 @@ class BundleSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     files: dict[str, Sha256]
     format_version: str = FORMAT_VERSION
     needs: str = NEEDS_RUNTIME
+    prefix_dims: tuple[Annotated[int, msgspec.Meta(ge=1)], ...] = ()
     seal: str = ""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a prefix as long as the vector."""
+        if self.prefix_dims and max(self.prefix_dims) >= self.embed_dim:
+            raise ValueError(f"prefix_dims {list(self.prefix_dims)} are to be below embed_dim, {self.embed_dim}")
 
     def tower(self, name: str, kind: type[SomeTower]) -> SomeTower:
         """Return a tower by name. Raises BundleError when there is none, or it is not of that kind."""

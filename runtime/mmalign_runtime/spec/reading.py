@@ -47,8 +47,11 @@ def encode_spec(spec: BundleSpec) -> bytes:
     """Return the bytes of bundle.json, sealed."""
     contents: dict[str, object] = msgspec.to_builtins(spec)
     provenance: dict[str, object] = msgspec.to_builtins(spec.provenance)
-    if spec.provenance.imported is None:  # younger than the first readers of format 2, which refuse a field unknown
+    # Younger than the first readers of format 2, which refuse a field unknown.
+    if spec.provenance.imported is None:
         del provenance["imported"]
+    if not spec.prefix_dims:
+        del contents["prefix_dims"]
     contents["provenance"] = provenance
     contents["seal"] = seal_of(contents)
     return msgspec.json.format(msgspec.json.encode(contents, order="sorted"), indent=2) + b"\n"

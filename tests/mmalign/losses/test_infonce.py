@@ -1,16 +1,14 @@
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmalign.losses.infonce import contrastive_loss
+from tests.mmalign.largest import Largest
 from tests.tolerances import LOSS_AGAINST_NUMPY, LOSS_GRADIENT
 
 SCALE = torch.tensor(14.0)
@@ -98,21 +96,6 @@ def test_stays_float32_under_autocast() -> None:
 
 
 def test_never_holds_more_than_a_matrix() -> None:
-    class Largest(TorchDispatchMode):
-        numel = 0
-
-        def __torch_dispatch__(
-            self,
-            func: Callable[..., object],
-            types: object,
-            args: tuple[object, ...] = (),
-            kwargs: dict[str, object] | None = None,
-        ) -> object:
-            result = func(*args, **(kwargs or {}))
-            if isinstance(result, Tensor):
-                self.numel = max(self.numel, result.numel())
-            return result
-
     image, text = unit(32, 1).requires_grad_(), unit(32, 2)
     with Largest() as largest:
         torch.autograd.backward(contrastive_loss(image, text, SCALE, torch.arange(32)))

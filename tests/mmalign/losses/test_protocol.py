@@ -17,7 +17,7 @@ CONFIGS: tuple[type[LossConfig], ...] = get_args(AnyLossConfig)
 
 def test_the_table_knows_each_loss_by_its_kind() -> None:
     kinds = {config.__struct_config__.tag: config for config in CONFIGS}
-    assert kinds.keys() >= {"infonce", "sigmoid"}
+    assert kinds.keys() == {"infonce", "sigmoid", "hard_negatives", "soft_targets"}
     for kind, config in kinds.items():
         assert msgspec.convert({"kind": kind}, AnyLossConfig) == config()
 
@@ -111,3 +111,32 @@ def test_an_embedded_batch_does_not_change() -> None:
     batch = EmbeddedBatch(torch.eye(2), torch.eye(2), torch.arange(2))
     with pytest.raises(AttributeError, match="immutable"):
         batch.keys = torch.zeros(2)  # type: ignore[misc]
+
+
+def test_a_lower_bound_holds_too() -> None:
+    loss = InfoNCEConfig(temperature=0.1, min_logit_scale=5.0).build()
+    with torch.no_grad():
+        loss.logit_scale.fill_(0.0)
+    loss.bound_scale()
+    assert loss.scale().item() == pytest.approx(5.0)
+    with pytest.raises(ValueError, match=r"temperature 0\.5 is a scale of 2, below min_logit_scale 5; lower one of"):
+        InfoNCEConfig(temperature=0.5, min_logit_scale=5.0)
+
+
+def test_a_scheduled_temperature_goes_by_the_same_factor_each_step() -> None:
+    loss = InfoNCEConfig(temperature=0.2, learn_temperature=False, final_temperature=0.05).build()
+    found = []
+    for progress in (0.0, 0.5, 1.0):
+        loss.schedule_scale(progress)
+        found.append(1 / loss.scale().item())
+    assert found == [pytest.approx(0.2), pytest.approx(0.1), pytest.approx(0.05)]
+    fixed = InfoNCEConfig(learn_temperature=False).build()
+    fixed.schedule_scale(1.0)
+    assert 1 / fixed.scale().item() == pytest.approx(0.07)
+
+
+def test_a_temperature_is_learned_or_scheduled() -> None:
+    with pytest.raises(ValueError, match="a temperature either learns or is scheduled"):
+        InfoNCEConfig(final_temperature=0.05)
+    with pytest.raises(ValueError, match=r"final_temperature 0\.001 is a scale of 1000, above max_logit_scale 100"):
+        InfoNCEConfig(learn_temperature=False, final_temperature=0.001)

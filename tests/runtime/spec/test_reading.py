@@ -306,3 +306,13 @@ def test_whatever_it_says_is_read_as_it_was_written(told: dict[str, dict[str, ob
     again = decode_spec(encode_spec(spec))
     assert msgspec.structs.replace(again, seal="") == spec
     assert decode_spec(encode_spec(again)) == again
+
+
+def test_prefixes_that_are_vectors_stand_only_where_there_are_some(spec: BundleSpec) -> None:
+    assert "prefix_dims" not in msgspec.json.decode(encode_spec(spec))
+    short = msgspec.structs.replace(spec, prefix_dims=(1,))
+    assert decode_spec(encode_spec(short)).prefix_dims == (1,)
+    contents = msgspec.json.decode(encode_spec(short)) | {"prefix_dims": [spec.embed_dim]}
+    del contents["seal"]
+    with pytest.raises(BundleFormatError, match=r"prefix_dims \[\d+\] are to be below embed_dim, \d+"):
+        decode_spec(sealed(contents))

@@ -1,0 +1,100 @@
+"""Trains each recipe on the demo's data, some seeds each, and compares recall on concepts that none of them saw.
+
+python -m benchmarks.alignment.run --out /tmp/alignment --teacher demo/bundle
+
+Towers are frozen and their features cached, so a run takes seconds. All runs have the same pairs, steps and order of
+data. Validation picks each run's checkpoint; the test split is looked at once. A run that is done is not done again.
+"""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+import torch
+
+from benchmarks.alignment.recipes import RECIPES, Recipe
+from benchmarks.alignment.scoring import StyleScores, score_run
+from benchmarks.alignment.table import markdown
+from benchmarks.harness.environment import Environment, Watch
+from benchmarks.harness.results import command_line, read_result, write_result
+from mmalign.config import load_config
+from mmalign.training import train
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = "benchmarks/demo/demo.toml"
+RESULTS = ROOT / "benchmarks/alignment/results"
+DIMS = (64, 128, 256)
+
+
+class Done(msgspec.Struct, frozen=True):
+    """One run: its recipe, seed, seconds of training, validation score and figures on the test split."""
+
+    recipe: str
+    seed: int
+    train_s: float
+    num_steps: int
+    val_score: float
+    styles: tuple[StyleScores, ...]
+
+
+class Comparison(msgspec.Struct, frozen=True):
+    """All runs, with the machine and the command."""
+
+    environment: Environment
+    runs: tuple[Done, ...]
+
+
+def main() -> None:
+    """Train, score, and write the table and the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--out", type=Path, required=True, help="where runs go")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=150)
+    parser.add_argument("--recipes", nargs="*", help="names; all by default")
+    parser.add_argument("--teacher", help="a bundle; recipes that distil are left out without one")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the table and the JSON")
+    arguments = parser.parse_args()
+    out = arguments.out.resolve()
+    watch = Watch(command_line("python -m benchmarks.alignment.run", sys.argv[1:]), torch.get_num_threads())
+    os.chdir(ROOT)  # where the paths in demo.toml start
+    chosen = [recipe for recipe in RECIPES if not arguments.recipes or recipe.name in arguments.recipes]
+    chosen = [recipe for recipe in chosen if arguments.teacher or not recipe.needs_teacher]
+    runs = []
+    for done in _runs(chosen, arguments.seeds, arguments.epochs, arguments.teacher or "", out):
+        print(f"{done.recipe}, seed {done.seed}: {done.train_s:.0f} s, validation {done.val_score:.3f}", flush=True)
+        runs.append(done)
+    comparison = Comparison(watch.card(), tuple(runs))
+    write_result(comparison, arguments.results / "comparison.json")
+    table = markdown(comparison.runs)
+    (arguments.results / "comparison.md").write_text(table, encoding="utf-8")
+    print(table)
+
+
+def _runs(recipes: Sequence[Recipe], num_seeds: int, epochs: int, teacher: str, out: Path) -> Iterator[Done]:
+    for seed in range(num_seeds):  # all recipes of a seed beside each other: what a machine does meets all alike
+        for number, recipe in enumerate(recipes):
+            path = out / f"{recipe.name.replace(' ', '_').replace(',', '')}-{seed}-{epochs}"
+            if not (path / "done.json").is_file():
+                settings = [each.replace("{teacher}", teacher) for each in recipe.settings]
+                shared = [f"train.seed={seed}", f"train.epochs={epochs}", f"train.cache_dir={out / 'cache'}"]
+                if number == seed == 0:
+                    train(load_config(CONFIG, [*shared, "train.epochs=1"]), out / "warm", resume=True)
+                write_result(_run(recipe, seed, [*settings, *shared], path), path / "done.json")
+            yield read_result(path / "done.json", Done)
+
+
+def _run(recipe: Recipe, seed: int, settings: Sequence[str], path: Path) -> Done:
+    config = load_config(CONFIG, settings)
+    started = time.perf_counter()
+    result = train(config, path, resume=True)
+    train_s = time.perf_counter() - started
+    dims = [dim for dim in DIMS if dim <= config.model.embed_dim]
+    return Done(recipe.name, seed, train_s, result.num_steps, result.best_score, score_run(path, dims))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""Recall of a trained run on concepts that it never saw, in styles that it saw and in one that it did not.
+
+Guarded figures leave out queries that training nearly saw: concepts whose label is too much like a label of training.
+Shapes: N images, M captions, D embedding.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from mmalign.features import ModelFeatures
+from mmalign.model import DualEncoder
+from mmalign.pairs import SourcePairs, load_sources, merged_splits
+from mmalign.retrieval import best_ranks
+from mmalign.retrieval_set import build_retrieval_set
+from mmalign.run import load_run
+from mmalign.run_model import dual_model
+
+# Cosine of two labels by the frozen text tower, above which one says nearly what the other says: issue 13's guard.
+MAX_CAPTION_SIMILARITY = 0.8
+KS = (1, 10)
+
+
+class Figures(msgspec.Struct, frozen=True):
+    """Shares of queries with a right answer among the first 1 and 10, and the number of queries."""
+
+    image_to_text: tuple[float, float]
+    text_to_image: tuple[float, float]
+    num_queries: int
+
+
+class StyleScores(msgspec.Struct, frozen=True):
+    """One style's figures: all queries, and those that the guard lets through; and recall@10 of shorter vectors."""
+
+    style: str
+    is_held_out: bool
+    every: Figures
+    guarded: Figures
+    at_10_by_dim: dict[str, float]
+
+
+def score_run(run_dir: Path, dims: Sequence[int]) -> tuple[StyleScores, ...]:
+    """Return the figures of a run's best checkpoint on the test split. Raises what reading the run raises."""
+    run = load_run(run_dir)
+    config = run.config
+    sources = load_sources(config.data, config.image)
+    features = ModelFeatures(dual_model(run), Path(config.train.cache_dir), torch.device("cpu"), is_training=False)
+    labels = sorted({pair.captions[0] for pair in merged_splits(sources).train})
+    trained = features.texts.of(labels, "labels of training")
+    return tuple(_score(run.model, features, trained, source, dims) for source in sources)
+
+
+def _score(
+    model: DualEncoder, features: ModelFeatures, trained: Tensor, source: SourcePairs, dims: Sequence[int]
+) -> StyleScores:
+    items = build_retrieval_set(source.splits.test, "first")
+    texts = features.texts.of(items.texts, source.name)
+    with torch.inference_mode():
+        images = model.project_image(features.images.of(items.pairs, source.name))  # (N, D)
+        vectors = model.project_text(texts)  # (M, D)
+    is_far = _is_far(texts, trained)  # (M,)
+    far_texts = {text for text, far in zip(items.texts, is_far.tolist(), strict=True) if far}
+    is_far_image = torch.tensor([pair.captions[0] in far_texts for pair in items.pairs])  # (N,)
+    forth = best_ranks(images, vectors, items.relevant)  # (N,)
+    back = best_ranks(vectors, images, items.relevant.reversed())  # (M,)
+    return StyleScores(
+        style=source.name,
+        is_held_out=source.is_held_out,
+        every=_figures(forth, back),
+        guarded=_figures(forth[is_far_image], back[is_far]),
+        at_10_by_dim={
+            str(dim): _shares(best_ranks(_prefix(images, dim), _prefix(vectors, dim), items.relevant))[1]
+            for dim in dims
+        },
+    )
+
+
+def _is_far(texts: Tensor, trained: Tensor) -> Tensor:
+    cosines = functional.normalize(texts, dim=-1) @ functional.normalize(trained, dim=-1).T
+    return cosines.amax(dim=1) < MAX_CAPTION_SIMILARITY  # (M,)
+
+
+def _figures(forth: Tensor, back: Tensor) -> Figures:
+    return Figures(image_to_text=_shares(forth), text_to_image=_shares(back), num_queries=len(forth))
+
+
+def _shares(ranks: Tensor) -> tuple[float, float]:
+    return float((ranks <= KS[0]).double().mean()), float((ranks <= KS[1]).double().mean())
+
+
+def _prefix(vectors: Tensor, dim: int) -> Tensor:
+    return functional.normalize(vectors[:, :dim], dim=-1)

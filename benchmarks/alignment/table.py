@@ -1,0 +1,65 @@
+"""The comparison as a table: mean and spread over seeds, and the difference from what each recipe changes."""
+
+from collections.abc import Callable, Sequence
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from benchmarks.alignment.recipes import RECIPES
+from benchmarks.harness.markdown import table
+
+if TYPE_CHECKING:
+    from benchmarks.alignment.run import Done
+
+Figure = Callable[["Done"], float]
+
+
+def markdown(runs: Sequence["Done"]) -> str:
+    """Return the table in Markdown: recall in points, image to text, and the mean of both ways in unseen styles."""
+    by_name: dict[str, list[Done]] = {}
+    for run in runs:
+        by_name.setdefault(run.recipe, []).append(run)
+    figures: dict[str, Figure] = {
+        "seen @1": lambda run: _mean(run, held_out=False, guarded=False, at=0),
+        "seen @10": lambda run: _mean(run, held_out=False, guarded=False, at=1),
+        "unseen style @1": lambda run: _mean(run, held_out=True, guarded=False, at=0),
+        "@10": lambda run: _mean(run, held_out=True, guarded=False, at=1),
+        "guarded @1": lambda run: _mean(run, held_out=True, guarded=True, at=0),
+        "guarded @10": lambda run: _mean(run, held_out=True, guarded=True, at=1),
+        "text to image @1": lambda run: _back(run, at=0),
+        "64 of 256, @10 kept": _kept,
+    }
+    head = ["recipe", "against", "@1, difference a seed", *figures, "s"]
+    rows = []
+    for recipe in RECIPES:
+        if recipe.name not in by_name:
+            continue
+        own, other = by_name[recipe.name], by_name.get(recipe.against, [])
+        cells = [_spread([100 * figure(run) for run in own]) for figure in figures.values()]
+        seconds = f"{fmean(run.train_s for run in own):.0f}"
+        rows.append([recipe.name, recipe.against, _difference(own, other), *cells, seconds])
+    return table(head, rows) + "\n"
+
+
+def _difference(own: Sequence["Done"], other: Sequence["Done"]) -> str:
+    """Return the difference of recall@1 in the unseen style, guarded, in points, by seed."""
+    by_seed = {run.seed: run for run in other}
+    pairs = [(run, by_seed[run.seed]) for run in own if run.seed in by_seed]
+    points = [100 * (_mean(a, True, True, 0) - _mean(b, True, True, 0)) for a, b in pairs]
+    return " ".join(f"{each:+.1f}" for each in points)
+
+
+def _mean(run: "Done", held_out: bool, guarded: bool, at: int) -> float:
+    styles = [each for each in run.styles if each.is_held_out == held_out]
+    return fmean((each.guarded if guarded else each.every).image_to_text[at] for each in styles)
+
+
+def _back(run: "Done", at: int) -> float:
+    return fmean(each.guarded.text_to_image[at] for each in run.styles if each.is_held_out)
+
+
+def _kept(run: "Done") -> float:
+    return fmean(each.at_10_by_dim["64"] / each.at_10_by_dim["256"] for each in run.styles)
+
+
+def _spread(points: Sequence[float]) -> str:
+    return f"{fmean(points):.1f} ({min(points):.1f}-{max(points):.1f})"
