@@ -13,7 +13,7 @@ import onnx_ir as ir
 import onnxruntime
 import transformers
 
-from mmalign.dual_model import DualModel, ImageModelTower, ModelOrigin, TextModelTower
+from mmalign.dual_model import DualModel, ImageModelTower, ModelTower, ModelOrigin, TextModelTower
 from mmalign.signature import image_inputs, text_inputs
 from mmalign_export.sources import SourceOptions
 from mmalign_export.sources.folders import licence_of, source_files
@@ -27,7 +27,7 @@ from mmalign_export.sources.onnx_texts import OnnxTexts
 from mmalign_export.sources.onnx_tower import OnnxTower, open_tower, to_backbone
 from mmalign_export.sources.protocol import Imported
 from mmalign_export.sources.refusals import check_widths, refuse_options
-from mmalign_runtime.spec import ImageSpec, Similarity, SourceFile
+from mmalign_runtime.spec import ImageSpec, Modality, Similarity, SourceFile
 
 _KIND = "onnx_pair"
 _READS = ("text", "orientation", "alpha", "length", "jpeg_oversampling", "licence")
@@ -58,7 +58,7 @@ def read(location: str | Path, options: SourceOptions) -> Imported:
         outputs=(_library_output(place, graphs[0], image), _library_output(place, graphs[1], text)),
     )
     said = choices(place, spec, texts.spec, (image, text), graphs, options)
-    towers = {
+    towers: dict[Modality, ModelTower] = {
         "image": _image_tower(image, graphs[0], spec),
         "text": _text_tower(text, graphs[1], texts),
     }
