@@ -50,7 +50,10 @@ class ProductLadder:
 
     def recipes(self) -> tuple[Recipe, ...]:
         """Return the rungs: static, by token in part, by token."""
-        return tuple(Recipe(name, partial(self.build, name), self.layers) for name in _PLANS)
+        return tuple(
+            Recipe(name, partial(self.build, name), self.layers, has_ranges=plan.granularity != _EVERY_TOKEN)
+            for name, plan in _PLANS.items()
+        )
 
     def build(self, plan: str, excluded: frozenset[str]) -> ModelProto:
         """Return the model with its products rounded as a plan says, all but the `excluded`."""

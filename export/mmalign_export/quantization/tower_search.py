@@ -11,6 +11,7 @@ from typing import Literal
 from mmalign.retrieval import Recall
 from mmalign_export.quantization.budget import Budget
 from mmalign_export.quantization.data import Data
+from mmalign_export.quantization.packaged import PACKAGED
 from mmalign_export.quantization.recipe import Recipe
 from mmalign_export.quantization.recipes import eight_bit_recipes, half_recipes
 from mmalign_export.quantization.report import Trial
@@ -99,4 +100,8 @@ class TowerSearch:
         if self._data.examples is None:
             return half_recipes(model)
         items = items_of(self._embedder, kind, self._data.examples)
-        return eight_bit_recipes(model, items, bounds_of(self._embedder, kind))
+        recipes = eight_bit_recipes(model, items, bounds_of(self._embedder, kind))
+        if kind == "image" and self._data.calibration == PACKAGED:
+            # The photograph that gives fixed ranges also judges them: others were seen to lose ten times as much.
+            return tuple(recipe for recipe in recipes if not recipe.has_ranges) or recipes
+        return recipes

@@ -1,7 +1,7 @@
 """Where models come from: one module a kind of source, each with a function from a place to what was imported.
 
-To add a source, write its module and name it in `SOURCES`; `detect` says which places are of its kind. A module is
-imported when its kind is asked for, so that its library is needed by nobody else.
+To add a source, write its module and name it in `SOURCES`, with what its places are known by. A module is imported when
+its kind is asked for, so that its library is needed by nobody else.
 """
 
 from __future__ import annotations
@@ -16,14 +16,37 @@ from mmalign.scores import Checkpoint
 from mmalign_export.errors import ExportError
 from mmalign_export.sources.protocol import Imported
 
-# kind -> the module whose `read` gives the model
+
+class SourceKind(msgspec.Struct, frozen=True):
+    """One kind of source, and what a place of it is known by.
+
+    Attributes:
+        module: The module whose `read` gives the model.
+        prefix: What a user may put before a place, with a colon, to say that it is of this kind.
+        mark: The file that only this library writes into a folder. "": none.
+        suffixes: Of a file that is a whole source.
+    """
+
+    module: str
+    prefix: str
+    mark: str = ""
+    suffixes: tuple[str, ...] = ()
+
+
+# In the order that a folder is looked at: the file that tells most comes first.
 SOURCES = {
-    "run": "mmalign_export.sources.run",
-    "open_clip": "mmalign_export.sources.open_clip",
-    "onnx_pair": "mmalign_export.sources.onnx_pair",
-    "openai": "mmalign_export.sources.openai",
-    "sentence_transformers": "mmalign_export.sources.sentence_transformers",
-    "transformers": "mmalign_export.sources.transformers",
+    "run": SourceKind("mmalign_export.sources.run", "run", mark="config.toml"),
+    "sentence_transformers": SourceKind(
+        "mmalign_export.sources.sentence_transformers", "sentence-transformers", mark="modules.json"
+    ),
+    "open_clip": SourceKind("mmalign_export.sources.open_clip", "open_clip", mark="open_clip_config.json"),
+    "openai": SourceKind(
+        "mmalign_export.sources.openai",
+        "openai",
+        suffixes=(".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".tar"),
+    ),
+    "onnx_pair": SourceKind("mmalign_export.sources.onnx_pair", "onnx", suffixes=(".onnx",)),
+    "transformers": SourceKind("mmalign_export.sources.transformers", "transformers"),
 }
 
 
@@ -85,5 +108,5 @@ def read_source(kind: str, location: str | Path, options: SourceOptions = _DEFAU
     """
     if kind not in SOURCES:
         raise ExportError(f"the source {kind!r} is not known; expected {', '.join(sorted(SOURCES))}.")
-    read = cast("Source", import_module(SOURCES[kind]).read)
+    read = cast("Source", import_module(SOURCES[kind].module).read)
     return read(location, options)

@@ -5,18 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from mmalign_export.errors import ExportError
+from mmalign_export.sources import SOURCES
 
-# What a place may begin with, and what is left of it for the source: open_clip's own schemes are its own to read.
-_PREFIXES = {"run": "run", "transformers": "transformers", "sentence-transformers": "sentence_transformers"}
-_PREFIXES |= {"onnx": "onnx_pair", "openai": "openai", "open_clip": "open_clip"}
+# What a place may begin with. open_clip's own schemes are its own to read.
+_PREFIXES = {source.prefix: kind for kind, source in SOURCES.items()}
 _OPEN_CLIP_SCHEMES = ("local-dir:", "hf-hub:")
-_STATE_DICTS = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".tar")
-# The file that only one library writes beside its weights, the most telling first.
-_MARKS = {
-    "config.toml": "run",
-    "modules.json": "sentence_transformers",
-    "open_clip_config.json": "open_clip",
-}
 _WEIGHTS = ("*.safetensors", "*.bin", "*.index.json")
 
 
@@ -44,8 +37,8 @@ def detect_source(place: str) -> tuple[str, str]:
 
 
 def _kind_of_folder(folder: Path) -> str:
-    for name, kind in _MARKS.items():
-        if (folder / name).is_file():
+    for kind, source in SOURCES.items():
+        if source.mark and (folder / source.mark).is_file():
             return kind
     has_weights = any(found for pattern in _WEIGHTS for found in folder.glob(pattern))
     if not has_weights and next(folder.rglob("*.onnx"), None) is not None:
@@ -60,11 +53,11 @@ def _kind_of_folder(folder: Path) -> str:
 
 
 def _kind_of_file(path: Path) -> str:
-    if path.suffix in _STATE_DICTS:
-        return "openai"
-    if path.suffix == ".onnx":
-        return "onnx_pair"
+    for kind, source in SOURCES.items():
+        if path.suffix in source.suffixes:
+            return kind
+    suffixes = [suffix for source in SOURCES.values() for suffix in source.suffixes]
     raise ExportError(
-        f"{path} is a file of kind {path.suffix or 'unknown'!r}; expected weights ({', '.join(_STATE_DICTS)}), or a "
+        f"{path} is a file of kind {path.suffix or 'unknown'!r}; expected weights ({', '.join(suffixes)}), or a "
         "folder. Say which source it is with --kind."
     )

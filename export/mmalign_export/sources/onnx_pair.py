@@ -13,7 +13,7 @@ import onnx_ir as ir
 import onnxruntime
 import transformers
 
-from mmalign.dual_model import DualModel, ImageModelTower, ModelTower, ModelOrigin, TextModelTower
+from mmalign.dual_model import DualModel, ImageModelTower, ModelOrigin, ModelTower, TextModelTower
 from mmalign.signature import image_inputs, text_inputs
 from mmalign_export.sources import SourceOptions
 from mmalign_export.sources.folders import licence_of, source_files

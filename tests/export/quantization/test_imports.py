@@ -23,6 +23,7 @@ from tests.tolerances import BATCH_MATES
 
 NUM_SHAPES = 16
 PHOTOGRAPHS = ("landscape 3x2", "portrait 9x16", "odd size", "RGBA")
+TOWERS = ("image", "text")
 ANYTHING = "cosine=0.5,golden=0.5"
 CAPTIONS = ["a photo of a cat", "two dogs", "a very long caption about the sea and the boats on it"]
 
@@ -48,7 +49,12 @@ def test_the_command_needs_no_pairs_says_so_and_no_vector_depends_on_its_batch(
     report = json.loads((out / "quantization.json").read_bytes())
     assert (report["calibration"], report["evaluation"], report["fp32_recall"]) == (PACKAGED, PACKAGED, None)
     assert report["chosen"].keys() == {"image", "text"}
-    assert {trial["recipe"] for trial in report["trials"] if trial["tower"] == "image"} >= {"static, 0.7", "dynamic"}
+    tried = {tower: {trial["recipe"] for trial in report["trials"] if trial["tower"] == tower} for tower in TOWERS}
+    assert tried["text"] >= {"static, 0.7", "by token, 0.7", "dynamic"}
+    assert tried["image"] >= {"by token, 0.7", "dynamic"}
+    assert not any(
+        recipe.startswith("static") for recipe in tried["image"]
+    )  # one photograph would judge its own ranges
     assert "No pairs were given: recall was not measured" in (out / "README.md").read_text()
     assert verify_bundle(out, provider="cpu", precision="int8").passed
     with Embedder.load(out, provider="cpu", precision="int8") as embedder:
