@@ -44,7 +44,9 @@ def test_the_last_checkpoint_is_read_when_asked_for(trained: tuple[Path, Path]) 
 
 
 def test_a_kind_that_is_not_known_names_those_that_are() -> None:
-    with pytest.raises(ExportError, match=r"the source 'zip' is not known; expected onnx_pair, open_clip, openai, run, "):
+    with pytest.raises(
+        ExportError, match=r"the source 'zip' is not known; expected onnx_pair, open_clip, openai, run, "
+    ):
         read_source("zip", "model.zip")
 
 
