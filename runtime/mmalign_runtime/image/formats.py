@@ -111,5 +111,5 @@ def describe_foreign(head: bytes) -> str:
     """Say what bytes that are not a picture look like, and what to do."""
     for pattern, name, fix in _OTHERS:
         if re.match(pattern, head, re.DOTALL):
-            return f"these bytes are {name}, no image in a format that is decoded here. {fix}"
+            return f"these bytes are {name}, not an image in a format that is decoded here. {fix}"
     return "the bytes are not an image in a format that is decoded here. Check the file, or convert it to JPEG or PNG."

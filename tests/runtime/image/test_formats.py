@@ -42,7 +42,7 @@ def test_containers_are_told_apart_by_their_brand(head: bytes, name: str | None)
     ],
 )
 def test_what_is_no_picture_is_named(head: bytes, seen: str) -> None:
-    assert describe_foreign(head).startswith(f"these bytes are {seen}, no image in a format that is decoded here.")
+    assert describe_foreign(head).startswith(f"these bytes are {seen}, not an image in a format that is decoded here.")
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "LA"])
