@@ -82,7 +82,7 @@ def test_an_icon_is_called_one(size: tuple[int, int]) -> None:
     ],
 )
 def test_what_has_a_signature_is_named_by_it(head: bytes, seen: str) -> None:
-    assert describe_foreign(head).startswith(f"these bytes are {seen}, no image")
+    assert describe_foreign(head).startswith(f"these bytes are {seen}, not an image")
 
 
 @pytest.mark.parametrize("extra", ["PCX", "SGI", "TGA", "ICO"])
