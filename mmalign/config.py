@@ -6,17 +6,17 @@ Unknown keys are refused with the nearest known one, since a misspelt key that i
 from __future__ import annotations
 
 import copy
-import difflib
 import math
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 import tomli_w
 
 from mmalign.augment import AugmentConfig
+from mmalign.config_keys import check_keys
 from mmalign.data import DataSource, SplitConfig
 from mmalign.errors import ConfigError
 from mmalign.hard_batches import MiningConfig
@@ -223,7 +223,7 @@ def parse_config(settings: dict[str, Any], origin: str) -> Config:
     if isinstance(packages := settings.get("packages"), str):
         settings["packages"] = _read_toml(Path(packages))
     move_keys(settings, origin)
-    _check_tables(Config, settings, origin, "")
+    check_keys(Config, settings, origin, "")
     _check_finite(settings, origin)
     try:
         return msgspec.convert(settings, Config)
@@ -292,58 +292,6 @@ def _parse_value(text: str) -> object:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
-
-
-def _check_tables(struct: type[msgspec.Struct], settings: dict[str, Any], origin: str, prefix: str) -> None:
-    """Refuse unknown keys; where a table is one of several kinds and does not say which, write the default's."""
-    fields = {field.name: field for field in msgspec.structs.fields(struct)}
-    for key, value in settings.items():
-        if key == struct.__struct_config__.tag_field:
-            continue
-        if key not in fields:
-            near = difflib.get_close_matches(key, fields, n=1, cutoff=0.5)
-            hint = f"did you mean {prefix}{near[0]}?" if near else f"known here: {', '.join(fields)}."
-            raise ConfigError(f"{origin}: unknown key {prefix}{key}; {hint}")
-        for name, table in _tables(fields[key], value, f"{prefix}{key}."):
-            if (inner := _struct_of(fields[key], table, origin, prefix)) is not None:
-                _check_tables(inner, table, origin, name)
-
-
-def _tables(field: msgspec.structs.FieldInfo, value: object, prefix: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the tables of a value, one, a list of them or some by name, and the prefix of their keys."""
-    if get_origin(field.type) is dict and isinstance(value, dict):
-        named = [(f"{prefix}{name}.", table) for name, table in value.items()]
-    else:
-        named = [(prefix, table) for table in (value if isinstance(value, list) else [value])]
-    yield from ((name, table) for name, table in named if isinstance(table, dict))
-
-
-def _struct_of(
-    field: msgspec.structs.FieldInfo, table: dict[str, Any], origin: str, prefix: str
-) -> type[msgspec.Struct] | None:
-    structs = list(_structs_in(field.type))
-    tag_field = structs[0].__struct_config__.tag_field if structs else None
-    if tag_field is None:
-        return structs[0] if structs else None
-    by_kind = {struct.__struct_config__.tag: struct for struct in structs}
-    known = ", ".join(sorted(map(str, by_kind)))
-    if tag_field not in table:
-        if not isinstance(field.default, msgspec.Struct):
-            raise ConfigError(f"{origin}: a table of {prefix}{field.name} has no {tag_field}; choose one of {known}.")
-        table[tag_field] = type(field.default).__struct_config__.tag
-    kind = table[tag_field]
-    if kind not in by_kind:
-        raise ConfigError(f"{origin}: {prefix}{field.name}.{tag_field} {kind!r} is not known; choose one of {known}.")
-    return by_kind[kind]
-
-
-def _structs_in(annotation: Any) -> Iterator[type[msgspec.Struct]]:  # noqa: ANN401 - any type form
-    if isinstance(annotation, type) and get_origin(annotation) is None:
-        if issubclass(annotation, msgspec.Struct):
-            yield annotation
-        return
-    for argument in get_args(annotation):
-        yield from _structs_in(argument)
 
 
 def _without_none(value: Any) -> Any:  # noqa: ANN401 - TOML has no null: what is absent is left out

@@ -51,6 +51,7 @@ ROOMS = {
         *(
             "augment",
             "moved_keys",
+            "config_keys",
             "config",
             "imported_specs",
             "device",

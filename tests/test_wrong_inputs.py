@@ -36,7 +36,7 @@ def error_of(capsys: pytest.CaptureFixture[str], *args: str | Path) -> str:
     ("name", "content", "seen", "fix"),
     [
         ("cut.jpg", PHOTO.read_bytes()[:9000], "truncated", "replace it"),
-        ("text.jpg", b"this is no image", "not an image in a format", "convert it"),
+        ("text.jpg", b"this is not an image", "not an image in a format", "convert it"),
         ("empty.jpg", b"", "the file is empty", "Replace it"),
     ],
 )

@@ -1,6 +1,6 @@
 """Trains each recipe on the demo's data, some seeds each, and compares recall on concepts that none of them saw.
 
-python -m benchmarks.alignment.run --out /tmp/alignment --teacher demo/bundle
+python -m benchmarks.alignment.run --out runs/alignment --teacher demo/bundle
 
 Towers are frozen and their features cached, so a run takes seconds. All runs have the same pairs, steps and order of
 data. Validation picks each run's checkpoint; the test split is looked at once. A run that is done is not done again.
@@ -17,7 +17,7 @@ import msgspec
 import torch
 
 from benchmarks.alignment.recipes import RECIPES, Recipe
-from benchmarks.alignment.scoring import StyleScores, score_run
+from benchmarks.alignment.scoring import Done, score_run
 from benchmarks.alignment.table import markdown
 from benchmarks.harness.environment import Environment, Watch
 from benchmarks.harness.results import command_line, read_result, write_result
@@ -28,17 +28,6 @@ ROOT = Path(__file__).resolve().parents[2]
 CONFIG = "benchmarks/demo/demo.toml"
 RESULTS = ROOT / "benchmarks/alignment/results"
 DIMS = (64, 128, 256)
-
-
-class Done(msgspec.Struct, frozen=True):
-    """One run: its recipe, seed, seconds of training, validation score and figures on the test split."""
-
-    recipe: str
-    seed: int
-    train_s: float
-    num_steps: int
-    val_score: float
-    styles: tuple[StyleScores, ...]
 
 
 class Comparison(msgspec.Struct, frozen=True):

@@ -20,7 +20,7 @@ from mmalign.retrieval_set import build_retrieval_set
 from mmalign.run import load_run
 from mmalign.run_model import dual_model
 
-# Cosine of two labels by the frozen text tower, above which one says nearly what the other says: issue 13's guard.
+# Cosine of two labels by the frozen text tower, above which one says nearly what the other says.
 MAX_CAPTION_SIMILARITY = 0.8
 KS = (1, 10)
 
@@ -41,6 +41,17 @@ class StyleScores(msgspec.Struct, frozen=True):
     every: Figures
     guarded: Figures
     at_10_by_dim: dict[str, float]
+
+
+class Done(msgspec.Struct, frozen=True):
+    """One run: its recipe, seed, seconds of training, validation score and figures on the test split."""
+
+    recipe: str
+    seed: int
+    train_s: float
+    num_steps: int
+    val_score: float
+    styles: tuple[StyleScores, ...]
 
 
 def score_run(run_dir: Path, dims: Sequence[int]) -> tuple[StyleScores, ...]:

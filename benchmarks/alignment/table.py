@@ -2,18 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from statistics import fmean
-from typing import TYPE_CHECKING
 
 from benchmarks.alignment.recipes import RECIPES
+from benchmarks.alignment.scoring import Done
 from benchmarks.harness.markdown import table
 
-if TYPE_CHECKING:
-    from benchmarks.alignment.run import Done
-
-Figure = Callable[["Done"], float]
+Figure = Callable[[Done], float]
 
 
-def markdown(runs: Sequence["Done"]) -> str:
+def markdown(runs: Sequence[Done]) -> str:
     """Return the table in Markdown: recall in points, image to text, and the mean of both ways in unseen styles."""
     by_name: dict[str, list[Done]] = {}
     for run in runs:
@@ -40,7 +37,7 @@ def markdown(runs: Sequence["Done"]) -> str:
     return table(head, rows) + "\n"
 
 
-def _difference(own: Sequence["Done"], other: Sequence["Done"]) -> str:
+def _difference(own: Sequence[Done], other: Sequence[Done]) -> str:
     """Return the difference of recall@1 in the unseen style, guarded, in points, by seed."""
     by_seed = {run.seed: run for run in other}
     pairs = [(run, by_seed[run.seed]) for run in own if run.seed in by_seed]
