@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Everything that a machine with a GPU can prove, in tables: a bundle's parity, invariance, placement and latency in
-# float32 and float16; its towers run plainly, bound and as graphs; training,
-# evaluation and export on the device, and how fast a step is.
+# float32 and float16; its towers run plainly and as graphs; imported CLIP models beside open_clip (where that is
+# installed); training, evaluation and export on the device, and how fast a step is.
 # benchmarks/gpu/run.sh BUNDLE OUT [PROVIDER [PARTS]]
-# PROVIDER is cuda; with cpu the script itself can be tried anywhere. PARTS are some of "bundle training tests".
+# PROVIDER is cuda; with cpu the script itself can be tried anywhere. PARTS are some of "bundle imported training tests".
 set -uo pipefail
 cd "$(dirname "$0")/../.."
-bundle=$1 out=$2 provider=${3:-cuda} parts=${4:-bundle training tests}
+bundle=$1 out=$2 provider=${3:-cuda} parts=${4:-bundle imported training tests}
 python=${PYTHON:-python3}
 export PYTHONPATH=".:runtime:export${PYTHONPATH:+:$PYTHONPATH}" OMP_WAIT_POLICY=passive PYTHONUNBUFFERED=1
 mmalign=("$python" -c "from mmalign_runtime.cli import main; main()")
@@ -48,6 +48,14 @@ bundle_part() {
   "$python" -m benchmarks.gpu.towers "$bundle" "$out/towers.json" --provider "$provider" --seconds 0.4 || failed=1
 }
 
+imported_part() {
+  section "imported models"
+  models=(ViT-B-32-quickgelu ViT-L-14-quickgelu)
+  [ "$provider" = cuda ] || models=(ViT-B-32-quickgelu)
+  "$python" -m benchmarks.gpu.imported "$work/imported" "$out/imported.json" --provider "$provider" \
+    --models "${models[@]}" 2>> "$out/log.txt" || failed=1
+}
+
 training_part() {
   section "training"
   config=(benchmarks/gpu/trained.toml --set "text_tower.tokenizer=$bundle" --set "train.device=$provider")
@@ -57,8 +65,8 @@ training_part() {
   grep -E "epoch|recall|@1" "$out/log.txt" | tail -n 12
   step "export" "${mmalign[@]}" export "$work/run" --out "$work/trained"
   step "verify what was trained" "${mmalign[@]}" verify "$work/trained" --provider "$provider"
-  settings=(off:256 bf16:256 bf16:1024 fp16:256 bf16+compile:256)
-  [ "$provider" = cuda ] || settings=(bf16:4)
+  settings=(off:256 bf16:256 bf16:1024 bf16:2048/256 fp16:256 bf16+compile:256)
+  [ "$provider" = cuda ] || settings=(bf16:4 bf16:8/4)
   "$python" -m benchmarks.gpu.training "$bundle" "$out/training.json" --device "$provider" --settings "${settings[@]}" \
     --seconds 4 2>> "$out/log.txt" || failed=1
 }
@@ -70,7 +78,7 @@ tests_part() {
   tail -n 12 "$out/tests.txt"
 }
 
-for part in bundle training tests; do
+for part in bundle imported training tests; do
   if asked "$part"; then "${part}_part"; fi
 done
 section "done, $([ $failed = 0 ] && echo all well || echo with failures)"

@@ -1,6 +1,6 @@
 """The towers on a device in every precision and every way to run them: python -m benchmarks.gpu.towers BUNDLE OUT.json
 
-Ways: "plain" leaves tensors to onnxruntime, "bound" keeps them on the device, "graphs" plays back recorded launches.
+Ways: "plain" leaves tensors to onnxruntime, "graphs" plays back recorded launches.
 """
 
 from __future__ import annotations
@@ -20,15 +20,13 @@ from benchmarks.harness.interleave import timed
 from benchmarks.harness.results import write_result
 from benchmarks.harness.statistics import median_ms
 from mmalign_runtime import Embedder
-from mmalign_runtime.engine.binding import PlainRuns
-from mmalign_runtime.engine.onnxruntime import OnnxSession
 from mmalign_runtime.engine.session import Feeds
 from mmalign_runtime.engine.threads import available_threads
 from mmalign_runtime.image_encoder import ImageEncoder
 from mmalign_runtime.spec import ImageTower, Modality, Precision, TextTower, Tower
 from mmalign_runtime.text_encoder import TextEncoder
 
-Way = Literal["plain", "bound", "graphs"]
+Way = Literal["plain", "graphs"]
 Device = Literal["cpu", "cuda"]
 
 SECONDS = 1.0
@@ -71,15 +69,8 @@ def measure(path: Path, provider: Device, seconds: float) -> Iterator[Timing]:
                     for tower in towers:
                         expected = reference.image if tower == "image" else reference.text
                         encoder = embedder.image if tower == "image" else embedder.text
-                        if way == "plain":
-                            _run_plainly(encoder)
                         for feeds in tower_feeds(reference.bundle.spec.towers[tower]):
                             yield _time(tower, precision, way, encoder, expected, feeds, seconds)
-
-
-def _run_plainly(encoder: ImageEncoder | TextEncoder) -> None:
-    assert isinstance(encoder.session, OnnxSession)
-    encoder.session._runs = PlainRuns()  # no user has a reason to ask for it
 
 
 def _time(

@@ -1,8 +1,9 @@
 """How fast the reference architecture trains on a device: python -m benchmarks.gpu.training TOKENIZER OUT.json
 
 ResNet-50 and BERT-base, random weights, both learning, on the demo's drawings at 224 pixels. A step of `Trainer` is
-timed beside a bare loop (the same towers, autocast, cross entropy, AdamW, no checks), in turns; then what the loader
-gives, by its worker processes. TOKENIZER is a folder with BERT's tokenizer.json, such as the demo's bundle.
+timed beside a bare loop (the same towers, autocast, cross entropy, AdamW, no checks), in turns, and set beside the rate
+of one large matrix product in the same precision; then what the loader gives, by its worker processes. Batches in
+chunks (GradCache) have no bare loop. TOKENIZER is a folder with BERT's tokenizer.json, such as the demo's bundle.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import msgspec
 import numpy as np
 import torch
 from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.harness.environment import Environment, Watch
 from benchmarks.harness.results import write_result
@@ -40,18 +43,31 @@ Device = Literal["cpu", "cuda"]
 _ROOT = Path(__file__).resolve().parents[2]
 _PACKS = _ROOT / "benchmarks" / "emoji" / "packs"
 _WARM_UP = 5
+_COUNTED_ROWS = 16
 _NUM_BATCHES = 4  # of real drawings, taken again and again
 
 
 class StepTiming(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Median ms of a step, and of the bare loop's; MB are the device's peak."""
+    """Median ms of a step, and of the bare loop's; MB are the device's peak, a share is of `Product.tflop_s`."""
 
     autocast: Autocast
     compiled: bool
     batch_size: int
+    chunk_size: int  # 0: the whole batch at once
     step_ms: float
-    bare_ms: float
+    bare_ms: float | None
     peak_mb: float
+    tflop_s: float
+    share_of_product: float
+
+
+class Setting(NamedTuple):
+    """One setting, written as "bf16+compile:4096/256": autocast, compiled or not, batch size, chunk size."""
+
+    autocast: Autocast
+    compiled: bool
+    batch_size: int
+    chunk_size: int
 
 
 class LoaderTiming(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -122,7 +138,7 @@ class Bench:
         return step
 
 
-def settings(tokenizer: Path, device: Device, autocast: Autocast, *, compiled: bool, batch_size: int) -> Config:
+def settings(tokenizer: Path, device: Device, setting: Setting) -> Config:
     """Return the configuration of one setting."""
     sources = [
         {
@@ -133,7 +149,13 @@ def settings(tokenizer: Path, device: Device, autocast: Autocast, *, compiled: b
         }
         for name in ("noto", "twemoji", "emojione")
     ]
-    train = {"device": device, "autocast": autocast, "compile": compiled, "batch_size": batch_size}
+    train = {
+        "device": device,
+        "autocast": setting.autocast,
+        "compile": setting.compiled,
+        "batch_size": setting.batch_size,
+        "chunk_size": setting.chunk_size,
+    }
     text_tower = {"weights": "random", "tokenizer": str(tokenizer)}
     augment = {"crop_scale": 0.4, "horizontal_flip": 0.5, "color_jitter": 0.2}
     given = {
@@ -146,12 +168,14 @@ def settings(tokenizer: Path, device: Device, autocast: Autocast, *, compiled: b
     return parse_config(given, "benchmarks/gpu/training.py")
 
 
-def time_steps(bench: Bench, seconds: float) -> tuple[float, float]:
-    """Return the median ms of our step and of the bare one, taken in turns on the same batches."""
+def time_steps(bench: Bench, setting: Setting, seconds: float) -> StepTiming:
+    """Time our step and the bare one, in turns on the same batches."""
+    if bench.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
     batches = list(bench.batches(_NUM_BATCHES, min(8, available_threads())))
     bench.model.train()
-    ways = [bench.our_step(), bench.bare_step()]
-    taken: list[list[float]] = [[], []]
+    ways = [bench.our_step()] if setting.chunk_size else [bench.our_step(), bench.bare_step()]
+    taken: list[list[float]] = [[] for _ in ways]
     for way in ways:
         for i in range(_WARM_UP):
             way(batches[i % len(batches)])
@@ -165,8 +189,41 @@ def time_steps(bench: Bench, seconds: float) -> tuple[float, float]:
             _synchronize(bench.device)
             times.append(time.perf_counter() - start)
         i += 1
-    ours, bare = (float(np.median(times)) * 1000 for times in taken)
-    return ours, bare
+    medians = [round(float(np.median(times)) * 1000, 2) for times in taken]
+    peak = torch.cuda.max_memory_allocated() / 2**20 if bench.device.type == "cuda" else 0.0
+    rate = step_flops(bench, batches[0]) / medians[0] / 1e9
+    share = rate / product_tflop_s(bench.device, setting.autocast)
+    bare_ms = medians[1] if len(medians) > 1 else None
+    return StepTiming(*setting, medians[0], bare_ms, round(peak, 1), round(rate, 1), round(share, 3))
+
+
+def step_flops(bench: Bench, inputs: StepInputs) -> int:
+    """Return the operations of a bare step's products and convolutions, forward and backward, without chunks."""
+    share = min(_COUNTED_ROWS, len(inputs.plan.rows))  # in float32, whatever the step does: a few rows fit
+    assert isinstance(inputs.image, TowerInputs)
+    assert isinstance(inputs.text, TowerInputs)
+    with FlopCounterMode(display=False) as counter:
+        images = bench.model.encode_image(inputs.image.tensors[0][:share].to(bench.device))
+        texts = bench.model.encode_text(*(tensor[:share].to(bench.device) for tensor in inputs.text.tensors))
+        torch.autograd.backward((images * texts).sum())
+    bench.model.zero_grad(set_to_none=True)
+    return counter.get_total_flops() * len(inputs.plan.rows) // share
+
+
+@cache
+def product_tflop_s(device: torch.device, autocast: Autocast) -> float:
+    """Return what one large matrix product reaches on a device in that precision, in TFLOP/s."""
+    side = 8192 if device.type == "cuda" else 1024
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": torch.float32}[autocast]
+    left, right = torch.randn(2, side, side, device=device, dtype=dtype)
+    laps_s: list[float] = []
+    for _ in range(_WARM_UP + 10):
+        _synchronize(device)
+        start = time.perf_counter()
+        left @ right
+        _synchronize(device)
+        laps_s.append(time.perf_counter() - start)
+    return 2 * side**3 / float(np.median(laps_s[_WARM_UP:])) / 1e12
 
 
 def _synchronize(device: torch.device) -> None:
@@ -187,13 +244,16 @@ def lines(found: Training) -> list[str]:
     """Return both tables in Markdown."""
     rows = [f"{found.device}, torch {found.environment.versions['torch']}", ""]
     rows += [
-        "| autocast | compiled | batch | step ms | pairs/s | bare loop ms | ours / bare | peak MB |",
-        "|" + "---|" * 8,
+        "| autocast | compiled | batch | chunk | step ms | pairs/s | bare loop ms | ours / bare | peak MB "
+        "| TFLOP/s | of a product |",
+        "|" + "---|" * 11,
     ]
     for each in found.steps:
-        rate, ratio = each.batch_size / each.step_ms * 1000, each.step_ms / each.bare_ms
-        what = f"| {each.autocast} | {'yes' if each.compiled else 'no'} | {each.batch_size} | {each.step_ms:.1f} "
-        rows.append(f"{what}| {rate:,.0f} | {each.bare_ms:.1f} | {ratio:.2f} | {each.peak_mb:,.0f} |")
+        rate = each.batch_size / each.step_ms * 1000
+        how = f"| {each.autocast} | {'yes' if each.compiled else 'no'} | {each.batch_size} | {each.chunk_size or ''} "
+        bare = "| |" if each.bare_ms is None else f"| {each.bare_ms:.1f} | {each.step_ms / each.bare_ms:.2f} |"
+        size = f" {each.peak_mb:,.0f} | {each.tflop_s:.1f} | {each.share_of_product:.0%} |"
+        rows.append(f"{how}| {each.step_ms:.1f} | {rate:,.0f} {bare}{size}")
     rows += ["", "| loader's processes | images/s |", "|---|---|"]
     return rows + [f"| {each.num_workers or 'none'} | {each.images_per_s:,.0f} |" for each in found.loaders]
 
@@ -205,29 +265,26 @@ def measure(options: argparse.Namespace) -> Training:
     found: list[StepTiming] = []
     loaders: list[LoaderTiming] = []
     pairs: Sequence[Pair] = ()
-    for autocast, compiled, batch_size in _asked(options.settings):
-        config = settings(options.tokenizer, device, autocast, compiled=compiled, batch_size=batch_size)
+    for setting in _asked(options.settings):
+        config = settings(options.tokenizer, device, setting)
         pairs = pairs or load_splits(config.data, config.image).train
         with tempfile.TemporaryDirectory() as folder:
             bench = Bench(config, pairs, Path(folder), device)
-            if device == "cuda":
-                torch.cuda.reset_peak_memory_stats()
-            ours, bare = time_steps(bench, options.seconds)
-            peak = torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else 0.0
-            found.append(StepTiming(autocast, compiled, batch_size, round(ours, 2), round(bare, 2), round(peak, 1)))
+            found.append(time_steps(bench, setting, options.seconds))
+            print(found[-1], flush=True)
             if not loaders:
                 loaders = [time_loader(bench, count, options.loader_batches) for count in options.workers]
     name = torch.cuda.get_device_name() if device == "cuda" else "no device"
     return Training(watch.card(), name, tuple(found), tuple(loaders))
 
 
-def _asked(texts: Sequence[str]) -> Iterator[tuple[Autocast, bool, int]]:
-    """Read "bf16:256" and "bf16+compile:256"."""
+def _asked(texts: Sequence[str]) -> Iterator[Setting]:
     for text in texts:
-        how, _, size = text.partition(":")
+        how, _, sizes = text.partition(":")
         name, _, compiled = how.partition("+")
+        batch_size, _, chunk_size = sizes.partition("/")
         (autocast,) = (each for each in get_args(Autocast) if each == name)
-        yield autocast, compiled == "compile", int(size)
+        yield Setting(autocast, compiled == "compile", int(batch_size), int(chunk_size or 0))
 
 
 def main() -> None:
@@ -243,7 +300,7 @@ def main() -> None:
         "--settings",
         nargs="+",
         default=("off:256", "bf16:256", "bf16:1024", "fp16:256", "bf16+compile:256"),
-        help="autocast[+compile]:batch size",
+        help="autocast[+compile]:batch size[/chunk size]",
     )
     options = parser.parse_args()
     found = measure(options)

@@ -47,11 +47,14 @@ class OpenClip:
         self.model.eval()
         self.tokenizer = open_clip.get_tokenizer(place)
 
+    def pixels(self, files: list[bytes]) -> Vectors:
+        """Return what the tower reads of picture files: (B, 3, H, W)."""
+        return torch.stack([self.transform(Image.open(io.BytesIO(file))) for file in files]).numpy()
+
     @torch.inference_mode()
     def images(self, files: list[bytes]) -> Vectors:
         """Return the unit vectors of picture files, as one batch."""
-        pixels = torch.stack([self.transform(Image.open(io.BytesIO(file))) for file in files])
-        return self.model.encode_image(pixels, normalize=True).numpy()
+        return self.model.encode_image(torch.from_numpy(self.pixels(files)), normalize=True).numpy()
 
     @torch.inference_mode()
     def texts(self, texts: list[str]) -> Vectors:

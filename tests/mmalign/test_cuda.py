@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
+import msgspec
 import pytest
 import torch
 
 from mmalign.config import Config
 from mmalign.data import Pair
 from mmalign.features import ModelFeatures
+from mmalign.losses import AnyLossConfig
+from mmalign.losses.intra_modal import IntraModal
+from mmalign.losses.matryoshka import Matryoshka
+from mmalign.losses.protocol import LossConfig
 from mmalign.metrics import MetricsRow
 from mmalign.pairs import load_splits
 from mmalign.run import create_run, load_run
@@ -19,6 +25,7 @@ from mmalign.trainer import Trainer
 from mmalign.training import train
 
 MakeConfig = Callable[[dict[str, object]], Config]
+KINDS: tuple[type[LossConfig], ...] = get_args(AnyLossConfig)
 ON_CUDA = {"train.device": "cuda"}
 SAME = 1e-4  # features of some units, float32 sums in another order; rounded to TF32 they move by 1e-2
 
@@ -74,3 +81,18 @@ def test_an_interrupted_run_goes_on_to_the_same_losses(
     assert len(cut) == len(whole)
     for left, right in zip(whole[1:], cut[1:], strict=True):
         assert float(left.split(",")[2]) == pytest.approx(float(right.split(",")[2]), rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_loss_takes_the_steps_of_the_cpu(make_config: MakeConfig, tmp_path: Path, kind: type[LossConfig]) -> None:
+    losses = {}
+    for device in ("cpu", "cuda"):
+        settings = {"train.device": device, "train.epochs": 2, "train.chunk_size": 3, "text_tower.frozen": True}
+        config = make_config(settings)  # frozen, a text tower drops nothing at random
+        terms = (Matryoshka(dims=(2,)), IntraModal(weight=0.5))
+        config = msgspec.structs.replace(config, loss=kind(chunk_size=2), terms=terms)
+        train(config, tmp_path / device)
+        rows = (tmp_path / device / "metrics.csv").read_text().splitlines()[1:]
+        losses[device] = [float(row.split(",")[2]) for row in rows]
+    assert losses["cuda"][0] == pytest.approx(losses["cpu"][0], rel=1e-4)
+    assert losses["cuda"] == pytest.approx(losses["cpu"], rel=1e-2)  # each step adds to what the last one left

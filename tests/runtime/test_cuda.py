@@ -81,6 +81,13 @@ def test_batches_of_any_size_take_no_longer_than_a_full_one(on_cuda: Embedder, i
     assert time.perf_counter() - start < 1.0
 
 
+def test_calls_that_follow_each_other_have_their_own_vectors(on_cuda: Embedder, embedder: Embedder) -> None:
+    words = [f"{first} {second}" for first in ("red", "old", "big") for second in ("cat", "dog", "car")]
+    for text in words * 5:  # equal shapes, so that what one call leaves on the device could serve the next
+        batch = [text] * 32
+        assert np.abs(on_cuda.encode_text(batch) - embedder.encode_text(batch)).max() <= PARITY, text
+
+
 def test_callers_at_once_get_their_own_vectors(on_cuda: Embedder, texts: list[str]) -> None:
     expected = [on_cuda.encode_text([text]) for text in texts]
     with ThreadPoolExecutor(8) as callers:

@@ -1,14 +1,8 @@
-"""Runs through tensors that stay on the device: inputs are copied into them, the output is copied back once.
-
-A plain run allocates its inputs and output on the device each time. Here they are kept for shapes that come again.
-Letters: B batch, D embedding.
-"""
+"""How a session is run: plainly, or through tensors that stay on the device, as CUDA graphs need them."""
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +12,6 @@ from mmalign_runtime.engine.session import Feeds
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession, OrtValue, RunOptions
-
-# Full batches, the last one of a list, and single images, each for two callers, with room to spare.
-_MOST_KEPT = 8
-
-Shapes: TypeAlias = tuple[tuple[str, tuple[int, ...], str], ...]
 
 
 class Runs(Protocol):
@@ -70,65 +59,10 @@ class Binding:
     def run(self, feeds: Feeds) -> NDArray[np.float32]:
         """Run on feeds of the binding's own shapes."""
         for name, value in self._inputs.items():
-            value.update_inplace(feeds[name])  # returns when the device has it
+            value.update_inplace(feeds[name])
+        self._binding.synchronize_inputs()  # the run has a stream of its own, which does not wait for the copies
         self._session.run_with_iobinding(self._binding, self._run_options)
         return np.array(self._output.numpy())  # on the CPU a view of what the next run overwrites
-
-
-class BoundRuns:
-    """Keeps bindings for the shapes that came last; a caller takes one out for its run, so no two share one."""
-
-    def __init__(self, provider: ResolvedProvider) -> None:
-        self._device = device_of(provider)
-        self._free: OrderedDict[Shapes, list[Binding]] = OrderedDict()
-        self._lock = threading.Lock()
-        self._is_closed = False
-
-    @property
-    def num_kept(self) -> int:
-        """How many bindings wait for a run."""
-        with self._lock:
-            return sum(len(bindings) for bindings in self._free.values())
-
-    def run(self, session: InferenceSession, feeds: Feeds) -> NDArray[np.float32]:
-        """Run through a binding; the first run of a shape is a plain one, which says how large the output is."""
-        shapes = _shapes(feeds)
-        binding = self._take(shapes)
-        if binding is None:
-            output = run_plain(session, feeds)
-            binding = Binding(session, self._device, feeds, output)
-        else:
-            output = binding.run(feeds)  # where it fails, the binding is not kept
-        self._keep(shapes, binding)
-        return output
-
-    def close(self) -> None:
-        """Let go of all bindings; those in use go with their run."""
-        with self._lock:
-            self._is_closed = True
-            self._free.clear()
-
-    def _take(self, shapes: Shapes) -> Binding | None:
-        with self._lock:
-            found = self._free.get(shapes)
-            if not found:
-                return None
-            binding = found.pop()
-            if not found:
-                del self._free[shapes]
-            return binding
-
-    def _keep(self, shapes: Shapes, binding: Binding) -> None:
-        with self._lock:
-            if self._is_closed:
-                return
-            self._free.setdefault(shapes, []).append(binding)
-            self._free.move_to_end(shapes)
-            while sum(len(bindings) for bindings in self._free.values()) > _MOST_KEPT:
-                oldest = next(iter(self._free))
-                self._free[oldest].pop()
-                if not self._free[oldest]:
-                    del self._free[oldest]
 
 
 def device_of(provider: ResolvedProvider) -> str:
@@ -147,7 +81,3 @@ def _tensor(device: str, like: NDArray[np.generic]) -> OrtValue:
     values = import_onnxruntime().OrtValue
     found: OrtValue = values.ortvalue_from_shape_and_type(like.shape, like.dtype.type, device)
     return found
-
-
-def _shapes(feeds: Feeds) -> Shapes:
-    return tuple((name, array.shape, array.dtype.str) for name, array in feeds.items())

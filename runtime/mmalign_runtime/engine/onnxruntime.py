@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mmalign_runtime.bundle.contents import FileSource
 from mmalign_runtime.config import BFLOAT16, ComputePrecision, Provider, ResolvedProvider
-from mmalign_runtime.engine.binding import BoundRuns, PlainRuns, Runs
+from mmalign_runtime.engine.binding import PlainRuns, Runs
 from mmalign_runtime.engine.external_data import check_external
 from mmalign_runtime.engine.graphs import GraphRuns
 from mmalign_runtime.engine.held import Held
@@ -222,10 +222,8 @@ def _open(model: Model, options: SessionOptions, *, is_kept: bool) -> tuple[Infe
 
 
 def _runs_of(session: InferenceSession, name: str, options: SessionOptions) -> Runs:
-    if options.provider != "cuda":
+    if options.provider != "cuda" or not options.cuda_graphs:
         return PlainRuns()
-    if not options.cuda_graphs:
-        return BoundRuns(options.provider)
     try:
         return GraphRuns(session, name, options.provider)
     except _engine_errors(import_onnxruntime()) as error:
