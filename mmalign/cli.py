@@ -34,15 +34,18 @@ def train(
     settings: Annotated[list[str] | None, typer.Option("--set", help="Override, such as train.epochs=5.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
 ) -> None:
-    """Train a dual encoder on image-text pairs."""
+    """Train a dual encoder on image-text pairs, also by several processes that `torchrun -m mmalign train` starts."""
     wait_without_spinning()
     from mmalign.config import load_config
+    from mmalign.distributed import is_first_process
     from mmalign.progress import log_to_stderr
     from mmalign.training import train as run_training
 
     log_to_stderr("mmalign")
     result = run_training(load_config(config, settings or []), out, resume=resume)
-    say(f"{out}: {result.num_steps} steps, best validation score {result.best_score:.3f} at step {result.best_step}")
+    if is_first_process():
+        best = f"best validation score {result.best_score:.3f} at step {result.best_step}"
+        say(f"{out}: {result.num_steps} steps, {best}")
 
 
 def evaluate(

@@ -10,16 +10,20 @@ from typing import Any, cast
 import torch
 
 from mmalign.config import TrainConfig
+from mmalign.distributed import local_device
 from mmalign.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
 
 def training_device(config: TrainConfig) -> torch.device:
-    """Return the device to train on. Raises ConfigError when CUDA is asked for, by name or by autocast, and absent."""
+    """Return the device to train on, of several processes each its own GPU.
+
+    Raises ConfigError when CUDA is asked for, by name or by autocast, and absent, or has too few GPUs.
+    """
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("train.device is 'cuda', and torch sees no CUDA device. Set train.device = 'cpu' or 'auto'.")
-    device = _best_device(config)
+    device = local_device(_best_device(config).type)
     if config.autocast == "fp16" and device.type != "cuda":
         raise ConfigError(f"train.autocast is 'fp16', which needs CUDA, and this is {device}. Set 'bf16' or 'off'.")
     logger.info("training on %s", device)

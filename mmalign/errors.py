@@ -6,7 +6,8 @@ MmalignError (mmalign_runtime)
 ├── ModelError          parts of a model do not go together, or its towers give no vectors
 ├── CheckpointError     a run's files are missing, damaged, or belong to another model
 └── TrainingError       training cannot go on (too few pairs, a model that is not finite)
-    └── NonFiniteError  a loss, a gradient or the weights after it are not finite
+    ├── NonFiniteError  a loss, a gradient or the weights after it are not finite
+    └── OtherProcessError  another process of the same run has ended
 """
 
 from __future__ import annotations
@@ -42,3 +43,7 @@ class NonFiniteError(TrainingError):
     def __init__(self, what: str, step: int, rows: Sequence[int]) -> None:
         super().__init__(f"{what} at step {step} is not finite")
         self.rows = tuple(rows)
+
+
+class OtherProcessError(TrainingError):
+    """Another process of the same run has ended, or could not be reached."""

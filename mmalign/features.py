@@ -1,7 +1,10 @@
 """Features of a model's towers: from disk where a tower stands still, computed in batches where it learns.
 
-Pixels go through the preprocessing graph and texts through the runtime's tokenizer: the same code that serves.
-Shapes: N images, M texts, F features of a tower.
+Of several processes the first computes what is kept, and the others read it; of a tower that learns, each computes
+those of its share of the items, and all get the whole.
+
+Pixels go through the preprocessing graph and texts through the runtime's tokenizer: the same code that serves. Shapes:
+N images, M texts, F features of a tower.
 """
 
 from __future__ import annotations
@@ -16,9 +19,11 @@ import torch
 from torch import Tensor
 
 from mmalign.augment import ImageAugment
+from mmalign.chunks import Sharing
 from mmalign.data import Pair
 from mmalign.data.identity import image_identity, is_path_identity
 from mmalign.device import exact_float32
+from mmalign.distributed import ALONE, World, gather_rows
 from mmalign.dual_model import DualModel, ImageModelTower, ModelTower, TextModelTower
 from mmalign.feature_cache import FeatureCache
 from mmalign.fingerprint import digest_state, digest_texts
@@ -42,11 +47,14 @@ class TowerFeatures(Generic[SomeTower]):
     A kept tower does not change: its weights are read once for the keys, since hashing a large tower takes a second.
     """
 
-    def __init__(self, tower: SomeTower, device: torch.device, cache: FeatureCache | None = None) -> None:
+    def __init__(
+        self, tower: SomeTower, device: torch.device, cache: FeatureCache | None = None, world: World = ALONE
+    ) -> None:
         self._tower = tower
         self._backbone = tower.backbone
         self._device = device
         self._cache = cache
+        self._world = world
 
     @property
     def is_kept(self) -> bool:
@@ -57,14 +65,18 @@ class TowerFeatures(Generic[SomeTower]):
     def _state_digest(self) -> str:
         return digest_state(self._backbone.state_dict())
 
-    def _kept(self, key: Callable[[], list[str | bytes]], num_items: int, compute: Callable[[], Tensor]) -> Tensor:
+    def _kept(self, key: Callable[[], list[str | bytes]], num_items: int, compute: Callable[[range], Tensor]) -> Tensor:
+        """Return the features (N, F) of all items, where `compute` gives those of some."""
+        everything = range(num_items)
         if self._cache is None:
-            return compute()
-        return self._cache.get(key(), compute, (num_items, self._tower.feature_dim))
+            rows = Sharing(0, self._world.rank, self._world.size).rows(num_items)
+            return gather_rows(self._world, compute(everything[rows]), rows, num_items)
+        with self._world.first_then_others():
+            return self._cache.get(key(), lambda: compute(everything), (num_items, self._tower.feature_dim))
 
     def _evaluate(self, batches: Iterable[tuple[Tensor, ...]], description: str, num_batches: int) -> Tensor:
         self._backbone.to(self._device)
-        parts = []
+        parts = [torch.empty(0, self._tower.feature_dim)]  # a process may have no share of a few items
         for inputs in track(batches, description, num_batches):
             was_training = self._backbone.training
             self._backbone.eval()
@@ -81,7 +93,9 @@ class ImageFeatures(TowerFeatures[ImageModelTower]):
     def of(self, pairs: Sequence[Pair], name: str) -> Tensor:
         """Return the features (N, F) of the pairs' images, preprocessed as they will be served. Raises ItemError."""
         return self._kept(
-            lambda: self.key(pairs, "clean"), len(pairs), lambda: self.compute(pairs, f"image features, {name}")
+            lambda: self.key(pairs, "clean"),
+            len(pairs),
+            lambda rows: self.compute(pairs[rows.start : rows.stop], f"image features, {name}"),
         )
 
     def of_view(self, pairs: Sequence[Pair], augment: ImageAugment, view: int) -> Tensor:
@@ -91,7 +105,7 @@ class ImageFeatures(TowerFeatures[ImageModelTower]):
         return self._kept(
             lambda: self.key(pairs, f"view {view}", settings),
             len(pairs),
-            lambda: self.compute_view(pairs, augment, view, description),
+            lambda rows: self.compute_view(pairs, augment, view, description)[rows.start : rows.stop],
         )
 
     def compute(self, pairs: Sequence[Pair], description: str) -> Tensor:
@@ -122,7 +136,11 @@ class TextFeatures(TowerFeatures[TextModelTower]):
 
     def of(self, texts: Sequence[str], name: str) -> Tensor:
         """Return the features (M, F) of texts, in their order."""
-        return self._kept(lambda: self.key(texts), len(texts), lambda: self.compute(texts, f"text features, {name}"))
+        return self._kept(
+            lambda: self.key(texts),
+            len(texts),
+            lambda rows: self.compute(texts[rows.start : rows.stop], f"text features, {name}"),
+        )
 
     def compute(self, texts: Sequence[str], description: str) -> Tensor:
         """Return the features (M, F) of texts, computed: sorted by length, so that little is padding."""
@@ -142,16 +160,20 @@ class TextFeatures(TowerFeatures[TextModelTower]):
 class ModelFeatures:
     """The features of a model's towers, kept in `cache_dir`.
 
-    With `is_training` the towers that are not frozen change between two calls, and nothing of theirs is kept.
+    With `is_training` the towers that are not frozen change between two calls, and nothing of theirs is kept. All
+    processes of a `world` ask for the same features, in the same order.
     """
 
-    def __init__(self, model: DualModel, cache_dir: Path, device: torch.device, *, is_training: bool) -> None:
+    def __init__(
+        self, model: DualModel, cache_dir: Path, device: torch.device, *, is_training: bool, world: World = ALONE
+    ) -> None:
         def cache_of(tower: ModelTower) -> FeatureCache | None:
             return FeatureCache(cache_dir) if not is_training or is_frozen(tower.backbone) else None
 
         self.model = model
-        self.images = ImageFeatures(model.image, device, cache_of(model.image))
-        self.texts = TextFeatures(model.text, device, cache_of(model.text))
+        self.world = world
+        self.images = ImageFeatures(model.image, device, cache_of(model.image), world)
+        self.texts = TextFeatures(model.text, device, cache_of(model.text), world)
 
 
 def _batches(num_items: int, batch_size: int) -> list[range]:

@@ -1,7 +1,9 @@
 """What a step takes: features of frozen towers, computed before training, or inputs of towers that learn, made anew.
 
-Everything random about a step is drawn from its plan's seed, so a resumed run sees what an uninterrupted one saw.
-Shapes: B batch, N pairs, V views, M captions, F features, L text tokens, S image side, T of a teacher.
+Everything random about a step is drawn from its plan's seed, so a resumed run sees what an uninterrupted one saw. Of
+several processes each makes inputs for towers that learn of its share of a batch alone; what is random about a row is
+drawn from its place in the batch. Shapes: B batch, b rows of a share, N pairs, V views, M captions, F features, L text
+tokens, S image side, T of a teacher.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mmalign.augment import ImageAugment
+from mmalign.chunks import Sharing
 from mmalign.config import Config
 from mmalign.data import Pair
 from mmalign.data.identity import image_identity
@@ -42,12 +45,13 @@ class Features(msgspec.Struct, frozen=True):
 
 
 class TowerInputs(msgspec.Struct, frozen=True):
-    """What a tower that learns is called with: pixel_values (B, 3, S, S), or ids and mask, (B, L) each."""
+    """What a tower that learns is called with: pixel_values (b, 3, S, S), or ids and mask, (b, L) each."""
 
     tensors: tuple[Tensor, ...]
 
 
 SideInputs: TypeAlias = Features | TowerInputs
+_WHOLE = Sharing()
 
 
 class StepInputs(msgspec.Struct, frozen=True):
@@ -117,22 +121,26 @@ class CachedImages:
 class LiveImages:
     """Images decoded and augmented anew at each step; worker processes share those that are held as bytes."""
 
-    def __init__(self, pairs: Sequence[Pair], augment: ImageAugment, spec: ImageSpec) -> None:
+    def __init__(
+        self, pairs: Sequence[Pair], augment: ImageAugment, spec: ImageSpec, sharing: Sharing = _WHOLE
+    ) -> None:
         self._pairs = ImageStore(pairs)
         self._augment = augment
         self._spec = spec
+        self._sharing = sharing
 
     def gather(self, plan: StepPlan, captions: Sequence[int]) -> TowerInputs:
-        """Return pixel_values, (B, 3, S, S). Raises ItemError for an image that does not decode."""
+        """Return pixel_values, (b, 3, S, S). Raises ItemError for an image that does not decode."""
         return self._augmented(plan, Stream.AUGMENT)
 
     def gather_other(self, plan: StepPlan) -> TowerInputs:
-        """Return pixel_values, (B, 3, S, S), augmented otherwise. Raises ItemError as `gather` does."""
+        """Return pixel_values, (b, 3, S, S), augmented otherwise. Raises ItemError as `gather` does."""
         return self._augmented(plan, Stream.SECOND_VIEW)
 
     def _augmented(self, plan: StepPlan, stream: Stream) -> TowerInputs:
-        decoded = (decode_pair(self._pairs[row], self._spec, row) for row in plan.rows)
-        seeds = [seed_of(plan.seed, stream, i) for i in range(len(plan.rows))]
+        share = range(len(plan.rows))[self._sharing.rows(len(plan.rows))]
+        decoded = (decode_pair(self._pairs[plan.rows[i]], self._spec, plan.rows[i]) for i in share)
+        seeds = [seed_of(plan.seed, stream, i) for i in share]
         views = [self._augment(pixels, seed) for pixels, seed in zip(decoded, seeds, strict=True)]
         return TowerInputs((torch.stack(views),))
 
@@ -153,15 +161,17 @@ class CachedTexts:
 class LiveTexts:
     """Captions tokenized anew at each step."""
 
-    def __init__(self, pairs: Sequence[Pair], tokenizer: TextTokenizer) -> None:
+    def __init__(self, pairs: Sequence[Pair], tokenizer: TextTokenizer, sharing: Sharing = _WHOLE) -> None:
         self._captions = [pair.captions for pair in pairs]  # not the pairs: their images would go to every worker
         self._tokenizer = tokenizer
+        self._sharing = sharing
 
     def gather(self, plan: StepPlan, captions: Sequence[int]) -> TowerInputs:
-        """Return ids and mask, (B, L) each."""
+        """Return ids and mask, (b, L) each."""
         texts = [self._captions[row][caption] for row, caption in zip(plan.rows, captions, strict=True)]
-        tokens = self._tokenizer.encode(texts)
-        return TowerInputs((torch.from_numpy(tokens.input_ids), torch.from_numpy(tokens.attention_mask)))
+        tokens = self._tokenizer.encode(texts)  # all: padded as the longest is, so that dropout draws the same masks
+        share = self._sharing.rows(len(texts))
+        return TowerInputs((torch.from_numpy(tokens.input_ids[share]), torch.from_numpy(tokens.attention_mask[share])))
 
 
 class CachedTeacher:
@@ -237,27 +247,31 @@ def prepare_steps(config: Config, features: ModelFeatures, pairs: Sequence[Pair]
 
     Raises ItemError for an image that cannot be decoded, and as `read_teacher`.
     """
+    world = features.world
+    sharing = Sharing(config.train.chunk_size, world.rank, world.size)
+    with world.first_then_others():
+        teacher = _teacher(config, pairs)
     return Steps(
         pairs,
-        _image_side(config, features, pairs),
-        _text_side(features, pairs),
+        _image_side(config, features, pairs, sharing),
+        _text_side(features, pairs, sharing),
         config.augment.first_caption,
         with_views=config.term(IntraModal) is not None,
-        teacher=_teacher(config, pairs),
+        teacher=teacher,
     )
 
 
-def _image_side(config: Config, features: ModelFeatures, pairs: Sequence[Pair]) -> ImageSide:
+def _image_side(config: Config, features: ModelFeatures, pairs: Sequence[Pair], sharing: Sharing) -> ImageSide:
     augment, images = ImageAugment(config.augment, config.image), features.images
     if not images.is_kept:
-        return LiveImages(pairs, augment, config.image)
+        return LiveImages(pairs, augment, config.image, sharing)
     views = [images.of_view(pairs, augment, view) for view in range(1, config.train.num_views + 1)]
     return CachedImages(torch.stack([images.of(pairs, "training"), *views]))  # (V, N, F)
 
 
-def _text_side(features: ModelFeatures, pairs: Sequence[Pair]) -> Side:
+def _text_side(features: ModelFeatures, pairs: Sequence[Pair], sharing: Sharing) -> Side:
     if not features.texts.is_kept:
-        return LiveTexts(pairs, features.model.text.bound_tokenizer)
+        return LiveTexts(pairs, features.model.text.bound_tokenizer, sharing)
     captions, rows_of_pair = _distinct_captions(pairs)
     return CachedTexts(features.texts.of(captions, "training"), rows_of_pair)
 

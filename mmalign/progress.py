@@ -1,4 +1,4 @@
-"""Progress on standard error: a bar in a terminal, one line at the end anywhere else."""
+"""Progress on standard error: a bar in a terminal, one line at the end anywhere else, of the first process only."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from mmalign.distributed import is_first_process
 
 logger = logging.getLogger(__name__)
 Item = TypeVar("Item")
@@ -32,13 +34,13 @@ class ConsoleHandler(logging.Handler):
 def log_to_stderr(package: str) -> None:
     """Print what a package tells, and everyone's warnings. To be called before libraries set up logging themselves."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[ConsoleHandler()])
-    logging.getLogger(package).setLevel(logging.INFO)
+    logging.getLogger(package).setLevel(logging.INFO if is_first_process() else logging.ERROR)
 
 
 def track(items: Iterable[Item], description: str, total: int) -> Iterator[Item]:
     """Yield the items and show how many of `total` are done."""
     started = time.perf_counter()
-    if stderr_console().is_terminal:
+    if stderr_console().is_terminal and is_first_process():
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=stderr_console(), transient=True) as progress:
             yield from progress.track(items, total=total, description=description)

@@ -143,10 +143,13 @@ def check_start(config: Config, path: Path, *, resume: bool) -> None:
 
 def open_run(config: Config, path: Path, *, resume: bool) -> Run:
     """Return the run at `path` to go on with, or make one: also after a kill before the first checkpoint."""
-    if resume and (path / "last.safetensors").is_file():
-        run = load_run(path, checkpoint=None)
-        return msgspec.structs.replace(run, config=with_pooling(config, run.model.text_tower))
-    return create_run(config, path)
+    return join_run(config, path) if resume and (path / "last.safetensors").is_file() else create_run(config, path)
+
+
+def join_run(config: Config, path: Path) -> Run:
+    """Return the run at `path` with what learns at random: of a checkpoint, or of the process that has opened it."""
+    run = load_run(path, checkpoint=None)
+    return msgspec.structs.replace(run, config=with_pooling(config, run.model.text_tower))
 
 
 def record_changes(run: Run) -> None:

@@ -18,6 +18,9 @@ class Stream(enum.IntEnum):
     DROPOUT = 4
     SECOND_VIEW = 5
     HARD = 6
+    IMAGE_DROPOUT = 7
+    TEXT_DROPOUT = 8
+    VIEW_DROPOUT = 9
 
 
 def seed_of(*numbers: int) -> int:

@@ -1,7 +1,8 @@
 """One step of training: embed a batch, take its loss, and update what learns when its turn has come.
 
 Everything random about step n is seeded from the plan of step n, so that a step is the same whether or not the process
-was killed before it. Shapes: B batch, F features, D embedding.
+was killed before it. Of several processes each runs towers that learn over its share of the batch. Shapes: B batch, F
+features, D embedding.
 """
 
 from __future__ import annotations
@@ -13,28 +14,30 @@ from pathlib import Path
 
 import msgspec
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from mmalign.batch_statistics import statistics_in_order
 from mmalign.checkpoint import Progress, restore, save_last
-from mmalign.chunks import run_in_chunks
+from mmalign.chunks import Sharing, run_in_chunks
 from mmalign.config import Config
 from mmalign.device import exact_float32
+from mmalign.distributed import ALONE, World, add_gradients, gather_rows
 from mmalign.errors import NonFiniteError
 from mmalign.inputs import Features, SideInputs, StepInputs
 from mmalign.losses.protocol import EmbeddedBatch, TeacherVectors
 from mmalign.losses.term import training_loss
 from mmalign.metrics import MetricsRow
 from mmalign.model import DualEncoder, is_frozen
-from mmalign.optim import Schedule, build_optimizer, set_learning_rate
+from mmalign.optim import Schedule, StepPlan, build_optimizer, set_learning_rate
 from mmalign.seeds import Stream, seed_of
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Trainer:
-    """A model with its optimizer."""
+    """A model with its optimizer, the same in every process of a run."""
 
-    def __init__(self, model: DualEncoder, config: Config, schedule: Schedule) -> None:
+    def __init__(self, model: DualEncoder, config: Config, schedule: Schedule, world: World = ALONE) -> None:
         self.model = model
         self.config = config
         self.schedule = schedule
@@ -43,6 +46,8 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.train.autocast == "fp16")
         self._frozen = [tower for tower in (model.image_tower, model.text_tower) if is_frozen(tower)]
         self._rows_of_update: list[int] = []
+        self._world = world
+        self._sharing = Sharing(config.train.chunk_size, world.rank, world.size)
         self.kept: dict[str, Tensor] = {}  # what checkpoints hold beside model and optimizer, by name
         if config.train.compile:
             for tower in (model.image_tower, model.text_tower):
@@ -56,7 +61,6 @@ class Trainer:
 
     def _step(self, inputs: StepInputs) -> MetricsRow:
         plan = inputs.plan
-        torch.manual_seed(seed_of(plan.seed, Stream.DROPOUT))
         self._set_modes()
         self.model.loss.schedule_scale(plan.step / max(1, self.schedule.num_steps - 1))
         set_learning_rate(self.optimizer, plan.step, self.schedule.num_steps, self.config.optim)
@@ -97,34 +101,55 @@ class Trainer:
 
     def _embed(self, inputs: StepInputs) -> EmbeddedBatch:
         """Run the towers, in chunks where asked for, and the heads over all of the batch."""
-        image, text = self._image_features(inputs.image), self._text_features(inputs.text)  # (B, F)
+        image = self._image_features(inputs.image, inputs.plan, Stream.IMAGE_DROPOUT)  # (B, F)
+        text = self._text_features(inputs.text, inputs.plan)  # (B, F)
+        view = self._image_features(inputs.view, inputs.plan, Stream.VIEW_DROPOUT) if inputs.view else None  # (B, F)
+        torch.manual_seed(seed_of(inputs.plan.seed, Stream.DROPOUT))
         return EmbeddedBatch(
             image_embeds=self.model.project_image(image),  # (B, D)
             text_embeds=self.model.project_text(text),  # (B, D)
             keys=inputs.keys.to(self.device),
             captions=text,
-            view_embeds=self.model.project_image(self._image_features(inputs.view)) if inputs.view else None,
+            view_embeds=self.model.project_image(view) if view is not None else None,
             teacher=_moved(inputs.teacher, self.device) if inputs.teacher else None,
         )
 
-    def _image_features(self, inputs: SideInputs) -> Tensor:
+    def _image_features(self, inputs: SideInputs, plan: StepPlan, stream: Stream) -> Tensor:
         if isinstance(inputs, Features):
             return inputs.values.to(self.device)  # (B, F)
         (pixel_values,) = (tensor.to(self.device) for tensor in inputs.tensors)
         if self.config.train.autocast != "off":
             # In half precision convolutions are made for it: 1.6 times as fast in bfloat16 on a CPU with AMX.
             pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
-        return run_in_chunks(self.model.image_tower, (pixel_values,), self.config.train.chunk_size)  # (B, F)
+        return self._run(self.model.image_tower, (pixel_values,), plan, stream)
 
-    def _text_features(self, inputs: SideInputs) -> Tensor:
+    def _text_features(self, inputs: SideInputs, plan: StepPlan) -> Tensor:
         if isinstance(inputs, Features):
             return inputs.values.to(self.device)  # (B, F)
         tensors = tuple(tensor.to(self.device) for tensor in inputs.tensors)
-        return run_in_chunks(self.model.text_tower, tensors, self.config.train.chunk_size)  # (B, F)
+        return self._run(self.model.text_tower, tensors, plan, Stream.TEXT_DROPOUT)
+
+    def _run(self, tower: nn.Module, tensors: tuple[Tensor, ...], plan: StepPlan, stream: Stream) -> Tensor:
+        """Return the features (B, F) of the whole batch for this process's share of it, (b, ...)."""
+        sharing, num_rows = self._sharing, len(plan.rows)
+        chunks_of_rank = [len(sharing.own(num_rows, rank)) for rank in range(self._world.size)]
+        with statistics_in_order(tower, self._world, chunks_of_rank):
+            share = run_in_chunks(tower, tensors, sharing.own(num_rows), seed_of(plan.seed, stream))  # (b, F)
+        return gather_rows(self._world, share, sharing.rows(num_rows), num_rows)
 
     def _update(self, step: int) -> float:
         """Change the weights by the gradients gathered, and return the norm of these before clipping."""
         rows, self._rows_of_update = self._rows_of_update, []
+        model = self.model
+        add_gradients(
+            self._world,
+            of_shares=[*model.image_tower.parameters(), *model.text_tower.parameters()],
+            of_wholes=[
+                *model.image_projection.parameters(),
+                *model.text_projection.parameters(),
+                *model.loss.parameters(),
+            ],
+        )
         self.scaler.unscale_(self.optimizer)
         learning = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         norm = torch.nn.utils.clip_grad_norm_(learning, self.config.optim.clip_norm or math.inf)

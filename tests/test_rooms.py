@@ -35,6 +35,7 @@ ROOMS = {
         *(
             "_compat",
             "errors",
+            "distributed",
             "writing",
             "openmp",
             "progress",
@@ -47,7 +48,8 @@ ROOMS = {
         *("data", "retrieval", "retrieval_set", "zero_shot", "linear_map", "scores", "truncation", "image_store"),
         *("dual_model", "imported"),
         *("weights", "pooling", "text_files", "sentence_modules", "text", "vision", "text_tokenizer", "probe_texts"),
-        *("text_checks", "traceable", "heads", "losses", "model", "optim", "hard_batches", "tensors", "checkpoint"),
+        *("text_checks", "traceable", "heads", "losses", "model", "batch_statistics", "chunks"),
+        *("optim", "hard_batches", "tensors", "checkpoint"),
         *(
             "augment",
             "moved_keys",
@@ -61,9 +63,9 @@ ROOMS = {
             "run",
             "run_model",
         ),
-        *("feature_cache", "features", "embedded_pairs", "closed_form", "teacher", "inputs", "metrics", "chunks"),
-        *("trainer", "mining", "training"),
-        *("scoring", "evaluation", "bundle_evaluation", "aotinductor", "cli"),
+        *("feature_cache", "features", "embedded_pairs", "closed_form", "teacher", "inputs", "metrics"),
+        *("trainer", "mining", "records", "training"),
+        *("scoring", "evaluation", "bundle_evaluation", "aotinductor", "cli", "__main__"),
     ),
     "mmalign_export": (
         *("errors", "exchange", "staging", "profile", "parity", "golden", "side_files", "card", "artifacts"),

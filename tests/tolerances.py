@@ -30,6 +30,12 @@ CHUNKED_GRADIENT = Tolerance(
 CHUNKED_BFLOAT16 = Tolerance(
     0.1, "relative to the largest: products rounded to 8 bits in other orders; a chunk left out is off by a third"
 )
+PROCESSES_LOSS = Tolerance(
+    1e-4, "50 steps of float32 sums in another order; gradients of one share of four missing are off by 0.01"
+)
+PROCESSES_NORM = Tolerance(
+    1e-2, "relative, 50 steps on: gradients of sums in another order; of a share that is missing by a tenth and more"
+)
 UNIT_LENGTH = Tolerance(1e-6, "float32 normalisation of a few dozen components; a missing one is off by far more")
 PADDING_INVARIANCE = Tolerance(1e-5, "attention over padding adds zeros, in another order of float32 sums")
 LITE0_FEATURES = Tolerance(

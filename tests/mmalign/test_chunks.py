@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mmalign.chunks import run_in_chunks
+from mmalign.chunks import Sharing, run_in_chunks
 from mmalign.config import Config
 from mmalign.inputs import StepInputs, TowerInputs
 from mmalign.losses import AnyLossConfig
@@ -83,11 +83,12 @@ def test_half_precision_goes_in_chunks_too(gradients: Callable[..., dict[str, Te
 
 def test_dropout_draws_the_same_masks_when_a_chunk_runs_again() -> None:
     tower, features = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5), nn.Linear(4, 2)), torch.rand(10, 4)
-    torch.manual_seed(5)
-    (run_in_chunks(tower, (features,), 3).square().sum()).backward()  # type: ignore[no-untyped-call]
+    chunks = Sharing(3).chunks(10)
+    (run_in_chunks(tower, (features,), chunks, 5).square().sum()).backward()  # type: ignore[no-untyped-call]
     found = [parameter.grad for parameter in tower.parameters()]
-    torch.manual_seed(5)
-    whole = torch.cat([tower(chunk) for chunk in features.tensor_split(4)])  # the same draws, all kept in memory
+    parts = [features[chunk.start : chunk.start + chunk.size] for chunk in chunks]
+    # The same draws, all kept in memory, since a chunk alone is not run twice.
+    whole = torch.cat([run_in_chunks(tower, (part,), [chunk], 5) for chunk, part in zip(chunks, parts, strict=True)])
     wanted = torch.autograd.grad(whole.square().sum(), list(tower.parameters()))
     for own, other in zip(found, wanted, strict=True):
         assert own is not None
@@ -96,10 +97,11 @@ def test_dropout_draws_the_same_masks_when_a_chunk_runs_again() -> None:
 
 def test_batch_norm_in_a_tower_is_over_chunks_and_counts_each_once() -> None:
     tower, features = nn.Sequential(nn.BatchNorm1d(4)), torch.rand(8, 4)
-    run_in_chunks(tower, (features,), 4).square().sum().backward()  # type: ignore[no-untyped-call]
+    chunks = Sharing(4).chunks(8)
+    run_in_chunks(tower, (features,), chunks, 0).square().sum().backward()  # type: ignore[no-untyped-call]
     once = nn.BatchNorm1d(4)
     expected = torch.cat([once(chunk) for chunk in features.split(4)])
-    assert torch.equal(run_in_chunks(tower, (features,), 4), expected)
+    assert torch.equal(run_in_chunks(tower, (features,), chunks, 0), expected)
     once(features[:4]), once(features[4:])
     for name, tensor in once.state_dict().items():
         assert torch.equal(tower.state_dict()[f"0.{name}"], tensor), name
@@ -114,9 +116,9 @@ def test_each_tower_keeps_the_activations_of_one_chunk() -> None:
             return super().forward(features)
 
     tower = Watched(4, 2)
-    run_in_chunks(tower, (torch.rand(10, 4),), 4).sum().backward()  # type: ignore[no-untyped-call]
+    run_in_chunks(tower, (torch.rand(10, 4),), Sharing(4).chunks(10), 0).sum().backward()  # type: ignore[no-untyped-call]
     assert seen[:3] == [4, 3, 3]
     assert sorted(seen[3:]) == [3, 3, 4], "each chunk runs once more, for its gradients"
     seen.clear()
-    run_in_chunks(tower, (torch.rand(10, 4),), 0)
+    run_in_chunks(tower, (torch.rand(10, 4),), Sharing().chunks(10), 0)
     assert seen == [10]
