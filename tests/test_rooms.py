@@ -27,7 +27,8 @@ ROOMS = {
         *("lazy", "errors", "strict_json", "addresses", "atomic", "once", "names", "counts", "image_suffixes"),
         *("spec", "arguments", "config", "places", "streaming", "freed_memory", "text_prefix", "unit_vectors"),
         *("parquet", "saved", "ranking", "spaces"),
-        *("image", "text_cleaning", "tokenizer", "bundle", "engine", "machine", "info", "clipping"),
+        *("image", "text_charsmap", "text_sentencepiece", "text_cleaning", "tokenizer", "bundle", "engine", "machine"),
+        *("info", "clipping"),
         *("preprocess", "text_encoder", "image_encoder", "image_stream", "text_stream", "profile", "support"),
         *("base_embedder", "verify", "embedder", "bulk", "bench", "cli"),
     ),
@@ -69,7 +70,7 @@ ROOMS = {
     ),
     "mmalign_export": (
         *("errors", "exchange", "staging", "profile", "parity", "golden", "side_files", "card", "artifacts"),
-        *("onnx_file", "onnx_backbone", "to_onnx", "to_compiled", "bundle", "probe", "rewrite", "sources"),
+        *("onnx_file", "onnx_backbone", "rewrite", "to_onnx", "to_compiled", "bundle", "probe", "sources"),
         *("to_bundle", "importing", "quantization", "cli_import", "cli"),
     ),
 }

@@ -8,6 +8,8 @@ the functions that they are equal to:
 - "clip_canonical": open_clip's `clean="canonicalize"`: "clip" without ASCII punctuation, underscores as spaces.
 - "siglip": transformers' `SiglipTokenizer`: lower case, no ASCII punctuation, runs of whitespace; no ftfy.
 
+Those whose names say sentencepiece take the place of tokenizer.json's normalizer, and are in text_sentencepiece.py.
+
 ftfy is imported for the first text that it could change, so that ASCII captions need neither its time nor it.
 """
 
@@ -15,20 +17,17 @@ from __future__ import annotations
 
 import html
 import re
-import string
 from collections.abc import Callable
 from typing import TypeAlias
 
 from mmalign_runtime.errors import MissingDependencyError
 from mmalign_runtime.spec import Cleaning
+from mmalign_runtime.text_sentencepiece import NO_PUNCTUATION, SPACE_MARK, canonical
 
 Cleaner: TypeAlias = Callable[[str], str]
 
 # Neither ftfy nor html.unescape changes these; but for line breaks, which end as one space as all whitespace does.
 _PLAIN = re.compile(r"[\t\n\r\x20-\x25\x27-\x7e]*")
-_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
-# What sentencepiece writes for a space; transformers puts one before each text.
-_SPACE_MARK = "▁"
 
 
 def find_cleaner(name: Cleaning) -> Cleaner | None:
@@ -48,7 +47,7 @@ def _clip(text: str) -> str:
 
 
 def _clip_canonical(text: str) -> str:
-    return " ".join(_repaired(text).replace("_", " ").translate(_NO_PUNCTUATION).lower().split())
+    return " ".join(_repaired(text).replace("_", " ").translate(NO_PUNCTUATION).lower().split())
 
 
 def _siglip(text: str) -> str:
@@ -56,8 +55,7 @@ def _siglip(text: str) -> str:
 
     That mark keeps one space at the beginning, where the text had some.
     """
-    marked = _SPACE_MARK + text.replace(_SPACE_MARK, " ").lower().translate(_NO_PUNCTUATION)
-    return re.sub(r"\s+", " ", marked).strip()[len(_SPACE_MARK) :]
+    return canonical((SPACE_MARK + text.replace(SPACE_MARK, " ")).lower())[len(SPACE_MARK) :]
 
 
 def _repaired(text: str) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import msgspec
 import numpy as np
@@ -12,8 +13,9 @@ from tokenizers import Tokenizer
 from mmalign_runtime.errors import BundleFormatError, EngineError, ItemError
 from mmalign_runtime.once import Once
 from mmalign_runtime.spec import TextSpec
-from mmalign_runtime.text_cleaning import find_cleaner
+from mmalign_runtime.text_cleaning import Cleaner, find_cleaner
 from mmalign_runtime.text_prefix import Boundaries
+from mmalign_runtime.text_sentencepiece import SiglipCleaner
 
 _NAME_LENGTH = 40
 _PROBE = "A probe, ünïcode 狗 and all."
@@ -45,16 +47,22 @@ class TokenRow(msgspec.Struct, frozen=True):
 class TextTokenizer:
     """A tokenizer.json bound to one TextSpec. Safe to call from many threads: nothing changes after construction."""
 
-    def __init__(self, tokenizer: Tokenizer, spec: TextSpec) -> None:
+    def __init__(self, tokenizer: Tokenizer, spec: TextSpec, *, cleaner: Cleaner | None = None) -> None:
+        """Bind a tokenizer, which is changed, to a spec. `cleaner` is the spec's, where the tokenizer was bound before.
+
+        Raises BundleFormatError where the spec's cleaning needs a table that the tokenizer does not hold, or that is
+        damaged.
+        """
+        self._cleaner = cleaner or _cleaner(tokenizer, spec)
         tokenizer.enable_truncation(spec.context_length, direction=spec.truncation_side)
         tokenizer.no_padding()  # whatever tokenizer.json says: rows are padded here, across texts tokenized apart
         self._tokenizer = tokenizer
         self._boundaries = Once(lambda: Boundaries(tokenizer))  # no short text needs them
-        self._cleaner = find_cleaner(spec.cleaning)
         self.spec = spec
 
-    def __reduce__(self) -> tuple[type[TextTokenizer], tuple[Tokenizer, TextSpec]]:
-        return TextTokenizer, (self._tokenizer, self.spec)  # worker processes are given one
+    def __reduce__(self) -> tuple[Callable[..., TextTokenizer], tuple[Tokenizer, TextSpec]]:
+        # Worker processes are given one.
+        return partial(TextTokenizer, cleaner=self._cleaner), (self._tokenizer, self.spec)
 
     @classmethod
     def from_bytes(cls, raw: bytes, name: str, spec: TextSpec) -> TextTokenizer:
@@ -65,6 +73,8 @@ class TextTokenizer:
         except BaseException as error:
             if not (isinstance(error, Exception) or _is_panic(error)):
                 raise
+            if isinstance(error, BundleFormatError):
+                raise BundleFormatError(f"{name}: {error}") from error
             raise BundleFormatError(f"{name} is not a tokenizer.json: {error}. Export the bundle again.") from error
         return found
 
@@ -135,6 +145,15 @@ class TextTokenizer:
         # attention and pooling over nothing are not defined.
         empty = TokenRow([self.spec.pad_token_id], [1], truncated=False)
         return [TokenRow(e.ids, e.attention_mask, bool(e.overflowing)) if e.ids else empty for e in encodings]
+
+
+def _cleaner(tokenizer: Tokenizer, spec: TextSpec) -> Cleaner | None:
+    """Return the spec's cleaning, and take the normalizer from the tokenizer where the cleaning stands for it."""
+    if spec.cleaning not in ("siglip_sentencepiece", "siglip_sentencepiece_cased"):
+        return find_cleaner(spec.cleaning)
+    found = SiglipCleaner(tokenizer, is_cased=spec.cleaning == "siglip_sentencepiece_cased")
+    tokenizer.normalizer = None
+    return found
 
 
 def _is_panic(error: BaseException) -> bool:

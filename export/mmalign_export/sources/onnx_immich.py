@@ -6,6 +6,7 @@ Shapes: H and W image sides.
 
 from __future__ import annotations
 
+import re
 import string
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,10 +21,13 @@ from tokenizers import Regex, Tokenizer, normalizers
 from mmalign_export.errors import SourceError
 from mmalign_export.sources import SourceOptions
 from mmalign_export.sources.refusals import read_json
-from mmalign_export.sources.siglip_tokenizer import FINAL_SIGMA, PUNCTUATION
 from mmalign_runtime.spec import ImageSpec
 
 _WHITESPACE = "[\\t-\\r\\x1c-\\x20\\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]+"  # str.split's
+# Python lowers a sigma that ends a word to another letter than one inside it; `Lowercase` knows one lower sigma.
+_CASED = r"[\p{Lu}\p{Ll}\p{Lt}]"
+_FINAL_SIGMA = normalizers.Replace(Regex(f"(?<={_CASED})\u03a3(?!{_CASED})"), "\u03c2")
+_PUNCTUATION = f"[{re.escape(string.punctuation)}]"
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
@@ -105,7 +109,7 @@ def with_cleaning(tokenizer: Tokenizer, *, canonical: bool) -> Tokenizer:
     found = Tokenizer.from_str(tokenizer.to_str())
     steps: list[normalizers.Normalizer] = [normalizers.Replace(Regex(_WHITESPACE), " "), normalizers.Strip()]
     if canonical:
-        steps += [normalizers.Replace(Regex(PUNCTUATION), ""), FINAL_SIGMA, normalizers.Lowercase()]
+        steps += [normalizers.Replace(Regex(_PUNCTUATION), ""), _FINAL_SIGMA, normalizers.Lowercase()]
     if tokenizer.normalizer is not None:
         steps.append(tokenizer.normalizer)
     found.normalizer = normalizers.Sequence(steps)

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 
 from mmalign_export.errors import SourceError
 from mmalign_export.sources import SourceOptions
-from mmalign_export.sources.siglip_tokenizer import convert_siglip
+from mmalign_export.sources.siglip_tokenizer import convert_siglip, siglip_cleaning
 from mmalign_export.sources.transformers_families import Family
 from mmalign_runtime.spec import TextSpec
 
@@ -45,6 +45,7 @@ def text_spec(
     if pad_token is None or pad_token_id is None:
         raise SourceError("the tokenizer has no padding token. Set pad_token in its tokenizer_config.json.")
     return TextSpec(
+        cleaning=siglip_cleaning(tokenizer) if isinstance(tokenizer, transformers.SiglipTokenizer) else "none",
         context_length=context_length(tokenizer, config, family),
         truncation_side="left" if tokenizer.truncation_side == "left" else "right",
         padding="fixed" if options.length == "fixed" else family.padding,

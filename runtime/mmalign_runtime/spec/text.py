@@ -6,7 +6,15 @@ from typing import Annotated, Literal
 
 import msgspec
 
-Cleaning = Literal["none", "clip", "clip_cased", "clip_canonical", "siglip"]
+Cleaning = Literal[
+    "none",
+    "clip",
+    "clip_cased",
+    "clip_canonical",
+    "siglip",
+    "siglip_sentencepiece",
+    "siglip_sentencepiece_cased",
+]
 End = Literal["right", "left"]
 
 
@@ -14,7 +22,8 @@ class TextSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The way from a text to `input_ids` and `attention_mask` (B, L) int64.
 
     Attributes:
-        cleaning: What is done to a text before tokenizer.json sees it.
+        cleaning: What is done to a text before tokenizer.json sees it. The two of sentencepiece take the place of
+            tokenizer.json's normalizer.
         context_length: Tokens that the tower reads, special tokens included. Longer texts are truncated.
         truncation_side: The end that is cut. Special tokens are kept.
         padding: "longest" pads to the longest text of a batch, "fixed" always to `context_length`.
