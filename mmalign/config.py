@@ -166,6 +166,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 "Set train.num_views to 1 or more"
             )
 
+        if self.data.split.max_caption_similarity is not None and not self.text_tower.frozen:
+            raise ValueError(
+                "data.split.max_caption_similarity compares captions by a text tower that stands still. Set "
+                "text_tower.frozen to true, or leave it out"
+            )
+
     def term(self, kind: type[SomeTerm]) -> SomeTerm | None:
         """Return the term of a kind, or None."""
         return next((term for term in self.terms if isinstance(term, kind)), None)

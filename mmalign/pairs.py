@@ -73,13 +73,18 @@ def load_splits(config: DataConfig, image: ImageSpec = _DEFAULT_SPEC) -> Splits:
     Raises TrainingError when there are too few to train.
     """
     splits = merged_splits(load_sources(config, image))
+    check_enough(splits)
+    return splits
+
+
+def check_enough(splits: Splits) -> None:
+    """Raise TrainingError when there are too few pairs to train and to validate."""
     for name, pairs in (("train", splits.train), ("val", splits.val)):
         if len(pairs) < _LEAST_PAIRS:
             raise TrainingError(
                 f"the {name} split has {len(pairs)} pairs, expected at least {_LEAST_PAIRS}. Add pairs, or change "
                 "data.split; concepts are split whole, so one concept with many pairs is on one side."
             )
-    return splits
 
 
 def merged_splits(sources: Sequence[SourcePairs]) -> Splits:

@@ -27,8 +27,9 @@ from mmalign.imported_specs import with_imported
 from mmalign.inputs import Steps, load_steps, prepare_steps
 from mmalign.metrics import Validator
 from mmalign.mining import Miner
+from mmalign.near_synonyms import without_near_synonyms
 from mmalign.optim import Schedule, plan_steps
-from mmalign.pairs import identify_pairs, load_splits
+from mmalign.pairs import check_enough, identify_pairs, load_sources, merged_splits
 from mmalign.progress import track
 from mmalign.records import open_records
 from mmalign.run import Run, RunFolder, check_start, claim_run, join_run, open_run
@@ -88,19 +89,23 @@ def train(config: Config, run_dir: str | Path, *, resume: bool = False) -> Train
 
 
 def _train(config: Config, run_dir: Path, device: torch.device, world: World, *, resume: bool) -> TrainResult:
-    splits = load_splits(config.data, config.image)  # rows of the sources to pairs, each concept on one side
-    data_id, batch_size = identify_pairs(splits), min(config.train.batch_size, len(splits.train))
+    sources = load_sources(config.data, config.image)  # rows of the sources to pairs, each concept on one side
+    splits = merged_splits(sources)
+    check_enough(splits)
     with world.first_then_others():
         # towers, heads, loss and tokenizer
         run = open_run(config, run_dir, resume=resume) if world.is_first else join_run(config, run_dir)
+    run.model.to(device)
+    model = dual_model(run)
+    features = ModelFeatures(model, Path(config.train.cache_dir), device, is_training=True, world=world)
+    splits = without_near_synonyms(splits, sources, config.data.split.max_caption_similarity, features.texts)
+    data_id, batch_size = identify_pairs(splits), min(config.train.batch_size, len(splits.train))
     check_agreement(world, dump_config(config) + data_id)
     Sharing(config.train.chunk_size, world.rank, world.size).check(batch_size, run.model)
-    model = dual_model(run)
     report_truncated((*splits.train, *splits.val), model.text.bound_tokenizer)
     schedule = Schedule(len(splits.train), batch_size, config.train.epochs, config.optim.accumulate)
-    trainer = Trainer(run.model.to(device), config, schedule, world)
+    trainer = Trainer(run.model, config, schedule, world)
     progress = _restore(trainer, run.folder, data_id)
-    features = ModelFeatures(model, Path(config.train.cache_dir), device, is_training=True, world=world)
     if config.model.start == "linear_map" and progress.step == 0:
         start_from_linear_map(run.model, features, splits, config.evaluate)
     world.take_from_first(list(learned_state(run.model).values()))

@@ -8,7 +8,7 @@ only where it joins two concepts. Python's `hash` would, in every process.
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -28,11 +28,14 @@ class SplitConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         val: Fraction of concepts, in [0, 1).
         test: Fraction of concepts, in [0, 1).
         seed: Seed of the draw. Another seed gives another split.
+        max_caption_similarity: Cosine of two first captions, by the features of a frozen text tower, from which a
+            training pair is left out as a near-synonym of a validation or test pair of any source. Unset keeps all.
     """
 
     val: float = 0.1
     test: float = 0.1
     seed: int = 0
+    max_caption_similarity: Annotated[float, msgspec.Meta(gt=-1, lt=1)] | None = None
 
     def __post_init__(self) -> None:
         """Raise `DataConfigError` for fractions that leave nothing to train on."""

@@ -1,0 +1,49 @@
+"""Training without near-synonyms of what is evaluated: a score is then of concepts that no other name taught.
+
+Captions are compared by the text tower's features. Shapes: T pairs of training, E captions evaluated, F features.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import msgspec
+import torch
+from torch.nn import functional
+
+from mmalign.data import Pair, Splits
+from mmalign.features import TextFeatures
+from mmalign.pairs import SourcePairs, check_enough
+
+logger = logging.getLogger(__name__)
+
+
+def without_near_synonyms(
+    splits: Splits, sources: Sequence[SourcePairs], limit: float | None, texts: TextFeatures
+) -> Splits:
+    """Return the splits without training pairs whose first caption is near one of validation or test, in any source.
+
+    Near is a cosine of at least `limit`; None keeps all. Raises TrainingError when too few pairs are left.
+    """
+    if limit is None:
+        return splits
+    trained = [pair.captions[0] for pair in splits.train]
+    sides = [side for source in sources for side in (source.splits.val, source.splits.test)]
+    evaluated = sorted({pair.captions[0] for side in sides for pair in side})
+    if not evaluated:
+        return splits
+    likeness = _unit(texts.of(trained, "training captions")) @ _unit(texts.of(evaluated, "evaluated captions")).T
+    is_near = (likeness.amax(dim=1) >= limit).tolist()  # (T,)
+    kept: tuple[Pair, ...] = tuple(pair for pair, near in zip(splits.train, is_near, strict=True) if not near)
+    logger.info(
+        "%d of %d training pairs are left out: their first caption is within cosine %g of one of validation or test",
+        *(len(splits.train) - len(kept), len(splits.train), limit),
+    )
+    guarded = msgspec.structs.replace(splits, train=kept)
+    check_enough(guarded)
+    return guarded
+
+
+def _unit(features: torch.Tensor) -> torch.Tensor:
+    return functional.normalize(features, dim=-1)
