@@ -13,6 +13,7 @@ from mmalign.text import first_line
 from mmalign_export.errors import ExportError
 from mmalign_export.onnx_backbone import OnnxBackbone
 from mmalign_export.onnx_file import LARGEST_FILE_BYTES, opset_of, write_onnx
+from mmalign_export.rewrite.pooled_row import take_pooled_row_early
 
 OPSET_VERSION = 18
 # torch's exporter implements its operators from opset 18 on, and writes 18 whatever older one it is asked for. Above 25
@@ -80,4 +81,5 @@ def _trace(tower: ModelTower, opset_version: int) -> onnx_ir.Model:
         ) from error
     if program is None:
         raise ExportError(f"torch.onnx.export gave no program for {tower.output_name}.")
+    take_pooled_row_early(program.model)
     return program.model
