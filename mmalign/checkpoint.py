@@ -18,7 +18,7 @@ from mmalign.model import DualEncoder, is_frozen
 from mmalign.tensors import TensorFile, read_tensors, write_tensors
 
 _OPTIMIZER = "optimizer."
-_KEPT = "kept."
+KEPT = "kept."
 _PROGRESS = "progress"
 
 
@@ -44,7 +44,7 @@ def save_last(
     kept: Mapping[str, torch.Tensor] = MappingProxyType({}),
 ) -> None:
     """Write what learns, the optimizer's state, the progress, and other tensors to be kept by name."""
-    tensors = learned_state(model) | {f"{_KEPT}{name}": tensor for name, tensor in kept.items()}
+    tensors = learned_state(model) | {f"{KEPT}{name}": tensor for name, tensor in kept.items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"{_OPTIMIZER}{index}.{name}": tensor for name, tensor in state.items()}
     write_tensors(path, tensors, {_PROGRESS: msgspec.json.encode(progress).decode()})
@@ -72,8 +72,8 @@ def restore(
             if not (index.isdecimal() and field):
                 raise CheckpointError(f"{path} has a tensor {name!r} that no optimizer wrote. Restore it.")
             states.setdefault(int(index), {})[field] = tensor
-        elif name.startswith(_KEPT) and kept is not None:
-            kept[name.removeprefix(_KEPT)] = tensor
+        elif name.startswith(KEPT) and kept is not None:
+            kept[name.removeprefix(KEPT)] = tensor
     # fp16's scaler leaves out updates that overflow, the first ones perhaps: then there is no state yet.
     if progress.step and not states and not progress.gradient_scale:
         raise CheckpointError(

@@ -16,6 +16,7 @@ import msgspec
 import tomli_w
 
 from mmalign.augment import AugmentConfig
+from mmalign.averaging import AnyAverage, NoAverage
 from mmalign.config_keys import check_keys
 from mmalign.data import DataSource, SplitConfig
 from mmalign.errors import ConfigError
@@ -129,6 +130,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         mining: Hard negatives.
         augment: How training images and captions vary.
         optim: The optimizer.
+        average: The average of the weights over training that is validated and exported in their place.
         train: How long, in which batches and where to train.
         evaluate: What `mmalign evaluate` measures.
         packages: The PyPI packages that "pypi:" names stand for: tables, or the path of a TOML file of them.
@@ -145,6 +147,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     mining: MiningConfig = MiningConfig()
     augment: AugmentConfig = AugmentConfig()
     optim: OptimConfig = OptimConfig()
+    average: AnyAverage = NoAverage()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     packages: dict[str, PackagedWeights] = {}

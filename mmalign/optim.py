@@ -6,14 +6,15 @@ Steps count from 0. Their plans are drawn from the seed and the step, so that th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Annotated
 
 import msgspec
 import torch
 from torch import nn
 
-from mmalign.model import DualEncoder
+from mmalign.depth import layers_of
+from mmalign.model import DualEncoder, is_frozen
 from mmalign.seeds import seed_of
 
 Rate = Annotated[float, msgspec.Meta(ge=0)]
@@ -31,6 +32,10 @@ class OptimConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         warmup: Share of all steps in which learning rates rise from 0.
         clip_norm: Norm that gradients are clipped to. 0 switches clipping off.
         accumulate: Batches whose gradients are summed before a step.
+        layer_decay: Factor on a tower's learning rate from each block to the one before it; the last block has the
+            whole rate, and the stem the least.
+        unfreeze_every: Epochs after which one more block of each tower learns, from the last on; before that only
+            projections do. 0: all learn from the start.
     """
 
     image_tower_lr: Rate = 1e-4
@@ -41,6 +46,8 @@ class OptimConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     warmup: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.05
     clip_norm: Rate = 1.0
     accumulate: Annotated[int, msgspec.Meta(ge=1)] = 1
+    layer_decay: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
+    unfreeze_every: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
 class Schedule(msgspec.Struct, frozen=True):
@@ -106,15 +113,15 @@ def plan_steps(schedule: Schedule, seed: int, first_step: int = 0) -> Iterator[S
 
 def build_optimizer(model: DualEncoder, config: OptimConfig) -> torch.optim.AdamW:
     """Return AdamW over what learns; biases, norms and the loss's scale and bias are not decayed."""
-    parts: list[tuple[nn.Module, float]] = [
-        (model.image_tower, config.image_tower_lr),
-        (model.text_tower, config.text_tower_lr),
-        (model.image_projection, config.projection_lr),
-        (model.text_projection, config.projection_lr),
+    parts: list[tuple[Iterable[nn.Parameter], float]] = [
+        *_by_depth(model.image_tower, config.image_tower_lr, config.layer_decay),
+        *_by_depth(model.text_tower, config.text_tower_lr, config.layer_decay),
+        (model.image_projection.parameters(), config.projection_lr),
+        (model.text_projection.parameters(), config.projection_lr),
     ]
     groups = []
-    for module, learning_rate in parts:
-        learning = [p for p in module.parameters() if p.requires_grad]
+    for parameters, learning_rate in parts:
+        learning = [p for p in parameters if p.requires_grad]
         groups.append(_group([p for p in learning if p.ndim > 1], learning_rate, config.weight_decay))
         groups.append(_group([p for p in learning if p.ndim <= 1], learning_rate, 0.0))
     groups.append(_group([p for p in model.loss.parameters() if p.requires_grad], config.logit_scale_lr, 0.0))
@@ -132,6 +139,16 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, num_steps: in
     for group in optimizer.param_groups:
         group["lr"] = group["initial_lr"] * factor
     return factor
+
+
+def _by_depth(tower: nn.Module, rate: float, decay: float) -> Iterator[tuple[Iterable[nn.Parameter], float]]:
+    """Yield a tower's parameters and their rates: one group, or one a layer where rates differ."""
+    if decay == 1 or is_frozen(tower):
+        yield tower.parameters(), rate
+        return
+    layers = layers_of(tower, "optim.layer_decay").by_depth
+    for depth, parameters in enumerate(layers):
+        yield parameters, rate * decay ** (len(layers) - 1 - depth)
 
 
 def _group(parameters: list[torch.Tensor], learning_rate: float, weight_decay: float) -> dict[str, object]:

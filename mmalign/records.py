@@ -112,7 +112,8 @@ class WrittenRecords(Records):
             *(val.score, val.image_to_text_at_1, val.text_to_image_at_1),
         )
         if self.progress.best_step == row.step:
-            save_best(self._folder.file("best.safetensors"), self._trainer.model, self.progress)
+            with self._trainer.averaging.applied():
+                save_best(self._folder.file("best.safetensors"), self._trainer.model, self.progress)
 
     def _keep_data(self, run: Run, splits: Splits) -> None:
         """Write what the folder keeps of the data, and settings of a run that goes on that differ."""

@@ -23,10 +23,12 @@ import transformers
 from huggingface_hub.errors import StrictDataclassError
 from tokenizers import Tokenizer
 
+from mmalign.averaging import averaged_tensors
 from mmalign.checkpoint import copy_state, frozen_state, learned_state
 from mmalign.config import Config, differing_keys, dump_config, load_dumped
 from mmalign.data import Pair
 from mmalign.data.identity import image_identity
+from mmalign.depth import freeze_first_blocks
 from mmalign.errors import CheckpointError
 from mmalign.imported import ImportedTextTower, is_imported
 from mmalign.model import DualEncoder, freeze
@@ -233,7 +235,7 @@ def with_pooling(config: Config, tower: TextTower | ImportedTextTower) -> Config
 
 
 def load_run(path: Path, checkpoint: Checkpoint | None = "best") -> Run:
-    """Read a run, with the weights of a checkpoint; None leaves what learns at random.
+    """Read a run, with the weights of a checkpoint, its average where it has one; None leaves what learns at random.
 
     Raises CheckpointError when a file is missing or does not fit the configuration.
     """
@@ -250,7 +252,9 @@ def load_run(path: Path, checkpoint: Checkpoint | None = "best") -> Run:
     copy_state(read_tensors(frozen_path), frozen_state(model), frozen_path)
     if checkpoint is not None:
         checkpoint_path = _checkpoint_path(folder, checkpoint)
-        copy_state(read_tensors(checkpoint_path), learned_state(model), checkpoint_path)
+        file = read_tensors(checkpoint_path)
+        averaged = msgspec.structs.replace(file, tensors=averaged_tensors(file.tensors))
+        copy_state(averaged, learned_state(model), checkpoint_path)
     model.eval()
     return Run(folder, config, model, _read_tokenizer(folder.existing("tokenizer.json")))
 
@@ -269,10 +273,12 @@ def describe_encoder(tower: TextTower) -> dict[str, object]:
 
 
 def _freeze_as_configured(model: DualEncoder, config: Config) -> DualEncoder:
-    if config.image_tower.frozen:
-        freeze(model.image_tower)
-    if config.text_tower.frozen:
-        freeze(model.text_tower)
+    towers = ("image", model.image_tower, config.image_tower), ("text", model.text_tower, config.text_tower)
+    for name, tower, settings in towers:
+        if settings.frozen:
+            freeze(tower)
+        elif settings.frozen_blocks:
+            freeze_first_blocks(tower, settings.frozen_blocks, f"{name}_tower.frozen_blocks")
     return model
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, cast
+from typing import Annotated, Literal, cast
 
 import msgspec
 import torch
@@ -53,6 +53,8 @@ class TextTowerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             towers, "mean" for T5, else "cls"; the run records which it was.
         tokenizer: Another source of tokenizer.json, named as `name` is. Empty: the tower's own.
         frozen: Whether the tower stays as it is and only its projection is trained.
+        frozen_blocks: How many of the tower's blocks stay as they are, counted from its input, with what stands before
+            them. 0: none.
     """
 
     name: str = _BERT_BASE
@@ -60,6 +62,7 @@ class TextTowerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     pooling: Literal[Pooling, "auto"] = "auto"
     tokenizer: str = ""
     frozen: bool = False
+    frozen_blocks: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
 class TextTower(nn.Module):

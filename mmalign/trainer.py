@@ -16,10 +16,12 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
+from mmalign.averaging import Averaging
 from mmalign.batch_statistics import statistics_in_order
 from mmalign.checkpoint import Progress, restore, save_last
 from mmalign.chunks import Sharing, run_in_chunks
 from mmalign.config import Config
+from mmalign.depth import Unfreezing, stand_still
 from mmalign.device import exact_float32
 from mmalign.distributed import ALONE, World, add_gradients, gather_rows
 from mmalign.errors import NonFiniteError
@@ -44,15 +46,16 @@ class Trainer:
         self.device = model.device
         self.optimizer = build_optimizer(model, config.optim)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.train.autocast == "fp16")
-        self._frozen = [tower for tower in (model.image_tower, model.text_tower) if is_frozen(tower)]
         self._rows_of_update: list[int] = []
         self._world = world
         self._sharing = Sharing(config.train.chunk_size, world.rank, world.size)
         self.kept: dict[str, Tensor] = {}  # what checkpoints hold beside model and optimizer, by name
+        self.averaging = Averaging(config.average, model, schedule, self.kept)
+        learning = [tower for tower in (model.image_tower, model.text_tower) if not is_frozen(tower)]
+        self._unfreezing = Unfreezing(learning, config.optim.unfreeze_every)
         if config.train.compile:
-            for tower in (model.image_tower, model.text_tower):
-                if tower not in self._frozen:
-                    tower.compile()
+            for tower in learning:
+                tower.compile()
 
     def step(self, inputs: StepInputs) -> MetricsRow:
         """Take one step. After a NonFiniteError the trainer is of no more use; what it saved before is whole."""
@@ -61,7 +64,8 @@ class Trainer:
 
     def _step(self, inputs: StepInputs) -> MetricsRow:
         plan = inputs.plan
-        self._set_modes()
+        waiting = self._unfreezing.waiting(self.schedule.epoch_of(plan.step))
+        self._set_modes(waiting)
         self.model.loss.schedule_scale(plan.step / max(1, self.schedule.num_steps - 1))
         set_learning_rate(self.optimizer, plan.step, self.schedule.num_steps, self.config.optim)
         with self._autocast():
@@ -73,6 +77,8 @@ class Trainer:
         self._rows_of_update += plan.rows
         similarity = self.model.loss.similarity()  # as this step had it
         torch.autograd.backward(self.scaler.scale(loss / len(self.schedule.update_window(plan.step))))
+        for parameter in waiting:
+            parameter.grad = None
         return MetricsRow(
             step=plan.step + 1,
             epoch=self.schedule.epoch_of(plan.step) + 1,
@@ -162,12 +168,13 @@ class Trainer:
             raise NonFiniteError("the norm of the weights after the update", step + 1, rows)
         self.optimizer.zero_grad(set_to_none=True)
         self.model.loss.bound_scale()
+        self.averaging.take(step)
         return norm.item()
 
-    def _set_modes(self) -> None:
+    def _set_modes(self, waiting: set[nn.Parameter]) -> None:
         self.model.train()
-        for tower in self._frozen:
-            tower.eval()
+        for tower in (self.model.image_tower, self.model.text_tower):
+            stand_still(tower, waiting)
 
     def _autocast(self) -> torch.autocast | nullcontext[None]:
         if self.config.train.autocast == "off":

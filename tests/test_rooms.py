@@ -49,8 +49,8 @@ ROOMS = {
         *("data", "retrieval", "retrieval_set", "zero_shot", "linear_map", "scores", "truncation", "image_store"),
         *("dual_model", "imported"),
         *("weights", "pooling", "text_files", "sentence_modules", "text", "vision", "text_tokenizer", "probe_texts"),
-        *("text_checks", "traceable", "heads", "losses", "model", "batch_statistics", "chunks"),
-        *("optim", "hard_batches", "tensors", "checkpoint"),
+        *("text_checks", "traceable", "heads", "losses", "model", "batch_statistics", "chunks", "depth"),
+        *("optim", "hard_batches", "tensors", "checkpoint", "averaging"),
         *(
             "augment",
             "moved_keys",

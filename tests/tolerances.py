@@ -36,6 +36,7 @@ PROCESSES_LOSS = Tolerance(
 PROCESSES_NORM = Tolerance(
     1e-2, "relative, 50 steps on: gradients of sums in another order; of a share that is missing by a tenth and more"
 )
+AVERAGED = Tolerance(1e-6, "relative: a dozen float32 interpolations against float64; a step left out is off by 0.1")
 UNIT_LENGTH = Tolerance(1e-6, "float32 normalisation of a few dozen components; a missing one is off by far more")
 PADDING_INVARIANCE = Tolerance(1e-5, "attention over padding adds zeros, in another order of float32 sums")
 LITE0_FEATURES = Tolerance(
