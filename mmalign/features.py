@@ -7,7 +7,7 @@ Shapes: N images, M texts, F features of a tower.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -62,17 +62,16 @@ class TowerFeatures(Generic[SomeTower]):
             return compute()
         return self._cache.get(key(), compute, (num_items, self._tower.feature_dim))
 
-    def _evaluate(self, batches: Iterable[tuple[Tensor, ...]], description: str, num_batches: int) -> Tensor:
+    def _evaluate(self, batches: Iterable[tuple[Tensor, ...]], description: str, num_batches: int) -> Iterator[Tensor]:
+        """Yield what the tower gives for each batch, (B, F) of a tower that pools, float32 on the CPU."""
         self._backbone.to(self._device)
-        parts = []
         for inputs in track(batches, description, num_batches):
             was_training = self._backbone.training
             self._backbone.eval()
             with torch.inference_mode(), exact_float32():
                 features: Tensor = self._backbone(*(tensor.to(self._device) for tensor in inputs))
             self._backbone.train(was_training)
-            parts.append(features.float().cpu())
-        return torch.cat(parts)  # (N, F)
+            yield features.float().cpu()
 
 
 class ImageFeatures(TowerFeatures[ImageModelTower]):
@@ -96,10 +95,20 @@ class ImageFeatures(TowerFeatures[ImageModelTower]):
 
     def compute(self, pairs: Sequence[Pair], description: str) -> Tensor:
         """Return the features (N, F) of clean pixels, computed. Raises ItemError."""
-        return self._run(pairs, description, lambda pixels, _: torch.from_numpy(self._tower.preprocess(pixels)))
+        return torch.cat(list(self.batches(pairs, description)))
 
     def compute_view(self, pairs: Sequence[Pair], augment: ImageAugment, view: int, description: str) -> Tensor:
         """Return the features (N, F) of one augmented view of each image, computed. Raises ItemError."""
+        return torch.cat(list(self.view_batches(pairs, augment, view, description)))
+
+    def batches(self, pairs: Sequence[Pair], description: str) -> Iterator[Tensor]:
+        """Yield what the tower gives for clean pixels, some images at a time. Raises ItemError."""
+        return self._run(pairs, description, lambda pixels, _: torch.from_numpy(self._tower.preprocess(pixels)))
+
+    def view_batches(
+        self, pairs: Sequence[Pair], augment: ImageAugment, view: int, description: str
+    ) -> Iterator[Tensor]:
+        """Yield what the tower gives for one augmented view of each image, some at a time. Raises ItemError."""
         return self._run(pairs, description, lambda pixels, i: augment(pixels, seed_of(view, i)).unsqueeze(0))
 
     def key(self, pairs: Sequence[Pair], *variant: str | bytes) -> list[str | bytes]:
@@ -107,7 +116,9 @@ class ImageFeatures(TowerFeatures[ImageModelTower]):
         spec = msgspec.json.encode(self._tower.spec, order="sorted")
         return ["image", self._state_digest, spec, self._tower.graph, *variant, digest_texts(map(content_key, pairs))]
 
-    def _run(self, pairs: Sequence[Pair], description: str, prepare: Callable[[Pixels, int], Tensor]) -> Tensor:
+    def _run(
+        self, pairs: Sequence[Pair], description: str, prepare: Callable[[Pixels, int], Tensor]
+    ) -> Iterator[Tensor]:
         batches = _batches(len(pairs), _IMAGE_BATCH[self._device.type])
         pixel_values = (
             torch.cat([prepare(decode_pair(pairs[i], self._tower.spec, i), i) for i in rows])  # (B, 3, S, S)
@@ -129,7 +140,7 @@ class TextFeatures(TowerFeatures[TextModelTower]):
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         batches = _batches(len(texts), _TEXT_BATCH)
         inputs = (self._tower.tensors(self._tower.prepare([texts[order[i]] for i in rows])) for rows in batches)
-        features = self._evaluate(inputs, description, len(batches))  # (M, F), by length
+        features = torch.cat(list(self._evaluate(inputs, description, len(batches))))  # (M, F), by length
         return features[torch.argsort(torch.tensor(order))]  # (M, F), as given
 
     def key(self, texts: Sequence[str]) -> list[str | bytes]:
@@ -150,6 +161,7 @@ class ModelFeatures:
             return FeatureCache(cache_dir) if not is_training or is_frozen(tower.backbone) else None
 
         self.model = model
+        self.device = device
         self.images = ImageFeatures(model.image, device, cache_of(model.image))
         self.texts = TextFeatures(model.text, device, cache_of(model.text))
 

@@ -15,6 +15,7 @@ import msgspec
 import torch
 from torch import Tensor
 
+from mmalign.attention import attention_loss
 from mmalign.checkpoint import Progress, restore, save_last
 from mmalign.chunks import run_in_chunks
 from mmalign.config import Config
@@ -26,6 +27,7 @@ from mmalign.losses.term import training_loss
 from mmalign.metrics import MetricsRow
 from mmalign.model import DualEncoder, is_frozen
 from mmalign.optim import Schedule, build_optimizer, set_learning_rate
+from mmalign.regions import TowerWithRegions, image_tower_with_regions
 from mmalign.seeds import Stream, seed_of
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -42,11 +44,14 @@ class Trainer:
         self.optimizer = build_optimizer(model, config.optim)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.train.autocast == "fp16")
         self._frozen = [tower for tower in (model.image_tower, model.text_tower) if is_frozen(tower)]
+        self._with_regions: TowerWithRegions | None = None
+        if model.attention is not None:
+            self._with_regions = TowerWithRegions(image_tower_with_regions(model.image_tower))
         self._rows_of_update: list[int] = []
         self.kept: dict[str, Tensor] = {}  # what checkpoints hold beside model and optimizer, by name
         if config.train.compile:
-            for tower in (model.image_tower, model.text_tower):
-                if tower not in self._frozen:
+            for tower in (self._with_regions or model.image_tower, model.text_tower):
+                if not is_frozen(tower):
                     tower.compile()
 
     def step(self, inputs: StepInputs) -> MetricsRow:
@@ -63,6 +68,8 @@ class Trainer:
         with self._autocast():
             batch = self._embed(inputs)
             loss = training_loss(self.model.loss, self.config.terms, batch)
+            if self.model.attention is not None:
+                loss = loss + attention_loss(self.model.attention, batch, self.config.loss.chunk_size)
         if not math.isfinite(loss.item()):
             rows = _not_finite(plan.rows, batch.image_embeds, batch.text_embeds) or plan.rows
             raise NonFiniteError("the loss", plan.step + 1, rows)
@@ -97,24 +104,28 @@ class Trainer:
 
     def _embed(self, inputs: StepInputs) -> EmbeddedBatch:
         """Run the towers, in chunks where asked for, and the heads over all of the batch."""
-        image, text = self._image_features(inputs.image), self._text_features(inputs.text)  # (B, F)
+        (image, regions), text = self._image_features(inputs.image), self._text_features(inputs.text)  # (B, F)
         return EmbeddedBatch(
             image_embeds=self.model.project_image(image),  # (B, D)
             text_embeds=self.model.project_text(text),  # (B, D)
             keys=inputs.keys.to(self.device),
             captions=text,
-            view_embeds=self.model.project_image(self._image_features(inputs.view)) if inputs.view else None,
+            view_embeds=self.model.project_image(self._image_features(inputs.view)[0]) if inputs.view else None,
             teacher=_moved(inputs.teacher, self.device) if inputs.teacher else None,
+            regions=regions,
         )
 
-    def _image_features(self, inputs: SideInputs) -> Tensor:
+    def _image_features(self, inputs: SideInputs) -> tuple[Tensor, Tensor | None]:
+        """Return the features (B, F), and the regions (B, N, R) where there is an attention."""
         if isinstance(inputs, Features):
-            return inputs.values.to(self.device)  # (B, F)
+            return inputs.values.to(self.device), None if inputs.regions is None else inputs.regions.to(self.device)
         (pixel_values,) = (tensor.to(self.device) for tensor in inputs.tensors)
         if self.config.train.autocast != "off":
             # In half precision convolutions are made for it: 1.6 times as fast in bfloat16 on a CPU with AMX.
             pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
-        return run_in_chunks(self.model.image_tower, (pixel_values,), self.config.train.chunk_size)  # (B, F)
+        tower = self._with_regions or self.model.image_tower
+        output = run_in_chunks(tower, (pixel_values,), self.config.train.chunk_size)  # (B, F), or with regions behind
+        return self._with_regions.split(output) if self._with_regions else (output, None)
 
     def _text_features(self, inputs: SideInputs) -> Tensor:
         if isinstance(inputs, Features):
@@ -137,6 +148,8 @@ class Trainer:
             raise NonFiniteError("the norm of the weights after the update", step + 1, rows)
         self.optimizer.zero_grad(set_to_none=True)
         self.model.loss.bound_scale()
+        if self.model.attention is not None:
+            self.model.attention.bound()
         return norm.item()
 
     def _set_modes(self) -> None:
