@@ -29,6 +29,7 @@ ROOMS = {
         *("parquet", "saved", "ranking", "spaces"),
         *("image", "text_cleaning", "tokenizer", "bundle", "engine", "machine", "info", "clipping"),
         *("preprocess", "text_encoder", "image_encoder", "image_stream", "text_stream", "profile", "support"),
+        *("attention",),
         *("base_embedder", "verify", "embedder", "bulk", "bench", "cli"),
     ),
     "mmalign": (
@@ -61,6 +62,7 @@ ROOMS = {
             "own_pairs",
             "space",
             "run",
+            "attention_graphs",
             "run_model",
         ),
         *("feature_cache", "features", "region_features"),
