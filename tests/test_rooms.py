@@ -29,8 +29,8 @@ ROOMS = {
         *("parquet", "saved", "ranking", "spaces"),
         *("image", "text_cleaning", "tokenizer", "bundle", "engine", "machine", "info", "clipping"),
         *("preprocess", "text_encoder", "image_encoder", "image_stream", "text_stream", "profile", "support"),
-        *("attention",),
-        *("base_embedder", "verify", "embedder", "bulk", "bench", "cli"),
+        *("attention", "rerank"),
+        *("base_embedder", "explain", "verify", "embedder", "bulk", "bench", "cli"),
     ),
     "mmalign": (
         *(
