@@ -35,7 +35,7 @@ from mmalign_runtime.engine.session import (
     run_failed,
 )
 from mmalign_runtime.errors import BundleError, EmbedderStateError, ProviderError
-from mmalign_runtime.spec import AOTINDUCTOR, Artifact, BundleSpec, Modality, Precision
+from mmalign_runtime.spec import AOTINDUCTOR, Artifact, BundleSpec, Precision
 
 _PLACE = "AOTInductor CPU"
 _MODEL_NAME = "model"
@@ -61,7 +61,7 @@ class AotInductorEngine:
             )
         return "cpu"
 
-    def artifact(self, spec: BundleSpec, tower: Modality, precision: ComputePrecision) -> Artifact:
+    def artifact(self, spec: BundleSpec, tower: str, precision: ComputePrecision) -> Artifact:
         """Return the tower's package. Raises BundleError when there is none, ProviderError when it is not fp32."""
         if precision != "fp32":
             raise ProviderError(f"engine 'aotinductor' has no precision {precision!r}, only fp32. Ask for that.")

@@ -29,7 +29,7 @@ from mmalign_runtime.engine.pool import thread_pool
 from mmalign_runtime.engine.threads import available_threads
 from mmalign_runtime.image import ImageItem, decode_image
 from mmalign_runtime.preprocess import Preprocessor
-from mmalign_runtime.spec import ImageSpec, Modality, Similarity, SourceFile, TextSpec
+from mmalign_runtime.spec import REGIONS, SCORES, Attention, ImageSpec, Modality, Similarity, SourceFile, TextSpec
 from mmalign_runtime.tokenizer import TextTokenizer
 
 TowerFunction: TypeAlias = Callable[..., Tensor]
@@ -176,6 +176,37 @@ class TextModelTower(ModelTower, frozen=True, kw_only=True, dict=True):
         return self.run(self.prepare(items))
 
 
+class ModelGraph(msgspec.Struct, frozen=True, kw_only=True):
+    """A module that is traced beside the towers: it takes `inputs`, in order, as `*inputs`, and gives one tensor."""
+
+    module: nn.Module
+    inputs: tuple[ModuleInput, ...]
+    output_name: str
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """Return the names of the module's inputs, in order."""
+        return tuple(each.name for each in self.inputs)
+
+    def example(self) -> TraceExample:
+        """Return inputs to trace the module with."""
+        return trace_example(self.inputs)
+
+    def run(self, *arrays: Vectors) -> Vectors:
+        """Return what eager PyTorch gives for the inputs, in order."""
+        with torch.inference_mode():
+            output: Tensor = self.module(*(torch.from_numpy(each) for each in arrays))
+        return cast("Vectors", output.numpy())
+
+
+class ModelAttention(msgspec.Struct, frozen=True, kw_only=True):
+    """The second stage of a model: how regions lie, and its graphs, as a bundle's `Attention` describes them."""
+
+    spec: Attention
+    regions: ModelGraph
+    scores: ModelGraph
+
+
 class ModelOrigin(msgspec.Struct, frozen=True, kw_only=True):
     """Where a model comes from. No field depends on the folder it was read from.
 
@@ -197,7 +228,7 @@ class DualModel(msgspec.Struct, frozen=True, kw_only=True):
 
     `own_pairs` are a few real inputs that the model did not learn from, of which golden cases are made; `evaluation` is
     what was measured of it, for its card. `prefix_dims` are the numbers of first components that it was trained to be
-    compared by alone.
+    compared by alone, `attention` a second stage of search.
 
     Example:
         A model of two modules of one's own::
@@ -219,6 +250,7 @@ class DualModel(msgspec.Struct, frozen=True, kw_only=True):
     own_pairs: tuple[Pair, ...] = ()
     evaluation: Evaluation | None = None
     prefix_dims: tuple[int, ...] = ()
+    attention: ModelAttention | None = None
 
     def __post_init__(self) -> None:
         """Raise ModelError without an image tower and a text tower of one width, or for a softmax with a bias."""
@@ -236,6 +268,13 @@ class DualModel(msgspec.Struct, frozen=True, kw_only=True):
         widths = {name: tower.embed_dim for name, tower in self.towers.items()}
         if len(set(widths.values())) > 1:
             raise ModelError(f"the towers' vectors have the widths {widths}; expected one. Project them to one space.")
+
+    def traced(self) -> dict[str, ModelTower | ModelGraph]:
+        """Return everything that is traced, by the name of its artifacts: the towers, and the attention's graphs."""
+        found: dict[str, ModelTower | ModelGraph] = dict(self.towers.items())
+        if self.attention is not None:
+            found |= {REGIONS: self.attention.regions, SCORES: self.attention.scores}
+        return found
 
     @property
     def image(self) -> ImageModelTower:

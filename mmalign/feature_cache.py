@@ -1,5 +1,7 @@
 """Features of frozen towers on disk, so that they are computed once: an .npy file, and the hash of it behind its end.
 
+Regions of images, some fifty times as large, are written as they are computed, in float16, and mapped and not read.
+
 What is kept here can always be computed again, so nothing that is wrong with it stops a run: it is logged.
 """
 
@@ -7,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+import math
+import os
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -16,11 +20,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mmalign.errors import ConfigError
 from mmalign.fingerprint import digest_texts
 from mmalign_runtime.atomic import replacing
 
 logger = logging.getLogger(__name__)
 
+_HASH_BYTES = hashlib.sha256().digest_size
 _NAME_LENGTH = 32  # hexadecimal digits: 128 bits, so that two keys never meet
 # What numpy raises on files that are cut, empty or no array; MemoryError is a damaged shape.
 _DAMAGED = (OSError, ValueError, EOFError, MemoryError, OverflowError, SyntaxError, TypeError)
@@ -40,13 +46,29 @@ class FeatureCache:
         A file that is damaged, or of another shape than `shape`, is computed again and replaced; where nothing can be
         kept, the features are used all the same. Both are logged.
         """
-        path = self.folder / f"{digest_texts(key)[:_NAME_LENGTH]}.npy"
+        path = self._path(key)
         kept = _read(path, shape)
         if kept is not None:
             return torch.from_numpy(kept)
         features = compute()
         _write(path, features.numpy())
         return features
+
+    def mapped(
+        self, key: Sequence[str | bytes], compute: Callable[[], Iterable[Tensor]], shape: tuple[int, int, int]
+    ) -> Tensor:
+        """Return the regions of `key`, (N, n, R) float16, mapped from disk; `compute` yields them some rows at a time.
+
+        A damaged file is computed again. Raises ConfigError where they cannot be kept: memory need not hold them.
+        """
+        path = self._path(key)
+        if (kept := _map(path, shape)) is None:
+            _write_rows(path, compute(), shape)
+            kept = np.load(path, mmap_mode="c", allow_pickle=False)
+        return torch.from_numpy(kept)
+
+    def _path(self, key: Sequence[str | bytes]) -> Path:
+        return self.folder / f"{digest_texts(key)[:_NAME_LENGTH]}.npy"
 
 
 def _read(path: Path, shape: tuple[int, int] | None) -> NDArray[np.float32] | None:
@@ -96,3 +118,37 @@ def _write(path: Path, features: NDArray[np.float32]) -> None:
             "train.cache_dir to a folder with room",
             *(path, error.strerror or error),
         )
+
+
+def _map(path: Path, shape: tuple[int, int, int]) -> NDArray[np.float16] | None:
+    """Return a file's array, private to this process: torch wants memory that could be written."""
+    try:
+        with path.open("rb") as file:
+            mapped: NDArray[np.float16] = np.load(path, mmap_mode="c", allow_pickle=False)
+            if mapped.dtype != np.float16 or mapped.shape != shape:
+                raise ValueError(f"it holds {mapped.dtype} {mapped.shape}, expected float16 {shape}")
+            file.seek(-_HASH_BYTES, os.SEEK_END)
+            end, recorded = file.tell(), file.read()
+            if recorded != _hash(file, end):
+                raise ValueError("its hash is another one than when it was written")
+            return mapped
+    except FileNotFoundError:
+        return None
+    except _DAMAGED as error:
+        logger.warning("%s cannot be used (%s): these regions are computed again", path, error or type(error).__name__)
+        return None
+
+
+def _write_rows(path: Path, parts: Iterable[Tensor], shape: tuple[int, int, int]) -> None:
+    try:
+        with replacing(path) as temporary, temporary.open("w+b") as file:
+            np.lib.format.write_array_header_1_0(file, {"descr": "<f2", "fortran_order": False, "shape": shape})
+            for part in parts:
+                file.write(part.to(torch.float16).numpy().tobytes())
+            file.write(_hash(file, file.tell()))
+    except OSError as error:
+        size_mb = 2 * math.prod(shape) / 1e6
+        raise ConfigError(
+            f"the regions of {shape[0]} images take {size_mb:,.0f} MB in {path.parent}, which cannot be written to "
+            f"({error.strerror or error}). Set train.cache_dir to a folder with room, or model.attention.weight = 0."
+        ) from error

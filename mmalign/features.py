@@ -10,7 +10,7 @@ N images, M texts, F features of a tower.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -74,17 +74,20 @@ class TowerFeatures(Generic[SomeTower]):
         with self._world.first_then_others():
             return self._cache.get(key(), lambda: compute(everything), (num_items, self._tower.feature_dim))
 
-    def _evaluate(self, batches: Iterable[tuple[Tensor, ...]], description: str, num_batches: int) -> Tensor:
+    def _joined(self, parts: Iterable[Tensor]) -> Tensor:
+        """Return parts as one (N, F), of no rows where there are none: a process may have no share of a few items."""
+        return torch.cat([torch.empty(0, self._tower.feature_dim), *parts])
+
+    def _evaluate(self, batches: Iterable[tuple[Tensor, ...]], description: str, num_batches: int) -> Iterator[Tensor]:
+        """Yield what the tower gives for each batch, (B, F) of a tower that pools, float32 on the CPU."""
         self._backbone.to(self._device)
-        parts = [torch.empty(0, self._tower.feature_dim)]  # a process may have no share of a few items
         for inputs in track(batches, description, num_batches):
             was_training = self._backbone.training
             self._backbone.eval()
             with torch.inference_mode(), exact_float32():
                 features: Tensor = self._backbone(*(tensor.to(self._device) for tensor in inputs))
             self._backbone.train(was_training)
-            parts.append(features.float().cpu())
-        return torch.cat(parts)  # (N, F)
+            yield features.float().cpu()
 
 
 class ImageFeatures(TowerFeatures[ImageModelTower]):
@@ -110,10 +113,20 @@ class ImageFeatures(TowerFeatures[ImageModelTower]):
 
     def compute(self, pairs: Sequence[Pair], description: str) -> Tensor:
         """Return the features (N, F) of clean pixels, computed. Raises ItemError."""
-        return self._run(pairs, description, lambda pixels, _: torch.from_numpy(self._tower.preprocess(pixels)))
+        return self._joined(self.batches(pairs, description))
 
     def compute_view(self, pairs: Sequence[Pair], augment: ImageAugment, view: int, description: str) -> Tensor:
         """Return the features (N, F) of one augmented view of each image, computed. Raises ItemError."""
+        return self._joined(self.view_batches(pairs, augment, view, description))
+
+    def batches(self, pairs: Sequence[Pair], description: str) -> Iterator[Tensor]:
+        """Yield what the tower gives for clean pixels, some images at a time. Raises ItemError."""
+        return self._run(pairs, description, lambda pixels, _: torch.from_numpy(self._tower.preprocess(pixels)))
+
+    def view_batches(
+        self, pairs: Sequence[Pair], augment: ImageAugment, view: int, description: str
+    ) -> Iterator[Tensor]:
+        """Yield what the tower gives for one augmented view of each image, some at a time. Raises ItemError."""
         return self._run(pairs, description, lambda pixels, i: augment(pixels, seed_of(view, i)).unsqueeze(0))
 
     def key(self, pairs: Sequence[Pair], *variant: str | bytes) -> list[str | bytes]:
@@ -121,7 +134,9 @@ class ImageFeatures(TowerFeatures[ImageModelTower]):
         spec = msgspec.json.encode(self._tower.spec, order="sorted")
         return ["image", self._state_digest, spec, self._tower.graph, *variant, digest_texts(map(content_key, pairs))]
 
-    def _run(self, pairs: Sequence[Pair], description: str, prepare: Callable[[Pixels, int], Tensor]) -> Tensor:
+    def _run(
+        self, pairs: Sequence[Pair], description: str, prepare: Callable[[Pixels, int], Tensor]
+    ) -> Iterator[Tensor]:
         batches = _batches(len(pairs), _IMAGE_BATCH[self._device.type])
         pixel_values = (
             torch.cat([prepare(decode_pair(pairs[i], self._tower.spec, i), i) for i in rows])  # (B, 3, S, S)
@@ -147,7 +162,7 @@ class TextFeatures(TowerFeatures[TextModelTower]):
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         batches = _batches(len(texts), _TEXT_BATCH)
         inputs = (self._tower.tensors(self._tower.prepare([texts[order[i]] for i in rows])) for rows in batches)
-        features = self._evaluate(inputs, description, len(batches))  # (M, F), by length
+        features = self._joined(self._evaluate(inputs, description, len(batches)))  # (M, F), by length
         return features[torch.argsort(torch.tensor(order))]  # (M, F), as given
 
     def key(self, texts: Sequence[str]) -> list[str | bytes]:
@@ -172,6 +187,7 @@ class ModelFeatures:
 
         self.model = model
         self.world = world
+        self.device = device
         self.images = ImageFeatures(model.image, device, cache_of(model.image), world)
         self.texts = TextFeatures(model.text, device, cache_of(model.text), world)
 

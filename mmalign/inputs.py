@@ -31,6 +31,7 @@ from mmalign.losses.intra_modal import IntraModal
 from mmalign.losses.protocol import TeacherVectors
 from mmalign.optim import StepPlan
 from mmalign.pairs import decode_pair
+from mmalign.region_features import RegionFeatures
 from mmalign.seeds import Stream, seed_of
 from mmalign.teacher import Teacher, read_teacher
 from mmalign_runtime.errors import ItemError
@@ -39,9 +40,12 @@ from mmalign_runtime.tokenizer import TextTokenizer
 
 
 class Features(msgspec.Struct, frozen=True):
-    """Features of a frozen tower, (B, F): its projection is all that runs on them."""
+    """Features of a frozen tower, (B, F): its projection is all that runs on them. `regions` (B, n, R) of images that
+    texts look at.
+    """
 
     values: Tensor
+    regions: Tensor | None = None
 
 
 class TowerInputs(msgspec.Struct, frozen=True):
@@ -97,14 +101,23 @@ class ImageSide(Side, Protocol):
 
 
 class CachedImages:
-    """Features of a frozen image tower, (V, N, F); each step draws a view of each image."""
+    """Features of a frozen image tower, (V, N, F); each step draws a view of each image.
 
-    def __init__(self, features: Tensor) -> None:
+    `regions`, where texts look at them, are (N, n, R) of each view.
+    """
+
+    def __init__(self, features: Tensor, regions: Sequence[Tensor] = ()) -> None:
         self._features = features
+        self._regions = regions
 
     def gather(self, plan: StepPlan, captions: Sequence[int]) -> Features:
-        """Return (B, F)."""
-        return Features(self._features[self._draw_views(plan), torch.tensor(plan.rows)])
+        """Return (B, F), and the regions (B, n, R) where there are any."""
+        views = self._draw_views(plan)
+        values = self._features[views, torch.tensor(plan.rows)]
+        if not self._regions:
+            return Features(values)
+        drawn = zip(views.tolist(), plan.rows, strict=True)
+        return Features(values, torch.stack([self._regions[view][row] for view, row in drawn]))
 
     def gather_other(self, plan: StepPlan) -> Features:
         """Return (B, F), of the views that `gather` does not draw."""
@@ -266,7 +279,12 @@ def _image_side(config: Config, features: ModelFeatures, pairs: Sequence[Pair], 
     if not images.is_kept:
         return LiveImages(pairs, augment, config.image, sharing)
     views = [images.of_view(pairs, augment, view) for view in range(1, config.train.num_views + 1)]
-    return CachedImages(torch.stack([images.of(pairs, "training"), *views]))  # (V, N, F)
+    clean_and_views = torch.stack([images.of(pairs, "training"), *views])  # (V, N, F)
+    if not config.model.attention.weight:
+        return CachedImages(clean_and_views)
+    regions = RegionFeatures(features.model.image, Path(config.train.cache_dir), features.device, features.world)
+    seen = [regions.of_view(pairs, augment, view) for view in range(1, config.train.num_views + 1)]
+    return CachedImages(clean_and_views, [regions.of(pairs, "training"), *seen])
 
 
 def _text_side(features: ModelFeatures, pairs: Sequence[Pair], sharing: Sharing) -> Side:

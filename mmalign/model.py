@@ -12,12 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mmalign.attention import AttentionConfig, RegionAttention
 from mmalign.heads import AnyHead
 from mmalign.heads.linear import LinearHead
 from mmalign.heads.residual import ResidualHead
 from mmalign.imported import ImportedImageTower, ImportedTextTower
 from mmalign.losses.infonce import InfoNCEConfig
 from mmalign.losses.protocol import Loss, LossConfig
+from mmalign.regions import channels_of, image_tower_with_regions
 from mmalign.text import TextTower
 from mmalign.vision import ImageTower
 
@@ -31,12 +33,14 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         text_head: What projects text features into the space.
         start: How heads begin. "random", or "linear_map": as the closed-form linear map from image features to text
             features of the training pairs, for heads of kind "linear" or "residual" with `standardize_features`.
+        attention: Texts look at regions of images, for a second stage of search.
     """
 
     embed_dim: Annotated[int, msgspec.Meta(ge=1)] = 256
     image_head: AnyHead = LinearHead()
     text_head: AnyHead = LinearHead()
     start: Literal["random", "linear_map"] = "random"
+    attention: AttentionConfig = AttentionConfig()
 
     def __post_init__(self) -> None:
         """Raise ValueError for heads that cannot begin as a linear map."""
@@ -69,6 +73,10 @@ class DualEncoder(nn.Module):
         self.image_projection = config.image_head.build(image_tower.feature_dim, config.embed_dim)
         self.text_projection = config.text_head.build(text_tower.feature_dim, config.embed_dim)
         self.loss = (loss or InfoNCEConfig()).build()
+        self.attention: RegionAttention | None = None
+        if config.attention.weight:
+            channels = channels_of(image_tower_with_regions(image_tower))
+            self.attention = RegionAttention(config.attention, channels, config.embed_dim)
 
     @property
     def device(self) -> torch.device:

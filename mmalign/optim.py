@@ -26,7 +26,7 @@ class OptimConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     Attributes:
         image_tower_lr: Learning rate of the image tower, where it is not frozen.
         text_tower_lr: Learning rate of the text tower, where it is not frozen.
-        projection_lr: Learning rate of both projections.
+        projection_lr: Learning rate of both projections, and of the attention where there is one.
         logit_scale_lr: Learning rate of the logit scale.
         weight_decay: Weight decay of matrices. Biases, norms and the logit scale have none.
         warmup: Share of all steps in which learning rates rise from 0.
@@ -119,6 +119,8 @@ def build_optimizer(model: DualEncoder, config: OptimConfig) -> torch.optim.Adam
         (model.image_projection.parameters(), config.projection_lr),
         (model.text_projection.parameters(), config.projection_lr),
     ]
+    if model.attention is not None:
+        parts.append((model.attention.parameters(), config.projection_lr))
     groups = []
     for parameters, learning_rate in parts:
         learning = [p for p in parameters if p.requires_grad]

@@ -32,6 +32,7 @@ from mmalign.depth import freeze_first_blocks
 from mmalign.errors import CheckpointError
 from mmalign.imported import ImportedTextTower, is_imported
 from mmalign.model import DualEncoder, freeze
+from mmalign.regions import image_tower_with_regions, region_grid
 from mmalign.scores import Checkpoint
 from mmalign.sentence_modules import DenseLayer
 from mmalign.tensors import read_tensors, write_tensors
@@ -207,6 +208,8 @@ def create_run(config: Config, path: Path) -> Run:
         check_text_spec(config.text, tokenizer, model.text_tower)
         check_text_tower(model.text_tower, tokenizer, config.text)
     check_image_tower(model.image_tower, config.image.shape, is_trained=config.image_tower.weights != "random")
+    if model.attention is not None:
+        region_grid(image_tower_with_regions(model.image_tower), config.image.shape)
     check_traceable(model.image_tower, model.text_tower, config.image, config.text)
     config = with_pooling(config, model.text_tower)
     folder = RunFolder(path)

@@ -8,6 +8,7 @@ from typing import cast
 
 from tokenizers import Tokenizer
 
+from mmalign.attention_graphs import model_attention
 from mmalign.config import Config
 from mmalign.dual_model import DualModel, ImageModelTower, ModelOrigin, TextModelTower
 from mmalign.imported import ImportedImageTower, ImportedTextTower
@@ -32,6 +33,7 @@ def dual_model(run: Run) -> DualModel:
         similarity=similarity,
         origin=_origin(run),
         prefix_dims=config.prefix_dims,
+        attention=model_attention(model, config.image),
     )
 
 

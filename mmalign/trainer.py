@@ -16,6 +16,7 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
+from mmalign.attention import attention_loss
 from mmalign.averaging import Averaging
 from mmalign.batch_statistics import statistics_in_order
 from mmalign.checkpoint import Progress, restore, save_last
@@ -31,6 +32,7 @@ from mmalign.losses.term import training_loss
 from mmalign.metrics import MetricsRow
 from mmalign.model import DualEncoder, is_frozen
 from mmalign.optim import Schedule, StepPlan, build_optimizer, set_learning_rate
+from mmalign.regions import TowerWithRegions, image_tower_with_regions
 from mmalign.seeds import Stream, seed_of
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -46,6 +48,9 @@ class Trainer:
         self.device = model.device
         self.optimizer = build_optimizer(model, config.optim)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.train.autocast == "fp16")
+        self._with_regions: TowerWithRegions | None = None
+        if model.attention is not None:
+            self._with_regions = TowerWithRegions(image_tower_with_regions(model.image_tower))
         self._rows_of_update: list[int] = []
         self._world = world
         self._sharing = Sharing(config.train.chunk_size, world.rank, world.size)
@@ -54,8 +59,9 @@ class Trainer:
         learning = [tower for tower in (model.image_tower, model.text_tower) if not is_frozen(tower)]
         self._unfreezing = Unfreezing(learning, config.optim.unfreeze_every)
         if config.train.compile:
-            for tower in learning:
-                tower.compile()
+            for tower in (self._with_regions or model.image_tower, model.text_tower):
+                if not is_frozen(tower):
+                    tower.compile()
 
     def step(self, inputs: StepInputs) -> MetricsRow:
         """Take one step. After a NonFiniteError the trainer is of no more use; what it saved before is whole."""
@@ -71,6 +77,8 @@ class Trainer:
         with self._autocast():
             batch = self._embed(inputs)
             loss = training_loss(self.model.loss, self.config.terms, batch)
+            if self.model.attention is not None:
+                loss = loss + attention_loss(self.model.attention, batch, self.config.loss.chunk_size)
         if not math.isfinite(loss.item()):
             rows = _not_finite(plan.rows, batch.image_embeds, batch.text_embeds) or plan.rows
             raise NonFiniteError("the loss", plan.step + 1, rows)
@@ -107,9 +115,9 @@ class Trainer:
 
     def _embed(self, inputs: StepInputs) -> EmbeddedBatch:
         """Run the towers, in chunks where asked for, and the heads over all of the batch."""
-        image = self._image_features(inputs.image, inputs.plan, Stream.IMAGE_DROPOUT)  # (B, F)
+        image, regions = self._image_features(inputs.image, inputs.plan, Stream.IMAGE_DROPOUT)  # (B, F), (B, N, R)
         text = self._text_features(inputs.text, inputs.plan)  # (B, F)
-        view = self._image_features(inputs.view, inputs.plan, Stream.VIEW_DROPOUT) if inputs.view else None  # (B, F)
+        view = self._image_features(inputs.view, inputs.plan, Stream.VIEW_DROPOUT)[0] if inputs.view else None  # (B, F)
         torch.manual_seed(seed_of(inputs.plan.seed, Stream.DROPOUT))
         return EmbeddedBatch(
             image_embeds=self.model.project_image(image),  # (B, D)
@@ -118,16 +126,19 @@ class Trainer:
             captions=text,
             view_embeds=self.model.project_image(view) if view is not None else None,
             teacher=_moved(inputs.teacher, self.device) if inputs.teacher else None,
+            regions=regions,
         )
 
-    def _image_features(self, inputs: SideInputs, plan: StepPlan, stream: Stream) -> Tensor:
+    def _image_features(self, inputs: SideInputs, plan: StepPlan, stream: Stream) -> tuple[Tensor, Tensor | None]:
+        """Return the features (B, F), and the regions (B, N, R) where there is an attention."""
         if isinstance(inputs, Features):
-            return inputs.values.to(self.device)  # (B, F)
+            return inputs.values.to(self.device), None if inputs.regions is None else inputs.regions.to(self.device)
         (pixel_values,) = (tensor.to(self.device) for tensor in inputs.tensors)
         if self.config.train.autocast != "off":
             # In half precision convolutions are made for it: 1.6 times as fast in bfloat16 on a CPU with AMX.
             pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
-        return self._run(self.model.image_tower, (pixel_values,), plan, stream)
+        output = self._run(self._with_regions or self.model.image_tower, (pixel_values,), plan, stream)
+        return self._with_regions.split(output) if self._with_regions else (output, None)
 
     def _text_features(self, inputs: SideInputs, plan: StepPlan) -> Tensor:
         if isinstance(inputs, Features):
@@ -154,6 +165,7 @@ class Trainer:
                 *model.image_projection.parameters(),
                 *model.text_projection.parameters(),
                 *model.loss.parameters(),
+                *(model.attention.parameters() if model.attention is not None else ()),
             ],
         )
         self.scaler.unscale_(self.optimizer)
@@ -168,6 +180,8 @@ class Trainer:
             raise NonFiniteError("the norm of the weights after the update", step + 1, rows)
         self.optimizer.zero_grad(set_to_none=True)
         self.model.loss.bound_scale()
+        if self.model.attention is not None:
+            self.model.attention.bound()
         self.averaging.take(step)
         return norm.item()
 

@@ -12,7 +12,7 @@ from mmalign_runtime.cli import app
 from mmalign_runtime.cli.verbs import load_verbs
 
 # In the order in which they are used. A verb that is not named here comes last.
-_ORDER = ("train", "evaluate", "export", "import", "quantize", "verify", "info", "embed", "search", "bench")
+_ORDER = ("train", "evaluate", "export", "import", "quantize", "verify", "info", "embed", "search", "explain", "bench")
 
 _INTRODUCTION = """# Command line
 

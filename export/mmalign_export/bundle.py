@@ -23,13 +23,14 @@ from mmalign_runtime.spec import (
     AOTINDUCTOR,
     FORMAT_VERSION,
     ONNX,
+    REGIONS,
+    SCORES,
     SPEC_NAME,
     Artifact,
     BundleSpec,
     ImageInputs,
     ImageTower,
     ImportRecord,
-    Modality,
     Parity,
     Provenance,
     Source,
@@ -39,16 +40,21 @@ from mmalign_runtime.spec import (
     encode_spec,
 )
 
-# By engine and tower, what was measured of its vectors.
-Proven: TypeAlias = Mapping[str, Mapping[Modality, Parity]]
+# By engine and tower, or another graph, what was measured of what it gives.
+Proven: TypeAlias = Mapping[str, Mapping[str, Parity]]
 
 PREPROCESS = "onnx/image_preprocess.onnx"
 GOLDEN = "golden/cases.json"
 CARD = "README.md"
 
 # The files that an export may write, by engine.
-TOWER_FILES: dict[str, dict[Modality, str]] = {
-    ONNX: {"image": "onnx/vision_model.onnx", "text": "onnx/text_model.onnx"},
+TOWER_FILES: dict[str, dict[str, str]] = {
+    ONNX: {
+        "image": "onnx/vision_model.onnx",
+        "text": "onnx/text_model.onnx",
+        REGIONS: "onnx/region_model.onnx",
+        SCORES: "onnx/score_model.onnx",
+    },
     AOTINDUCTOR: {"image": "aoti/vision_model.pt2", "text": "aoti/text_model.pt2"},
 }
 
@@ -60,7 +66,7 @@ _TEXT_INPUTS = (("input_ids",), ("input_ids", ATTENTION_MASK))
 def check_format(model: DualModel) -> None:
     """Raise FormatLimitError for a model of which the bundle format cannot say all."""
     image, text = model.image, model.text
-    beyond = [f"a tower {name!r}" for name in model.towers if name not in TOWER_FILES[ONNX]]
+    beyond = [f"a tower {name!r}" for name in model.towers if name not in TOWER_FILES[AOTINDUCTOR]]
     if len(image.input_names) != 1:
         beyond.append(f"an image tower with the inputs {', '.join(image.input_names)}")
     if text.input_names not in _TEXT_INPUTS:
@@ -89,6 +95,7 @@ def write_spec(model: DualModel, folder: Path, opset_version: int) -> BundleSpec
         provenance=_provenance(model.origin, opset_version),
         files=hashes(folder),
         prefix_dims=model.prefix_dims,
+        attention=None if model.attention is None else model.attention.spec,
     )
     (folder / SPEC_NAME).write_bytes(encode_spec(spec))
     return spec

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from mmalign.dual_model import DualModel
 from mmalign.own_pairs import usable_pairs
 from mmalign.preprocess import write_preprocess
 from mmalign_export.artifacts import onnx_artifact, torch_artifact
+from mmalign_export.attention import attention_golden, check_attention
 from mmalign_export.bundle import (
     CARD,
     PREPROCESS,
@@ -157,6 +158,8 @@ def export_imported(
         texts = golden_texts(own_pairs, model.text.spec.context_length)
         files = golden_files(own_pairs) if image_files is None else image_files
         golden = make_golden(model, files, texts, folder)
+        if model.attention is not None:
+            golden = attention_golden(model, model.attention, golden, folder)
         reference = (
             None
             if imported.original is None
@@ -169,6 +172,9 @@ def export_imported(
         with Embedder.load(folder, provider="cpu", towers=tuple(model.towers), verify=None) as embedder:  # just written
             served = onnx_artifact(embedder)
             proven = _prove(model, served, golden, formats, folder, is_import=reference is not None)
+            if model.attention is not None:
+                attention = check_attention(model, model.attention, embedder, golden)
+                proven = {**proven, ONNX: {**proven[ONNX], **attention}}
             record = None
             if reference is not None:
                 golden, record = prove_bundle(imported, reference, served, golden, folder)
@@ -180,7 +186,7 @@ def export_imported(
 def _bounded(proven: Proven, record: ImportRecord) -> Proven:
     """Return the parity of every engine with the bounds of golden vectors that are the library's."""
     return {
-        engine: {tower: golden_bounds(parity, record, tower) for tower, parity in towers.items()}
+        engine: {tower: golden_bounds(parity, record, cast("Modality", tower)) for tower, parity in towers.items()}
         for engine, towers in proven.items()
     }
 
@@ -192,10 +198,11 @@ def _write_towers(
     (folder / "onnx").mkdir()
     write_preprocess(model.image.spec, folder / PREPROCESS)
     written = []
-    for name, tower in model.towers.items():
+    for name, graph in model.traced().items():
         file = TOWER_FILES[ONNX][name]
         logger.info("export: %s", file)
-        written.append(export_onnx(tower, folder / file, opset_version, largest_file_bytes))
+        written.append(export_onnx(graph, folder / file, opset_version, largest_file_bytes))
+    for name, tower in model.towers.items():
         if "aoti" in formats:
             file = TOWER_FILES[AOTINDUCTOR][name]
             logger.info("export: %s (compiling)", file)
@@ -214,10 +221,11 @@ def _prove(
     if "compile" in formats:
         compiled = {name: compile_tower(tower) for name, tower in model.towers.items()}
         artifacts.append(torch_artifact(TORCH_COMPILE, model, compiled))
-    proven: dict[str, dict[Modality, Parity]] = {}
+    proven: dict[str, dict[str, Parity]] = {}
     for artifact in artifacts:
-        proven[artifact.engine] = check_parity(artifact, golden, folder, *bounds)
-        for kind, parity in proven[artifact.engine].items():
+        found = check_parity(artifact, golden, folder, *bounds)
+        proven[artifact.engine] = dict(found.items())
+        for kind, parity in found.items():
             logger.info(
                 "parity: %s, %s tower, over %d golden cases, lowest cosine %.8f, largest difference %.1e",
                 artifact.engine,

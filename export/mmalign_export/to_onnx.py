@@ -8,7 +8,7 @@ import onnx
 import onnx_ir
 import torch
 
-from mmalign.dual_model import ModelTower
+from mmalign.dual_model import ModelGraph, ModelTower
 from mmalign.text import first_line
 from mmalign_export.errors import ExportError
 from mmalign_export.onnx_backbone import OnnxBackbone
@@ -22,19 +22,20 @@ OLDEST_OPSET, NEWEST_OPSET = 18, 25
 
 
 def export_onnx(
-    tower: ModelTower,
+    tower: ModelTower | ModelGraph,
     path: Path,
     opset_version: int = OPSET_VERSION,
     largest_file_bytes: int = LARGEST_FILE_BYTES,
 ) -> int:
-    """Write one tower as an ONNX file, batch (and length) dynamic, and return the opset that it came out with.
+    """Write a tower or another graph as an ONNX file, its axes dynamic, and return the opset that it came out with.
 
     That is the one asked for, and of a tower that was an ONNX file already the one it has. Weights that would make the
     file larger than `largest_file_bytes` go into `external_name` beside it. Raises ExportError when the tower cannot be
     traced or written with that opset.
     """
     check_opset(opset_version)
-    own = tower.backbone.graph if isinstance(tower.backbone, OnnxBackbone) else None
+    backbone = tower.backbone if isinstance(tower, ModelTower) else None
+    own = backbone.graph if isinstance(backbone, OnnxBackbone) else None
     graph = _trace(tower, opset_version) if own is None else own
     written = opset_of(graph)
     if own is None and written != opset_version:
@@ -60,7 +61,7 @@ def check_opset(opset_version: int) -> None:
         )
 
 
-def _trace(tower: ModelTower, opset_version: int) -> onnx_ir.Model:
+def _trace(tower: ModelTower | ModelGraph, opset_version: int) -> onnx_ir.Model:
     example = tower.example()
     try:
         with torch.inference_mode():

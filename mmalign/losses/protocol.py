@@ -31,7 +31,7 @@ class EmbeddedBatch(msgspec.Struct, frozen=True):
 
     Pairs show the same thing where `keys`, (B,) or (B, K) int64, are equal in any column. `captions` are the features
     of the text tower, (B, F), `view_embeds` the vectors (B, D) of another view of each image, `teacher` another
-    model's vectors.
+    model's vectors, `regions` (B, N, R) what the image tower has of each place.
     """
 
     image_embeds: Tensor
@@ -40,6 +40,7 @@ class EmbeddedBatch(msgspec.Struct, frozen=True):
     captions: Tensor | None = None
     view_embeds: Tensor | None = None
     teacher: TeacherVectors | None = None
+    regions: Tensor | None = None
 
     def caption_features(self) -> Tensor:
         """Return `captions` without gradient, of unit length and float32. Raises ValueError where there are none."""

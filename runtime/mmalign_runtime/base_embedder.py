@@ -31,12 +31,13 @@ from mmalign_runtime.support import check_supported
 from mmalign_runtime.text_stream import stream_texts
 
 if TYPE_CHECKING:
+    from mmalign_runtime.attention import RegionAttention
     from mmalign_runtime.clipping import ClippedTensor
     from mmalign_runtime.image import ImageItem
     from mmalign_runtime.image_encoder import ImageEncoder
     from mmalign_runtime.text_encoder import TextEncoder
 
-Encoder = TypeVar("Encoder", "ImageEncoder", "TextEncoder")
+Encoder = TypeVar("Encoder", "ImageEncoder", "TextEncoder", "RegionAttention")
 Kind = TypeVar("Kind", bound="BaseEmbedder")
 
 
@@ -66,6 +67,7 @@ class BaseEmbedder:
         # No reference to `self`: an embedder that is dropped must give its memory back at once, not when cycles are.
         self._image = Once(lambda: _image_encoder(bundle, options, limits))
         self._text = Once(lambda: _text_encoder(bundle, options))
+        self._attention = Once(lambda: _region_attention(bundle, options, limits))
         self._is_closed = False
         self._process_id = os.getpid()
 
@@ -75,9 +77,9 @@ class BaseEmbedder:
             getattr(self, tower)  # the property of its name loads it
 
     def close(self) -> None:
-        """Give back the memory of both towers; using the embedder afterwards raises EmbedderStateError."""
+        """Give back the memory of towers and attention; using the embedder afterwards raises EmbedderStateError."""
         self._is_closed = True
-        for encoder in (self._image.made, self._text.made):
+        for encoder in (self._image.made, self._text.made, self._attention.made):
             if encoder is not None:
                 encoder.close()
 
@@ -127,6 +129,15 @@ class BaseEmbedder:
         self._check_usable("text")
         encoder = self._text.get()
         return self._still_open(encoder)
+
+    @property
+    def attention(self) -> RegionAttention:
+        """The second stage of a search: regions of images, and texts that look at them. Loaded when first used.
+
+        Raises BundleError when the bundle has none.
+        """
+        self._check_process()
+        return self._still_open(self._attention.get())
 
     def info(self) -> RuntimeInfo:
         """Say what was chosen: engine, provider and its options, precision, threads, and where the nodes went."""
@@ -235,6 +246,11 @@ class BaseEmbedder:
         return encoder
 
     def _check_usable(self, tower: Modality) -> None:
+        self._check_process()
+        if tower not in self.towers:
+            raise BundleError(f"the {tower} tower was not loaded: add {tower!r} to `towers` of Embedder.load.")
+
+    def _check_process(self) -> None:
         if self._process_id != os.getpid():  # before any lock: in a fork, the thread that holds it is not there
             raise EmbedderStateError(
                 f"this embedder belongs to process {self._process_id}, and this is a fork of it, without its threads. "
@@ -242,8 +258,6 @@ class BaseEmbedder:
             )
         if self._is_closed:
             raise EmbedderStateError("this embedder was closed. Load it again.")
-        if tower not in self.towers:
-            raise BundleError(f"the {tower} tower was not loaded: add {tower!r} to `towers` of Embedder.load.")
 
 
 def open_embedder(
@@ -280,6 +294,12 @@ def _text_encoder(bundle: Bundle, options: SessionOptions) -> TextEncoder:
     from mmalign_runtime.text_encoder import TextEncoder  # and one that embeds images no tokenizers
 
     return TextEncoder(bundle, options)
+
+
+def _region_attention(bundle: Bundle, options: SessionOptions, limits: ImageLimits | None) -> RegionAttention:
+    from mmalign_runtime.attention import RegionAttention  # few bundles have one, and few searches a second stage
+
+    return RegionAttention(bundle, options, limits)
 
 
 def _fitting_profile(path: str | Path, bundle: Bundle) -> RuntimeConfig:

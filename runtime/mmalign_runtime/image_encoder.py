@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 import numpy as np
@@ -26,13 +26,17 @@ _MOST_IMAGES = 8
 class ImageEncoder:
     """The image side: decode, preprocess, tower. `limits` take the place of the bundle's own, when given."""
 
+    graph = "image"
+
     def __init__(self, bundle: Bundle, options: SessionOptions, limits: ImageLimits | None = None) -> None:
         found = bundle.spec.tower("image", ImageTower)
         self.inputs = found.inputs
-        self._checked = UnitVectors(bundle.spec.embed_dim, f"{bundle.path}: the image tower")
+        self._checked: Callable[[Vectors], Vectors] = UnitVectors(
+            bundle.spec.embed_dim, f"{bundle.path}: the image tower"
+        )
         self.spec = msgspec.structs.replace(found.spec, limits=limits) if limits else found.spec
         self.preprocess = Preprocessor(bundle.source(found.preprocess), options.pool)
-        self.session = open_session(bundle, "image", found.inputs.names(), options)
+        self.session = open_session(bundle, self.graph, found.inputs.names(), options)
         # With one thread on the CPU there is nothing that preparing could overlap with.
         is_alone = options.provider == "cpu" and options.pool.num_threads == 1
         self._memory = HostMemory(options.provider) if options.provider == "cuda" else None

@@ -5,18 +5,24 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from benchmarks.demo.packages import register_demo_packages
 from mmalign.config import parse_config
 from mmalign.dual_model import DualModel
+from mmalign.model import DualEncoder, ModelConfig
 from mmalign.run import Run
 from mmalign.run_model import dual_model
 from mmalign.training import train
 from mmalign_export import export_model
+from mmalign_export.golden import GoldenFile, golden_files
 from tests.make_tiny_bundle import tiny_run, tiny_tokenizer
+
+SMALL_FILE_BYTES = 50_000
 
 register_demo_packages()  # some parametrizations read them
 
@@ -37,6 +43,34 @@ def bundle_dir(model: DualModel, tmp_path_factory: pytest.TempPathFactory) -> Pa
     out = tmp_path_factory.mktemp("exported") / "bundle"
     export_model(model, out)
     return out
+
+
+@pytest.fixture(scope="session")
+def attention_model(tmp_path_factory: pytest.TempPathFactory) -> DualModel:
+    """The tiny model with an attention whose layers differ from where they begin."""
+    run = tiny_run(tmp_path_factory.mktemp("run"))
+    config = msgspec.convert({"embed_dim": 16, "attention": {"weight": 1.0}}, ModelConfig)
+    torch.manual_seed(1)
+    encoder = DualEncoder(run.model.image_tower, run.model.text_tower, config).eval()
+    assert encoder.attention is not None
+    with torch.no_grad():
+        for parameter in encoder.attention.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape))
+    settings = msgspec.structs.replace(run.config, model=config)
+    return dual_model(Run(run.folder, settings, encoder, run.tokenizer))
+
+
+@pytest.fixture(scope="session")
+def attention_bundle(attention_model: DualModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its bundle, with the small ones of the golden images. Copy it before changing anything in it."""
+    out = tmp_path_factory.mktemp("attention") / "bundle"
+    export_model(attention_model, out, image_files=small_golden_files())
+    return out
+
+
+def small_golden_files() -> list[GoldenFile]:
+    """Return the golden images that cost little."""
+    return [file for file in golden_files(()) if len(file.data) <= SMALL_FILE_BYTES]
 
 
 @pytest.fixture(scope="session")

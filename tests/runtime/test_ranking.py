@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -67,3 +69,19 @@ def test_a_query_of_another_length_is_refused() -> None:
 def test_top_k_below_one_is_refused() -> None:
     with pytest.raises(ValueError, match="top_k is 0"):
         search(np.ones((1, 2), np.float32), saved(np.eye(2)), top_k=0, space_id="space")
+
+
+def test_a_second_stage_orders_the_nearest_and_equal_scores_keep_the_order_of_the_first() -> None:
+    vectors = saved(np.array([[0.6, 0.8], [1, 0], [0.8, 0.6], [0, 1], [0.96, 0.28]]))
+    asked: list[tuple[str, ...]] = []
+
+    def stage(query: np.ndarray, ids: Sequence[str]) -> np.ndarray:
+        assert query.tolist() == [1, 0]
+        asked.append(tuple(ids))
+        return np.array([0.1 if name == "1" else 0.5 for name in ids], np.float32)
+
+    (hits,) = search(np.array([[1, 0]], np.float32), vectors, top_k=2, space_id="space", rerank=3, second_stage=stage)
+    assert asked == [("1", "4", "2")]
+    assert [(hit.id, hit.rank, hit.score) for hit in hits] == [("4", 1, 0.5), ("2", 2, 0.5)]
+    (hits,) = search(np.array([[1, 0]], np.float32), vectors, top_k=5, space_id="space", rerank=9, second_stage=stage)
+    assert [hit.id for hit in hits] == ["4", "2", "0", "3", "1"]  # fewer are saved than asked for

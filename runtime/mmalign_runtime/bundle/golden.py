@@ -42,11 +42,31 @@ class TextCase(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     embedding: tuple[float, ...]
 
 
-class Golden(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class AttentionCase(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the second stage's reference made of an image case: the token of one region, and all texts' `attended`.
+
+    `region` numbers it, row after row from 0; `attended` are (1 + N) numbers of each text.
+    """
+
+    image: str
+    region: Annotated[int, msgspec.Meta(ge=0)]
+    token: tuple[float, ...]
+    attended: tuple[tuple[float, ...], ...]
+
+
+class AttentionGolden(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The golden cases of the second stage: the names of its text cases, and what they see in each image case."""
+
+    texts: tuple[str, ...]
+    images: tuple[AttentionCase, ...]
+
+
+class Golden(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """All golden cases of a bundle."""
 
     images: tuple[ImageCase, ...]
     texts: tuple[TextCase, ...]
+    attention: AttentionGolden | None = None
 
 
 def load_golden(bundle: Bundle, name: str | None = None) -> Golden:
@@ -78,6 +98,28 @@ def _check_lengths(golden: Golden, bundle: Bundle) -> None:
         if len(answer.embedding) != bundle.spec.embed_dim:
             seen = f"a vector of {len(answer.embedding)}, expected {bundle.spec.embed_dim}"
             raise BundleFormatError(f"golden case {answer.name!r} has {seen}. Export the bundle again.")
+    if golden.attention is not None:
+        _check_attention(golden, golden.attention, bundle)
+
+
+def _check_attention(golden: Golden, attention: AttentionGolden, bundle: Bundle) -> None:
+    """Raise BundleFormatError for cases of the second stage that are of no image or text case, or of another shape."""
+    names, texts = {case.name for case in golden.images}, {case.name for case in golden.texts}
+    declared = bundle.spec.attention
+    num_tokens = 0 if declared is None else declared.num_tokens
+    for case in attention.images:
+        is_whole = (
+            case.image in names
+            and texts.issuperset(attention.texts)
+            and case.region + 1 < num_tokens
+            and len(case.token) == bundle.spec.embed_dim
+            and [len(row) for row in case.attended] == [num_tokens] * len(attention.texts)
+        )
+        if not is_whole:
+            raise BundleFormatError(
+                f"golden case {case.image!r} of the attention does not fit its texts, its image or the {num_tokens} "
+                "tokens that the bundle declares. Export the bundle again."
+            )
 
 
 def sample_pixels(pixels: Pixels) -> NDArray[np.uint8]:

@@ -16,6 +16,7 @@ import typer
 
 from mmalign_runtime.cli.bench import bench
 from mmalign_runtime.cli.embed import embed
+from mmalign_runtime.cli.explain import explain
 from mmalign_runtime.cli.info import info
 from mmalign_runtime.cli.pack import pack, unpack
 from mmalign_runtime.cli.search import search
@@ -37,7 +38,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (info, verify, embed, search, bench, pack, unpack, upgrade):
+for verb in (info, verify, embed, search, explain, bench, pack, unpack, upgrade):
     app.command()(verb)
 
 

@@ -56,6 +56,7 @@ def bundle_facts(spec: BundleSpec, size_bytes: int) -> dict[str, str]:
         "similarity": _similarity(spec.similarity),
         "precisions": ", ".join(spec.precisions()),
         **{f"{name} tower": f"{tower.architecture}, {_item(tower)}" for name, tower in spec.towers.items()},
+        **_attention(spec),
         "size": f"{size_bytes / 1e6:.1f} MB in {len(spec.files)} files",
         "made": f"{made.created} from {source.kind} {source.name}{data}, {_library(source)}opset {made.opset_version}",
         "licence": made.weights_licence,
@@ -65,6 +66,11 @@ def bundle_facts(spec: BundleSpec, size_bytes: int) -> dict[str, str]:
 def _widths(spec: BundleSpec) -> str:
     prefixes = ", ".join(map(str, spec.prefix_dims))
     return f"{spec.embed_dim}; the first {prefixes} components are vectors too" if prefixes else str(spec.embed_dim)
+
+
+def _attention(spec: BundleSpec) -> dict[str, str]:
+    found = spec.attention
+    return {} if found is None else {"attention": f"texts look at {found.rows} x {found.columns} regions"}
 
 
 def _similarity(similarity: Similarity) -> str:

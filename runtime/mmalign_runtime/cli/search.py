@@ -17,7 +17,7 @@ from mmalign_runtime.spec import TextTower
 
 if TYPE_CHECKING:
     from mmalign_runtime.embedder import Embedder
-    from mmalign_runtime.ranking import Hit
+    from mmalign_runtime.ranking import Hit, SecondStage
 
 _QUERY_LENGTH = 60  # of a query as it is named in a line
 
@@ -29,11 +29,18 @@ def search(
     queries: Annotated[list[str], typer.Argument(metavar="QUERY", help="Texts, or image files with --image.")],
     image: Annotated[bool, typer.Option("--image", help="The queries are paths of images.")] = False,
     top_k: Annotated[int, typer.Option(min=1, help="How many to show for each query.")] = 10,
+    rerank: Annotated[
+        int, typer.Option(min=0, help="Score that many candidates again by their regions. 0: none.", show_default=False)
+    ] = 0,
+    images: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="With --rerank: what was embedded.", show_default=False),
+    ] = None,
     *,
     asked: Loading,
     json: JsonOption = False,
 ) -> None:
-    """Search saved vectors with texts or images, exactly."""
+    """Search saved vectors with texts or images, exactly; with --rerank, a second stage orders the nearest anew."""
     import msgspec
 
     from mmalign_runtime.ranking import search
@@ -41,10 +48,12 @@ def search(
 
     if not image:
         _check_queries(queries)
+    _check_rerank(rerank, images, top_k, image=image)
     saved = load_vectors(vectors)
     embedder = asked.load(bundle, towers=("image",) if image else ("text",))
     query = embedder.encode_image(queries) if image else embedder.encode_text(queries)  # (Q, D)
-    found = search(query, saved, top_k=top_k, space_id=embedder.space_id)
+    stage = None if images is None else _second_stage(embedder, images)
+    found = search(query, saved, top_k=top_k, space_id=embedder.space_id, rerank=rerank, second_stage=stage)
     truncated = [False] * len(queries) if image else embedder.truncated(queries).tolist()
     _say_truncated(queries, truncated, embedder)
     if json:
@@ -55,6 +64,21 @@ def search(
         typer.echo(msgspec.json.encode(rows))
     else:
         print_hits(queries, found)
+
+
+def _check_rerank(rerank: int, images: Path | None, top_k: int, *, image: bool) -> None:
+    if (images is None) != (rerank == 0):
+        raise InputError("--rerank and --images go together: name the folder of the images that were embedded.")
+    if image and rerank:
+        raise InputError("--rerank orders images by what a text sees in them, and --image was given. Leave one out.")
+    if 0 < rerank < top_k:
+        raise InputError(f"--rerank is {rerank}, below --top-k, {top_k}. Rerank as many as are shown, or more.")
+
+
+def _second_stage(embedder: Embedder, images: Path) -> SecondStage:
+    from mmalign_runtime.rerank import RegionReranker, images_in
+
+    return RegionReranker(embedder.attention, images_in(images))
 
 
 def _check_queries(queries: Sequence[str]) -> None:

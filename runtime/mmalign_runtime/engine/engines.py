@@ -16,7 +16,7 @@ from mmalign_runtime.engine.pool import thread_pool
 from mmalign_runtime.engine.session import Engine, ExternalFile, Model, Session, SessionOptions
 from mmalign_runtime.engine.threads import available_threads
 from mmalign_runtime.errors import MissingDependencyError, ProviderError
-from mmalign_runtime.spec import Artifact, Modality
+from mmalign_runtime.spec import Artifact
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -78,8 +78,8 @@ def resolve_options(config: RuntimeConfig) -> SessionOptions:
     return SessionOptions(pool=thread_pool(num_threads), **resolved)
 
 
-def open_session(bundle: Bundle, tower: Modality, input_names: tuple[str, ...], options: SessionOptions) -> Session:
-    """Open one tower of a bundle with the engine of `options`.
+def open_session(bundle: Bundle, tower: str, input_names: tuple[str, ...], options: SessionOptions) -> Session:
+    """Open one tower of a bundle, or another of its graphs, with the engine of `options`.
 
     Raises as `Engine.artifact` and `Engine.open` do, and BundleIntegrityError when the file was replaced since the
     bundle was opened.

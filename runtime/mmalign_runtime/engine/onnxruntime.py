@@ -35,7 +35,7 @@ from mmalign_runtime.engine.session import (
     run_failed,
 )
 from mmalign_runtime.errors import BundleError, EngineError, ProviderError
-from mmalign_runtime.spec import Artifact, BundleSpec, Modality, Precision
+from mmalign_runtime.spec import Artifact, BundleSpec, Precision
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -64,7 +64,7 @@ class OnnxRuntimeEngine:
         """Return the provider to use; "auto" takes CUDA where it is. Raises ProviderError."""
         return resolve_provider(asked)
 
-    def artifact(self, spec: BundleSpec, tower: Modality, precision: ComputePrecision) -> Artifact:
+    def artifact(self, spec: BundleSpec, tower: str, precision: ComputePrecision) -> Artifact:
         """Return the .onnx file of that precision. Raises BundleError, and ProviderError for bf16."""
         if precision == BFLOAT16:
             raise ProviderError(

@@ -33,7 +33,7 @@ from mmalign_runtime.engine.session import (
 )
 from mmalign_runtime.errors import BundleError, BundleFeatureError, MissingDependencyError, ProviderError
 from mmalign_runtime.once import Once
-from mmalign_runtime.spec import Artifact, BundleSpec, Modality
+from mmalign_runtime.spec import Artifact, BundleSpec
 
 if TYPE_CHECKING:
     from openvino import CompiledModel, Core, InferRequest
@@ -71,7 +71,7 @@ class OpenVinoEngine:
             )
         return "cpu"
 
-    def artifact(self, spec: BundleSpec, tower: Modality, precision: ComputePrecision) -> Artifact:
+    def artifact(self, spec: BundleSpec, tower: str, precision: ComputePrecision) -> Artifact:
         """Return the .onnx file. Raises BundleError, and ProviderError for bf16 on a processor without it."""
         if precision != BFLOAT16:
             return spec.artifact(tower, precision)

@@ -19,7 +19,7 @@ from mmalign_runtime.config import Provider, ResolvedProvider, RuntimeConfig
 from mmalign_runtime.engine.pool import Pool
 from mmalign_runtime.engine.providers import ProviderChoice
 from mmalign_runtime.errors import EngineError, ProviderError
-from mmalign_runtime.spec import Artifact, BundleSpec, Modality
+from mmalign_runtime.spec import Artifact, BundleSpec
 
 Feeds: TypeAlias = Mapping[str, NDArray[np.generic]]
 
@@ -114,7 +114,7 @@ class Engine(Protocol):
     def resolve_provider(self, asked: Provider) -> ResolvedProvider:
         """Return the provider to use for `asked`. Raises ProviderError when it is unknown or not there."""
 
-    def artifact(self, spec: BundleSpec, tower: Modality, precision: ComputePrecision) -> Artifact:
+    def artifact(self, spec: BundleSpec, tower: str, precision: ComputePrecision) -> Artifact:
         """Return the bundle's artifact to run, whose recorded parity the vectors are held to.
 
         Raises BundleError when the bundle has none, ProviderError when it cannot be computed so here.

@@ -16,6 +16,7 @@ from mmalign_runtime.spec.artifacts import (
     Precision,
     Quantization,
 )
+from mmalign_runtime.spec.attention import REGIONS, SCORES, Attention
 from mmalign_runtime.spec.bundle import (
     FORMAT_VERSION,
     SPEC_NAME,
@@ -37,9 +38,12 @@ __all__ = [
     "FORMAT_VERSION",
     "LEAST_GOLDEN_COSINE",
     "ONNX",
+    "REGIONS",
+    "SCORES",
     "SPEC_NAME",
     "TORCH_COMPILE",
     "Artifact",
+    "Attention",
     "BundleSpec",
     "Choice",
     "Cleaning",

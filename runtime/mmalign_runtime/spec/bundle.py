@@ -12,6 +12,7 @@ import msgspec
 
 from mmalign_runtime.errors import BundleError
 from mmalign_runtime.spec.artifacts import ONNX, Artifact, Precision
+from mmalign_runtime.spec.attention import REGIONS, SCORES, Attention
 from mmalign_runtime.spec.imports import ImportRecord
 from mmalign_runtime.spec.towers import Name, Tower
 
@@ -81,7 +82,8 @@ class BundleSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     `needs` is the first release of mmalign-runtime that reads it. `golden` names the cases with the reference's
     vectors. `prefix_dims` are the numbers of first components, below `embed_dim`, that the model was trained to be
-    compared by alone (Matryoshka): take them, and divide by their length.
+    compared by alone (Matryoshka): take them, and divide by their length. `attention` says of a second stage of search,
+    whose graphs are among the artifacts.
     """
 
     space_id: str
@@ -95,6 +97,7 @@ class BundleSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     format_version: str = FORMAT_VERSION
     needs: str = NEEDS_RUNTIME
     prefix_dims: tuple[Annotated[int, msgspec.Meta(ge=1)], ...] = ()
+    attention: Attention | None = None
     seal: str = ""
 
     def __post_init__(self) -> None:
@@ -112,6 +115,10 @@ class BundleSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
                 "use another bundle."
             )
         return found
+
+    def graphs(self) -> tuple[str, ...]:
+        """Return what artifacts are of: the towers, and the graphs of the second stage where there is one."""
+        return (*self.towers, *((REGIONS, SCORES) if self.attention else ()))
 
     def offered(self, *, tower: str | None = None, engine: str = ONNX) -> tuple[Artifact, ...]:
         """Return the artifacts that have a file for an engine, of one tower or of all, most exact first."""
@@ -133,7 +140,8 @@ class BundleSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     def variant_id(self, precision: Precision, engine: str = ONNX) -> str:
         """Return the id of one precision's files: vectors of two variants share a space, not their last digits."""
-        chosen = [each for each in self.offered(engine=engine) if each.precision == precision]
+        offered = (each for each in self.offered(engine=engine) if each.tower in self.towers)
+        chosen = [each for each in offered if each.precision == precision]
         names = sorted({name for each in chosen for name in (each.file, *each.external)})
         digest = hashlib.sha256("".join(self.files[name] for name in names).encode()).hexdigest()
         return f"{precision}-{digest[:_VARIANT_DIGITS]}"

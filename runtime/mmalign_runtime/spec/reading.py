@@ -52,6 +52,8 @@ def encode_spec(spec: BundleSpec) -> bytes:
         del provenance["imported"]
     if not spec.prefix_dims:
         del contents["prefix_dims"]
+    if spec.attention is None:
+        del contents["attention"]
     contents["provenance"] = provenance
     contents["seal"] = seal_of(contents)
     return msgspec.json.format(msgspec.json.encode(contents, order="sorted"), indent=2) + b"\n"
@@ -103,10 +105,14 @@ def _newer(found: Format) -> NewerFormatError:
 def _check_artifacts(spec: BundleSpec) -> None:
     """Raise BundleFormatError for an artifact of no tower, and for two of the same kind."""
     for number, artifact in enumerate(spec.artifacts):
-        if artifact.tower not in spec.towers:
+        if artifact.tower not in spec.graphs():
             raise BundleFormatError(
                 f"{SPEC_NAME}: artifacts[{number}].tower is {artifact.tower!r}, which is not among its towers. {_AGAIN}"
             )
+    if missing := {*spec.graphs()} - {*spec.towers} - {artifact.tower for artifact in spec.offered()}:
+        raise BundleFormatError(
+            f"{SPEC_NAME}: attention is there, and no ONNX artifact of {sorted(missing)[0]!r}, which it needs. {_AGAIN}"
+        )
     kinds = Counter(f"{artifact.kind} of tower {artifact.tower!r}" for artifact in spec.artifacts)
     if twice := [kind for kind, count in kinds.items() if count > 1]:
         raise BundleFormatError(f"{SPEC_NAME}: artifacts holds {twice[0]} twice, expected once. {_AGAIN}")

@@ -9,14 +9,16 @@ import msgspec
 from mmalign_runtime.info import RuntimeInfo
 from mmalign_runtime.spec import Modality, Parity
 
-Stage = Literal["decode", "preprocess", "tokenize", "tower"]
+Stage = Literal["decode", "preprocess", "tokenize", "tower", "regions", "scores"]
+# A case of a tower, or of the second stage.
+Kind = Literal["image", "text", "attention"]
 
 
 class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
     """One golden case: its cosine and largest difference to the reference, and the first stage to differ, if any."""
 
     name: str
-    kind: Modality
+    kind: Kind
     passed: bool
     cosine: float
     max_abs_difference: float

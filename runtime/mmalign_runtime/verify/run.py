@@ -15,6 +15,7 @@ from mmalign_runtime.config import BFLOAT16, ComputePrecision, RuntimeConfig, Ru
 from mmalign_runtime.errors import BundleFormatError, VerificationError
 from mmalign_runtime.spec import Modality, Parity
 from mmalign_runtime.verify.against import compare
+from mmalign_runtime.verify.attention import run_attention
 from mmalign_runtime.verify.float32 import check_float32, check_placement
 from mmalign_runtime.verify.golden_cases import GoldenRun, run_golden
 from mmalign_runtime.verify.invariance import bound, check_concurrency, check_image_batch, check_text_batch
@@ -62,11 +63,13 @@ def verify_embedder(embedder: BaseEmbedder, *, against: BaseEmbedder | None = No
     """Verify the towers that an embedder has, as it stands."""
     recorded = {tower: _recorded(embedder, tower) for tower in embedder.towers}
     golden = run_golden(embedder, {tower: _computed(each, embedder.precision) for tower, each in recorded.items()})
+    limits = {tower: bound(embedder, each) for tower, each in recorded.items()}
+    attention = run_attention(embedder, golden.images, max(limits.values()))
     return VerifyReport(
         runtime=embedder.info(),
         bounds=golden.bounds,
-        cases=golden.results(),
-        checks=_checks(embedder, golden, {tower: bound(embedder, each) for tower, each in recorded.items()}),
+        cases=(*golden.results(), *attention.cases),
+        checks=(*_checks(embedder, golden, limits), *attention.checks),
         against=None if against is None else compare(against, embedder.bundle, golden),
     )
 

@@ -1,0 +1,49 @@
+"""The regions of images, of a frozen image tower: computed once, kept in float16 on disk, and read a few at a time.
+
+Float16 keeps three digits, which is more than the differences between two augmented views of an image leave.
+Shapes: N images, n regions of each, R channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import torch
+from torch import Tensor
+
+from mmalign.augment import ImageAugment
+from mmalign.data import Pair
+from mmalign.distributed import ALONE, World
+from mmalign.dual_model import ImageModelTower
+from mmalign.feature_cache import FeatureCache
+from mmalign.features import ImageFeatures
+from mmalign.regions import RegionsOfTower, image_tower_with_regions, region_grid
+
+
+class RegionFeatures:
+    """Regions by the images that they are of, mapped from `cache_dir`: memory holds what a batch takes."""
+
+    def __init__(self, tower: ImageModelTower, cache_dir: Path, device: torch.device, world: World = ALONE) -> None:
+        own = image_tower_with_regions(tower.backbone)
+        grid = region_grid(own, tower.spec.shape)
+        self._shape = grid.num_regions, grid.channels
+        self._cache = FeatureCache(cache_dir)
+        self._world = world
+        self._images = ImageFeatures(msgspec.structs.replace(tower, backbone=RegionsOfTower(own)), device)
+
+    def of(self, pairs: Sequence[Pair], name: str) -> Tensor:
+        """Return the regions (N, n, R) float16 of the pairs' images. Raises ItemError, and ConfigError without room."""
+        key = self._images.key(pairs, "regions, clean")
+        compute = lambda: self._images.batches(pairs, f"regions, {name}")  # noqa: E731 - called where none are kept
+        with self._world.first_then_others():
+            return self._cache.mapped(key, compute, (len(pairs), *self._shape))
+
+    def of_view(self, pairs: Sequence[Pair], augment: ImageAugment, view: int) -> Tensor:
+        """Return the regions (N, n, R) float16 of one augmented view of each image, by its number. Raises likewise."""
+        key = self._images.key(pairs, f"regions, view {view}", msgspec.json.encode(augment.config, order="sorted"))
+        description = f"regions, augmented view {view}"
+        compute = lambda: self._images.view_batches(pairs, augment, view, description)  # noqa: E731
+        with self._world.first_then_others():
+            return self._cache.mapped(key, compute, (len(pairs), *self._shape))
