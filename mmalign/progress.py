@@ -6,6 +6,7 @@ import functools
 import logging
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.console import Console
@@ -15,6 +16,45 @@ from mmalign.distributed import is_first_process
 
 logger = logging.getLogger(__name__)
 Item = TypeVar("Item")
+
+
+class Pace:
+    """Which of two waits for the other: the loader that gives batches, or the model that takes steps."""
+
+    def __init__(self) -> None:
+        self._waiting_s = self._stepping_s = 0.0
+        self._num_pairs = 0
+
+    def waiting(self, batches: Iterable[Item]) -> Iterator[Item]:
+        """Yield the batches; the time until each is there is the loader's."""
+        remaining = iter(batches)
+        while True:
+            started = time.perf_counter()
+            try:
+                batch = next(remaining)
+            except StopIteration:
+                return
+            self._waiting_s += time.perf_counter() - started
+            yield batch
+
+    @contextmanager
+    def stepping(self, num_pairs: int) -> Iterator[None]:
+        """Count what is done inside as a step of the model, over that many pairs."""
+        started = time.perf_counter()
+        yield
+        self._stepping_s += time.perf_counter() - started
+        self._num_pairs += num_pairs
+
+    def tell(self) -> None:
+        """Log the pairs a second since the last time, and those of the model alone; then count anew."""
+        total_s = self._waiting_s + self._stepping_s
+        if self._num_pairs and total_s:
+            logger.info(
+                "%.0f pairs/s: %.0f%% of the time waits for the loader, the model alone takes %.0f pairs/s",
+                *(self._num_pairs / total_s, 100 * self._waiting_s / total_s, self._num_pairs / self._stepping_s),
+            )
+        self._waiting_s = self._stepping_s = 0.0
+        self._num_pairs = 0
 
 
 @functools.cache

@@ -30,7 +30,7 @@ from mmalign.mining import Miner
 from mmalign.near_synonyms import without_near_synonyms
 from mmalign.optim import Schedule, plan_steps
 from mmalign.pairs import check_enough, identify_pairs, load_sources, merged_splits
-from mmalign.progress import track
+from mmalign.progress import Pace, track
 from mmalign.records import open_records
 from mmalign.run import Run, RunFolder, check_start, claim_run, join_run, open_run
 from mmalign.run_model import dual_model
@@ -113,17 +113,20 @@ def _train(config: Config, run_dir: Path, device: torch.device, world: World, *,
     validator = Validator(run.model, config.evaluate, splits.val, features)
     plans = plan_steps(schedule, config.train.seed, progress.step)
     windows = _mined(run, trainer, features, splits, steps).windows(plans) if config.mining.share else [plans]
+    pace = Pace()
     with open_records(run, trainer, progress, splits, world) as records:
         prepared = (inputs for window in windows for inputs in load_steps(steps, window, config.train.num_workers))
-        for inputs in track(prepared, "training", schedule.num_steps - progress.step):
+        for inputs in track(pace.waiting(prepared), "training", schedule.num_steps - progress.step):
             try:
-                row = trainer.step(inputs)  # inputs to vectors to a loss to other weights
+                with pace.stepping(len(inputs.plan.rows)):
+                    row = trainer.step(inputs)  # inputs to vectors to a loss to other weights
             except NonFiniteError as error:
                 with world.first_then_others():  # it tells, and ends them all
                     raise TrainingError(records.describe(error)) from error
             if schedule.is_validated(inputs.plan.step, config.train.validate_every):
                 with trainer.averaging.applied():
                     row = msgspec.structs.replace(row, val=validator.validate())
+                pace.tell()
             records.keep(row)
     return TrainResult(records.progress.step, records.progress.best_score, records.progress.best_step)
 
