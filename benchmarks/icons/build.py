@@ -1,0 +1,92 @@
+"""Build packs of further drawings and of interface icons: fetch the sets, draw, write one Parquet file a set.
+
+python -m benchmarks.icons.build --out FOLDER [--cache DIR] [--sets NAME ...] [--sample FILE]
+
+Only a sample of 2,000 icons is committed: all are made in some minutes from pinned packages.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks.emoji.captions import read_concepts
+from benchmarks.emoji.packs import write_pack
+from benchmarks.emoji.render import encode_webp, encoder_version, render
+from benchmarks.emoji.sources import EMOJIBASE, fetch
+from benchmarks.icons.reading import Named, emoji_names, read_set, read_tags
+from benchmarks.icons.sets import SETS, IconSet
+
+NUM_SAMPLE = 2000
+
+
+def build(out: Path, cache: Path, names: Sequence[str] = ()) -> dict[str, int]:
+    """Write the packs of the sets named, or of all; return how many drawings each has."""
+    emoji = emoji_names(read_concepts(fetch(EMOJIBASE, cache)))
+    counts = {}
+    for icon_set in SETS:
+        if names and icon_set.name not in names:
+            continue
+        tags = read_tags(fetch(icon_set.tags[0], cache), icon_set.tags[1]) if icon_set.tags else {}
+        drawn = read_set(icon_set, fetch(icon_set.package, cache), emoji, tags)
+        path = out / icon_set.kind / f"{icon_set.name}.parquet"
+        write_pack(table(icon_set, drawn), path)
+        counts[icon_set.name] = len(drawn)
+        shared = sum(each.concept != each.label for each in drawn)
+        print(f"{icon_set.name:28} {len(drawn):6} ({shared:5} emoji) {path.stat().st_size:9} bytes", flush=True)
+    return counts
+
+
+def write_sample(folder: Path, path: Path) -> None:
+    """Write one pack of `NUM_SAMPLE` icons: of each set that `folder` has, as large a share, spread over its names."""
+    paths = [folder / each.kind / f"{each.name}.parquet" for each in SETS if each.kind == "icons"]
+    icons = [pq.read_table(path) for path in paths if path.is_file()]
+    every = sum(len(each) for each in icons) / NUM_SAMPLE
+    parts = [each.take([int(i * every) for i in range(int(len(each) / every))]) for each in icons]
+    sample = pa.concat_tables([part.replace_schema_metadata(None) for part in parts])
+    write_pack(sample.replace_schema_metadata({"source": "see NOTICE, by style", "encoder": encoder_version()}), path)
+
+
+def table(icon_set: IconSet, drawn: Sequence[Named]) -> pa.Table:
+    """Return a set's pack: a row a concept, with licence and source in the metadata."""
+    columns = {
+        "concept": [each.concept for each in drawn],
+        "label": [each.label for each in drawn],
+        "keywords": [list(each.keywords) for each in drawn],
+        "group": [each.group for each in drawn],
+        "style": [icon_set.name] * len(drawn),
+        "image": [encode_webp(render(each.svg)) for each in drawn],
+    }
+    licence, address = icon_set.licence
+    metadata = {
+        "style": icon_set.name,
+        "source": str(icon_set.package),
+        "source_sha256": icon_set.package.sha256,
+        "licence": licence,
+        "licence_url": address,
+        "attribution": icon_set.attribution,
+        "changes": "SVG rendered at 72x72, encoded as lossy WebP",
+        "encoder": encoder_version(),
+    }
+    return pa.table(columns).replace_schema_metadata(metadata)
+
+
+def main() -> None:
+    """Build what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder that gets drawings/ and icons/")
+    parser.add_argument("--cache", type=Path, help="folder that keeps the fetched packages between runs")
+    parser.add_argument("--sets", nargs="*", default=(), choices=[each.name for each in SETS], metavar="NAME")
+    parser.add_argument("--sample", type=Path, help="the file that gets a sample of the icons")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as fallback:
+        build(arguments.out, arguments.cache or Path(fallback), arguments.sets)
+    if arguments.sample:
+        write_sample(arguments.out, arguments.sample)
+
+
+if __name__ == "__main__":
+    main()

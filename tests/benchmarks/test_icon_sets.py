@@ -1,0 +1,111 @@
+"""Icon sets: names to captions, variants to one drawing, emoji to their concepts, search words of three shapes."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from benchmarks.emoji.captions import Concept
+from benchmarks.emoji.sources import Archive
+from benchmarks.icons.reading import emoji_names, read_set, read_tags, spoken
+from benchmarks.icons.sets import SETS, IconSet
+
+SAMPLE = Path(__file__).parents[2] / "benchmarks" / "icons" / "sample.parquet"
+
+
+def package(path: Path, **files: object) -> Archive:
+    with tarfile.open(path, "w:gz") as archive:
+        for name, contents in files.items():
+            encoded = json.dumps(contents).encode()
+            info = tarfile.TarInfo(f"package/{name}.json")
+            info.size = len(encoded)
+            archive.addfile(info, io.BytesIO(encoded))
+    return Archive(path)
+
+
+def concept(key: str, emoji: str, label: str) -> Concept:
+    return Concept(key, emoji, label, ["word"], "zh", ["zh"], "group", "subgroup", 1.0)
+
+
+def a_set(*, variants: tuple[str, ...] = (), is_emoji: bool = False) -> IconSet:
+    return dataclasses.replace(SETS[0], variants=variants, is_emoji=is_emoji)
+
+
+def icons(*names: str) -> dict[str, object]:
+    return {"width": 24, "height": 24, "icons": {name: {"body": f'<path id="{name}"/>'} for name in names}}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("arrow-left", "arrow left"),
+        ("brand-github", "github"),
+        ("pet-not-allow-2", "pet not allow"),
+        ("a--b-test", "a b test"),
+        ("360", ""),
+        ("x", ""),
+        ("4k", ""),
+    ],
+)
+def test_names_become_words(name: str, expected: str) -> None:
+    assert spoken(name) == expected
+
+
+def test_of_variants_the_plain_one_is_taken_else_the_first_listed(tmp_path: Path) -> None:
+    found = icons("house-fill", "house", "car-bold", "car-fill", "fill")
+    found["icons"]["tree"] = {"body": "<path/>", "hidden": True}  # type: ignore[index]
+    drawn = read_set(a_set(variants=("fill", "bold")), package(tmp_path / "a.tgz", icons=found), {}, {})
+    assert {each.label: each.svg.split(b'id="')[1].split(b'"')[0] for each in drawn} == {
+        "car": b"car-fill",
+        "fill": b"fill",
+        "house": b"house",
+    }
+
+
+def test_an_emoji_s_name_is_its_concept_whatever_it_is_called(tmp_path: Path) -> None:
+    # "fox-face" is what Unicode calls a fox.
+    emoji = emoji_names([concept("1f98a", "\U0001f98a", "fox"), concept("23f0", "\u23f0", "alarm clock")])
+    archive = package(tmp_path / "a.tgz", icons=icons("fox", "alarmclock", "fox-face", "tractor"))
+    drawn = {each.label: each for each in read_set(a_set(), archive, emoji, {"tractor": ["farm", "tractor"]})}
+    assert {label: each.concept for label, each in drawn.items()} == {
+        "fox": "1f98a",  # of two drawings of a concept one is kept
+        "alarm clock": "23f0",
+        "tractor": "tractor",
+    }
+    assert drawn["alarm clock"].keywords == ["word"]
+    assert drawn["tractor"].keywords == ["farm"]
+    only = read_set(a_set(is_emoji=True), archive, emoji, {})
+    assert {each.label for each in only} == {"fox", "alarm clock"}
+
+
+def test_search_words_are_read_in_all_three_shapes(tmp_path: Path) -> None:
+    archive = package(
+        tmp_path / "a.tgz",
+        lucide={"cat": ["animal", "pet"]},
+        tabler={"cat": {"name": "cat", "tags": ["animal", None, 3]}},
+        mdi=[{"name": "cat", "tags": ["Animal"], "aliases": ["cat-face"]}],
+    )
+    assert read_tags(archive, "package/lucide.json") == {"cat": ["animal", "pet"]}
+    assert read_tags(archive, "package/tabler.json") == {"cat": ["animal", "3"]}
+    assert read_tags(archive, "package/mdi.json") == {"cat": ["cat face", "animal"]}
+
+
+def test_every_set_has_its_hash_and_licence_and_none_is_reserved() -> None:
+    assert len({each.name for each in SETS}) == len(SETS)
+    for each in SETS:
+        assert len(each.package.sha256) == 64
+        assert each.licence[0] in {"Apache-2.0", "CC-BY-3.0", "CC-BY-4.0", "ISC", "MIT"}
+        assert "fluent-emoji" not in each.package.name
+
+
+def test_the_sample_has_two_thousand_icons_of_every_set() -> None:
+    rows = pq.read_table(SAMPLE, columns=["style", "label", "keywords", "image"]).to_pylist()
+    assert 1950 <= len(rows) <= 2000
+    assert {row["style"] for row in rows} == {each.name for each in SETS if each.kind == "icons"}
+    assert all(row["label"] and row["keywords"] and row["image"][8:12] == b"WEBP" for row in rows)
