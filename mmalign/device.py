@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -37,16 +38,44 @@ def evaluation_device(config: TrainConfig) -> torch.device:
     return device
 
 
+class _ExactFloat32:
+    """Whether somebody in this process wants exact convolutions: the flag is one for all threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._num_inside = 0
+        self._before = ""
+
+    def enter(self) -> None:
+        """Set the flag, if nobody has."""
+        with self._lock:
+            if not self._num_inside:
+                self._before, _convolutions().fp32_precision = _convolutions().fp32_precision, "ieee"
+            self._num_inside += 1
+
+    def leave(self) -> None:
+        """Put back what was there, when nobody is left."""
+        with self._lock:
+            self._num_inside -= 1
+            if not self._num_inside:
+                _convolutions().fp32_precision = self._before
+
+
+_exact_float32 = _ExactFloat32()
+
+
 @contextmanager
 def exact_float32() -> Iterator[None]:
     """Let cuDNN keep all 23 bits of float32 convolutions, as the CPU does: by default it rounds them to TF32's 10."""
-    convolutions = cast("Any", torch.backends.cudnn).conv  # its type stub does not have it
-    before = convolutions.fp32_precision
-    convolutions.fp32_precision = "ieee"
+    _exact_float32.enter()
     try:
         yield
     finally:
-        convolutions.fp32_precision = before
+        _exact_float32.leave()
+
+
+def _convolutions() -> Any:  # noqa: ANN401 - torch's type stub does not have it
+    return cast("Any", torch.backends.cudnn).conv
 
 
 def _best_device(config: TrainConfig) -> torch.device:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mmalign.config import TrainConfig
-from mmalign.device import evaluation_device, training_device
+from mmalign.device import evaluation_device, exact_float32, training_device
 from mmalign.errors import ConfigError
 
 
@@ -36,3 +36,15 @@ def test_fp16_needs_cuda_and_bf16_does_not(has_cuda: bool) -> None:
 def test_a_run_trained_on_cuda_is_evaluated_anywhere(has_cuda: bool) -> None:
     config = TrainConfig(device="cuda", autocast="fp16")
     assert evaluation_device(config).type == ("cuda" if has_cuda else "cpu")
+
+
+def test_exact_convolutions_end_with_the_last_of_several_threads() -> None:
+    convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    before = convolutions.fp32_precision
+    first, second = exact_float32(), exact_float32()  # entered and left crosswise, as threads do
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert convolutions.fp32_precision == "ieee"
+    second.__exit__(None, None, None)
+    assert convolutions.fp32_precision == before
