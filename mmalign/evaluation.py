@@ -8,7 +8,8 @@ import msgspec
 
 from mmalign.device import evaluation_device
 from mmalign.features import ModelFeatures
-from mmalign.pairs import load_sources
+from mmalign.near_synonyms import without_near_synonyms
+from mmalign.pairs import load_sources, merged_splits
 from mmalign.run import initial_model, load_run, read_trained_images
 from mmalign.run_model import dual_model
 from mmalign.scores import Checkpoint, Evaluation, SplitName
@@ -53,6 +54,9 @@ def evaluate(run_dir: str | Path, *, split: SplitName = "test", checkpoint: Chec
         start,
         sources,
         config.evaluate,
+        splits=without_near_synonyms(
+            merged_splits(sources), sources, config.data.split.max_caption_similarity, start.texts
+        ),
         split=split,
         checkpoint=checkpoint,
         trained_images=read_trained_images(run.folder),

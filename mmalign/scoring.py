@@ -19,7 +19,7 @@ from mmalign.data.identity import image_identity
 from mmalign.errors import ConfigError
 from mmalign.features import ModelFeatures
 from mmalign.linear_map import LinearMap, fit_linear_map
-from mmalign.pairs import SourcePairs, merged_splits
+from mmalign.pairs import SourcePairs
 from mmalign.retrieval import chance_recall, recall_both_ways
 from mmalign.retrieval_set import Captions, RetrievalSet, build_retrieval_set
 from mmalign.scores import Checkpoint, Evaluation, Scored, SourceScores, SplitName
@@ -56,6 +56,7 @@ def evaluate_model(
     sources: Sequence[SourcePairs],
     config: EvaluateConfig,
     *,
+    splits: Splits,
     split: SplitName,
     checkpoint: Checkpoint | None = None,
     trained_images: frozenset[str] | None = None,
@@ -63,12 +64,12 @@ def evaluate_model(
     """Evaluate a model on the sources' pairs of one split.
 
     `trained` are the features of its towers, `start` those that the linear map is fitted to, on the training pairs of
-    the sources that are not held out. `trained_images` are the identities of the images that the model learned from,
-    None where that is not known. Raises ConfigError for a source with nothing in the split, and ItemError.
+    `splits`, which are those that the model had. `trained_images` are the identities of the images that it learned
+    from, None where that is not known. Raises ConfigError for a source with nothing in the split, and ItemError.
     """
     tasks = [_task(source, split, config, trained_images) for source in sources]
     report_truncated((pair for task in tasks for pair in task.items.pairs), trained.model.text.bound_tokenizer)
-    linear_map = _fit_map(merged_splits(sources), start, config.captions)
+    linear_map = _fit_map(splits, start, config.captions)
     scores = tuple(_score(task, trained, start, linear_map) for task in tasks)
     return Evaluation(split, checkpoint, config.captions, linear_map.strength, scores)
 

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from mmalign.features import ModelFeatures
 from mmalign.model import DualEncoder
+from mmalign.near_synonyms import without_near_synonyms
 from mmalign.pairs import SourcePairs, load_sources, merged_splits
 from mmalign.retrieval import best_ranks
 from mmalign.retrieval_set import build_retrieval_set
@@ -60,7 +61,9 @@ def score_run(run_dir: Path, dims: Sequence[int]) -> tuple[StyleScores, ...]:
     config = run.config
     sources = load_sources(config.data, config.image)
     features = ModelFeatures(dual_model(run), Path(config.train.cache_dir), torch.device("cpu"), is_training=False)
-    labels = sorted({pair.captions[0] for pair in merged_splits(sources).train})
+    limit = config.data.split.max_caption_similarity
+    splits = without_near_synonyms(merged_splits(sources), sources, limit, features.texts)
+    labels = sorted({pair.captions[0] for pair in splits.train})
     trained = features.texts.of(labels, "labels of training")
     return tuple(_score(run.model, features, trained, source, dims) for source in sources)
 

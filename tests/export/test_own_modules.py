@@ -172,7 +172,7 @@ def test_it_is_evaluated_without_a_run(own: DualModel, tmp_path: Path) -> None:
         pairs.append(Pair(path, (caption,), str(number), Origin(tmp_path)))
     source = SourcePairs("own", is_held_out=False, splits=Splits(tuple(pairs[:5]), tuple(pairs[5:8]), tuple(pairs[8:])))
     features = ModelFeatures(own, tmp_path / "cache", torch.device("cpu"), is_training=False)
-    evaluation = evaluate_model(features, features, (source,), EvaluateConfig(), split="test")
+    evaluation = evaluate_model(features, features, (source,), EvaluateConfig(), splits=source.splits, split="test")
     images = torch.from_numpy(own.image.embed([pair.image for pair in pairs[8:]]))
     texts = torch.from_numpy(own.text.embed([pair.captions[0] for pair in pairs[8:]]))
     expected = recall_both_ways(images, texts, build_retrieval_set(pairs[8:], "first").relevant)

@@ -9,13 +9,17 @@ import pytest
 import torch
 from torch.nn import functional
 
+from mmalign import scoring
 from mmalign.checkpoint import Progress, save_best
 from mmalign.config import Config
+from mmalign.data import Splits
 from mmalign.errors import CheckpointError, ConfigError
 from mmalign.evaluation import evaluate
+from mmalign.features import ModelFeatures
+from mmalign.linear_map import LinearMap
 from mmalign.pairs import load_splits
-from mmalign.retrieval_set import build_retrieval_set
-from mmalign.run import load_run
+from mmalign.retrieval_set import Captions, build_retrieval_set
+from mmalign.run import create_run, load_run, read_trained_images
 from mmalign.scores import Evaluation
 from mmalign.training import train
 from tests.mmalign.run_features import features_of
@@ -98,6 +102,33 @@ def test_linear_map_starts_from_the_pretrained_towers(make_config: MakeConfig, t
     learned, frozen = (evaluate(tmp_path / name).sources[0] for name in ("learned", "frozen"))
     assert learned.linear_map == frozen.linear_map
     assert learned.model != frozen.model
+
+
+def test_the_linear_map_sees_no_near_synonyms_either(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = make_config(FROZEN)
+    texts = features_of(create_run(whole, tmp_path / "whole"), is_training=False).texts
+    splits = load_splits(whole.data)
+    trained, evaluated = (
+        functional.normalize(texts.of([pair.captions[0] for pair in side], "captions"), dim=-1)
+        for side in (splits.train, (*splits.val, *splits.test))
+    )
+    nearest = (trained @ evaluated.T).amax(dim=1)  # the limit leaves out the nearest half, and no tie at it
+    limit = float(nearest.sort().values[len(nearest) // 2])
+    split = {**msgspec.to_builtins(whole.data.split), "max_caption_similarity": limit}
+    train(make_config({**FROZEN, "data.split": split}), tmp_path / "run")
+    fitted: list[int] = []
+    fit = scoring._fit_map
+
+    def counted(splits: Splits, features: ModelFeatures, captions: Captions) -> LinearMap:
+        fitted.append(len(splits.train))
+        return fit(splits, features, captions)
+
+    monkeypatch.setattr(scoring, "_fit_map", counted)
+    evaluate(tmp_path / "run")
+    assert fitted == [len(read_trained_images(load_run(tmp_path / "run").folder) or ())]
+    assert fitted[0] < len(splits.train)
 
 
 def test_split_without_pairs_is_refused(make_config: MakeConfig, tmp_path: Path) -> None:
