@@ -12,11 +12,13 @@ import msgspec
 import torch
 from torch.nn import functional
 
-from mmalign.data import Pair, Splits
+from mmalign.data import Splits
 from mmalign.features import TextFeatures
 from mmalign.pairs import SourcePairs, check_enough
 
 logger = logging.getLogger(__name__)
+
+_NUM_ROWS = 1024
 
 
 def without_near_synonyms(
@@ -33,9 +35,10 @@ def without_near_synonyms(
     evaluated = sorted({pair.captions[0] for side in sides for pair in side})
     if not evaluated:
         return splits
-    likeness = _unit(texts.of(trained, "training captions")) @ _unit(texts.of(evaluated, "evaluated captions")).T
-    is_near = (likeness.amax(dim=1) >= limit).tolist()  # (T,)
-    kept: tuple[Pair, ...] = tuple(pair for pair, near in zip(splits.train, is_near, strict=True) if not near)
+    near = _unit(texts.of(evaluated, "evaluated captions")).T  # (F, E)
+    blocks = torch.split(_unit(texts.of(trained, "training captions")), _NUM_ROWS)  # so that (T, E) is never held
+    nearest = torch.cat([(block @ near).amax(dim=1) for block in blocks])  # (T,)
+    kept = tuple(pair for pair, cosine in zip(splits.train, nearest.tolist(), strict=True) if cosine < limit)
     logger.info(
         "%d of %d training pairs are left out: their first caption is within cosine %g of one of validation or test",
         *(len(splits.train) - len(kept), len(splits.train), limit),

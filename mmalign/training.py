@@ -65,7 +65,8 @@ def train(config: Config, run_dir: str | Path, *, resume: bool = False) -> Train
         Where the run ended.
 
     Raises:
-        ConfigError: Parts of the configuration do not go together; like the next three, before anything is written.
+        ConfigError: Parts of the configuration do not go together; like the next three, before anything is written, but
+            for what needs the towers (near-synonyms, BatchNorm in several processes): that folder can be begun again.
         DataError: The data cannot be read.
         WeightsError: Pretrained weights are not here and cannot be fetched.
         TrainingError: There are too few pairs, the loss is not finite, or another process of this run has ended.

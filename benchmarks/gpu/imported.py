@@ -55,7 +55,7 @@ class Proof(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Median ms of a batch in each way; `what` is "image tower", "text tower", "JPEG files" or "captions"."""
+    """Median ms of a batch in each way; `what` is what each call goes through."""
 
     model: str
     what: str

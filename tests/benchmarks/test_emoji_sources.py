@@ -2,8 +2,6 @@
 
 import hashlib
 import io
-import json
-import tarfile
 import zipfile
 from pathlib import Path
 
@@ -14,17 +12,7 @@ from benchmarks.emoji.captions import Concept, read_concepts
 from benchmarks.emoji.emojione import emojione_svgs, icon_slug
 from benchmarks.emoji.keys import concept_key
 from benchmarks.emoji.sources import Archive, Package, SourceError, fetch
-
-
-def npm_archive(folder: Path, files: dict[str, object]) -> Archive:
-    path = folder / "package.tgz"
-    with tarfile.open(path, "w:gz") as tarball:
-        for name, content in files.items():
-            encoded = json.dumps(content).encode()
-            member = tarfile.TarInfo(f"package/{name}")
-            member.size = len(encoded)
-            tarball.addfile(member, io.BytesIO(encoded))
-    return Archive(path)
+from tests.benchmarks.npm_packages import npm_archive
 
 
 def concept(key: str, label: str, emoji_version: float) -> Concept:

@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import io
-import json
-import tarfile
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.emoji.captions import Concept
-from benchmarks.emoji.sources import Archive
 from benchmarks.icons.reading import emoji_names, read_set, read_tags, spoken
 from benchmarks.icons.sets import SETS, IconSet
+from tests.benchmarks.npm_packages import npm_archive
 
 SAMPLE = Path(__file__).parents[2] / "benchmarks" / "icons" / "sample.parquet"
-
-
-def package(path: Path, **files: object) -> Archive:
-    with tarfile.open(path, "w:gz") as archive:
-        for name, contents in files.items():
-            encoded = json.dumps(contents).encode()
-            info = tarfile.TarInfo(f"package/{name}.json")
-            info.size = len(encoded)
-            archive.addfile(info, io.BytesIO(encoded))
-    return Archive(path)
 
 
 def concept(key: str, emoji: str, label: str) -> Concept:
@@ -60,7 +47,7 @@ def test_names_become_words(name: str, expected: str) -> None:
 def test_of_variants_the_plain_one_is_taken_else_the_first_listed(tmp_path: Path) -> None:
     found = icons("house-fill", "house", "car-bold", "car-fill", "fill")
     found["icons"]["tree"] = {"body": "<path/>", "hidden": True}  # type: ignore[index]
-    drawn = read_set(a_set(variants=("fill", "bold")), package(tmp_path / "a.tgz", icons=found), {}, {})
+    drawn = read_set(a_set(variants=("fill", "bold")), npm_archive(tmp_path, {"icons.json": found}), {}, {})
     assert {each.label: each.svg.split(b'id="')[1].split(b'"')[0] for each in drawn} == {
         "car": b"car-fill",
         "fill": b"fill",
@@ -71,7 +58,7 @@ def test_of_variants_the_plain_one_is_taken_else_the_first_listed(tmp_path: Path
 def test_an_emoji_s_name_is_its_concept_whatever_it_is_called(tmp_path: Path) -> None:
     # "fox-face" is what Unicode calls a fox.
     emoji = emoji_names([concept("1f98a", "\U0001f98a", "fox"), concept("23f0", "\u23f0", "alarm clock")])
-    archive = package(tmp_path / "a.tgz", icons=icons("fox", "alarmclock", "fox-face", "tractor"))
+    archive = npm_archive(tmp_path, {"icons.json": icons("fox", "alarmclock", "fox-face", "tractor")})
     drawn = {each.label: each for each in read_set(a_set(), archive, emoji, {"tractor": ["farm", "tractor"]})}
     assert {label: each.concept for label, each in drawn.items()} == {
         "fox": "1f98a",  # of two drawings of a concept one is kept
@@ -85,12 +72,12 @@ def test_an_emoji_s_name_is_its_concept_whatever_it_is_called(tmp_path: Path) ->
 
 
 def test_search_words_are_read_in_all_three_shapes(tmp_path: Path) -> None:
-    archive = package(
-        tmp_path / "a.tgz",
-        lucide={"cat": ["animal", "pet"]},
-        tabler={"cat": {"name": "cat", "tags": ["animal", None, 3]}},
-        mdi=[{"name": "cat", "tags": ["Animal"], "aliases": ["cat-face"]}],
-    )
+    files = {
+        "lucide.json": {"cat": ["animal", "pet"]},
+        "tabler.json": {"cat": {"name": "cat", "tags": ["animal", None, 3]}},
+        "mdi.json": [{"name": "cat", "tags": ["Animal"], "aliases": ["cat-face"]}],
+    }
+    archive = npm_archive(tmp_path, files)
     assert read_tags(archive, "package/lucide.json") == {"cat": ["animal", "pet"]}
     assert read_tags(archive, "package/tabler.json") == {"cat": ["animal", "3"]}
     assert read_tags(archive, "package/mdi.json") == {"cat": ["cat face", "animal"]}

@@ -59,6 +59,11 @@ def test_what_is_evaluated_of_a_held_out_source_counts_and_what_is_trained_there
     assert guarded(0.9, held_out) == ["wolf", "star"]  # ship and boat: cos 15 = 0.97
 
 
+def test_blocks_of_captions_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmalign.near_synonyms._NUM_ROWS", 3)
+    assert guarded(0.9) == ["wolf", "ship", "star"]
+
+
 def test_too_few_that_are_left_are_an_error() -> None:
     with pytest.raises(TrainingError, match="the train split has 0 pairs, expected at least 2"):
         guarded(0.6, Splits(train=(), val=pairs("boat"), test=pairs("star")))
