@@ -53,6 +53,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "photos").mkdir()
     for name in ("grey.jpg", "WebP.webp", "RGBA.png", "progressive.jpg"):
         shutil.copy(_TINY / "golden" / name, tmp_path / "photos")
+    (tmp_path / "captions.txt").write_text("a portrait\na dog on a beach\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -20,6 +20,7 @@ from typing import IO
 from mmalign_runtime.bundle.contents import CHUNK_BYTES, Contents, Stamp, check_name, mapped
 from mmalign_runtime.bundle.folder import stamp_of
 from mmalign_runtime.errors import BundleIntegrityError
+from mmalign_runtime.spec import SPEC_NAME
 
 ARCHIVE_SUFFIX = ".mmalign"
 
@@ -28,6 +29,7 @@ _UNIX_MODE_SHIFT = 16  # the upper half of external_attr
 _PLAIN_FILE = stat.S_IFREG | 0o644
 _MAX_FRAME_BYTES = 1 << 20  # between two files lies a header, behind the last the directory
 _FRAME_DIGITS = 64  # a sha256 in hexadecimal, the last bytes of the file
+_LOCAL_SIGNATURE = b"PK\x03\x04"
 # The fixed part of a zip's local file header; the lengths of name and extra field are its last two numbers.
 _LOCAL_HEADER = struct.Struct("<26xHH")
 # What the zipfile module raises on damaged archives, found by fuzzing.
@@ -117,6 +119,19 @@ class ArchiveContents:
                     "Make the archive with `mmalign pack`."
                 )
             check_name(self.path, entry.filename)
+
+
+def is_archive(path: Path) -> bool:
+    """Say whether a file, whatever its suffix, is a zip with a bundle.json: our own begin with it. Raises OSError."""
+    with path.open("rb") as file:
+        head = file.read(_LOCAL_HEADER.size + len(SPEC_NAME))
+    if head.startswith(_LOCAL_SIGNATURE) and head.endswith(SPEC_NAME.encode()):
+        return True  # also where its directory is damaged
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return SPEC_NAME in archive.namelist()
+    except _DAMAGED:
+        return False
 
 
 def write_archive(contents: Contents, names: Sequence[str], file: IO[bytes]) -> None:

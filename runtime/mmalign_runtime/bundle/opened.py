@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from mmalign_runtime.addresses import foreign
-from mmalign_runtime.bundle.archive import ArchiveContents
+from mmalign_runtime.bundle.archive import ARCHIVE_SUFFIX, ArchiveContents, is_archive
 from mmalign_runtime.bundle.contents import Contents, FileSource, Stamp
 from mmalign_runtime.bundle.folder import FolderContents
 from mmalign_runtime.bundle.hashes import HashMemory, sha256_of
@@ -108,6 +108,8 @@ def _decode(contents: Contents) -> BundleSpec:
 def _contents(path: Path) -> Contents:
     try:
         if path.is_file():
+            if path.suffix != ARCHIVE_SUFFIX and not is_archive(path):
+                raise _not_a_bundle(path, f"it is a file without {SPEC_NAME} inside")
             return ArchiveContents(path)
         if not path.exists():
             raise BundleError(f"{path}: {foreign(path) or 'there is no such file or folder. Check the path.'}")
@@ -115,10 +117,17 @@ def _contents(path: Path) -> Contents:
     except OSError as error:  # a name too long, a folder that may not be entered
         raise BundleError(f"{path} cannot be opened: {error.strerror}. Check the path and its permissions.") from error
     if not is_bundle:
-        raise BundleError(
-            f"{path} is not a bundle: it has no {SPEC_NAME}. Make one: `mmalign export RUN --out BUNDLE`."
-        )
+        raise _not_a_bundle(path, f"it has no {SPEC_NAME}")
     return FolderContents(path)
+
+
+def _not_a_bundle(path: Path, seen: str) -> BundleError:
+    if path.name == SPEC_NAME:
+        return BundleError(f"{path} is a file of a bundle. Name its folder, {path.parent}.")
+    return BundleError(
+        f"{path} is not a bundle: {seen}. A training run becomes one with `mmalign export RUN --out BUNDLE`, a model "
+        "of another library with `mmalign import MODEL --out BUNDLE`."
+    )
 
 
 def _compare(path: Path, name: str, found: str, expected: str) -> None:

@@ -27,4 +27,4 @@ def upgrade(
     if written is None:
         say(f"{bundle}: of format {FORMAT_VERSION} already, there is nothing to do")
     else:
-        say(f"{written}: format {FORMAT_VERSION}, every other file as it was")
+        say(f"{written}: bundle.json rewritten in format {FORMAT_VERSION}, every other file as it was")

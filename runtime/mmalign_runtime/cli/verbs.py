@@ -34,6 +34,8 @@ ELSEWHERE = (
     Elsewhere("quantize", "Add eight-bit towers to a bundle.", "mmalign-export"),
 )
 
+_FROM_A_CLONE = {"mmalign": "pip install '.[cpu]'", "mmalign-export": "pip install '.[cpu]' './export[cpu]'"}
+
 
 def load_verbs(app: typer.Typer, found: Iterable[EntryPoint] | None = None) -> None:
     """Add the verbs of the installed distributions (or of `found`), and stand-ins that name the install of the rest.
@@ -60,7 +62,7 @@ def _names(app: typer.Typer) -> set[str]:
 
 
 def _add_stand_in(app: typer.Typer, verb: Elsewhere, cause: ImportError | None) -> None:
-    install = f"pip install '{verb.distribution}[cpu]'"
+    install = f"pip install '{verb.distribution}[cpu]', or from a clone {_FROM_A_CLONE[verb.distribution]}"
     message = f"mmalign {verb.verb} needs the {verb.distribution} distribution: {install}"
     if cause is not None:
         message = f"mmalign {verb.verb} needs {verb.distribution}, which does not load ({cause}). Repair it: {install}"

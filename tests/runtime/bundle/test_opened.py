@@ -2,6 +2,7 @@ import os
 import re
 import shutil
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from mmalign_runtime import Embedder
 from mmalign_runtime.bundle import open_bundle
 from mmalign_runtime.bundle.hashes import sha256_of_file
+from mmalign_runtime.bundle.packing import pack_bundle
 from mmalign_runtime.errors import BundleError, BundleFormatError, BundleIntegrityError
 from mmalign_runtime.spec import BundleSpec
 
@@ -35,6 +37,25 @@ def test_an_opened_bundle_names_the_files_it_lists(tiny_bundle: Path) -> None:
 def test_a_folder_without_a_spec_is_no_bundle(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"is not a bundle: it has no bundle\.json"):
         open_bundle(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["photo.jpg", "weights.pt", "empty", "bundle.json"])
+def test_a_file_that_is_no_archive_is_not_called_damaged(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"" if name == "empty" else b"\xff\xd8\xff\xe0 a picture, not an archive")
+    if name == "weights.pt":  # PyTorch's are zips too
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("weights/data.pkl", b"weights")
+    match = "Name its folder" if name == "bundle.json" else "is not a bundle: .*mmalign import MODEL --out BUNDLE"
+    with pytest.raises(BundleError, match=match) as caught:
+        open_bundle(path)
+    assert not isinstance(caught.value, BundleIntegrityError)
+
+
+def test_an_archive_opens_under_any_name(tiny_bundle: Path, tmp_path: Path) -> None:
+    packed = pack_bundle(tiny_bundle, tmp_path / "tiny.mmalign")
+    other = packed.rename(tmp_path / "tiny.v2")
+    assert open_bundle(other).spec == open_bundle(tiny_bundle).spec
 
 
 def test_an_edited_spec_is_refused(tiny_bundle: Path) -> None:

@@ -34,6 +34,27 @@ def test_an_error_is_one_line_on_stderr_and_exit_code_2(cli, tmp_path: Path) -> 
     assert result.err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("info", ""),
+        ("embed", "bundle", "", "--out", "a.npz"),
+        ("search", "bundle", "", "dog"),
+        ("pack", "a", "--out", ""),
+    ],
+)
+def test_an_empty_path_is_not_the_working_directory(cli, words: tuple[str, ...]) -> None:
+    result = cli(*words)
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith("error: an argument is empty, as an unset variable of the shell is: mmalign ")
+
+
+def test_an_empty_text_is_searched_for(cli, tiny_bundle: Path, tmp_path: Path) -> None:
+    vectors = tmp_path / "photos.npz"
+    assert cli("embed", tiny_bundle, tiny_bundle / "golden", "--out", vectors).code == 0
+    assert cli("search", tiny_bundle, vectors, "").code == 0
+
+
 def test_an_interrupt_exits_as_shells_expect(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(app: object) -> None:
         raise KeyboardInterrupt

@@ -5,7 +5,7 @@ from pathlib import Path
 def test_a_bundle_is_upgraded_once(cli, tiny_bundle: Path) -> None:
     space = json.loads((tiny_bundle / "bundle.json").read_text())["space_id"]
     first = cli("upgrade", tiny_bundle)
-    assert (first.code, "format 2.0, every other file as it was" in first.out) == (0, True)
+    assert (first.code, "bundle.json rewritten in format 2.0, every other file as it was" in first.out) == (0, True)
     contents = (tiny_bundle / "bundle.json").read_bytes()
     assert json.loads(contents)["format_version"] == "2.0"
     assert json.loads(contents)["space_id"] == space
