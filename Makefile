@@ -99,8 +99,8 @@ against: against-setup
 
 mutation: setup
 	$(PIP) install --target $(MUTATION) --upgrade $(COSMIC_RAY)
-	$(BIN)/python benchmarks/reliability/mutation.py --workers 2
-	$(BIN)/python benchmarks/reliability/report.py --write
+	$(BIN)/python -m benchmarks.reliability mutation --workers 2
+	$(BIN)/python -m benchmarks.reliability report --write
 
 clean:
 	rm -rf $(VENV) $(AGAINST) $(MUTATION) $(LATEST) $(DOCS) site demo runs dist .mypy_cache .pytest_cache .ruff_cache
