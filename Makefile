@@ -21,7 +21,7 @@ COSMIC_RAY := cosmic-ray==8.7.0
 DOCS := .docs
 DOCS_READY := $(DOCS)/.ready
 
-.PHONY: help setup demo test latest lint format docs bench against against-setup mutation clean
+.PHONY: help setup demo test latest lint format docs against against-setup mutation clean
 
 help:
 	@echo "make demo    train on emoji drawings, export, verify, embed, search, time; ends with demo/report.html"
@@ -30,7 +30,6 @@ help:
 	@echo "make lint    ruff and mypy"
 	@echo "make format  let ruff rewrite"
 	@echo "make docs    the site of docs/, into site/; warnings and broken links are errors"
-	@echo "make bench   the reference architecture: eager, compiled, AOTInductor, ONNX Runtime"
 	@echo "make against  other tools, and docs/performance.md from them (run make demo first)"
 	@echo "make mutation  mutate the modules that judge and run their tests: about 40 minutes; writes docs/reliability.md"
 	@echo "make setup   the environment alone (the others do it when needed)"
@@ -83,9 +82,6 @@ $(DOCS_READY): pyproject.toml
 	$(DOCS)/bin/pip install --quiet --group docs
 	@touch $(DOCS_READY)
 
-bench: setup
-	$(BIN)/python benchmarks/reference/run.py --out benchmarks/reference/results
-
 against-setup: $(AGAINST_READY)
 
 $(AGAINST_READY): constraints.txt $(AGAINST_REQUIREMENTS)
@@ -103,8 +99,8 @@ against: against-setup
 
 mutation: setup
 	$(PIP) install --target $(MUTATION) --upgrade $(COSMIC_RAY)
-	$(BIN)/python benchmarks/reliability/mutation.py --workers 2
-	$(BIN)/python benchmarks/reliability/report.py --write
+	$(BIN)/python -m benchmarks.reliability mutation --workers 2
+	$(BIN)/python -m benchmarks.reliability report --write
 
 clean:
 	rm -rf $(VENV) $(AGAINST) $(MUTATION) $(LATEST) $(DOCS) site demo runs dist .mypy_cache .pytest_cache .ruff_cache

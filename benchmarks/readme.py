@@ -1,18 +1,14 @@
 """Writes the tables of README.md from committed measurements, so that no figure there was typed.
 
-python benchmarks/readme.py                 from benchmarks/demo/results.json and the comparison with other tools
-python benchmarks/readme.py --demo demo     first takes over the figures of a demo that was run there
+python -m benchmarks.readme                 from benchmarks/demo/results.json and the comparison with other tools
+python -m benchmarks.readme --demo demo     first takes over the figures of a demo that was run there
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-if __package__ in (None, ""):  # run as a script: make the repository root importable, as pytest and mypy do
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import msgspec
 

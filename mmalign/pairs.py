@@ -67,16 +67,6 @@ def load_sources(config: DataConfig, image: ImageSpec = _DEFAULT_SPEC) -> tuple[
     return tuple(loaded)
 
 
-def load_splits(config: DataConfig, image: ImageSpec = _DEFAULT_SPEC) -> Splits:
-    """Return the pairs of all sources that are not held out, one an image.
-
-    Raises TrainingError when there are too few to train.
-    """
-    splits = merged_splits(load_sources(config, image))
-    check_enough(splits)
-    return splits
-
-
 def check_enough(splits: Splits) -> None:
     """Raise TrainingError when there are too few pairs to train and to validate."""
     for name, pairs in (("train", splits.train), ("val", splits.val)):

@@ -17,11 +17,12 @@ import random
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 from PIL import Image, ImageOps
 
-from benchmarks.against.sources import LOMIRI_16, LOMIRI_20, MATE, PLASMA, Package, fetch, read_members
+from benchmarks.harness.packages import Package, fetch
 
 NUM_IMAGES = 32
 SEED = 0
@@ -37,7 +38,7 @@ _PORTRAIT_EVERY = 4
 _LANDSCAPE_GRID, _PORTRAIT_GRID = (2, 2), (2, 3)
 
 
-class PhotoSource(msgspec.Struct, frozen=True):
+class PhotoSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The photographs taken from one package: a folder in it, and files in that folder."""
 
     package: Package
@@ -45,47 +46,10 @@ class PhotoSource(msgspec.Struct, frozen=True):
     names: tuple[str, ...]
 
 
-# Drawings, renderings and textures of the same packages are left out.
-PHOTOS = (
-    PhotoSource(
-        LOMIRI_16,
-        "usr/share/backgrounds/",
-        (
-            "Bridge_by_Sander_Klootwijk.jpg",
-            "Dragonfly_by_Bolly.jpg",
-            "Picture_0B_by_freespace.jpg",
-            "Wine_by_Jakkub_Mede.jpg",
-            "aitzgorri_by_Aitzol_Berasategi.jpg",
-            "free_by_Peter_Nerlich.jpg",
-            "friends_by_Aitzol_Berasategi.jpg",
-            "greentock_by_Peter_Nerlich.jpg",
-            "life_by_Aitzol_Berasategi.jpg",
-            "picosdeeuropa_by_Aitzol_Berasategi.jpg",
-            "seeding_by_Clements_Engelhardt.jpg",
-            "sunset_by_Aitzol_Berasategi.jpg",
-        ),
-    ),
-    PhotoSource(LOMIRI_20, "usr/share/backgrounds/", ("Kleiber_by_Lukas_Baubkus.jpg",)),
-    PhotoSource(
-        PLASMA,
-        "usr/share/wallpapers/",
-        tuple(
-            f"{name}/contents/images/2560x1600.jpg"
-            for name in (
-                *("BytheWater", "ColdRipple", "ColorfulCups", "DarkestHour", "EveningGlow", "FallenLeaf", "Grey"),
-                *("Kite", "OneStandsOut", "Path", "summer_1am"),
-            )
-        ),
-    ),
-    PhotoSource(
-        MATE,
-        "usr/share/backgrounds/mate/nature/",
-        (
-            *("Aqua.jpg", "Garden.jpg", "LadyBird.jpg", "TwoWings.jpg", "YellowFlower.jpg", "Blinds.jpg"),
-            *("FreshFlower.jpg", "RainDrops.jpg"),
-        ),
-    ),
-)
+PHOTOS = msgspec.toml.decode(
+    Path(__file__).with_name("photographs.toml").read_bytes(),
+    type=dict[Literal["photographs"], tuple[PhotoSource, ...]],
+)["photographs"]
 
 
 def build_image_sets(cache: Path) -> dict[str, tuple[Path, ...]]:
@@ -110,7 +74,7 @@ def load_photos(cache: Path) -> list[Image.Image]:
     photos = []
     for source in PHOTOS:
         wanted = [source.folder + name for name in source.names]
-        members = read_members(fetch(source.package, cache / "packages"), wanted)
+        members = fetch(source.package, cache / "packages").members(*wanted)
         photos += [ImageOps.exif_transpose(Image.open(io.BytesIO(members[name]))).convert("RGB") for name in wanted]
     if len(photos) != NUM_IMAGES:
         raise AssertionError(f"PHOTOS lists {len(photos)} photographs, a set has {NUM_IMAGES}")

@@ -14,8 +14,10 @@ from collections.abc import Iterable, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 
-from benchmarks.against.sources import DEBIAN_FAQ, DEBIAN_REFERENCE, fetch, read_members
-from benchmarks.reference.workload import captions
+import pyarrow.parquet as pq
+
+from benchmarks.harness.packages import Package, fetch
+from benchmarks.harness.places import ROOT
 
 NUM_TEXTS = 32
 SEED = 0
@@ -23,6 +25,11 @@ QUERY_WORDS = (3, 8)
 CAPTION_WORDS = (8, 20)
 PARAGRAPH_WORDS = (40, 200)
 
+_PACK = ROOT / "benchmarks/emoji/packs/noto.parquet"
+DEBIAN_FAQ = Package("debian", "debian-faq", "11.1", "427426e0cfa6888622fc1d72631071cb4b5a1f86ccde722e7820bcef284de5d0")
+DEBIAN_REFERENCE = Package(
+    "debian", "debian-reference-en", "2.100", "9f31d3a17df505de09689ca255512ea58c1fc47c59bb1b0c7bf1c23362e9743f"
+)
 _BOOKS = ((DEBIAN_FAQ, "usr/share/doc/debian/FAQ/"), (DEBIAN_REFERENCE, "usr/share/debian-reference/"))
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 
@@ -32,7 +39,7 @@ def build_text_sets(cache: Path) -> dict[str, tuple[str, ...]]:
     paragraphs = list(dict.fromkeys(_paragraphs(cache)))
     sentences = [sentence for paragraph in paragraphs for sentence in _SENTENCE_END.split(paragraph)]
     sets = {
-        "queries": _draw("queries", [text.replace(",", "") for text in captions()], QUERY_WORDS),
+        "queries": _draw("queries", _names(), QUERY_WORDS),
         "captions": _draw("captions", [text for text in sentences if text.endswith((".", "!", "?"))], CAPTION_WORDS),
         "paragraphs": _draw("paragraphs", paragraphs, PARAGRAPH_WORDS),
     }
@@ -75,9 +82,15 @@ class Paragraphs(HTMLParser):
         self._parts = None
 
 
+def _names() -> list[str]:
+    """Return the English name of each emoji with its keywords behind it."""
+    rows = pq.read_table(_PACK, columns=["label", "keywords"]).to_pylist()
+    return [" ".join([row["label"], *row["keywords"]]).replace(",", "") for row in rows]
+
+
 def _paragraphs(cache: Path) -> Iterable[str]:
     for package, folder in _BOOKS:
-        members = read_members(fetch(package, cache / "packages"), [folder])
+        members = fetch(package, cache / "packages").members(folder)
         for name in sorted(name for name in members if name.endswith(".en.html")):
             parser = Paragraphs()
             parser.feed(members[name].decode("utf-8"))

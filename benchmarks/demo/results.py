@@ -41,6 +41,11 @@ class TextSearch(msgspec.Struct, frozen=True):
     text: str
     found: tuple[FoundDrawing, ...]
 
+    @property
+    def num_right(self) -> int:
+        """How many of the drawings are right answers."""
+        return sum(found.is_right for found in self.found)
+
 
 class FoundLabel(msgspec.Struct, frozen=True):
     """A name that a search found for a drawing, its cosine, and whether it is the drawing's own."""
@@ -95,24 +100,9 @@ def read_curve(path: Path) -> tuple[CurvePoint, ...]:
     return tuple(_point(row) for row in read_metrics(path))
 
 
-def read_evaluation(path: Path) -> Evaluation:
-    """Read what `mmalign evaluate` wrote."""
-    return msgspec.json.decode(path.read_bytes(), type=Evaluation)
-
-
 def read_found(path: Path) -> tuple[Found, ...]:
     """Read what `mmalign search --json` printed."""
     return msgspec.json.decode(path.read_bytes(), type=tuple[Found, ...])
-
-
-def read_verification(path: Path) -> VerifyReport:
-    """Read what `mmalign verify --json` printed."""
-    return msgspec.json.decode(path.read_bytes(), type=VerifyReport)
-
-
-def read_bench(path: Path) -> BenchReport:
-    """Read what `mmalign bench --json` wrote."""
-    return msgspec.json.decode(path.read_bytes(), type=BenchReport)
 
 
 def golden_images(cases: Sequence[ImageCase], bundle_dir: Path) -> tuple[GoldenImage, ...]:

@@ -26,18 +26,19 @@ from benchmarks.demo.results import (
     DemoResults,
     golden_images,
     image_search,
-    read_bench,
     read_curve,
-    read_evaluation,
     read_found,
-    read_verification,
     text_search,
 )
 from benchmarks.demo.steps import ROOT, DemoError, Stage
+from benchmarks.harness.results import read_result
 from mmalign.config import load_config
+from mmalign.scores import Evaluation
+from mmalign_runtime.bench import BenchReport
 from mmalign_runtime.bundle import open_bundle
 from mmalign_runtime.bundle.golden import load_golden
 from mmalign_runtime.errors import MmalignError
+from mmalign_runtime.verify import VerifyReport
 
 CONFIG = Path("benchmarks/demo/demo.toml")
 _MARKER = ".mmalign-demo"
@@ -107,7 +108,7 @@ def run_demo(out: Path, console: Console) -> DemoResults:
     return DemoResults(
         steps=tuple(stage.steps),
         curve=read_curve(out / "run" / "metrics.csv"),
-        evaluation=read_evaluation(out / "run" / "evaluation.json"),
+        evaluation=read_result(out / "run/evaluation.json", Evaluation),
         text_searches=tuple(
             text_search(query, found, by_name) for query, found in zip(TEXT_QUERIES, searched, strict=True)
         ),
@@ -116,9 +117,9 @@ def run_demo(out: Path, console: Console) -> DemoResults:
             for query, names, found in zip(queries, named, similar, strict=True)
         ),
         num_drawings=len(drawings),
-        verification=read_verification(out / "verify.json"),
+        verification=read_result(out / "verify.json", VerifyReport),
         golden=golden_images(load_golden(bundle).images, bundle.path),
-        bench=read_bench(out / "bench.json"),
+        bench=read_result(out / "bench.json", BenchReport),
         provenance=bundle.spec.provenance,
         attributions=read_attributions(data),
     )

@@ -9,8 +9,11 @@ from collections.abc import Sequence
 import msgspec
 
 from benchmarks.emoji.keys import concept_key
-from benchmarks.emoji.sources import Archive
+from benchmarks.harness.packages import Archive, Package
 
+EMOJIBASE = Package(
+    "npm", "emojibase-data", "17.0.0", "d01d0e2ca4e22cb402679532155342c71e2e871f25c32223c013b8b166ebdf5a"
+)
 GROUPS_LEFT_OUT = frozenset({"components", "flags"})
 
 

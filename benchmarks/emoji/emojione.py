@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import msgspec
 
 from benchmarks.emoji.captions import Concept
-from benchmarks.emoji.sources import Archive
+from benchmarks.harness.packages import Archive
 
 # EmojiOne 2.2.7, the release that was drawn last, covers Unicode 9 and with it Emoji 3.0.
 LAST_EMOJI_VERSION = 3.0

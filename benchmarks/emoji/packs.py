@@ -1,16 +1,25 @@
 """What a pack is: one Parquet file a style, a row a concept, and metadata that names licence and source."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.emoji.captions import Concept
+from benchmarks.emoji.captions import EMOJIBASE, Concept
 from benchmarks.emoji.render import encode_webp, encoder_version, render
-from benchmarks.emoji.sources import EMOJIBASE
-from benchmarks.emoji.styles import Style
+from benchmarks.emoji.source import Source
 
+_CAPTIONS = {
+    "captions_source": str(EMOJIBASE),
+    "captions_sha256": EMOJIBASE.sha256,
+    "captions_licence": "MIT AND Unicode-3.0",
+    "captions_attribution": "emojibase-data, copyright 2017-2019 Miles Johnson; "
+    "annotations from Unicode CLDR 48, copyright Unicode, Inc.",
+    "captions_changes": "joined by normalised hex code; flags, skin tones and components left out",
+}
 SCHEMA = pa.schema(
     [
         ("concept", pa.string()),
@@ -27,7 +36,7 @@ SCHEMA = pa.schema(
 )
 
 
-def build_table(style: Style, concepts: Sequence[Concept], drawings: Mapping[str, bytes]) -> pa.Table:
+def build_table(style: Source, concepts: Sequence[Concept], drawings: Mapping[str, bytes]) -> pa.Table:
     """Return the pack of one style: a row for every concept it drew, in the order of `concepts`."""
     drawn = [concept for concept in concepts if concept.key in drawings]
     columns = {
@@ -42,11 +51,11 @@ def build_table(style: Style, concepts: Sequence[Concept], drawings: Mapping[str
         "style": [style.name] * len(drawn),
         "image": [encode_webp(render(drawings[concept.key])) for concept in drawn],
     }
-    return pa.table(columns, schema=SCHEMA.with_metadata(pack_metadata(style)))
+    return pa.table(columns, schema=SCHEMA.with_metadata(source_metadata(style) | _CAPTIONS))
 
 
-def pack_metadata(style: Style) -> dict[str, str]:
-    """Return the Parquet key-value metadata of a style's pack."""
+def source_metadata(style: Source) -> dict[str, str]:
+    """Return the Parquet key-value metadata about a pack's drawings."""
     return {
         "style": style.name,
         "source": str(style.package),
@@ -56,12 +65,6 @@ def pack_metadata(style: Style) -> dict[str, str]:
         "attribution": style.attribution,
         "changes": style.changes,
         "encoder": encoder_version(),
-        "captions_source": str(EMOJIBASE),
-        "captions_sha256": EMOJIBASE.sha256,
-        "captions_licence": "MIT AND Unicode-3.0",
-        "captions_attribution": "emojibase-data, copyright 2017-2019 Miles Johnson; "
-        "annotations from Unicode CLDR 48, copyright Unicode, Inc.",
-        "captions_changes": "joined by normalised hex code; flags, skin tones and components left out",
     }
 
 

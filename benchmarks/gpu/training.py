@@ -31,7 +31,7 @@ from mmalign.features import ModelFeatures
 from mmalign.inputs import StepInputs, Steps, TowerInputs, load_steps, prepare_steps
 from mmalign.model import DualEncoder
 from mmalign.optim import Schedule, plan_steps
-from mmalign.pairs import load_splits
+from mmalign.pairs import load_sources, merged_splits
 from mmalign.run import create_run
 from mmalign.run_model import dual_model
 from mmalign.trainer import Trainer
@@ -267,7 +267,7 @@ def measure(options: argparse.Namespace) -> Training:
     pairs: Sequence[Pair] = ()
     for setting in _asked(options.settings):
         config = settings(options.tokenizer, device, setting)
-        pairs = pairs or load_splits(config.data, config.image).train
+        pairs = pairs or merged_splits(load_sources(config.data, config.image)).train
         with tempfile.TemporaryDirectory() as folder:
             bench = Bench(config, pairs, Path(folder), device)
             found.append(time_steps(bench, setting, options.seconds))

@@ -13,10 +13,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.emoji.captions import read_concepts
-from benchmarks.emoji.packs import write_pack
+from benchmarks.emoji.captions import EMOJIBASE, read_concepts
+from benchmarks.emoji.packs import source_metadata, write_pack
 from benchmarks.emoji.render import encode_webp, encoder_version, render
-from benchmarks.emoji.sources import EMOJIBASE, fetch
+from benchmarks.harness.packages import fetch
 from benchmarks.icons.reading import Named, emoji_names, read_set, read_tags
 from benchmarks.icons.sets import SETS, IconSet
 
@@ -30,7 +30,7 @@ def build(out: Path, cache: Path, names: Sequence[str] = ()) -> dict[str, int]:
     for icon_set in SETS:
         if names and icon_set.name not in names:
             continue
-        tags = read_tags(fetch(icon_set.tags[0], cache), icon_set.tags[1]) if icon_set.tags else {}
+        tags = read_tags(fetch(icon_set.tags.package, cache), icon_set.tags.file) if icon_set.tags else {}
         drawn = read_set(icon_set, fetch(icon_set.package, cache), emoji, tags)
         path = out / icon_set.kind / f"{icon_set.name}.parquet"
         write_pack(table(icon_set, drawn), path)
@@ -60,18 +60,7 @@ def table(icon_set: IconSet, drawn: Sequence[Named]) -> pa.Table:
         "style": [icon_set.name] * len(drawn),
         "image": [encode_webp(render(each.svg)) for each in drawn],
     }
-    licence, address = icon_set.licence
-    metadata = {
-        "style": icon_set.name,
-        "source": str(icon_set.package),
-        "source_sha256": icon_set.package.sha256,
-        "licence": licence,
-        "licence_url": address,
-        "attribution": icon_set.attribution,
-        "changes": "SVG rendered at 72x72, encoded as lossy WebP",
-        "encoder": encoder_version(),
-    }
-    return pa.table(columns).replace_schema_metadata(metadata)
+    return pa.table(columns).replace_schema_metadata(source_metadata(icon_set))
 
 
 def main() -> None:

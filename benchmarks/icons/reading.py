@@ -8,7 +8,7 @@ import msgspec
 
 from benchmarks.emoji.captions import Concept
 from benchmarks.emoji.emojione import ICON_NAMES, icon_slug
-from benchmarks.emoji.sources import Archive
+from benchmarks.harness.packages import Archive
 from benchmarks.icons.sets import IconSet
 
 # Words that say nothing of what is shown.

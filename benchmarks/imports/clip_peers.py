@@ -13,15 +13,15 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import numpy as np
 import open_clip
 import torch
 import transformers
-from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 
@@ -30,15 +30,15 @@ from benchmarks.against.processes import PeerProcess
 from benchmarks.against.protocol import Measure, ModelFiles, Setting
 from benchmarks.harness.environment import Watch
 from benchmarks.harness.places import FASTEMBED_PYTHON
-from benchmarks.imports.clip_speed import captions, jpegs, timed_in_turns
+from benchmarks.imports.clip_speed import Kind, Vectors, Way, captions, compare, jpegs
 from mmalign_export import import_model
 from mmalign_runtime import Embedder
 from mmalign_runtime.engine.threads import available_threads
 from tests.export.sources.tiny import spread_out
 
-Vectors = NDArray[np.float32]
-Way = Callable[[], Vectors]
-SIZES = (1, 32)
+SIZES: dict[Kind, tuple[int, ...]] = {"images": (1, 32), "captions": (1, 32)}
+_KINDS: dict[Kind, Literal["image", "text"]] = {"images": "image", "captions": "text"}
+_FASTEMBED = Entry(name="fastembed", label="fastembed", peer="fastembed", settings={})
 INT8 = "mmalign int8"
 _START, _END = "<|startoftext|>", "<|endoftext|>"
 
@@ -83,11 +83,12 @@ class _TextTower(nn.Module):
         return self.projection(self.tower(input_ids=input_ids, attention_mask=attention_mask).pooler_output)
 
 
-def save_onnx(source: Path, folder: Path) -> tuple[Path, Path]:
+def save_onnx(source: Path, folder: Path) -> ModelFiles:
     """Write the towers of a folder of transformers as fastembed reads them: an image folder and a text folder."""
     image, text = folder / "image", folder / "text"
+    files = ModelFiles("", "", str(image.resolve()), str(text.resolve()), is_clip=True)
     if (text / "model.onnx").exists():
-        return image, text
+        return files
     model = transformers.CLIPModel.from_pretrained(source).eval()
     tokenizer = transformers.CLIPTokenizer.from_pretrained(source)
     tokens = tokenizer(["a dog", "a dog on the beach"], padding=True, return_tensors="pt")
@@ -107,24 +108,7 @@ def save_onnx(source: Path, folder: Path) -> tuple[Path, Path]:
     transformers.CLIPImageProcessor.from_pretrained(source).save_pretrained(image)
     tokenizer.save_pretrained(text)
     model.config.text_config.save_pretrained(text)
-    return image, text
-
-
-class Fastembed:
-    """fastembed's entries for this model, in a process of its own."""
-
-    def __init__(self, image: Path, text: Path, threads: int, log: Path) -> None:
-        entry = Entry(name="fastembed", label="fastembed", peer="fastembed", settings={})
-        files = ModelFiles("", "", str(image.resolve()), str(text.resolve()), is_clip=True)
-        self.process = PeerProcess(entry, FASTEMBED_PYTHON, files, threads, log)
-
-    def images(self, paths: list[str]) -> Vectors:
-        """Return its vectors of picture files."""
-        return self.process.vectors(Measure("image", tuple(paths), Setting()))
-
-    def texts(self, texts: list[str]) -> Vectors:
-        """Return its vectors of texts."""
-        return self.process.vectors(Measure("text", tuple(texts), Setting()))
+    return files
 
 
 def unit(vectors: Vectors) -> Vectors:
@@ -150,40 +134,27 @@ def main() -> None:
     if options.int8:
         ours[INT8] = Embedder.load(options.int8, provider="cpu", num_threads=threads, precision="int8")
     sentences = SentenceTransformer(str(folder), device="cpu")
-    fastembed = Fastembed(*towers, threads, options.work / "fastembed.log")
-    paths = []
-    for number, file in enumerate(jpegs(max(SIZES))):
-        paths.append(str(options.work / f"{number}.jpg"))
-        Path(paths[-1]).write_bytes(file)
-    found = {}
-    for kind in ("images", "captions"):
-        for size in SIZES:
-            items = paths[:size] if kind == "images" else captions(size)
-            laps = timed_in_turns(_ways(kind, items, ours, sentences, fastembed), options.seconds, {INT8: 0.97})
-            p50 = {name: 1000 * float(np.median(each)) for name, each in laps.items()}
-            times = {
-                f"{peer} / {own}": round(p50[peer] / p50[own], 2) for peer in p50 if peer not in ours for own in ours
-            }
-            found[f"{kind} {size}"] = {"p50_ms": p50, "times": times, "calls": len(laps["mmalign"])}
-            print(f"{kind:9}{size:3}: " + ", ".join(f"{name} {ms:.1f} ms" for name, ms in p50.items()) + f"; {times}")
-    fastembed.process.close()
+    paths = [options.work / f"{number}.jpg" for number in range(max(SIZES["images"]))]
+    for path, file in zip(paths, jpegs(len(paths)), strict=True):
+        path.write_bytes(file)
+
+    def ways(kind: Kind, number: int) -> dict[str, Way]:
+        """Return each tool's way from items to unit vectors."""
+        is_image = kind == "images"
+        items = [str(path) for path in paths[:number]] if is_image else captions(number)
+        own = {
+            name: partial(embedder.encode_image if is_image else embedder.encode_text, items)
+            for name, embedder in ours.items()
+        }
+        return {
+            "sentence-transformers": lambda: unit(np.asarray(sentences.encode(items, show_progress_bar=False))),
+            "fastembed": lambda: unit(fastembed.vectors(Measure(_KINDS[kind], tuple(items), Setting()))),
+            **own,
+        }
+
+    with PeerProcess(_FASTEMBED, FASTEMBED_PYTHON, towers, threads, options.work / "fastembed.log") as fastembed:
+        found = compare(ways, SIZES, options.seconds, {INT8: 0.97})
     print(json.dumps({"environment": msgspec.to_builtins(watch.card()), "measured": found}))
-
-
-def _ways(
-    kind: str, items: list[str], ours: dict[str, Embedder], sentences: SentenceTransformer, fastembed: Fastembed
-) -> dict[str, Way]:
-    """Return each tool's way from items to unit vectors; int8 is last, since it is compared at its own bound."""
-    is_image = kind == "images"
-
-    def encode(embedder: Embedder) -> Vectors:
-        return np.asarray(embedder.encode_image(items) if is_image else embedder.encode_text(items))
-
-    return {
-        "sentence-transformers": lambda: unit(np.asarray(sentences.encode(items, show_progress_bar=False))),
-        "fastembed": lambda: unit(fastembed.images(items) if is_image else fastembed.texts(items)),
-        **{name: lambda embedder=embedder: encode(embedder) for name, embedder in ours.items()},
-    }
 
 
 if __name__ == "__main__":

@@ -11,10 +11,12 @@ from __future__ import annotations
 import argparse
 import io
 import json
-from collections.abc import Callable, Mapping
+import random
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from time import perf_counter
 from types import MappingProxyType
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -24,19 +26,23 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.harness.environment import Watch
+from benchmarks.harness.interleave import interleaved, timed
+from benchmarks.harness.statistics import median_ms
 from benchmarks.imports.random_clip import save_random
 from mmalign_export import import_model
 from mmalign_export.golden import golden_photo
 from mmalign_runtime import Embedder
 from mmalign_runtime.engine.threads import available_threads
 
-IMAGE_SIZES, TEXT_SIZES = (1, 8), (1, 32)
 _SIDES = ((640, 480), (480, 640), (1024, 768), (800, 600))
 _LEAST_COSINE = 0.9999
 _SUBJECTS = ("dog", "cat", "red bicycle", "child", "sailing boat", "old man", "horse", "green bottle")
 _PLACES = ("on the beach", "in the snow", "under a tree", "beside the road")
 
 Vectors = NDArray[np.float32]
+Way = Callable[[], Vectors]
+Kind = Literal["images", "captions"]
+SIZES: dict[Kind, tuple[int, ...]] = {"images": (1, 8), "captions": (1, 32)}
 
 
 class OpenClip:
@@ -77,28 +83,41 @@ def captions(count: int) -> list[str]:
     return [f"a photo of a {_SUBJECTS[n % 8]} {_PLACES[n // 8 % 4]}" for n in range(count)]
 
 
-def timed_in_turns(
-    ways: dict[str, Callable[[], Vectors]], seconds: float, least_cosines: Mapping[str, float] = MappingProxyType({})
-) -> dict[str, list[float]]:
-    """Call each way in turn for so long in all, after one call of each; return its seconds a call.
+def compare(
+    ways_of: Callable[[Kind, int], Mapping[str, Way]],
+    sizes: Mapping[Kind, Sequence[int]],
+    seconds: float,
+    least_cosines: Mapping[str, float] = MappingProxyType({}),
+) -> dict[str, dict[str, object]]:
+    """Time all ways from items to unit vectors, so many seconds for each number of items; print and return medians.
 
-    Every way must give the first one's vectors, at a cosine of at least 0.9999 or what `least_cosines` says for it.
+    `ways_of` gives them by name for so many images or captions. Every way must give the first one's vectors, at a
+    cosine of at least 0.9999 or what `least_cosines` says for it. `times` are medians by that of the way "mmalign".
     """
+    found: dict[str, dict[str, object]] = {}
+    for kind, numbers in sizes.items():
+        for number in numbers:
+            ways = ways_of(kind, number)
+            _check(ways, least_cosines)
+            timers = {name: partial(timed, way) for name, way in ways.items()}
+            num_rounds = max(5, round(seconds / sum(timer() for timer in timers.values())))
+            laps = interleaved(timers, num_rounds, random.Random(0))
+            p50_ms = {name: median_ms(each) for name, each in laps.items()}
+            times = {name: round(ms / p50_ms["mmalign"], 2) for name, ms in p50_ms.items()}
+            found[f"{kind} {number}"] = {"p50_ms": p50_ms, "times": times, "calls": num_rounds}
+            shown = ", ".join(f"{name} {ms:.1f} ms ({times[name]} times)" for name, ms in p50_ms.items())
+            print(f"{kind:9}{number:3}: {shown}", flush=True)
+    return found
+
+
+def _check(ways: Mapping[str, Way], least_cosines: Mapping[str, float]) -> None:
+    """Call each way once. Raises SystemExit where one gives other vectors than the first."""
     vectors = {name: way() for name, way in ways.items()}
     first = next(iter(vectors.values()))
     for name, other in vectors.items():
         lowest = float((first * other).sum(axis=1).min())
-        assert lowest > least_cosines.get(name, _LEAST_COSINE), (
-            f"{name} gives other vectors: lowest cosine {lowest:.5f}"
-        )
-    laps: dict[str, list[float]] = {name: [] for name in ways}
-    end = perf_counter() + seconds
-    while perf_counter() < end or len(next(iter(laps.values()))) < 5:
-        for name, way in ways.items():
-            start = perf_counter()
-            way()
-            laps[name].append(perf_counter() - start)
-    return laps
+        if not lowest > least_cosines.get(name, _LEAST_COSINE):
+            raise SystemExit(f"{name} gives other vectors: lowest cosine {lowest:.5f}. Its speed would mean nothing.")
 
 
 def main() -> None:
@@ -115,34 +134,15 @@ def main() -> None:
     torch.set_num_threads(threads)
     watch = Watch(f"python -m benchmarks.imports.clip_speed WORK --model {options.model}", threads)
     theirs, ours = OpenClip(f"local-dir:{folder}"), Embedder.load(bundle, provider="cpu", num_threads=threads)
-    found = {}
-    for kind, sizes in (("images", IMAGE_SIZES), ("captions", TEXT_SIZES)):
-        for size in sizes:
-            files, texts = jpegs(size), captions(size)
-            ways: dict[str, Callable[[], Vectors]] = (
-                {
-                    "open_clip": lambda files=files: theirs.images(files),
-                    "mmalign": lambda files=files: ours.encode_image(files),
-                }
-                if kind == "images"
-                else {
-                    "open_clip": lambda texts=texts: theirs.texts(texts),
-                    "mmalign": lambda texts=texts: ours.encode_text(texts),
-                }
-            )
-            laps = timed_in_turns(ways, options.seconds)
-            p50 = {name: 1000 * float(np.median(each)) for name, each in laps.items()}
-            best = {name: 1000 * min(each) for name, each in laps.items()}
-            found[f"{kind} {size}"] = {
-                "p50_ms": p50,
-                "best_ms": best,
-                "times": p50["open_clip"] / p50["mmalign"],
-                "calls": len(laps["mmalign"]),
-            }
-            print(
-                f"{kind:9} {size:3}: open_clip {p50['open_clip']:8.1f} ms, mmalign {p50['mmalign']:8.1f} ms, "
-                f"{p50['open_clip'] / p50['mmalign']:.2f} times (best calls {best['open_clip'] / best['mmalign']:.2f})"
-            )
+
+    def ways(kind: Kind, number: int) -> dict[str, Way]:
+        if kind == "images":
+            files = jpegs(number)
+            return {"open_clip": partial(theirs.images, files), "mmalign": partial(ours.encode_image, files)}
+        texts = captions(number)
+        return {"open_clip": partial(theirs.texts, texts), "mmalign": partial(ours.encode_text, texts)}
+
+    found = compare(ways, SIZES, options.seconds)
     print(json.dumps({"environment": msgspec.to_builtins(watch.card()), "measured": found}))
 
 

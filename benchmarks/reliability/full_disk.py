@@ -1,4 +1,4 @@
-"""A disk that fills up: python benchmarks/reliability/full_disk.py (as root: it mounts small file systems in memory)
+"""A disk that fills up: python -m benchmarks.reliability full_disk (as root: it mounts small file systems in memory)
 
 Writes of vectors, a checkpoint, a bundle and the memory of hashes, with ever less room: from nothing to nearly enough.
 Expected: a named error, what was at the path before untouched, nothing half written left. A load needs no room at all.
@@ -6,19 +6,14 @@ Expected: a named error, what was at the path before untouched, nothing half wri
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-
-if __package__ in (None, ""):  # run as a script: make the repository root importable, as pytest and mypy do
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import msgspec
 import numpy as np
@@ -156,25 +151,23 @@ def _rows(writes: Sequence[Write]) -> list[Row]:
     return rows
 
 
-def main() -> None:
+def run() -> None:
     """Fill, write, and record."""
-    parser = argparse.ArgumentParser(description="Write to a disk that is full.")
-    parser.parse_args()
     if os.geteuid() != 0:
         raise SystemExit("skipped: mounting a small file system needs root")
     torch.set_num_threads(1)
     saved = _vectors()
     writes: list[Write] = []
     with tempfile.TemporaryDirectory() as name:
-        run = tiny_run(Path(name) / "run")
-        optimizer = torch.optim.SGD(run.model.parameters(), lr=0.0)
+        tiny = tiny_run(Path(name) / "run")
+        optimizer = torch.optim.SGD(tiny.model.parameters(), lr=0.0)
         for suffix in ("npz", "parquet"):
             writes += try_writes(
                 "full disk: vectors saved", lambda path: save_vectors(path, saved), f"vectors.{suffix}"
             )
-        save = partial(_save, run.model, optimizer)
+        save = partial(_save, tiny.model, optimizer)
         writes += try_writes("full disk: a checkpoint written", save, "last.safetensors")
-        export = partial(export_model, dual_model(run))
+        export = partial(export_model, dual_model(tiny))
         writes += try_writes(
             "full disk: a bundle exported over another", lambda path: export(path, force=True), "bundle"
         )
@@ -187,7 +180,3 @@ def main() -> None:
 
 def _save(model: DualEncoder, optimizer: torch.optim.Optimizer, path: Path) -> None:
     save_last(path, model, optimizer, Progress(step=1))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""Resident memory of OpenVINO over texts of ever new shapes: python benchmarks/reliability/growing_shapes.py
+"""Resident memory of OpenVINO over texts of ever new shapes: python -m benchmarks.reliability growing_shapes
 
 OpenVINO keeps kernels that it made for a shape, and oneDNN below it keeps primitives: as many as two settings of the
 runtime say. Processes with other values of the first, and one with both left to their libraries, embed the same texts,
@@ -8,7 +8,6 @@ own values.
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
 import os
 import random
@@ -18,15 +17,12 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from time import perf_counter
 
-if __package__ in (None, ""):  # run as a script: make the repository root importable, as pytest and mypy do
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 import msgspec
 import numpy as np
 
 from benchmarks.harness.places import bundle_at_hand
 from benchmarks.harness.processes import resident_mb
-from benchmarks.reliability.memory import texts
+from benchmarks.reliability.memory import varied_texts
 from benchmarks.reliability.record import Row, record
 from mmalign_runtime.embedder import Embedder
 from mmalign_runtime.engine import openvino
@@ -58,7 +54,7 @@ def work(bundle: Path, num_kept: int, pipe: Connection) -> None:
     if num_kept == OWN_DEFAULT:
         os.environ[openvino.PRIMITIVES_VARIABLE] = "1024"  # oneDNN's own
     embedder = Embedder.load(bundle, engine="openvino", towers=("text",))
-    words, rng = texts(0), random.Random(0)
+    words, rng = varied_texts(0), random.Random(0)
     while (num_calls := pipe.recv()) > 0:
         calls = [[next(words) for _ in range(rng.randint(1, _MOST_TEXTS))] for _ in range(num_calls)]
         began = perf_counter()
@@ -108,20 +104,11 @@ def rows_of(found: Sequence[Watched], chosen: int) -> list[Row]:
     return [Row(f"OpenVINO over {num_calls:,} calls of varied texts, memory and pace", 2, good, "; ".join(shown))]
 
 
-def main() -> None:
-    """Embed, watch, and record."""
-    parser = argparse.ArgumentParser(description="Watch OpenVINO's memory over texts of ever new shapes.")
-    parser.add_argument("--bundle", type=Path, default=bundle_at_hand())
-    parser.add_argument("--calls", type=int, default=NUM_CALLS)
-    parser.add_argument("--kept", type=int, nargs="*", default=[], help="other numbers of kernels to compare with")
-    options = parser.parse_args()
-    if options.calls < 2 * WARM:
+def run(bundle: Path | None = None, calls: int = NUM_CALLS, kept: list[int] | None = None) -> None:
+    """Embed, watch, and record; `kept` are other numbers of kernels to compare with."""
+    if calls < 2 * WARM:
         raise SystemExit(f"--calls must be at least {2 * WARM}")
     chosen = openvino.KERNELS_KEPT
-    found = watch(options.bundle, list(dict.fromkeys([chosen, *options.kept, OWN_DEFAULT])), options.calls)
-    is_whole = options.calls >= NUM_CALLS
-    record("growing_shapes", rows_of(found, chosen), {"every": EVERY, "watched": found}, is_kept=is_whole)
-
-
-if __name__ == "__main__":
-    main()
+    numbers = dict.fromkeys([chosen, *(kept or ()), OWN_DEFAULT])
+    found = watch(bundle or bundle_at_hand(), list(numbers), calls)
+    record("growing_shapes", rows_of(found, chosen), {"every": EVERY, "watched": found}, is_kept=calls >= NUM_CALLS)

@@ -1,4 +1,4 @@
-"""kill -9 in the middle of training and of checkpoint writes: python benchmarks/reliability/kill_checkpoint.py
+"""kill -9 in the middle of training and of checkpoint writes: python -m benchmarks.reliability kill_checkpoint
 
 Half of the kills meet a real training run of tiny towers that saves after every step, each going on where the last
 was killed; in the end the run must hold the same numbers as one that nobody killed. The other half meet nothing but
@@ -7,26 +7,20 @@ writes of a larger checkpoint, whose every number says in which step it was writ
 
 from __future__ import annotations
 
-import argparse
 import csv
 import itertools
 import json
 import logging
 import sys
 import tempfile
-from collections import Counter
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-
-if __package__ in (None, ""):  # run as a script: make the repository root importable, as pytest and mypy do
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import msgspec
 import torch
 
 import mmalign.checkpoint as checkpoint_module
-from benchmarks.reliability.record import Row, record
+from benchmarks.reliability.record import Row, fell_into, record
 from benchmarks.reliability.trials import Killed, Phases, kill_at, measure, moments
 from mmalign.checkpoint import Progress, restore, save_best, save_last
 from mmalign.config import Config, parse_config
@@ -205,11 +199,6 @@ def _tiny_config(folder: Path) -> Config:
     return parse_config(settings, "the tiny configuration")
 
 
-def _quietly(work: Callable[[], Details]) -> Details:
-    logging.disable(logging.WARNING)
-    return work()
-
-
 def _run_trials(num_trials: int, seed: int) -> Details:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -219,25 +208,17 @@ def _run_trials(num_trials: int, seed: int) -> Details:
         return Details((*trials, *kill_saves(folder / "saves", num_trials // 2, seed)), ends_the_same, left)
 
 
-def main() -> None:
+def run(trials: int = NUM_TRIALS, seed: int = 0) -> None:
     """Kill, look, and record."""
-    parser = argparse.ArgumentParser(description="kill -9 in the middle of training and of checkpoint writes.")
-    parser.add_argument("--trials", type=int, default=NUM_TRIALS)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
     torch.set_num_threads(1)  # a forked child has none of its parent's threads
-    details = _quietly(partial(_run_trials, options.trials, options.seed))
+    logging.disable(logging.WARNING)
+    details = _run_trials(trials, seed)
     good = sum(not trial.fault for trial in details.trials)
-    phases = Counter(trial.killed.phase for trial in details.trials)
     same = "the same numbers, bit for bit, as" if details.ends_the_same else "OTHER numbers than"
     measured = (
-        f"kills fell into {', '.join(f'{phase} ({count})' for phase, count in phases.most_common())}; the run that was "
+        f"{fell_into(trial.killed.phase for trial in details.trials)}; the run that was "
         f"killed and went on ended with {same} one that nobody killed; temporary files left in it: "
         f"{len(details.left_in_run)}"
     )
-    row = Row("kill -9 in training and in checkpoint writes", options.trials, good, measured)
-    record("kill_checkpoint", [row], details, is_kept=options.trials >= NUM_TRIALS)
-
-
-if __name__ == "__main__":
-    main()
+    row = Row("kill -9 in training and in checkpoint writes", trials, good, measured)
+    record("kill_checkpoint", [row], details, is_kept=trials >= NUM_TRIALS)

@@ -1,6 +1,6 @@
 """Kill `mmalign embed` with SIGKILL at random moments, resume it, and compare with a run that nothing stopped.
 
-    python benchmarks/reliability/kill_embed.py
+    python -m benchmarks.reliability kill_embed
 
 Trials take turns at what is written and when it is killed: a single file while its parts are merged, a folder at any
 time, a single file around a random part, a folder around a random part. A third of the resumed runs are killed once
@@ -9,25 +9,20 @@ more.
 
 from __future__ import annotations
 
-import argparse
 import random
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-if __package__ in (None, ""):  # run as a script: make the repository root importable, as pytest and mypy do
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 import msgspec
 
 from benchmarks.harness.places import FIXTURE
-from benchmarks.reliability.record import Row, record
+from benchmarks.reliability.record import Row, fell_into, record
 from mmalign_runtime.bulk.parts import ERRORS_NAME, errors_path
 from mmalign_runtime.parquet import row_groups
 from mmalign_runtime.saved.manifest import read_manifest
@@ -156,12 +151,9 @@ def clear(out: Path) -> None:
 
 def row(trials: Sequence[Trial]) -> Row:
     """Count."""
-    phases = Counter(f"{trial.output} {trial.phase}" for trial in trials)
     good = sum(trial.whole and trial.resumed_equal for trial in trials)
-    found = ", ".join(f"{phase} ({count})" for phase, count in phases.most_common())
-    measured = (
-        f"resumed rows equal to the bit in {sum(trial.resumed_equal for trial in trials)}; kills fell into {found}"
-    )
+    measured = f"resumed rows equal to the bit in {sum(trial.resumed_equal for trial in trials)}; "
+    measured += fell_into(f"{trial.output} {trial.phase}" for trial in trials)
     return Row("kill -9 in `mmalign embed`, then --resume", len(trials), good, measured)
 
 
@@ -175,21 +167,13 @@ def _is_merging(out: Path) -> bool:
     return manifest is not None and manifest.is_complete
 
 
-def main() -> None:
+def run(trials: int = NUM_TRIALS, seed: int = 0) -> None:
     """Run the trials and record."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=NUM_TRIALS)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    start, trials = time.perf_counter(), []
+    start, found = time.perf_counter(), []
     with tempfile.TemporaryDirectory() as folder:
         place = prepare(Path(folder))
-        for number in range(options.trials):
-            trials.append(run_trial(place, options.seed + number))
-            print(number, *msgspec.structs.astuple(trials[-1]), flush=True)
-    details = {"trials": trials, "seconds": round(time.perf_counter() - start, 1)}
-    record("kill_embed", [row(trials)], details, is_kept=options.trials >= NUM_TRIALS)
-
-
-if __name__ == "__main__":
-    main()
+        for number in range(trials):
+            found.append(run_trial(place, seed + number))
+            print(number, *msgspec.structs.astuple(found[-1]), flush=True)
+    details = {"trials": found, "seconds": round(time.perf_counter() - start, 1)}
+    record("kill_embed", [row(found)], details, is_kept=trials >= NUM_TRIALS)

@@ -1,4 +1,4 @@
-"""kill -9 in the middle of an export over an existing bundle: python benchmarks/reliability/kill_export.py
+"""kill -9 in the middle of an export over an existing bundle: python -m benchmarks.reliability kill_export
 
 Half of the kills fall anywhere in a real export of tiny towers, from tracing to the last rename. Few of those would
 meet the replacement of the old folder, which takes a millisecond: the others fall into writing a finished bundle's
@@ -7,22 +7,17 @@ files and putting them in place, the last of them around the very swap.
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import sys
 import tempfile
-from collections import Counter
 from functools import partial
 from pathlib import Path
-
-if __package__ in (None, ""):  # run as a script: make the repository root importable, as pytest and mypy do
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import msgspec
 import torch
 
 import mmalign_export.staging as staging_module
-from benchmarks.reliability.record import Row, record
+from benchmarks.reliability.record import Row, fell_into, record
 from benchmarks.reliability.trials import Killed, Phases, kill_at, measure, moments
 from mmalign.run import Run
 from mmalign.run_model import dual_model
@@ -143,26 +138,17 @@ def _found(out: Path, old_spec: bytes) -> str:
     return "old" if (out / SPEC_NAME).read_bytes() == old_spec else "new"
 
 
-def main() -> None:
+def run(trials: int = NUM_TRIALS, seed: int = 0) -> None:
     """Kill, look, and record."""
-    parser = argparse.ArgumentParser(description="kill -9 in the middle of an export.")
-    parser.add_argument("--trials", type=int, default=NUM_TRIALS)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
     torch.set_num_threads(1)  # a forked child has none of its parent's threads
     with tempfile.TemporaryDirectory() as folder:
-        details = run_trials(Path(folder), options.trials, options.seed)
+        details = run_trials(Path(folder), trials, seed)
         is_proven = verify_bundle(Path(folder) / "out" / "bundle", provider="cpu").passed
     good = sum(trial.found in ("old", "new") for trial in details.trials)
-    phases = Counter(trial.killed.phase for trial in details.trials)
     measured = (
-        f"kills fell into {', '.join(f'{phase} ({count})' for phase, count in phases.most_common())}; left beside the "
+        f"{fell_into(trial.killed.phase for trial in details.trials)}; left beside the "
         f"bundle by the next export: {', '.join(details.left_after_next_export) or 'nothing'}; "
         f"`verify` after that: {'passed' if is_proven else 'FAILED'}"
     )
-    row = Row("kill -9 in an export over an existing bundle", options.trials, good, measured)
-    record("kill_export", [row], details, is_kept=options.trials >= NUM_TRIALS)
-
-
-if __name__ == "__main__":
-    main()
+    row = Row("kill -9 in an export over an existing bundle", trials, good, measured)
+    record("kill_export", [row], details, is_kept=trials >= NUM_TRIALS)

@@ -1,4 +1,4 @@
-"""Resident memory after images of 81 megapixels: python benchmarks/reliability/large_images.py
+"""Resident memory after images of 81 megapixels: python -m benchmarks.reliability large_images
 
 One Embedder takes six PNGs of 9000 x 9000, a batch and one by one, beside small images. Between them the process should
 be back where it was. What that costs is timed in turns: the preprocessing graph on images of usual sizes, with and
@@ -7,7 +7,6 @@ without onnxruntime's arena, as a share of the time that decoding a PNG and prep
 
 from __future__ import annotations
 
-import argparse
 import io
 import random
 import sys
@@ -15,9 +14,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-
-if __package__ in (None, ""):  # run as a script: make the repository root importable, as pytest and mypy do
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import msgspec
 import numpy as np
@@ -121,18 +117,12 @@ def rows_of(levels: Sequence[Level], paces: Sequence[Pace]) -> list[Row]:
     ]
 
 
-def main() -> None:
+def run(bundle: Path | None = None) -> None:
     """Embed, watch, time, and record."""
-    parser = argparse.ArgumentParser(description="Watch resident memory over images of 81 megapixels.")
-    parser.add_argument("--bundle", type=Path, default=bundle_at_hand())
-    embedder = Embedder.load(parser.parse_args().bundle, towers=("image",))
+    embedder = Embedder.load(bundle or bundle_at_hand(), towers=("image",))
     with tempfile.TemporaryDirectory() as folder:
         levels = list(watch(embedder, make_images(Path(folder))))
     for level in levels:
         print(f"{level.after}: {level.resident_mb:.0f} MB", file=sys.stderr)
     paces = [pace(embedder, size) for size in _SIZES]
     record("large_images", rows_of(levels, paces), {"levels": levels, "paces": paces})
-
-
-if __name__ == "__main__":
-    main()

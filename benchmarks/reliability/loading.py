@@ -1,16 +1,10 @@
 """Resident memory of one tower, the other, and both, each in a process of its own:
-python benchmarks/reliability/loading.py
+python -m benchmarks.reliability loading
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
 from pathlib import Path
-
-if __package__ in (None, ""):  # run as a script: make the repository root importable, as pytest and mypy do
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 
 from benchmarks.harness.places import bundle_at_hand
 from benchmarks.harness.processes import printed_numbers
@@ -33,14 +27,12 @@ print(resident_mb())
 _CHOICES: dict[str, tuple[str, ...]] = {"none": (), "image": ("image",), "text": ("text",), "both": ("image", "text")}
 
 
-def main() -> None:
+def run(bundle: Path | None = None) -> None:
     """Measure and record: a tower that was not asked for must cost nothing."""
-    parser = argparse.ArgumentParser(description="Resident memory by the towers loaded.")
-    parser.add_argument("--bundle", type=Path, default=bundle_at_hand())
-    path = parser.parse_args().bundle.resolve()
-    bundle = open_bundle(path)
-    files = {"image": bundle.spec.artifact("image").file, "text": bundle.spec.artifact("text").file}
-    file_mb = {tower: bundle.contents.size_bytes(name) / 2**20 for tower, name in files.items()}
+    path = (bundle or bundle_at_hand()).resolve()
+    opened = open_bundle(path)
+    files = {"image": opened.spec.artifact("image").file, "text": opened.spec.artifact("text").file}
+    file_mb = {tower: opened.contents.size_bytes(name) / 2**20 for tower, name in files.items()}
     found = {name: printed_numbers(_PROCESS, str(path), *towers)[0] for name, towers in _CHOICES.items()}
     # One tower alone must be cheaper than both by at least most of the other's weights.
     saved = {"image": found["both"] - found["text"], "text": found["both"] - found["image"]}
@@ -51,7 +43,3 @@ def main() -> None:
     sizes = {"resident_mb": found, "file_mb": file_mb}
     details = {name: {key: round(mb, 1) for key, mb in each.items()} for name, each in sizes.items()}
     record("loading", [Row("one tower leaves the other's memory alone", len(files), good, measured)], details)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""Time to tokenize a text of a million characters: python benchmarks/reliability/long_texts.py
+"""Time to tokenize a text of a million characters: python -m benchmarks.reliability long_texts
 
 Beside one of 2,000 of the same language, in turns, both checked as the embedder checks them. The context holds 128
 tokens.
@@ -6,14 +6,9 @@ tokens.
 
 from __future__ import annotations
 
-import argparse
 import random
-import sys
 from functools import partial
 from pathlib import Path
-
-if __package__ in (None, ""):  # run as a script: make the repository root importable, as pytest and mypy do
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import msgspec
 
@@ -56,20 +51,14 @@ def pace(tokenizer: TextTokenizer, language: str) -> Pace:
     return Pace(language, median_ms(laps[NUM_SHORT]), median_ms(laps[NUM_LONG]))
 
 
-def main() -> None:
+def run(bundle: Path | None = None) -> None:
     """Time, and record."""
-    parser = argparse.ArgumentParser(description="Time to tokenize a text of a million characters.")
-    parser.add_argument("--bundle", type=Path, default=bundle_at_hand())
-    bundle = open_bundle(parser.parse_args().bundle)
-    files = bundle.spec.tower("text", TextTower)
+    opened = open_bundle(bundle or bundle_at_hand())
+    files = opened.spec.tower("text", TextTower)
     spec = msgspec.structs.replace(files.spec, context_length=CONTEXT_LENGTH)
-    tokenizer = TextTokenizer.from_bytes(bundle.read(files.tokenizer), files.tokenizer, spec)
+    tokenizer = TextTokenizer.from_bytes(opened.read(files.tokenizer), files.tokenizer, spec)
     paces = [pace(tokenizer, language) for language in _SENTENCES]
     good = sum(found.long_ms - found.short_ms <= MOST_MORE_MS for found in paces)
     shown = ", ".join(f"{found.language} {found.short_ms:.2f} and {found.long_ms:.2f} ms" for found in paces)
     what = f"texts of {NUM_SHORT:,} and {NUM_LONG:,} characters, {CONTEXT_LENGTH} tokens kept"
     record("long_texts", [Row(what, len(paces), good, shown)], {"paces": paces})
-
-
-if __name__ == "__main__":
-    main()

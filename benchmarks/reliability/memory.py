@@ -1,4 +1,4 @@
-"""Resident memory over many images and texts: python benchmarks/reliability/memory.py --images 20000 --texts 200000
+"""Resident memory over many images and texts: python -m benchmarks.reliability memory --images 20000 --texts 200000
 
 One Embedder, images of mixed sizes and formats cycled through it, then texts of mixed lengths. The level after the
 first 1,000 is what the rest is held to.
@@ -6,7 +6,6 @@ first 1,000 is what the rest is held to.
 
 from __future__ import annotations
 
-import argparse
 import io
 import random
 import sys
@@ -15,9 +14,6 @@ from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Literal
-
-if __package__ in (None, ""):  # run as a script: make the repository root importable, as pytest and mypy do
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import msgspec
 from PIL import Image
@@ -67,7 +63,7 @@ def image_pool(seed: int) -> list[bytes]:
     return pool
 
 
-def texts(seed: int) -> Iterator[str]:
+def varied_texts(seed: int) -> Iterator[str]:
     """Yield texts without end, from one word to far past any context length."""
     rng = random.Random(seed)
     while True:
@@ -100,28 +96,24 @@ def _row(kind: Kind, levels: Sequence[Level], num_items: int) -> Row:
     return Row(f"resident memory over {num_items:,} {kind}s", len(of), good, f"{ends}; furthest away {moved:+.1%}")
 
 
-def main() -> None:
+def run(
+    bundle: Path | None = None,
+    images: int = NUM_IMAGES,
+    texts: int = NUM_TEXTS,
+    every: int = EVERY,
+    seed: int = 0,
+) -> None:
     """Embed, watch, and record."""
-    parser = argparse.ArgumentParser(description="Watch resident memory over many items.")
-    parser.add_argument("--bundle", type=Path, default=bundle_at_hand())
-    parser.add_argument("--images", type=int, default=NUM_IMAGES)
-    parser.add_argument("--texts", type=int, default=NUM_TEXTS)
-    parser.add_argument("--every", type=int, default=EVERY)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    if min(options.images, options.texts) < options.every:
-        raise SystemExit(f"--images and --texts must be at least --every, {options.every}")
-    embedder = Embedder.load(options.bundle)
-    pool = image_pool(options.seed)
-    images = partial(embedder.stream_images, islice(cycle(pool), options.images))
-    words = partial(embedder.stream_texts, islice(texts(options.seed), options.texts), batch_size=_TEXT_BATCH_SIZE)
-    levels = [*watch("image", images, options.every), *watch("text", words, options.every)]
-    rows = [_row("image", levels, options.images), _row("text", levels, options.texts)]
-    is_whole = options.images >= NUM_IMAGES and options.texts >= NUM_TEXTS
-    shown = options.bundle.resolve()
+    if min(images, texts) < every:
+        raise SystemExit(f"--images and --texts must be at least --every, {every}")
+    bundle = bundle or bundle_at_hand()
+    embedder = Embedder.load(bundle)
+    pool = image_pool(seed)
+    pictures = partial(embedder.stream_images, islice(cycle(pool), images))
+    words = partial(embedder.stream_texts, islice(varied_texts(seed), texts), batch_size=_TEXT_BATCH_SIZE)
+    levels = [*watch("image", pictures, every), *watch("text", words, every)]
+    rows = [_row("image", levels, images), _row("text", levels, texts)]
+    is_whole = images >= NUM_IMAGES and texts >= NUM_TEXTS
+    shown = bundle.resolve()
     name = shown.relative_to(ROOT).as_posix() if shown.is_relative_to(ROOT) else shown.name
     record("memory", rows, {"bundle": name, "levels": levels}, is_kept=is_whole)
-
-
-if __name__ == "__main__":
-    main()

@@ -4,12 +4,11 @@ A mutant is killed by a test that fails, or that no longer comes to an end. What
 survivors.toml.
 
 make mutation                                                installs cosmic-ray and runs this
-python benchmarks/reliability/mutation.py --only parity,spec   shows the survivors of some modules, and keeps nothing
+python -m benchmarks.reliability mutation --only parity,spec   shows the survivors of some modules, and keeps nothing
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 import time
@@ -17,9 +16,6 @@ import tomllib
 from pathlib import Path
 
 import msgspec
-
-if __package__ in (None, ""):  # run as a script: make the repository root importable, as pytest and mypy do
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.harness.places import ROOT
 from benchmarks.reliability.mutants import mutants_of
@@ -97,13 +93,12 @@ def read_reasons() -> dict[tuple[str, str, str], str]:
     return {(each["module"], each["before"], after): each["reason"] for each in entries for after in each["after"]}
 
 
-def main() -> None:
-    """Run the mutants, and keep the result when it was all of them."""
-    parser = argparse.ArgumentParser(description="Mutate the modules that judge, and run the tests about them.")
-    parser.add_argument("--only", default="", help="ends of module names, joined by commas; nothing is kept then")
-    parser.add_argument("--workers", type=int, default=1, help="children at once")
-    options = parser.parse_args()
-    ends = tuple(f".{name}" for name in options.only.split(",")) if options.only else ("",)
+def run(only: str = "", workers: int = 1) -> None:
+    """Run the mutants, so many children at once, and keep the result when it was all of them.
+
+    `only` are ends of module names, joined by commas; nothing is kept then.
+    """
+    ends = tuple(f".{name}" for name in only.split(",")) if only else ("",)
     preload()
     start_s = time.monotonic()
     scores: list[Score] = []
@@ -112,12 +107,8 @@ def main() -> None:
         sys.dont_write_bytecode, sys.pycache_prefix = False, compiled  # tests are compiled once, not once a mutant
         for target in TARGETS:
             if target.module.endswith(ends):
-                score, lived = mutate(target, options.workers)
+                score, lived = mutate(target, workers)
                 scores.append(score)
                 survivors += lived
     found = Mutation(tuple(scores), tuple(survivors), round(time.monotonic() - start_s))
-    record("mutation", [summary(found)], found, is_kept=not options.only)
-
-
-if __name__ == "__main__":
-    main()
+    record("mutation", [summary(found)], found, is_kept=not only)

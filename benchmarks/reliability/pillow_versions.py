@@ -1,4 +1,4 @@
-"""The runtime under several Pillow versions: python benchmarks/reliability/pillow_versions.py
+"""The runtime under several Pillow versions: python -m benchmarks.reliability pillow_versions
 
 Each is installed into a folder of its own and used by a process of its own, on the golden images and on files of many
 formats, colour modes and sizes. The same files must give the same pixels, and the same vectors to the last bit.
@@ -6,7 +6,6 @@ formats, colour modes and sizes. The same files must give the same pixels, and t
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
@@ -14,15 +13,12 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-if __package__ in (None, ""):  # run as a script: make the repository root importable, as pytest and mypy do
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 import msgspec
 import numpy as np
 import PIL
 from PIL import Image
 
-from benchmarks.harness.places import FIXTURE, PHOTO
+from benchmarks.harness.places import FIXTURE, PHOTO, ROOT
 from benchmarks.reliability.record import Row, record
 from mmalign_runtime.bundle.golden import pixels_sha256
 from mmalign_runtime.embedder import Embedder
@@ -30,6 +26,13 @@ from mmalign_runtime.errors import ItemError
 from mmalign_runtime.image import decode_image
 from mmalign_runtime.spec import ImageTower
 
+_WORKER = """
+import sys
+from pathlib import Path
+import msgspec
+from benchmarks.reliability.pillow_versions import answer
+print(msgspec.json.encode(answer(Path(sys.argv[1]))).decode())
+"""
 VERSIONS = ("11.3.0", "12.3.0", "13.0.0")
 _SIZES = ((40, 30), (31, 57), (224, 224), (301, 199), (90, 400))
 _KINDS: tuple[tuple[str, str, dict[str, object]], ...] = (
@@ -130,8 +133,8 @@ def _installed(version: str, folder: Path) -> Path:
 
 def _answers_of(version: str, folder: Path, files: Path) -> Answers:
     path = os.pathsep.join([str(_installed(version, folder)), *filter(None, [os.environ.get("PYTHONPATH")])])
-    command = [sys.executable, __file__, "--worker", str(files)]
-    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, check=True, stdout=subprocess.PIPE)
+    command = [sys.executable, "-c", _WORKER, str(files)]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": path}, check=True, stdout=subprocess.PIPE)
     answers = msgspec.json.decode(done.stdout, type=Answers)
     if answers.pillow != version:
         raise SystemExit(f"the process ran Pillow {answers.pillow}, expected {version}")
@@ -147,26 +150,15 @@ def _row(details: Details, same: Sequence[str]) -> Row:
     return Row(f"files under Pillow {', '.join(details.versions)}", details.num_files, len(same), said)
 
 
-def main() -> None:
+def run() -> None:
     """Install, run, compare, and record."""
-    parser = argparse.ArgumentParser(description="Run the runtime under several Pillow versions.")
-    parser.add_argument("--versions", nargs="+", default=VERSIONS)
-    parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.worker is not None:
-        print(msgspec.json.encode(answer(options.worker)).decode())
-        return
     with tempfile.TemporaryDirectory() as name:
         files = Path(name) / "files"
         files.mkdir()
         write_files(files)
-        first, *others = [_answers_of(version, Path(name), files) for version in options.versions]
+        first, *others = [_answers_of(version, Path(name), files) for version in VERSIONS]
     found = [difference for other in others for difference in differences(first, other)]
-    details = Details(len(first.answers), tuple(options.versions), tuple(found))
+    details = Details(len(first.answers), tuple(VERSIONS), tuple(found))
     moved = {difference.file for difference in found}
     same = [a.file for a in first.answers if a.file not in moved]
     record("pillow_versions", [_row(details, same)], details)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""The preprocessing graph against Pillow 12, on 200 sizes, and its time: python benchmarks/reliability/pixels.py
+"""The preprocessing graph against Pillow 12, on 200 sizes, and its time: python -m benchmarks.reliability pixels
 
 All resize modes, both interpolations, on a photograph and on noise, in onnxruntime and in OpenVINO. Levels of 0..255
 are compared: mean 0 and standard deviation 1/255 make the graph give the levels themselves. First it is timed against
@@ -7,15 +7,9 @@ the graph of format 1, interleaved; `--no-pace` leaves that out.
 
 from __future__ import annotations
 
-import argparse
 import io
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Literal, get_args
-
-if __package__ in (None, ""):  # run as a script: make the repository root importable, as pytest and mypy do
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import msgspec
 import numpy as np
@@ -171,29 +165,20 @@ def _compared(chosen: Sequence[tuple[int, int]], photo: Image.Image, seed: int) 
     ]
 
 
-def main() -> None:
-    """Compare, time and record."""
-    parser = argparse.ArgumentParser(description="Compare the preprocessing graph with Pillow's resize, and time it.")
-    parser.add_argument("--sizes", type=int, default=NUM_SIZES)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--no-pace", action="store_true", help="do not time it")
-    options = parser.parse_args()
+def run(num_sizes: int = NUM_SIZES, seed: int = 0, pace: bool = True) -> None:
+    """Compare, time and record; without `pace` nothing is timed."""
     if not PIL.__version__.startswith("12."):
         raise SystemExit(f"Pillow is {PIL.__version__}, expected 12: later ones resize portrait images otherwise.")
     photo = Image.open(io.BytesIO(PHOTO.read_bytes())).convert("RGB")
-    chosen = sizes(options.sizes, options.seed)
+    chosen = sizes(num_sizes, seed)
     found: list[PixelPace] = []
-    for width, height in () if options.no_pace else PACE_SIZES:
-        _, (_, pixels) = _contents(width, height, photo, options.seed)
-        found += [pace for threads in PACE_THREADS for pace in paces(pixels, threads)]
-    comparisons = _compared(chosen, photo, options.seed)
+    for width, height in PACE_SIZES if pace else ():
+        _, (_, pixels) = _contents(width, height, photo, seed)
+        found += [each for threads in PACE_THREADS for each in paces(pixels, threads)]
+    comparisons = _compared(chosen, photo, seed)
     details = {
         **{"pillow": PIL.__version__, "openvino": openvino.__version__},
         "sizes": [f"{width}x{height}" for width, height in chosen],
         **{"outside": [c for c in comparisons if not c.holds()], "paces": found},
     }
-    record("pixels", _rows(comparisons, found), details, is_kept=options.sizes == NUM_SIZES)
-
-
-if __name__ == "__main__":
-    main()
+    record("pixels", _rows(comparisons, found), details, is_kept=num_sizes == NUM_SIZES)

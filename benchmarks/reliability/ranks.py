@@ -1,14 +1,8 @@
 """Memory and time of recall over many images and captions, both ways, each size in a process of its own:
-python benchmarks/reliability/ranks.py
+python -m benchmarks.reliability ranks
 """
 
 from __future__ import annotations
-
-import sys
-from pathlib import Path
-
-if __package__ in (None, ""):  # run as a script: make the repository root importable, as pytest and mypy do
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import msgspec
 
@@ -63,7 +57,7 @@ def measure(num_images: int, num_texts: int) -> Size:
     return Size(num_images, num_texts, round(more_mb, 1), round(seconds, 1))
 
 
-def main() -> None:
+def run() -> None:
     """Measure and record: the memory must not grow with the product."""
     sizes = tuple(measure(*size) for size in SIZES)
     rows = [
@@ -76,7 +70,3 @@ def main() -> None:
         for size in sizes
     ]
     record("ranks", rows, {"sizes": sizes})
-
-
-if __name__ == "__main__":
-    main()

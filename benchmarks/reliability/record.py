@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -62,19 +63,35 @@ def record(
     print(line.decode())
 
 
+def counted(outcomes: Counter[str]) -> str:
+    """Return how often each outcome came, the most frequent first."""
+    return ", ".join(f"{outcome} {count:,}" for outcome, count in outcomes.most_common())
+
+
+def fell_into(phases: Iterable[str]) -> str:
+    """Return how many kills fell into each phase, the one with most first."""
+    shown = ", ".join(f"{phase} ({count})" for phase, count in Counter(phases).most_common())
+    return f"kills fell into {shown}"
+
+
 def read_record(path: Path) -> Record:
     """Read results/NAME.json. Raises msgspec.ValidationError when the file is another thing."""
     return msgspec.json.decode(path.read_bytes(), type=Record)
 
 
 def _card() -> Card:
-    script = Path(sys.argv[0]).resolve()
-    shown = script.relative_to(ROOT).as_posix() if script.is_relative_to(ROOT) else script.name
     return Card(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
-        command=command_line(f"python {shown}", sys.argv[1:]),
+        command=command_line(f"python {_script()}", sys.argv[1:]),
         cpu=cpu_name(),
         platform=f"{platform.system()} {platform.machine()}",
         python=platform.python_version(),
         versions={name: version(name) for name in _PACKAGES},
     )
+
+
+def _script() -> str:
+    script = Path(sys.argv[0]).resolve()
+    if script.name == "__main__.py":
+        return f"-m {'.'.join(script.parent.relative_to(ROOT).parts)}"
+    return script.relative_to(ROOT).as_posix() if script.is_relative_to(ROOT) else script.name

@@ -1,19 +1,12 @@
 """Renders the table of docs/reliability.md from results/*.json, so that no figure there was typed.
 
-python benchmarks/reliability/report.py           prints it
-python benchmarks/reliability/report.py --write   puts it into the document
+python -m benchmarks.reliability report           prints it
+python -m benchmarks.reliability report --write   puts it into the document
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
-from pathlib import Path
-
 import msgspec
-
-if __package__ in (None, ""):  # run as a script: make the repository root importable, as pytest and mypy do
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.harness.markdown import table as markdown
 from benchmarks.harness.places import ROOT
@@ -25,11 +18,11 @@ DOCUMENT = ROOT / "docs/reliability.md"
 
 _MUTATION = "mutation"
 # The order of the table; a result that is not named here comes last.
-_ORDER = (
+FAULTS = (
     *("flips", "truncate", "bombs", "kill_export", "kill_embed", "kill_checkpoint", "full_disk", "pixels"),
     *("pillow_versions", "memory", "large_images", "growing_shapes", "long_texts", "loading", "ranks", "callers"),
-    *("fuzz_image", "fuzz_bundle", "fuzz_archive", _MUTATION),
 )
+_ORDER = (*FAULTS, "fuzz_image", "fuzz_bundle", "fuzz_archive", _MUTATION)
 
 
 def results() -> dict[str, Record]:
@@ -60,17 +53,11 @@ def _source(name: str, record: Record) -> list[str]:
     return [f"`{name}.json`", f"`{card.command}`", machine, card.date[:10]]
 
 
-def main() -> None:
-    """Print the table, or write it."""
-    parser = argparse.ArgumentParser(description="Render the table of docs/reliability.md.")
-    parser.add_argument("--write", action="store_true", help="put it into the document")
+def run(write: bool = False) -> None:
+    """Print the table, or put it into the document."""
     rendered = table(results())
-    if parser.parse_args().write:
+    if write:
         DOCUMENT.write_text(with_tables(DOCUMENT.read_text(encoding="utf-8"), rendered), encoding="utf-8")
         print(f"{DOCUMENT.name}: table written")
     else:
         print(rendered)
-
-
-if __name__ == "__main__":
-    main()

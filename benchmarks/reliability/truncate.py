@@ -1,4 +1,4 @@
-"""Every kind of file cut at every 1,000th byte: python benchmarks/reliability/truncate.py
+"""Every kind of file cut at every 1,000th byte: python -m benchmarks.reliability truncate
 
 A file of a bundle, a checkpoint and saved vectors must be refused by a named error. An image must be refused, or give
 the pixels of the whole file: some formats are complete before their last byte. Pixels that differ would be the bug.
@@ -6,24 +6,19 @@ the pixels of the whole file: some formats are complete before their last byte. 
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-if __package__ in (None, ""):  # run as a script: make the repository root importable, as pytest and mypy do
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 import msgspec
 import numpy as np
 
 from benchmarks.harness.places import FIXTURE
-from benchmarks.reliability.record import Row, record
+from benchmarks.reliability.record import Row, counted, record
 from mmalign_runtime.bundle import open_bundle
 from mmalign_runtime.errors import BundleError, InputError, ItemError, MmalignError
 from mmalign_runtime.image import decode_image
@@ -122,30 +117,23 @@ def _rows(cuts: Sequence[Cut]) -> list[Row]:
             totals.update(cut.outcomes if cut.kind == kind else {})
         good = totals["refused"] + totals["whole"]
         complete = [cut.file for cut in cuts if cut.kind == kind and "whole" in cut.outcomes]
-        measured = ", ".join(f"{outcome} {count}" for outcome, count in totals.most_common())
+        measured = counted(totals)
         measured += f" (complete before their last byte: {', '.join(complete)})" if complete else ""
         num_files = sum(cut.kind == kind for cut in cuts)
         rows.append(Row(f"{kind}, cut at every 1,000th byte ({num_files} files)", totals.total(), good, measured))
     return rows
 
 
-def main() -> None:
+def run(step: int = STEP) -> None:
     """Cut, read, and record."""
-    parser = argparse.ArgumentParser(description="Cut files at every so many bytes.")
-    parser.add_argument("--step", type=int, default=STEP)
-    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ["XDG_CACHE_HOME"] = f"{name}/cache"
         shutil.copytree(FIXTURE, folder / "bundle")
         cuts = [
-            *cut_images(folder / "bundle", options.step),
-            *cut_bundle(folder / "bundle", options.step),
-            *cut_vectors(folder, options.step),
-            cut_checkpoint(folder, options.step),
+            *cut_images(folder / "bundle", step),
+            *cut_bundle(folder / "bundle", step),
+            *cut_vectors(folder, step),
+            cut_checkpoint(folder, step),
         ]
-    record("truncate", _rows(cuts), {"step": options.step, "cuts": cuts}, is_kept=options.step == STEP)
-
-
-if __name__ == "__main__":
-    main()
+    record("truncate", _rows(cuts), {"step": step, "cuts": cuts}, is_kept=step == STEP)

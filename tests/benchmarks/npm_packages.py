@@ -7,7 +7,7 @@ import json
 import tarfile
 from pathlib import Path
 
-from benchmarks.emoji.sources import Archive
+from benchmarks.harness.packages import Archive
 
 
 def npm_archive(folder: Path, files: dict[str, object]) -> Archive:

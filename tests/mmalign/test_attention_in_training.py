@@ -14,7 +14,7 @@ from mmalign.errors import ConfigError
 from mmalign.inputs import Features, StepInputs, prepare_steps
 from mmalign.metrics import read_metrics
 from mmalign.optim import StepPlan
-from mmalign.pairs import decode_pair, load_splits
+from mmalign.pairs import decode_pair, load_sources, merged_splits
 from mmalign.regions import features_and_regions, image_tower_with_regions
 from mmalign.run import create_run, load_run
 from mmalign.run_model import dual_model
@@ -80,7 +80,7 @@ def test_without_it_a_run_has_the_numbers_and_tensors_that_it_had(make_config: M
 def test_a_step_is_fed_the_regions_of_its_images_and_views(make_config: MakeConfig, tmp_path: Path) -> None:
     config = make_config({**ON, **FROZEN})
     run = create_run(config, tmp_path / "run")
-    pairs = load_splits(config.data, config.image).train
+    pairs = merged_splits(load_sources(config.data, config.image)).train
     steps = prepare_steps(config, features_of(run, is_training=True), pairs)
     inputs = steps[StepPlan(0, (1, 4, 0, 2), 11)]
     assert isinstance(inputs, StepInputs)

@@ -10,7 +10,7 @@ from torch.nn import functional
 from mmalign.closed_form import start_from_linear_map
 from mmalign.config import Config
 from mmalign.errors import ConfigError
-from mmalign.pairs import load_splits
+from mmalign.pairs import load_sources, merged_splits
 from mmalign.run import create_run
 from tests.mmalign.run_features import features_of
 from tests.tolerances import START_COSINE
@@ -25,7 +25,7 @@ SETTINGS: dict[str, object] = {
 
 def test_heads_begin_with_the_cosines_of_a_ridge_regression(make_config: MakeConfig, tmp_path: Path) -> None:
     config = make_config(SETTINGS)
-    run, splits = create_run(config, tmp_path), load_splits(config.data)
+    run, splits = create_run(config, tmp_path), merged_splits(load_sources(config.data))
     features = features_of(run, is_training=True)
     start_from_linear_map(run.model, features, splits, config.evaluate)
     images = features.images.of(splits.train, "training")  # (N, F)
@@ -50,7 +50,9 @@ def test_weights_are_as_large_as_random_ones(make_config: MakeConfig, tmp_path: 
     run = create_run(config, tmp_path)
     weight = run.model.image_projection.get_parameter("1.weight")
     before = weight.norm().item()
-    start_from_linear_map(run.model, features_of(run, is_training=True), load_splits(config.data), config.evaluate)
+    start_from_linear_map(
+        run.model, features_of(run, is_training=True), merged_splits(load_sources(config.data)), config.evaluate
+    )
     assert weight.norm().item() == pytest.approx(before, rel=START_COSINE.bound)
 
 

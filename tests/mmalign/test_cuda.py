@@ -18,7 +18,7 @@ from mmalign.losses.intra_modal import IntraModal
 from mmalign.losses.matryoshka import Matryoshka
 from mmalign.losses.protocol import LossConfig
 from mmalign.metrics import MetricsRow
-from mmalign.pairs import load_splits
+from mmalign.pairs import load_sources, merged_splits
 from mmalign.run import create_run, load_run
 from mmalign.run_model import dual_model
 from mmalign.trainer import Trainer
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an 
 
 @pytest.fixture
 def pairs(make_config: MakeConfig) -> tuple[Pair, ...]:
-    return tuple(load_splits(make_config({}).data).train)
+    return tuple(merged_splits(load_sources(make_config({}).data)).train)
 
 
 def test_features_are_those_of_the_cpu(make_config: MakeConfig, pairs: tuple[Pair, ...], tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from mmalign.errors import CheckpointError, ConfigError
 from mmalign.evaluation import evaluate
 from mmalign.features import ModelFeatures
 from mmalign.linear_map import LinearMap
-from mmalign.pairs import load_splits
+from mmalign.pairs import load_sources, merged_splits
 from mmalign.retrieval_set import Captions, build_retrieval_set
 from mmalign.run import create_run, load_run, read_trained_images
 from mmalign.scores import Evaluation
@@ -83,7 +83,7 @@ def test_model_is_right_where_it_was_made_right(make_config: MakeConfig, tmp_pat
     """Projections that are solved for, not trained: each test image's vector is the mean of its captions'."""
     train(make_config({**FROZEN, "model.embed_dim": 32}), tmp_path)
     run = load_run(tmp_path)
-    items = build_retrieval_set(load_splits(run.config.data).test, "all")
+    items = build_retrieval_set(merged_splits(load_sources(run.config.data)).test, "all")
     features = features_of(run, is_training=False)
     images, texts = features.images.of(items.pairs, "test"), features.texts.of(items.texts, "test")
     right = [items.relevant.right(row) for row in range(len(items.pairs))]
@@ -109,7 +109,7 @@ def test_the_linear_map_sees_no_near_synonyms_either(
 ) -> None:
     whole = make_config(FROZEN)
     texts = features_of(create_run(whole, tmp_path / "whole"), is_training=False).texts
-    splits = load_splits(whole.data)
+    splits = merged_splits(load_sources(whole.data))
     trained, evaluated = (
         functional.normalize(texts.of([pair.captions[0] for pair in side], "captions"), dim=-1)
         for side in (splits.train, (*splits.val, *splits.test))

@@ -16,7 +16,7 @@ from mmalign.data import Origin, Pair
 from mmalign.dual_model import ImageModelTower, TextModelTower
 from mmalign.features import ImageFeatures, TextFeatures
 from mmalign.model import DualEncoder
-from mmalign.pairs import load_splits
+from mmalign.pairs import load_sources, merged_splits
 from mmalign.run import Run, create_run
 from mmalign.signature import image_inputs, text_inputs
 from mmalign_runtime.errors import ItemError
@@ -152,7 +152,7 @@ def num_cached(run: Run) -> int:
 
 def test_frozen_towers_are_kept_and_learning_ones_are_not(start: Start) -> None:
     run = start({"image_tower.frozen": True})
-    features, pairs = features_of(run, is_training=True), load_splits(run.config.data).val
+    features, pairs = features_of(run, is_training=True), merged_splits(load_sources(run.config.data)).val
     features.texts.of(["a red square"], "test")
     assert num_cached(run) == 0
     features.images.of(pairs, "test")
@@ -178,7 +178,7 @@ def test_a_tower_that_changed_is_computed_again(start: Start) -> None:
 
 def test_views_are_kept_by_number_and_settings(start: Start) -> None:
     run = start({"image_tower.frozen": True})
-    features, pairs = features_of(run, is_training=True), load_splits(run.config.data).val
+    features, pairs = features_of(run, is_training=True), merged_splits(load_sources(run.config.data)).val
     augment = ImageAugment(run.config.augment, run.config.image)
     first, second = (features.images.of_view(pairs, augment, view) for view in (1, 2))
     assert not torch.equal(first, second)

@@ -25,7 +25,7 @@ from mmalign.inputs import (
     prepare_steps,
 )
 from mmalign.optim import Schedule, StepPlan, plan_steps
-from mmalign.pairs import load_splits
+from mmalign.pairs import load_sources, merged_splits
 from mmalign.run import create_run
 from mmalign_runtime.errors import ItemError
 from mmalign_runtime.spec import ImageSpec, TextSpec
@@ -148,7 +148,9 @@ def first_step(make_config: Callable[..., Config], tmp_path: Path) -> FirstStep:
     def step(settings: dict[str, object]) -> StepInputs:
         config = make_config({"augment.first_caption": 1.0, **settings})
         run = create_run(config, tmp_path / "run")
-        steps = prepare_steps(config, features_of(run, is_training=True), load_splits(config.data).train)
+        steps = prepare_steps(
+            config, features_of(run, is_training=True), merged_splits(load_sources(config.data)).train
+        )
         inputs = steps[StepPlan(0, (3, 0, 7), seed=0)]
         assert isinstance(inputs, StepInputs)
         return inputs
@@ -169,7 +171,7 @@ def test_frozen_towers_are_fed_the_features_of_the_pairs_asked_for(
 ) -> None:
     inputs = first_step({"image_tower.frozen": True, "text_tower.frozen": True})
     run = create_run(make_config({"image_tower.frozen": True, "text_tower.frozen": True}), tmp_path / "again")
-    pairs = [load_splits(run.config.data).train[row] for row in (3, 0, 7)]
+    pairs = [merged_splits(load_sources(run.config.data)).train[row] for row in (3, 0, 7)]
     features = features_of(run, is_training=False)
     assert isinstance(inputs.image, Features)
     assert isinstance(inputs.text, Features)

@@ -12,7 +12,7 @@ import torch
 from mmalign.config import Config
 from mmalign.errors import CheckpointError, TrainingError
 from mmalign.metrics import COLUMNS, MetricsLog, MetricsRow, Validation, Validator, read_metrics
-from mmalign.pairs import load_splits
+from mmalign.pairs import load_sources, merged_splits
 from mmalign.retrieval import recall_both_ways
 from mmalign.retrieval_set import build_retrieval_set
 from mmalign.run import Run, create_run
@@ -141,7 +141,7 @@ def test_tensorboard_gets_the_same_numbers_when_it_is_there(tmp_path: Path, monk
 
 
 def validator_of(run: Run) -> Validator:
-    pairs = load_splits(run.config.data).val
+    pairs = merged_splits(load_sources(run.config.data)).val
     return Validator(run.model, run.config.evaluate, pairs, features_of(run, is_training=True))
 
 
@@ -151,7 +151,7 @@ def test_scores_are_the_recalls_of_the_model(
 ) -> None:
     run = create_run(make_config(settings), tmp_path / "run")
     val = validator_of(run).validate()
-    items = build_retrieval_set(load_splits(run.config.data).val, "all")
+    items = build_retrieval_set(merged_splits(load_sources(run.config.data)).val, "all")
     features = features_of(run, is_training=False)
     with torch.inference_mode():
         images = run.model.project_image(features.images.of(items.pairs, "val"))
@@ -189,7 +189,7 @@ def test_damaged_validation_image_of_a_frozen_tower_is_found_at_once(
     source = {"path": str(tmp_path / "pairs.csv"), "concept_column": "concept"}
     config = make_config({"data.sources": [source], "image_tower.frozen": True})
     run = create_run(config, tmp_path / "run")
-    damaged = load_splits(config.data).val[0].image
+    damaged = merged_splits(load_sources(config.data)).val[0].image
     assert isinstance(damaged, Path)
     damaged.write_bytes(b"")
     with pytest.raises(ItemError, match=damaged.name.replace(".", r"\.")):

@@ -9,7 +9,7 @@ import pytest
 from mmalign.config import DataConfig
 from mmalign.data import EmptySourceError, Origin, Pair, Splits
 from mmalign.errors import TrainingError
-from mmalign.pairs import decode_pair, identify_pairs, load_sources, load_splits
+from mmalign.pairs import check_enough, decode_pair, identify_pairs, load_sources, merged_splits
 from mmalign_runtime.errors import ItemError
 from mmalign_runtime.spec import ImageSpec
 
@@ -46,7 +46,7 @@ def test_no_concept_is_on_two_sides_of_any_source(pairs_csv: Path, copied: Path)
 def test_held_out_sources_are_read_and_lend_nothing_to_training(pairs_csv: Path, copied: Path) -> None:
     config = data_config(pairs_csv, held_out=(copied,))
     assert [source.is_held_out for source in load_sources(config)] == [False, True]
-    assert {pair.origin.source_path for pair in load_splits(config).train} == {pairs_csv}
+    assert {pair.origin.source_path for pair in merged_splits(load_sources(config)).train} == {pairs_csv}
 
 
 def test_sources_are_named_by_stem_and_by_path_where_stems_are_alike(pairs_csv: Path, copied: Path) -> None:
@@ -57,11 +57,11 @@ def test_sources_are_named_by_stem_and_by_path_where_stems_are_alike(pairs_csv: 
 @pytest.mark.parametrize(("val", "side"), [(0.0, "val"), (0.99, "train")])
 def test_too_few_pairs_are_refused(pairs_csv: Path, val: float, side: str) -> None:
     with pytest.raises(TrainingError, match=rf"the {side} split has \d pairs, expected at least 2.*data\.split"):
-        load_splits(data_config(pairs_csv, split={"val": val, "test": 0.0, "seed": 59}))
+        check_enough(merged_splits(load_sources(data_config(pairs_csv, split={"val": val, "test": 0.0, "seed": 59}))))
 
 
 def test_damaged_image_is_named_by_where_it_was_listed(copied: Path) -> None:
-    pair = load_splits(data_config(copied)).train[0]
+    pair = merged_splits(load_sources(data_config(copied))).train[0]
     assert isinstance(pair.image, Path)
     pair.image.write_bytes(pair.image.read_bytes()[:60])
     with pytest.raises(ItemError, match=rf"item 4 \(.*pairs\.csv, line {pair.origin.line}: .*png\), .*replace it"):

@@ -19,7 +19,7 @@ import pytest
 from mmalign.config import Config, DataConfig
 from mmalign.evaluation import evaluate
 from mmalign.metrics import read_metrics
-from mmalign.pairs import load_sources, load_splits
+from mmalign.pairs import load_sources, merged_splits
 from mmalign.retrieval_set import build_retrieval_set
 from mmalign.training import train
 
@@ -160,7 +160,7 @@ def data_tables(sources: Sources) -> dict[str, object]:
 
 
 def sides_of(config: DataConfig) -> Sides:
-    splits = load_splits(config)
+    splits = merged_splits(load_sources(config))
     return [
         [(pair.image_id, pair.concept, pair.captions) for pair in side]
         for side in (splits.train, splits.val, splits.test)
@@ -177,7 +177,7 @@ def test_candidates_and_sides_are_equal(
     found = make_config(data_tables(form(tmp_path / "form", captions_of))).data
     assert sides_of(found) == sides_of(expected)
     assert [len(side) for side in sides_of(found)] == [13, 7, 4]
-    sets = [build_retrieval_set(load_splits(config).val, "all") for config in (found, expected)]
+    sets = [build_retrieval_set(merged_splits(load_sources(config)).val, "all") for config in (found, expected)]
     assert [pair.image_id for pair in sets[0].pairs] == [pair.image_id for pair in sets[1].pairs]
     assert sets[0].texts == sets[1].texts
     assert all(len(items.relevant.right(row)) == NUM_CAPTIONS for items in sets for row in range(7))
@@ -213,7 +213,7 @@ def test_one_name_in_two_folders_is_two_concepts(
             shutil.copy(path, tmp_path / folder / f"{at:04}.png")
             (tmp_path / folder / f"{at:04}.txt").write_text(captions[0])
     config = make_config(data_tables([{"path": str(tmp_path / "cats")}, {"path": str(tmp_path / "cars")}])).data
-    splits = load_splits(config)
+    splits = merged_splits(load_sources(config))
     assert len({pair.concept for side in (splits.train, splits.val, splits.test) for pair in side}) == 24
 
 

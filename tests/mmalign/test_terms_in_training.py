@@ -19,7 +19,7 @@ from mmalign.losses.matryoshka import Matryoshka
 from mmalign.losses.term import Term
 from mmalign.metrics import read_metrics
 from mmalign.optim import StepPlan
-from mmalign.pairs import load_splits
+from mmalign.pairs import load_sources, merged_splits
 from mmalign.run import create_run, load_run
 from mmalign.run_model import dual_model
 from mmalign.tensors import read_tensors
@@ -80,7 +80,7 @@ def test_a_teacher_gives_what_its_bundle_serves_and_is_asked_once(
     make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = with_terms(make_config({**FROZEN, "augment.first_caption": 1.0}), TERMS["teacher"])
-    run, pairs = create_run(config, tmp_path / "run"), load_splits(config.data).train
+    run, pairs = create_run(config, tmp_path / "run"), merged_splits(load_sources(config.data)).train
     features, plan = features_of(run, is_training=True), StepPlan(0, (3, 0, 7), seed=0)
     found = prepare_steps(config, features, pairs)[plan]
     assert isinstance(found, StepInputs)
@@ -111,7 +111,7 @@ def test_a_teacher_of_another_width_cannot_teach_embeddings(make_config: MakeCon
 def test_the_second_view_is_another_one(make_config: MakeConfig, tmp_path: Path, settings: dict[str, object]) -> None:
     config = with_terms(make_config(settings), TERMS["views"])
     run = create_run(config, tmp_path)
-    steps = prepare_steps(config, features_of(run, is_training=True), load_splits(config.data).train)
+    steps = prepare_steps(config, features_of(run, is_training=True), merged_splits(load_sources(config.data)).train)
     inputs = steps[StepPlan(0, (3, 0, 7, 5), seed=0)]
     assert isinstance(inputs, StepInputs)
     assert inputs.view is not None

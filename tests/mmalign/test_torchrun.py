@@ -21,7 +21,7 @@ from mmalign.losses.matryoshka import Matryoshka
 from mmalign.losses.term import Term
 from mmalign.metrics import read_metrics
 from mmalign.optim import Schedule, plan_steps
-from mmalign.pairs import load_splits
+from mmalign.pairs import load_sources, merged_splits
 from mmalign.training import train
 from mmalign_runtime.bulk.locking import only_writer
 from mmalign_runtime.errors import InputError
@@ -190,7 +190,7 @@ def test_an_error_in_one_process_is_told_and_ends_all(
     config = make_config({**COMMON, **settings, "data.split": {"val": 0.25, "test": 0.0, "seed": 0}})
     (tmp_path / "config.toml").write_text(dump_config(config))
     plan = next(plan_steps(Schedule(18, 10, 50), config.train.seed))
-    damaged = load_splits(config.data).train[plan.rows[-1]].image
+    damaged = merged_splits(load_sources(config.data)).train[plan.rows[-1]].image
     assert isinstance(damaged, Path)
     damaged.write_bytes(damaged.read_bytes()[:99])
     process = started(tmp_path / "config.toml", tmp_path / "run", 99)

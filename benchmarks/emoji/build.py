@@ -1,20 +1,18 @@
 """Build the emoji packs: fetch the sources, draw, write one Parquet file a style.
 
-python benchmarks/emoji/build_packs.py --out benchmarks/emoji
+python -m benchmarks.emoji.build --out benchmarks/emoji
 """
 
+from __future__ import annotations
+
 import argparse
-import sys
 import tempfile
 from pathlib import Path
 
-if __package__ in (None, ""):  # run as a script: make the repository root importable, as pytest and mypy do
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from benchmarks.emoji.captions import read_concepts
+from benchmarks.emoji.captions import EMOJIBASE, read_concepts
 from benchmarks.emoji.packs import build_table, write_pack
-from benchmarks.emoji.sources import EMOJIBASE, fetch
 from benchmarks.emoji.styles import STYLES
+from benchmarks.harness.packages import fetch
 
 
 def build(out_dir: Path, cache_dir: Path) -> None:
@@ -32,15 +30,13 @@ def build(out_dir: Path, cache_dir: Path) -> None:
 
 
 def main() -> None:
+    """Build all of them."""
     parser = argparse.ArgumentParser(description="Build the emoji packs from their source packages.")
     parser.add_argument("--out", type=Path, required=True, help="folder that gets packs/ and packs-cc-by-sa/")
     parser.add_argument("--cache", type=Path, help="folder that keeps the fetched packages between runs")
     arguments = parser.parse_args()
-    if arguments.cache is not None:
-        build(arguments.out, arguments.cache)
-        return
-    with tempfile.TemporaryDirectory() as cache_dir:
-        build(arguments.out, Path(cache_dir))
+    with tempfile.TemporaryDirectory() as fallback:
+        build(arguments.out, arguments.cache or Path(fallback))
 
 
 if __name__ == "__main__":
