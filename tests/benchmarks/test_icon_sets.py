@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 
 import msgspec
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from benchmarks.emoji.captions import Concept
 from benchmarks.icons.reading import emoji_names, read_set, read_tags, spoken
 from benchmarks.icons.sets import SETS, IconSet
 from tests.benchmarks.npm_packages import npm_archive
 
-SAMPLE = Path(__file__).parents[2] / "benchmarks" / "icons" / "sample.parquet"
+ICONS = Path(__file__).parents[2] / "benchmarks" / "icons"
+SAMPLE, PACKS = ICONS / "sample.parquet", ICONS / "packs"
+EMOJI = pq.read_table(ICONS.parent / "emoji/packs/noto.parquet", columns=["concept", "label"])
 
 
 def concept(key: str, emoji: str, label: str) -> Concept:
@@ -96,3 +100,28 @@ def test_the_sample_has_two_thousand_icons_of_every_set() -> None:
     assert 1950 <= len(rows) <= 2000
     assert {row["style"] for row in rows} == {each.name for each in SETS if each.kind == "icons"}
     assert all(row["label"] and row["keywords"] and row["image"][8:12] == b"WEBP" for row in rows)
+
+
+@pytest.mark.parametrize("path", sorted(PACKS.glob("*.parquet")), ids=lambda path: path.stem)
+def test_a_committed_pack_is_its_set_s_with_licence_and_the_emoji_s_names(path: Path) -> None:
+    (icon_set,) = (each for each in SETS if each.name == path.stem)
+    table = pq.read_table(path)
+    metadata = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
+    assert (metadata["style"], metadata["source"]) == (icon_set.name, str(icon_set.package))
+    assert (metadata["source_sha256"], metadata["licence"]) == (icon_set.package.sha256, icon_set.licence)
+    assert metadata["attribution"] == icon_set.attribution
+    labels = dict(zip(*(EMOJI[name].to_pylist() for name in ("concept", "label")), strict=True))
+    rows = table.select(["concept", "label", "keywords", "image"]).to_pylist()
+    named = [row for row in rows if row["concept"] in labels]
+    assert len(named) > 300  # else the same thing would stand on two sides of a split
+    assert all(row["label"] == labels[row["concept"]] for row in named)
+    for row in rows:
+        with Image.open(BytesIO(row["image"])) as image:
+            assert (image.format, image.size) == ("WEBP", (72, 72)), row["label"]
+
+
+def test_the_packs_are_named_in_the_notice() -> None:
+    notice = (PACKS.parents[2] / "NOTICE").read_text(encoding="utf-8")
+    paths = sorted(PACKS.glob("*.parquet"))
+    assert len(paths) == 3
+    assert all(f"benchmarks/icons/packs/{path.name}:" in notice for path in paths)
