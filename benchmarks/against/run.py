@@ -213,25 +213,12 @@ def _parse(arguments: Sequence[str]) -> Options:
     parser.add_argument("--fastembed-python", type=Path, default=FASTEMBED_PYTHON, help="fastembed's interpreter")
     parser.add_argument("--models", type=_names, default=(REFERENCE, DEMO), help="reference,demo")
     parser.add_argument("--sets", type=_names, help="such as mixed,phone,queries; default all")
-    parser.add_argument("--peers", type=_names, help="entries to take part, ours too; default all")
+    parser.add_argument("--peers", dest="entries", type=_names, help="entries to take part, ours too; default all")
     parser.add_argument("--ours", type=_names, default=DEFAULT_OURS, help="PRECISION[@ENGINE],...; default fp32,int8")
-    parser.add_argument("--items", type=int, default=32, help="items of a set in a call, at most 32")
+    parser.add_argument("--items", dest="num_items", type=int, default=32, help="items of a set in a call, at most 32")
     parser.add_argument("--minutes", type=float, default=DEFAULT_MINUTES, help="time for rounds, at least three")
-    parsed = parser.parse_args(arguments)
-    return Options(
-        out=parsed.out,
-        cache=parsed.cache,
-        reference=parsed.reference,
-        demo=parsed.demo,
-        fastembed_python=parsed.fastembed_python,
-        models=parsed.models,
-        sets=parsed.sets,
-        entries=parsed.peers,
-        ours=parsed.ours,
-        num_items=parsed.items,
-        minutes=parsed.minutes,
-        command=command_line("python -m benchmarks.against.run", arguments),
-    )
+    command = command_line("python -m benchmarks.against.run", arguments)
+    return Options(**vars(parser.parse_args(arguments)), command=command)
 
 
 def main() -> None:

@@ -38,7 +38,7 @@ def record_activations(model: ModelProto, tensors: Iterable[str], items: Sequenc
     names = sorted(set(tensors))
     if not names:
         return {}
-    session = _watched(model, names)
+    session = watched(model, names)
     found: dict[str, Activations] = {}
     sampled: dict[str, list[NDArray[np.float32]]] = {name: [] for name in names}
     num_sampled = -(-_NUM_ROWS // len(items))
@@ -59,12 +59,13 @@ def _joined(before: Activations | None, rows: NDArray[np.float32]) -> Activation
     return Activations(low, high, rows[:0], count)
 
 
-def _watched(model: ModelProto, names: Sequence[str]) -> ort.InferenceSession:
-    watched = onnx.ModelProto()
-    watched.CopyFrom(model)
-    have = {output.name for output in watched.graph.output}
-    watched.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names if name not in have)
-    return ort.InferenceSession(watched.SerializeToString(), providers=["CPUExecutionProvider"])
+def watched(model: ModelProto, names: Sequence[str]) -> ort.InferenceSession:
+    """Load a model with some of its inner tensors as outputs too."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    have = {output.name for output in copy.graph.output}
+    copy.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names if name not in have)
+    return ort.InferenceSession(copy.SerializeToString(), providers=["CPUExecutionProvider"])
 
 
 def smoothing_scales(reach: NDArray[np.float32], weight: NDArray[np.float32], strength: float) -> NDArray[np.float32]:

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
+from mmalign_export.quantization.activations import watched
 from mmalign_runtime.engine.session import Feeds
 
 _HALF = 127
@@ -23,12 +23,9 @@ _LEAST_STEP = np.finfo(np.float32).tiny
 
 def record_means(model: ModelProto, items: Sequence[Feeds]) -> dict[str, NDArray[np.float32]]:
     """Run the model on items, one image or text each, and return the channel means, (C,), of what is convolved."""
-    watched = ModelProto()
-    watched.CopyFrom(model)
     convolved = {node.input[0] for node in model.graph.node if node.op_type == "Conv"}
     names = sorted(convolved - {value.name for value in model.graph.input})
-    watched.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
-    session = ort.InferenceSession(watched.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = watched(model, names)
     sums: dict[str, NDArray[np.float64]] = {}
     for feeds in items:
         found = dict(zip(names, session.run(names, dict(feeds)), strict=True)) if names else {}

@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 import msgspec
 import numpy as np
 import onnx
+import onnx_ir as ir
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from mmalign_export.quantization.convolutions import Bounds
-from mmalign_export.quantization.graph import GraphEditor
+from mmalign_export.quantization.graph import array_of
 from mmalign_runtime.clipping import ClippedTensor, TowerClipping, clipped_shares
 from mmalign_runtime.engine.session import Feeds
 
@@ -29,20 +30,23 @@ def find_clipping(contents: bytes, bounds: Mapping[str, Bounds]) -> TowerClippin
     `bounds` are those of the float model's tensors: a ReLU6 that was folded into a rounding to 0..6 clips nothing that
     float32 would keep. Roundings whose scale is made from the values themselves clip nothing either.
     """
-    editor = GraphEditor(onnx.load_from_string(contents))
+    graph = ir.from_proto(onnx.load_from_string(contents)).graph
     addition = ModelProto()
     nodes, shares, tensors = addition.graph.node, [], []
-    for number, node in enumerate(node for node in editor.nodes if node.op_type == "QuantizeLinear"):
-        low, high = _range(editor, node.input[1], node.input[2])
-        least, most = bounds.get(node.input[0], (-np.inf, np.inf))
+    for number, node in enumerate(node for node in graph if node.op_type == "QuantizeLinear"):
+        source = node.inputs[0]
+        assert source is not None
+        name = str(source.name)
+        low, high = _range(node)
+        least, most = bounds.get(name, (-np.inf, np.inf))
         step = (high - low) / _LEVELS
         # Half a step beyond an end is rounded to it, as between the ends.
         ends = [("Less", low - step / 2)] if least < low - step / 2 else []
         ends += [("Greater", high + step / 2)] if most > high + step / 2 else []
-        if not ends or _is_by_token(editor, node.input[0]):
+        if not ends or _is_by_token(source):
             continue
         prefix = f"clipping_{number}"
-        outside = [_compare(addition, operator, node.input[0], end, prefix) for operator, end in ends]
+        outside = [_compare(addition, operator, name, end, prefix) for operator, end in ends]
         both = outside[0] if len(outside) == 1 else f"{prefix}_both"
         if len(outside) == 2:
             nodes.append(helper.make_node("Or", outside, [both]))
@@ -50,7 +54,7 @@ def find_clipping(contents: bytes, bounds: Mapping[str, Bounds]) -> TowerClippin
         nodes.append(helper.make_node("ReduceMean", [f"{prefix}_cast"], [f"{prefix}_mean"], keepdims=0))
         nodes.append(helper.make_node("Reshape", [f"{prefix}_mean", "clipping_one"], [f"{prefix}_share"]))
         shares.append(f"{prefix}_share")
-        tensors.append(ClippedTensor(name=node.input[0], low=low, high=high))
+        tensors.append(ClippedTensor(name=name, low=low, high=high))
     if not shares:
         return None
     addition.graph.initializer.append(numpy_helper.from_array(np.array([1], np.int64), "clipping_one"))
@@ -71,14 +75,15 @@ def with_shares(
     return msgspec.structs.replace(found, tensors=tuple(tensors))
 
 
-def _range(editor: GraphEditor, scale_name: str, zero_point_name: str) -> tuple[float, float]:
-    scale, zero_point = float(editor.value(scale_name)), int(editor.value(zero_point_name))
+def _range(rounding: ir.Node) -> tuple[float, float]:
+    scale, zero_point = float(array_of(rounding.inputs[1])), int(array_of(rounding.inputs[2]))
     return -zero_point * scale, (_LEVELS - zero_point) * scale
 
 
-def _is_by_token(editor: GraphEditor, source: str) -> bool:
+def _is_by_token(source: ir.Value) -> bool:
     """Whether what is rounded was divided by the largest of its token."""
-    return source.endswith("_unit") and any(node.op_type == "Div" and node.output[0] == source for node in editor.nodes)
+    maker = source.producer()
+    return str(source.name).endswith("_unit") and maker is not None and maker.op_type == "Div"
 
 
 def _compare(addition: ModelProto, operator: str, source: str, end: float, prefix: str) -> str:

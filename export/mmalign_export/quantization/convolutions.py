@@ -16,12 +16,12 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 import onnx
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType
 from onnxruntime.quantization.calibrate import TensorsData, create_calibrator
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-from mmalign_export.quantization.graph import MICROSOFT, attributes_of
+from mmalign_export.quantization.graph import MICROSOFT
 from mmalign_runtime.engine.session import Feeds
 
 Range = Literal["minmax", "percentile", "entropy"]
@@ -149,13 +149,12 @@ def patch_nodes(model: ModelProto) -> frozenset[str]:
     """Return the names of the convolutions that cut an input into patches: each pixel is read once, by one of them."""
     inputs = {value.name for value in model.graph.input}
     return frozenset(
-        node.name
-        for node in model.graph.node
-        if node.op_type == "Conv" and node.input[0] in inputs and _is_cut(attributes_of(node))
+        node.name for node in model.graph.node if node.op_type == "Conv" and node.input[0] in inputs and _is_cut(node)
     )
 
 
-def _is_cut(attributes: Mapping[str, object]) -> bool:
+def _is_cut(node: NodeProto) -> bool:
+    attributes = {each.name: helper.get_attribute_value(each) for each in node.attribute}
     pads = attributes.get("pads", [])
     is_padded = (isinstance(pads, list) and any(pads)) or attributes.get("auto_pad") in (b"SAME_UPPER", b"SAME_LOWER")
     return attributes.get("kernel_shape") == attributes.get("strides") and not is_padded

@@ -6,61 +6,52 @@ scale of a vision transformer each read and write the whole tensor again. Letter
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import msgspec
 import numpy as np
+import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx import NodeProto
 
-from mmalign_export.quantization.graph import GraphEditor
-from mmalign_export.quantization.sites import Site
+from mmalign_export.quantization.graph import array_of, is_constant, num_uses
 
 Columns = NDArray[np.float32]
 
 
 class Epilogue(msgspec.Struct, frozen=True):
-    """`output` = product * scale + bias, both (N,) or None where there is none; `absorbed` are the nodes' outputs."""
+    """`output` = product * scale + bias, both (N,) or None where there is none."""
 
-    output: str
+    output: ir.Value
     scale: Columns | None = None
     bias: Columns | None = None
-    absorbed: tuple[str, ...] = ()
 
 
-def find_epilogues(editor: GraphEditor, sites: Sequence[Site]) -> dict[str, Epilogue]:
-    """Return what follows each product, by the site's name; attention has no such thing."""
-    readers: dict[str, NodeProto] = {name: node for node in editor.nodes for name in node.input}
-    return {site.name: _follow(editor, readers, site) for site in sites if site.role != "qkv"}
-
-
-def _follow(editor: GraphEditor, readers: dict[str, NodeProto], site: Site) -> Epilogue:
-    found, width = Epilogue(site.name), editor.value(site.weight).shape[1]
-    while editor.num_uses(found.output) == 1 and found.output in readers:
-        node = readers[found.output]
-        columns = _columns(editor, node, found.output, width) if node.op_type in ("Add", "Mul") else None
+def find_epilogue(product: ir.Value, width: int) -> Epilogue:
+    """Return what follows a product of so many columns."""
+    found = Epilogue(product)
+    while num_uses(found.output) == 1 and found.output.consumers():
+        (reader,) = found.output.consumers()
+        columns = _columns(reader, found.output, width) if reader.op_type in ("Add", "Mul") else None
         if columns is None:
             break
-        found = _extended(found, node, columns)
+        found = _extended(found, reader, columns)
     return found
 
 
-def _extended(found: Epilogue, node: NodeProto, columns: Columns) -> Epilogue:
+def _extended(found: Epilogue, reader: ir.Node, columns: Columns) -> Epilogue:
     scale, bias = found.scale, found.bias
-    if node.op_type == "Add":
+    if reader.op_type == "Add":
         bias = columns if bias is None else bias + columns
     else:
         scale = columns if scale is None else scale * columns
         bias = None if bias is None else bias * columns
-    return Epilogue(node.output[0], scale, bias, (*found.absorbed, node.output[0]))
+    return Epilogue(reader.outputs[0], scale, bias)
 
 
-def _columns(editor: GraphEditor, node: NodeProto, product: str, width: int) -> Columns | None:
+def _columns(reader: ir.Node, product: ir.Value, width: int) -> Columns | None:
     """Return the constant that an Add or Mul joins to a product, (N,); None where it does not stand for columns."""
-    other = node.input[1] if node.input[0] == product else node.input[0]
-    if not editor.is_constant(other):
+    other = reader.inputs[1] if reader.inputs[0] is product else reader.inputs[0]
+    if not is_constant(other):
         return None
-    value = editor.value(other)
+    value = array_of(other)
     if value.size not in (1, width) or (value.size == width and value.shape[-1:] != (width,)):
         return None
     # A constant of more dimensions than the product would add some to it.

@@ -1,104 +1,81 @@
-"""An ONNX graph that is being rewritten: constants by name, new ones beside them, and what nobody reads any more."""
+"""An ONNX graph that is rewritten in place, as onnx_ir holds it: values know what makes them and what reads them."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-import onnx
+import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, helper, numpy_helper
+from onnx import ModelProto
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 MICROSOFT = "com.microsoft"
-# Both are the domain of the standard operators.
-_STANDARD = ("", "ai.onnx")
 _AXES_ARE_INPUTS = 18
 
 
 class GraphEditor:
-    """Reads a model's `nodes` in order, and takes the nodes and constants of the graph that will replace it."""
+    """A copy of a model. What is added stands before the node `at`, which whoever rewrites moves along."""
 
     def __init__(self, model: ModelProto) -> None:
-        self.model = model
-        self.nodes = [_copy(node) for node in model.graph.node]  # a rewriting may change them in place
-        self._constants = {tensor.name: tensor for tensor in model.graph.initializer}
-        self._nodes: list[NodeProto] = []
-        self._uses = Counter(name for node in model.graph.node for name in node.input)
-        self._uses.update(output.name for output in model.graph.output)
+        self._model = ir.from_proto(model)
+        self.graph = self._model.graph
+        self.at = self.graph[0]
 
-    def is_constant(self, name: str) -> bool:
-        """Whether a tensor is known before any input is."""
-        return name in self._constants
-
-    def value(self, name: str) -> NDArray[np.float32]:
-        """Return a constant's value."""
-        return np.asarray(numpy_helper.to_array(self._constants[name]))
-
-    def num_uses(self, name: str) -> int:
-        """Return how often a tensor is read, an output of the model counted too."""
-        return self._uses[name]
-
-    def constant(self, name: str, value: object) -> str:
-        """Add a constant, an array or a number of NumPy, and return its name."""
-        self._constants[name] = numpy_helper.from_array(np.asarray(value), name)
-        return name
+    def constant(self, name: str, value: object) -> ir.Value:
+        """Return the constant of a name, added as an array or a number of NumPy where there is none yet."""
+        if name not in self.graph.initializers:
+            tensor = ir.tensor(np.asarray(value), name=name)
+            self.graph.register_initializer(ir.Value(name=name, const_value=tensor))
+        return self.graph.initializers[name]
 
     def add(
-        self, operator: str, inputs: Sequence[str], output: str, domain: str = "", **attributes: int | float | list[int]
-    ) -> str:
-        """Add a node of one output, and return the output's name."""
-        node = helper.make_node(operator, inputs, [output], name=output, domain=domain)
-        node.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
-        self._nodes.append(node)
-        return output
+        self,
+        operator: str,
+        inputs: Sequence[ir.Value | None],
+        output: str,
+        domain: str = "",
+        **attributes: int | float | list[int],
+    ) -> ir.Value:
+        """Add a node of one output, and return that output."""
+        node = ir.node(operator, inputs, attributes, domain=domain, outputs=[ir.Value(name=output)], name=output)
+        self.graph.insert_before(self.at, node)
+        return node.outputs[0]
 
-    def largest_of_last_axis(self, source: str, output: str) -> str:
-        """Add a ReduceMax that keeps the axis, and return the output's name: before opset 18, axes are an attribute."""
-        if max(entry.version for entry in self.model.opset_import if entry.domain in _STANDARD) < _AXES_ARE_INPUTS:
+    def largest_of_last_axis(self, source: ir.Value, output: str) -> ir.Value:
+        """Add a ReduceMax that keeps the axis, and return what it gives: before opset 18, axes are an attribute."""
+        versions = self.graph.opset_imports
+        if versions.get("", versions.get("ai.onnx", 0)) < _AXES_ARE_INPUTS:
             return self.add("ReduceMax", [source], output, axes=[-1], keepdims=1)
         last_axis = self.constant("last_axis", np.array([-1], np.int64))
         return self.add("ReduceMax", [source, last_axis], output, keepdims=1)
 
-    def keep(self, node: NodeProto) -> None:
-        """Add a node of the model as it is."""
-        self._nodes.append(node)
+    def replace(self, old: ir.Value, new: ir.Value) -> None:
+        """Let all that reads a value, the model's output too, read another one in its place."""
+        new.type, new.shape = old.type, old.shape
+        ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
 
     def build(self) -> ModelProto:
-        """Return the model made of the nodes and constants that were added, those that nobody reads left out."""
-        model = onnx.ModelProto()
-        model.CopyFrom(self.model)
-        del model.graph.node[:]
-        del model.graph.initializer[:]
-        del model.graph.value_info[:]
-        nodes = _read_ones(self._nodes, [output.name for output in model.graph.output])
-        read = {name for node in nodes for name in node.input}
-        model.graph.node.extend(nodes)
-        model.graph.initializer.extend(tensor for name, tensor in self._constants.items() if name in read)
-        _import_domain(model, MICROSOFT)
-        return model
+        """Return the model, without what nobody reads, and without notes of what is between input and output."""
+        RemoveUnusedNodesPass()(self._model)
+        self.graph.opset_imports.setdefault(MICROSOFT, 1)
+        for value in (value for node in self.graph for value in node.outputs if not value.is_graph_output()):
+            value.type = value.shape = None
+        return ir.to_proto(self._model)
 
 
-def attributes_of(node: NodeProto) -> dict[str, object]:
-    """Return a node's attributes by name."""
-    return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+def is_constant(value: ir.Value | None) -> bool:
+    """Whether a tensor is known before any input is."""
+    return value is not None and value.is_initializer()
 
 
-def _copy(node: NodeProto) -> NodeProto:
-    copied = NodeProto()
-    copied.CopyFrom(node)
-    return copied
+def array_of(value: ir.Value | None) -> NDArray[np.float32]:
+    """Return a constant's value."""
+    assert value is not None
+    assert value.const_value is not None
+    return value.const_value.numpy()
 
 
-def _read_ones(nodes: Iterable[NodeProto], outputs: Iterable[str]) -> list[NodeProto]:
-    wanted, kept = set(outputs), []
-    for node in reversed(list(nodes)):
-        if wanted & set(node.output):
-            kept.append(node)
-            wanted |= set(node.input)
-    return kept[::-1]
-
-
-def _import_domain(model: ModelProto, domain: str) -> None:
-    if domain not in {entry.domain for entry in model.opset_import}:
-        model.opset_import.append(helper.make_opsetid(domain, 1))
+def num_uses(value: ir.Value) -> int:
+    """Return how often a tensor is read, an output of the model counted too."""
+    return len(value.uses()) + value.is_graph_output()

@@ -10,7 +10,8 @@ from onnx import ModelProto
 
 from mmalign_export.quantization.activations import record_activations
 from mmalign_export.quantization.columns import ColumnRounder
-from mmalign_export.quantization.integer import IntegerPlan, to_integers
+from mmalign_export.quantization.integer import to_integers
+from mmalign_export.quantization.integer_plan import IntegerPlan
 from mmalign_export.quantization.items import Item
 from mmalign_export.quantization.recipe import Recipe
 from mmalign_export.quantization.rounding import Granularity

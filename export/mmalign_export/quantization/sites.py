@@ -8,11 +8,10 @@ from __future__ import annotations
 from typing import Literal
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto
+import onnx_ir as ir
+from onnx import ModelProto
 
-from mmalign_export.quantization.graph import MICROSOFT, GraphEditor, attributes_of
+from mmalign_export.quantization.graph import MICROSOFT, is_constant, num_uses
 
 # "qkv" makes queries, keys and values; "mixed" follows attention; "up" and "down" are the feed-forward network's.
 Role = Literal["qkv", "mixed", "up", "down", "other"]
@@ -36,36 +35,32 @@ class Site(msgspec.Struct, frozen=True):
 
 def find_sites(model: ModelProto) -> tuple[Site, ...]:
     """Return the products of a fused transformer, in order; the projection's Gemm is left alone, it costs nothing."""
-    editor = GraphEditor(model)
-    made_by = {node.output[0]: node for node in editor.nodes}
-    return tuple(_site(node, editor, made_by) for node in editor.nodes if is_site(node, editor))
+    return tuple(_site(node) for node in ir.from_proto(model).graph if is_site(node))
 
 
-def is_site(node: NodeProto, editor: GraphEditor) -> bool:
+def is_site(node: ir.Node) -> bool:
     """Whether a node multiplies by a constant matrix, and by nothing that hides the product."""
-    if node.op_type not in ("MatMul", "Attention") or not editor.is_constant(node.input[1]):
+    if node.op_type not in ("MatMul", "Attention") or not is_constant(node.inputs[1]):
         return False
-    if editor.value(node.input[1]).ndim != 2:
+    weight = node.inputs[1]
+    if weight is None or weight.const_value is None or len(weight.const_value.shape) != 2:
         return False
-    return _comes_apart(node, editor) if node.op_type == "Attention" else node.domain == ""
+    return _comes_apart(node) if node.op_type == "Attention" else node.domain == ""
 
 
-def _comes_apart(node: NodeProto, editor: GraphEditor) -> bool:
+def _comes_apart(node: ir.Node) -> bool:
     """Whether an Attention is three products and MultiHeadAttention over them: no mask of lengths, no past, not causal
     but by a bias that is added to it."""
-    bias, mask, past, _, length = [*node.input[2:], *[""] * 5][:5]
-    known = set(attributes_of(node)) <= _KNOWN_ATTRIBUTES
-    return node.domain == MICROSOFT and editor.is_constant(bias) and known and not (mask or past or length)
+    bias, mask, past, _, length = [*node.inputs[2:], *[None] * 5][:5]
+    known = set(node.attributes) <= _KNOWN_ATTRIBUTES
+    return node.domain == MICROSOFT and is_constant(bias) and known and not (mask or past or length)
 
 
-def weights_of(editor: GraphEditor, site: Site) -> NDArray[np.float32]:
-    """Return a site's (K, N) float32."""
-    return editor.value(site.weight)
-
-
-def _site(node: NodeProto, editor: GraphEditor, made_by: dict[str, NodeProto]) -> Site:
-    source, weight = node.input[0], node.input[1]
-    maker = made_by.get(source)
+def _site(node: ir.Node) -> Site:
+    (output, *_), (source, weight, *_) = node.outputs, node.inputs
+    assert source is not None
+    assert weight is not None
+    maker = source.producer()
     operator = maker.op_type if maker is not None else ""
     role: Role = "other"
     source_site = None
@@ -73,14 +68,10 @@ def _site(node: NodeProto, editor: GraphEditor, made_by: dict[str, NodeProto]) -
         role = "qkv"
     elif operator == "Attention":
         role = "mixed"
-        if maker is not None and is_site(maker, editor) and editor.num_uses(source) == 1:
-            source_site = source
+        if maker is not None and is_site(maker) and num_uses(source) == 1:
+            source_site = source.name
     elif operator in _GELUS:
         role = "down"
-    elif any(_feeds(node, other) for other in made_by.values()):
+    elif any(reader.op_type in _GELUS for reader in output.consumers()):
         role = "up"
-    return Site(node.output[0], role, source, weight, source_site)
-
-
-def _feeds(node: NodeProto, other: NodeProto) -> bool:
-    return other.op_type in _GELUS and node.output[0] in other.input
+    return Site(str(output.name), role, str(source.name), str(weight.name), source_site)

@@ -10,24 +10,20 @@ by name are in the order of the input.
 
 from __future__ import annotations
 
-import contextlib
-import glob
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 
-from mmalign_runtime.atomic import flush_folder, remove_leftovers, replacing
+from mmalign_runtime.atomic import flush_folder, replacing
 from mmalign_runtime.bulk.failures import Failure, read_failures, write_failures
-from mmalign_runtime.bulk.locking import LOCK_NAME, only_writer
 from mmalign_runtime.errors import InputError
 from mmalign_runtime.parquet import concatenate, metadata_of, open_parquet, row_groups, system_error
 from mmalign_runtime.saved.manifest import (
     MANIFEST_NAME,
-    PARTS_SUFFIX,
     Manifest,
     encode_manifest,
     read_manifest,
@@ -43,7 +39,6 @@ ERRORS_NAME = "_errors"
 MANIFEST_KEY = "mmalign"
 
 _PARTS = "part-*.parquet"
-_HALF_PARTS = "part*.parquet"
 _NUM_ITEMS = "num_items"
 _NUM_TRUNCATED = "num_truncated"
 
@@ -202,27 +197,6 @@ class PartsFolder:
                 path.unlink()
 
 
-@contextlib.contextmanager
-def claim(folder: Path) -> Iterator[PartsFolder]:
-    """Hold a folder, made where it is missing, for this process; a folder that ends empty is removed.
-
-    Raises InputError when another process holds it, it cannot be written to, or it holds what no run wrote.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / LOCK_NAME).touch()
-    except OSError as error:
-        raise cannot_write(folder, error) from error
-    try:
-        with only_writer(folder):
-            _check_ours(folder)
-            _remove_leftovers(folder)
-            yield PartsFolder(folder)
-    finally:
-        with contextlib.suppress(OSError):  # not empty, or a place that stays: what it holds is whole either way
-            folder.rmdir()
-
-
 def errors_path(target: Path) -> Path:
     """Return the file of failures that belongs to a single file of vectors."""
     return target.with_name(f"{target.stem}.errors{target.suffix}")
@@ -242,21 +216,3 @@ def _merge(parts: Sequence[Path], target: Path, metadata: dict[str, str], folder
     elif target.exists():
         target.unlink()
         flush_folder(target.parent)
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Remove what a killed run left half written; a hidden file of the user's own stays."""
-    names = [_HALF_PARTS, MANIFEST_NAME]
-    if folder.name.endswith(PARTS_SUFFIX):  # the single file is written here before it is put beside the folder
-        merged = Path(folder.name.removesuffix(PARTS_SUFFIX))
-        names += [glob.escape(merged.name), glob.escape(errors_path(merged).name)]
-    for name in names:
-        remove_leftovers(folder, name)
-    remove_leftovers(folder / ERRORS_NAME, _HALF_PARTS)
-
-
-def _check_ours(folder: Path) -> None:
-    known = {LOCK_NAME, MANIFEST_NAME, ERRORS_NAME}
-    others = [path.name for path in folder.iterdir() if path.name not in known and not path.name.startswith(".")]
-    if others and not (folder / MANIFEST_NAME).is_file():
-        raise InputError(f"{folder} holds {others[0]!r}, which no `mmalign embed` wrote. Choose another --out.")

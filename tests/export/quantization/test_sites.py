@@ -3,17 +3,16 @@ from __future__ import annotations
 import pytest
 from onnx import ModelProto, helper
 
-from mmalign_export.quantization.graph import GraphEditor
-from mmalign_export.quantization.integer import IntegerPlan, to_integers
-from mmalign_export.quantization.sites import find_sites, weights_of
+from mmalign_export.quantization.integer import to_integers
+from mmalign_export.quantization.integer_plan import IntegerPlan
+from mmalign_export.quantization.sites import find_sites
 from tests.export.quantization.conftest import TinyBert
-from tests.export.quantization.tiny_models import convolutional
+from tests.export.quantization.tiny_models import constant, convolutional
 
 
 def test_each_layer_has_its_four_products_in_order(bert: TinyBert) -> None:
     assert [site.role for site in bert.sites] == ["qkv", "mixed", "up", "down"] * 2
-    editor = GraphEditor(bert.fused)
-    shapes = [weights_of(editor, site).shape for site in bert.sites[:4]]
+    shapes = [constant(bert.fused, site.weight).shape for site in bert.sites[:4]]
     assert shapes == [(32, 96), (32, 32), (32, 64), (64, 32)]
 
 
