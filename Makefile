@@ -49,9 +49,9 @@ $(READY): constraints.txt pyproject.toml runtime/pyproject.toml export/pyproject
 demo: setup
 	$(BIN)/python benchmarks/demo/run.py --out demo
 
-# A file's tests stay in one process: what they share is made once.
+# A file's tests stay in one process: what they share is made once. tests/conftest.py puts the longest files first.
 test: setup
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 latest:
 	$(PYTHON) -m venv --clear $(LATEST)

@@ -1,7 +1,43 @@
-"""No test may need a model hub: its client is told so before anything imports it, in this process and its children."""
+"""What holds for every test: no model hub, one thread a process, the longest files first, little to collect."""
 
 from __future__ import annotations
 
+import gc
 import os
 
+import pytest
+
+# The files that take longest, longest first. xdist gives each process a file at a time: one of these at the end would
+# let the other processes wait for it.
+LONGEST = (
+    "tests/mmalign/test_torchrun.py",
+    "tests/export/test_aotinductor.py",
+    "tests/export/sources/test_open_clip.py",
+    "tests/export/sources/test_transformers.py",
+    "tests/export/test_architectures.py",
+    "tests/export/rewrite/test_pooled_row.py",
+    "tests/export/sources/test_training_from_imports.py",
+    "tests/export/sources/test_one_space.py",
+    "tests/mmalign/test_training.py",
+    "tests/benchmarks/test_against_peers.py",
+    "tests/export/test_to_bundle.py",
+    "tests/runtime/cli/test_embed_survives.py",
+)
+
+# No test may need a hub: its client is told so before anything imports it, in this process and its children.
 os.environ["HF_HUB_OFFLINE"] = "1"
+# On tiny tensors threads only wait for each other, and as many processes as processors run tests already.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first where several processes share the tests; `--no-loadscope-reorder` keeps it so."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        place = {name: at for at, name in enumerate(LONGEST)}
+        items.sort(key=lambda item: place.get(item.nodeid.partition("::")[0], len(LONGEST)))
+
+
+def pytest_collection_finish() -> None:
+    """Keep the million objects of torch and transformers out of every later collection of garbage."""
+    gc.collect()
+    gc.freeze()

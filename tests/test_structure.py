@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import LONGEST
+
 ROOT = Path(__file__).parent.parent
 PYPROJECTS = [ROOT / folder / "pyproject.toml" for folder in (".", "runtime", "export")]
 PACKAGES = {
@@ -76,6 +78,10 @@ def test_no_room_is_named_for_nothing() -> None:
     vague = {"utils", "util", "helpers", "helper", "common", "misc"}
     named = [path for folder in PACKAGES.values() for path in folder.rglob("*.py") if path.stem in vague]
     assert named == []
+
+
+def test_the_files_that_run_first_are_there() -> None:
+    assert [name for name in LONGEST if not (ROOT / name).is_file()] == []
 
 
 def _imports(path: Path) -> set[str]:

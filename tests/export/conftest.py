@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 
 from benchmarks.demo.packages import register_demo_packages
@@ -18,13 +22,53 @@ from mmalign.model import DualEncoder, ModelConfig
 from mmalign.run import Run
 from mmalign.run_model import dual_model
 from mmalign.training import train
-from mmalign_export import export_model
+from mmalign_export import export_model, golden, to_bundle
 from mmalign_export.golden import GoldenFile, golden_files
+from tests.export.tracing import equal_towers_traced_once, operators_read_once
 from tests.make_tiny_bundle import tiny_run, tiny_tokenizer
 
 SMALL_FILE_BYTES = 50_000
 
 register_demo_packages()  # some parametrizations read them
+
+MadeOnce = Callable[[str, Callable[[Path], object]], Path]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_traces() -> Iterator[None]:
+    with operators_read_once():
+        yield
+
+
+@pytest.fixture
+def traced_once() -> Iterator[None]:
+    """Trace equal towers once: most of an export's time, and not what the tests that ask for this are about."""
+    with equal_towers_traced_once():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def few_golden_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the golden images out that take longest; `bundle_dir`, made before this is in place, has all of them."""
+    monkeypatch.setattr(to_bundle, "golden_files", lambda pairs: (*small_golden_files(), *golden._own_files(pairs)))
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
+    """Return a function that gives the folder of a name, filled by the first process of this run that asks for it.
+
+    What fills it writes it at once, in its last step: another process takes what is there.
+    """
+    is_alone = "PYTEST_XDIST_WORKER" not in os.environ
+    root = tmp_path_factory.getbasetemp() if is_alone else tmp_path_factory.getbasetemp().parent
+
+    def made(name: str, make: Callable[[Path], object]) -> Path:
+        with FileLock(root / f"{name}.lock"):
+            if not (root / name).exists():
+                make(root / name)
+        return root / name
+
+    return made
 
 
 @pytest.fixture(scope="session")
@@ -38,11 +82,10 @@ def model(run: Run) -> DualModel:
 
 
 @pytest.fixture(scope="session")
-def bundle_dir(model: DualModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bundle_dir(model: DualModel, made_once: MadeOnce) -> Path:
     """A finished bundle. Copy it before changing anything in it."""
-    out = tmp_path_factory.mktemp("exported") / "bundle"
-    export_model(model, out)
-    return out
+    with equal_towers_traced_once():  # what is traced here is not traced again for tests of other things
+        return made_once("exported", lambda out: export_model(model, out))
 
 
 @pytest.fixture(scope="session")
@@ -61,16 +104,15 @@ def attention_model(tmp_path_factory: pytest.TempPathFactory) -> DualModel:
 
 
 @pytest.fixture(scope="session")
-def attention_bundle(attention_model: DualModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def attention_bundle(attention_model: DualModel, made_once: MadeOnce) -> Path:
     """Its bundle, with the small ones of the golden images. Copy it before changing anything in it."""
-    out = tmp_path_factory.mktemp("attention") / "bundle"
-    export_model(attention_model, out, image_files=small_golden_files())
-    return out
+    return made_once("attention", lambda out: export_model(attention_model, out, image_files=small_golden_files()))
 
 
-def small_golden_files() -> list[GoldenFile]:
-    """Return the golden images that cost little."""
-    return [file for file in golden_files(()) if len(file.data) <= SMALL_FILE_BYTES]
+@functools.cache
+def small_golden_files() -> tuple[GoldenFile, ...]:
+    """Return the golden images that cost little, drawn once."""
+    return tuple(file for file in golden_files(()) if len(file.data) <= SMALL_FILE_BYTES)
 
 
 @pytest.fixture(scope="session")

@@ -13,9 +13,16 @@ from typing import cast
 import numpy as np
 import pytest
 import torch
+import transformers
+from torch import nn
 
 from mmalign.aotinductor import AotInductorEngine, AotInductorSession
 from mmalign.dual_model import DualModel
+from mmalign.model import DualEncoder
+from mmalign.run import Run
+from mmalign.run_model import dual_model
+from mmalign.text import create_text_tower
+from mmalign.vision import ImageTower
 from mmalign_export import export_model
 from mmalign_export.artifacts import torch_artifact
 from mmalign_export.bundle import TOWER_FILES
@@ -30,6 +37,7 @@ from mmalign_runtime.engine.pool import thread_pool
 from mmalign_runtime.engine.session import Model, SessionOptions
 from mmalign_runtime.errors import EmbedderStateError
 from mmalign_runtime.spec import AOTINDUCTOR, TORCH_COMPILE
+from tests.export.conftest import small_golden_files
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++, which inductor compiles with")
 
@@ -41,9 +49,21 @@ ENGINES_APART = 1e-5
 
 
 @pytest.fixture(scope="module")
-def packaged(model: DualModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def small_model(run: Run) -> DualModel:
+    """Towers of few kernels, as the compiler takes seconds for each: a layer of BERT, two convolutions and a norm."""
+    torch.manual_seed(0)
+    layers = (nn.Conv2d(3, 8, 5, 2), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 12, 3, 2), nn.AdaptiveAvgPool2d(1))
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    bert = transformers.BertConfig(vocab_size=run.tokenizer.get_vocab_size(), **sizes)
+    towers = ImageTower(nn.Sequential(*layers, nn.Flatten()), 12), create_text_tower(bert, "mean")
+    encoder = DualEncoder(*towers, run.config.model).eval()
+    return dual_model(Run(run.folder, run.config, encoder, run.tokenizer))
+
+
+@pytest.fixture(scope="module")
+def packaged(small_model: DualModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("packaged") / "bundle"
-    export_model(model, out, formats=("onnx", "aoti", "compile"))
+    export_model(small_model, out, formats=("onnx", "aoti", "compile"), image_files=small_golden_files())
     return out
 
 
@@ -198,25 +218,26 @@ def test_all_three_formats_are_held_to_parity(packaged: Path) -> None:
     assert {each.file for each in spec.artifacts if each.engine == TORCH_COMPILE} == {""}
 
 
-def test_canary_packages_of_another_model_fail(packaged: Path, model: DualModel) -> None:
+def test_canary_packages_of_another_model_fail(packaged: Path, small_model: DualModel) -> None:
     bundle = open_bundle(packaged)
     golden = load_golden(bundle)
     image = load_aoti(packaged / "aoti/vision_model.pt2")
-    text = model.text.module
+    text = small_model.text.module
 
     def eager_text(*inputs: torch.Tensor) -> torch.Tensor:
         with torch.inference_mode():
             return cast("torch.Tensor", text(*inputs))
 
-    honest = torch_artifact(AOTINDUCTOR, model, {"image": image, "text": eager_text})
+    honest = torch_artifact(AOTINDUCTOR, small_model, {"image": image, "text": eager_text})
     check_parity(honest, golden, packaged)
-    moved = torch_artifact(AOTINDUCTOR, model, {"image": lambda pixels: image(pixels.flip(1)), "text": eager_text})
+    flipped = {"image": lambda pixels: image(pixels.flip(1)), "text": eager_text}
+    moved = torch_artifact(AOTINDUCTOR, small_model, flipped)
     with pytest.raises(ParityError, match="image case"):
         check_parity(moved, golden, packaged)
 
 
-def test_packages_have_the_modules_signature(packaged: Path, model: DualModel) -> None:
-    tower = model.image
+def test_packages_have_the_modules_signature(packaged: Path, small_model: DualModel) -> None:
+    tower = small_model.image
     (pixel_values,) = tower.example().inputs
     package = load_aoti(packaged / "aoti/vision_model.pt2")
     assert package(pixel_values[:1]).shape == tower.module(pixel_values[:1]).shape

@@ -32,31 +32,33 @@ IMAGE = ImageSpec(size=160)
 SIZES: dict[str, Any] = {
     "vocab_size": TOKENIZER.get_vocab_size(),
     "hidden_size": 32,
-    "num_hidden_layers": 2,
+    "num_hidden_layers": 1,
     "num_attention_heads": 2,
     "intermediate_size": 48,
     "max_position_embeddings": CONTEXT + 2,
 }
+# Where layers share what they hold, or differ: a second one of the others is traced as the first is.
+TWO: dict[str, Any] = {**SIZES, "num_hidden_layers": 2}
 _ENDS = {"bos_token_id": 2, "eos_token_id": 3}
 _T5 = {"d_model": 32, "d_kv": 16, "d_ff": 48, "num_layers": 2, "num_heads": 2}
-_GPT2 = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": CONTEXT}
+_GPT2 = {"n_embd": 32, "n_layer": 1, "n_head": 2, "n_positions": CONTEXT}
 _DEBERTA = {"relative_attention": True, "position_buckets": 8, "pos_att_type": ["p2c", "c2p"]}
 VOCAB = {"vocab_size": SIZES["vocab_size"]}
 
 CONFIGS: dict[str, transformers.PretrainedConfig] = {
     config.model_type: config
     for config in (
-        transformers.AlbertConfig(**SIZES, embedding_size=16),
+        transformers.AlbertConfig(**TWO, embedding_size=16),
         transformers.BertConfig(**SIZES),
         transformers.CamembertConfig(**SIZES, pad_token_id=0),
         transformers.CLIPTextConfig(**SIZES, **_ENDS),
-        transformers.DebertaV2Config(**SIZES, **_DEBERTA, share_att_key=True, position_biased_input=False),
-        transformers.DistilBertConfig(**VOCAB, dim=32, n_layers=2, n_heads=2, hidden_dim=48),
+        transformers.DebertaV2Config(**TWO, **_DEBERTA, share_att_key=True, position_biased_input=False),
+        transformers.DistilBertConfig(**VOCAB, dim=32, n_layers=1, n_heads=2, hidden_dim=48),
         transformers.ElectraConfig(**SIZES, embedding_size=16),
         transformers.GPT2Config(**VOCAB, **_GPT2, **_ENDS),
         transformers.LlamaConfig(**SIZES),
-        transformers.ModernBertConfig(**SIZES, **_ENDS, pad_token_id=0, cls_token_id=2, sep_token_id=3),
-        transformers.MPNetConfig(**SIZES, pad_token_id=1),
+        transformers.ModernBertConfig(**TWO, **_ENDS, pad_token_id=0, cls_token_id=2, sep_token_id=3),
+        transformers.MPNetConfig(**TWO, pad_token_id=1),
         transformers.NomicBertConfig(**SIZES),
         transformers.Qwen2Config(**SIZES, num_key_value_heads=2),
         transformers.RobertaConfig(**SIZES, pad_token_id=0),

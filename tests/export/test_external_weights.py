@@ -26,6 +26,8 @@ from mmalign_runtime.bundle import open_bundle
 from mmalign_runtime.bundle.packing import pack_bundle, unpack_bundle
 from mmalign_runtime.errors import BundleError, BundleFeatureError, BundleIntegrityError
 from mmalign_runtime.spec import SPEC_NAME, BundleSpec, decode_spec, encode_spec
+from tests.export.conftest import small_golden_files
+from tests.export.tracing import equal_towers_traced_once
 from tests.tolerances import FEATURES
 
 WEIGHTS = {"image": "onnx/vision_model.onnx_data", "text": "onnx/text_model.onnx_data"}
@@ -38,7 +40,8 @@ TEXTS = ["a dog", "", "a photo of a dog running on the beach"]
 def large_bundle(model: DualModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle with weights outside both models. Copy it before changing anything in it."""
     out = tmp_path_factory.mktemp("large") / "bundle"
-    export_model(model, out, largest_file_bytes=SMALL)
+    with equal_towers_traced_once():
+        export_model(model, out, image_files=small_golden_files(), largest_file_bytes=SMALL)
     return out
 
 
@@ -92,6 +95,7 @@ def test_each_model_keeps_its_large_tensors_beside_it_and_the_spec_lists_their_f
             assert bool(each.external_data) == (size >= 1024), each.name
 
 
+@pytest.mark.usefixtures("traced_once")
 def test_a_model_at_the_limit_stays_whole(bundle_dir: Path, model: DualModel, tmp_path: Path) -> None:
     sizes = {each.tower: (bundle_dir / each.file).stat().st_size for each in open_bundle(bundle_dir).spec.artifacts}
     smaller, larger = sorted(sizes, key=lambda name: sizes[name])

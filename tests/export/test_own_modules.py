@@ -33,6 +33,7 @@ from mmalign_runtime.engine.pool import thread_pool
 from mmalign_runtime.engine.session import SessionOptions
 from mmalign_runtime.spec import TextTower
 from mmalign_runtime.verify import verify_bundle
+from tests.export.conftest import small_golden_files
 from tests.export.own_modules import DIM, IMAGE, own_model
 from tests.tolerances import ONNX_TOWERS
 
@@ -47,7 +48,7 @@ def own() -> DualModel:
 @pytest.fixture(scope="module")
 def own_bundle(own: DualModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("own") / "bundle"
-    export_model(own, out)
+    export_model(own, out, image_files=small_golden_files())
     return out
 
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import shutil
@@ -17,32 +16,12 @@ from mmalign.dual_model import DualModel, ModelTower
 from mmalign.errors import CheckpointError
 from mmalign.run import Run
 from mmalign.space import space_id
-from mmalign_export import to_onnx
 from mmalign_export.errors import ExportError, ParityError
 from mmalign_export.to_bundle import export, export_model
 from mmalign_runtime import Embedder
 from mmalign_runtime.bundle import open_bundle
 from mmalign_runtime.spec import Similarity
 from tests.export.canaries import move_one_weight, step_for
-
-_traced: dict[str, torch.onnx.ONNXProgram] = {}
-
-
-@pytest.fixture
-def traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trace equal towers once: most of an export's time, and not what the tests that ask for this are about."""
-    trace = to_onnx._trace
-
-    def remembered(tower: ModelTower, opset_version: int) -> torch.onnx.ONNXProgram:
-        digest = hashlib.sha256(f"{tower.module} {tower.input_names} {opset_version}".encode())
-        for tensor in tower.module.state_dict().values():
-            digest.update(tensor.numpy().tobytes())
-        key = digest.hexdigest()
-        if key not in _traced:
-            _traced[key] = trace(tower, opset_version)
-        return _traced[key]
-
-    monkeypatch.setattr(to_onnx, "_trace", remembered)
 
 
 def test_the_runtime_gives_pytorchs_vectors_for_an_image_and_a_text(
@@ -157,6 +136,7 @@ def test_a_place_that_is_taken_is_refused_before_the_run_is_read(tmp_path: Path)
         export(tmp_path / "no run", tmp_path / "bundle")
 
 
+@pytest.mark.usefixtures("traced_once")
 def test_an_export_that_differs_just_outside_the_bound_fails_and_leaves_nothing(
     model: DualModel, bundle_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,7 +20,7 @@ KEY = ["image", b"x"]
 WRITE = """
 import sys, torch
 from pathlib import Path
-from mmalign.features import FeatureCache
+from mmalign.feature_cache import FeatureCache
 folder = Path(sys.argv[1])
 for _ in range(60):
     for path in folder.glob("*.npy"):

@@ -32,9 +32,9 @@ MakeConfig = Callable[..., Config]
 ROOT = Path(__file__).parents[2]
 TEACHER = str(ROOT / "tests/runtime/fixtures/tiny_bundle")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"}
-NUM_STEPS = 50  # an epoch has one
+NUM_STEPS = 20  # an epoch has one
 COMMON: dict[str, object] = {
-    **{"train.epochs": NUM_STEPS, "train.batch_size": 10, "train.validate_every": 10, "train.checkpoint_minutes": 0},
+    **{"train.epochs": NUM_STEPS, "train.batch_size": 10, "train.validate_every": 5, "train.checkpoint_minutes": 0},
     **{"optim.projection_lr": 3e-3, "loss.chunk_size": 4},
 }
 FROZEN_IMAGES: dict[str, object] = {"image_tower.frozen": True, "train.num_views": 1}
@@ -56,7 +56,7 @@ SETUPS: dict[str, tuple[dict[str, object], tuple[Term, ...]]] = {
             **{"train.chunk_size": 3, "loss.kind": "soft_targets", "loss.caption_share": 0.2, "optim.accumulate": 2},
             **{"mining.share": 0.3, "mining.every": 3, "mining.start": 0.0},
             "image_tower.name": "timm:test_convnext",  # the gradients of batches of three in a ResNet double an error
-            "train.epochs": 13,  # steps of a tenth of a second, which a cut run takes too
+            "train.epochs": 9,  # steps of a tenth of a second, which a cut run takes too
         },
         ALL_TERMS,
     ),
@@ -160,20 +160,20 @@ def started(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 def test_a_process_or_all_of_them_are_killed_and_the_run_goes_on_to_the_same_numbers(
     make_config: MakeConfig, tmp_path: Path, started: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    config = make_config({**COMMON, **FROZEN_IMAGES, "train.chunk_size": 3, "train.epochs": 400})
+    config = make_config({**COMMON, **FROZEN_IMAGES, "train.chunk_size": 3, "train.epochs": 120})
     (tmp_path / "config.toml").write_text(dump_config(config))
-    process = started(tmp_path / "config.toml", tmp_path / "run", 20)
+    process = started(tmp_path / "config.toml", tmp_path / "run", 8)
     os.kill(workers_of(process.pid)[1], signal.SIGKILL)
     assert process.wait(60) == 1
     told = (tmp_path / "stderr").read_text()
     assert "error: another process of this run has ended" in told or "SIGTERM" in told
-    process = started(tmp_path / "config.toml", tmp_path / "run", 60)
+    process = started(tmp_path / "config.toml", tmp_path / "run", 24)
     for pid in [process.pid, *workers_of(process.pid)]:
         os.kill(pid, signal.SIGKILL)
     process.wait(60)
     wait_until_free(tmp_path / "run")
     num_rows = len(read_metrics(tmp_path / "run" / "metrics.csv"))
-    assert 60 <= num_rows < 400, "it was not killed in time"
+    assert 24 <= num_rows < 120, "it was not killed in time"
     train(config, tmp_path / "run", resume=True)
     train(config, tmp_path / "whole")
     (found,), (losses,) = (columns(tmp_path / name, "loss") for name in ("run", "whole"))
@@ -189,7 +189,7 @@ def test_an_error_in_one_process_is_told_and_ends_all(
     settings = {"train.chunk_size": 5, "data.sources": [{"path": str(tmp_path / "pairs.csv")}]}
     config = make_config({**COMMON, **settings, "data.split": {"val": 0.25, "test": 0.0, "seed": 0}})
     (tmp_path / "config.toml").write_text(dump_config(config))
-    plan = next(plan_steps(Schedule(18, 10, 50), config.train.seed))
+    plan = next(plan_steps(Schedule(18, 10, NUM_STEPS), config.train.seed))
     damaged = merged_splits(load_sources(config.data)).train[plan.rows[-1]].image
     assert isinstance(damaged, Path)
     damaged.write_bytes(damaged.read_bytes()[:99])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from mmalign.metrics import MetricsRow, read_metrics
 from mmalign.tensors import read_tensors
 from mmalign.trainer import Trainer
 from mmalign.training import train
+from mmalign_runtime.cli import main
 from mmalign_runtime.errors import InputError, ItemError
 
 MakeConfig = Callable[..., Config]
@@ -105,7 +107,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_numbers(make_config: MakeCo
         process.kill()
         process.wait()
     assert len(read_metrics(run_dir / "metrics.csv")) < 36, "it was not killed in time"
-    subprocess.run(command, check=True, capture_output=True, env=ENVIRONMENT)
+    train(config, run_dir, resume=True)
     train(config, tmp_path / "whole")
     assert_same_numbers(run_dir, tmp_path / "whole")
 
@@ -236,23 +238,29 @@ def test_best_weights_in_the_place_of_the_last_are_refused(make_config: MakeConf
 
 
 def test_a_folder_that_another_process_trains_in_is_refused_until_that_is_killed(
-    make_config: MakeConfig, tmp_path: Path
+    make_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config, run_dir = make_config({"train.epochs": 4000}), tmp_path / "runs" / "one"
     (tmp_path / "config.toml").write_text(dump_config(config))
-    command = [*COMMAND, "train", str(tmp_path / "config.toml"), "--out", str(run_dir)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT) as process:
+    words = ["train", str(tmp_path / "config.toml"), "--out", str(run_dir)]
+    command, ignored = [*COMMAND, *words], subprocess.DEVNULL
+    with subprocess.Popen(command, stdout=ignored, stderr=ignored, env=ENVIRONMENT) as process:
         while process.poll() is None and not (run_dir / "last.safetensors").exists():
             time.sleep(0.01)
         before = (run_dir / "config.toml").stat()
-        for words in ([], ["--resume"]):
-            second = subprocess.run([*command, *words], capture_output=True, text=True, check=False, env=ENVIRONMENT)
-            assert second.returncode == 2
-            assert f"error: {run_dir} is being written by another process" in second.stderr
+        process.send_signal(signal.SIGSTOP)  # it holds the folder, and leaves the processors alone
+        for option in ([], ["--resume"]):
+            with pytest.raises(SystemExit, match=r"\A2\Z"):
+                main([*words, *option])
+            assert f"error: {run_dir} is being written by another process" in capsys.readouterr().err
         with pytest.raises(InputError, match="is being written by another process"):
             train(config, run_dir, resume=True)
-        assert process.poll() is None, "the first one was disturbed"
         assert (run_dir / "config.toml").stat() == before
+        num_rows = len(read_metrics(run_dir / "metrics.csv"))
+        process.send_signal(signal.SIGCONT)
+        while process.poll() is None and not has_rows(run_dir, num_rows + 2):
+            time.sleep(0.01)
+        assert process.poll() is None, "the first one was disturbed"
         process.kill()
     assert (run_dir / ".lock").exists()  # stale: it holds nobody
     with pytest.raises(CheckpointError, match="holds a run already"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from importlib.metadata import EntryPoint, entry_points
 from typing import Annotated
+from weakref import WeakKeyDictionary
 
 import msgspec
 import typer
@@ -16,6 +17,8 @@ import typer
 from mmalign_runtime.errors import MissingDependencyError
 
 ENTRY_POINT_GROUP = "mmalign.verbs"
+# Whose verbs each command line has: `main` may be called many times in a process.
+_loaded: WeakKeyDictionary[typer.Typer, set[EntryPoint]] = WeakKeyDictionary()
 
 
 class Elsewhere(msgspec.Struct, frozen=True):
@@ -40,16 +43,21 @@ _FROM_A_CLONE = {"mmalign": "pip install '.[cpu]'", "mmalign-export": "pip insta
 def load_verbs(app: typer.Typer, found: Iterable[EntryPoint] | None = None) -> None:
     """Add the verbs of the installed distributions (or of `found`), and stand-ins that name the install of the rest.
 
-    A distribution that is installed and cannot be imported costs its own verbs alone: called, they say why.
+    A distribution that is installed and cannot be imported costs its own verbs alone: called, they say why. What was
+    added to this command line before is not added again.
     """
     broken: dict[str, ImportError] = {}
+    loaded = _loaded.setdefault(app, set())
     for entry_point in entry_points(group=ENTRY_POINT_GROUP) if found is None else found:
+        if entry_point in loaded:
+            continue
         try:
             register: Callable[[typer.Typer], None] = entry_point.load()
         except ImportError as error:
             broken[entry_point.name] = error
         else:
             register(app)
+            loaded.add(entry_point)
     present = _names(app)
     for verb in ELSEWHERE:
         if verb.verb not in present:

@@ -31,6 +31,7 @@ from mmalign_runtime.errors import MissingDependencyError
 from mmalign_runtime.spec import ImageTower, TextTower
 from mmalign_runtime.verify import verify_bundle
 from tests.export.sources.tiny import CONTEXT, FAMILIES
+from tests.export.tracing import equal_towers_traced_once
 
 Saved = Callable[[str], Path]
 Files = list[GoldenFile]
@@ -91,7 +92,8 @@ def clip(saved: Saved) -> Imported:
 @pytest.fixture(scope="module")
 def clip_bundle(clip: Imported, image_files: Files, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("clip") / "bundle"
-    export_imported(clip, out, image_files=image_files)
+    with equal_towers_traced_once():
+        export_imported(clip, out, image_files=image_files)
     return out
 
 
@@ -116,6 +118,7 @@ def test_a_picture_that_is_turned_is_listed_with_its_cosine_and_keeps_our_vector
     assert "'EXIF orientation 6': turned as EXIF says, cosine" in (clip_bundle / "README.md").read_text()
 
 
+@pytest.mark.usefixtures("traced_once")
 def test_the_source_s_orientation_can_be_taken_over(saved: Saved, image_files: Files, tmp_path: Path) -> None:
     options = SourceOptions(orientation="source")
     spec = import_model(saved("clip"), tmp_path / "bundle", options=options, image_files=image_files)

@@ -16,6 +16,13 @@ def test_help_lists_every_verb_present_or_not(cli) -> None:
     assert all(verb in result.out for verb in (*VERBS, "train", "evaluate", "export"))
 
 
+def test_a_command_line_that_is_called_again_has_each_verb_once(cli) -> None:
+    for _ in range(2):
+        assert cli("--version").code == 0
+    verbs = [command.name or command.callback.__name__ for command in app.registered_commands]
+    assert sorted(verbs) == sorted(set(verbs))
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_a_help_page(verb: str) -> None:
     result = CliRunner().invoke(app, [verb, "--help"])

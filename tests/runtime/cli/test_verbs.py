@@ -5,7 +5,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from mmalign_runtime.cli.verbs import ENTRY_POINT_GROUP, load_verbs
+from mmalign_runtime.cli.verbs import ELSEWHERE, ENTRY_POINT_GROUP, load_verbs
 from mmalign_runtime.errors import MissingDependencyError
 
 PLUGIN = """
@@ -14,6 +14,13 @@ def register(app):
     def train(run: str) -> None:
         print("training", run)
 """
+
+
+@pytest.fixture
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EntryPoint:
+    (tmp_path / "plugin_with_train.py").write_text(PLUGIN)
+    monkeypatch.syspath_prepend(tmp_path)
+    return EntryPoint("mmalign", "plugin_with_train:register", ENTRY_POINT_GROUP)
 
 
 @pytest.fixture
@@ -33,12 +40,8 @@ def test_a_verb_whose_distribution_is_missing_names_it(app: typer.Typer) -> None
         assert str(result.exception).startswith(message)
 
 
-def test_an_entry_point_adds_its_verbs_and_keeps_the_other_stand_ins(
-    app: typer.Typer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "plugin_with_train.py").write_text(PLUGIN)
-    monkeypatch.syspath_prepend(tmp_path)
-    load_verbs(app, found=[EntryPoint("mmalign", "plugin_with_train:register", ENTRY_POINT_GROUP)])
+def test_an_entry_point_adds_its_verbs_and_keeps_the_other_stand_ins(app: typer.Typer, plugin: EntryPoint) -> None:
+    load_verbs(app, found=[plugin])
     assert CliRunner().invoke(app, ["train", "first"]).output == "training first\n"
     assert isinstance(CliRunner().invoke(app, ["export"]).exception, MissingDependencyError)
 
@@ -51,8 +54,14 @@ def test_a_distribution_that_does_not_load_says_why_when_its_verb_is_called(app:
     assert CliRunner().invoke(app, ["--help"]).exit_code == 0
 
 
-def test_loading_twice_adds_nothing_twice(app: typer.Typer) -> None:
-    load_verbs(app, found=[])
+def test_loading_twice_adds_nothing_twice(app: typer.Typer, plugin: EntryPoint) -> None:
+    load_verbs(app, found=[plugin])
     num_commands = len(app.registered_commands)
-    load_verbs(app, found=[])
-    assert len(app.registered_commands) == num_commands
+    load_verbs(app, found=[plugin])
+    assert len(app.registered_commands) == num_commands == len(ELSEWHERE)
+
+
+def test_another_command_line_gets_them_too(app: typer.Typer, plugin: EntryPoint) -> None:
+    load_verbs(typer.Typer(), found=[plugin])
+    load_verbs(app, found=[plugin])
+    assert CliRunner().invoke(app, ["train", "first"]).output == "training first\n"

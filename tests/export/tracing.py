@@ -1,0 +1,50 @@
+"""What makes tracing quicker for tests that are not about it: it is most of an export's time."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import onnx_ir
+import pytest
+from torch.onnx._internal.exporter import _registration
+
+from mmalign.dual_model import ModelGraph, ModelTower
+from mmalign_export import to_onnx
+
+_traced: dict[str, onnx_ir.Model] = {}
+
+
+@contextmanager
+def equal_towers_traced_once() -> Iterator[None]:
+    """Trace a tower once for all exports of this process that are made inside, and of others as they are."""
+    trace = to_onnx._trace
+
+    def remembered(tower: ModelTower | ModelGraph, opset_version: int) -> onnx_ir.Model:
+        key = _digest(tower, opset_version)
+        if key not in _traced:
+            _traced[key] = trace(tower, opset_version)
+        return _traced[key].clone()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(to_onnx, "_trace", remembered)
+        yield
+
+
+def _digest(tower: ModelTower | ModelGraph, opset_version: int) -> str:
+    """Of the architecture, the weights and the inputs: enough for models of the tests, which run nothing else."""
+    digest = hashlib.sha256(f"{tower.module} {tower.inputs} {tower.output_name} {opset_version}".encode())
+    for tensor in tower.module.state_dict().values():
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+@contextmanager
+def operators_read_once() -> Iterator[None]:
+    """Let torch's exporter read the source of onnxscript's five hundred operators once, and not for every trace."""
+    with pytest.MonkeyPatch.context() as patch:
+        found = functools.cache(_registration.onnxscript_apis.get_torchlib_ops)
+        patch.setattr(_registration.onnxscript_apis, "get_torchlib_ops", found)
+        yield
