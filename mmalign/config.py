@@ -154,6 +154,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def __post_init__(self) -> None:
         """Raise ValueError for an image spec that no graph can follow, or terms that do not fit the rest."""
+        if self.image.resize == "naflex":
+            raise ValueError(
+                "resize 'naflex' gives patches at a picture's own ratio, which no tower is trained on: towers here "
+                "learn from pixels of one size. Take another resize, or a model of a fixed size to begin from"
+            )
         check_image_spec(self.image)
         kinds = [term.__struct_config__.tag for term in self.terms]
         if twice := {kind for kind in kinds if kinds.count(kind) > 1}:

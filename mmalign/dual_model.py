@@ -7,6 +7,7 @@ Shapes: B batch, L text tokens, S image side, F features of a tower, D embedding
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from itertools import groupby
@@ -144,9 +145,9 @@ class ImageModelTower(ModelTower, frozen=True, kw_only=True, dict=True):
         return Preprocessor(self.graph, thread_pool(available_threads()))
 
     def prepare(self, items: Sequence[ImageItem]) -> dict[str, NDArray[np.generic]]:
-        """Decode and preprocess images: the module's input (B, 3, H, W) of the spec's size. Raises ItemError."""
+        """Decode and preprocess images: the module's input, (B, 3, H, W) or patches. Raises ItemError."""
         decoded = (decode_image(item, self.spec, index=index) for index, item in enumerate(items))
-        none = np.empty((0, 3, *self.spec.shape), np.float32)  # so that no images give no vectors, as no texts do
+        none = np.empty((0, *self.spec.values_shape), np.float32)  # so that no images give no vectors, as no texts do
         return {self.input_names[0]: np.concatenate([none, *(self.preprocess(pixels) for pixels in decoded)])}
 
     def embed(self, items: Sequence[ImageItem]) -> Vectors:
@@ -253,12 +254,17 @@ class DualModel(msgspec.Struct, frozen=True, kw_only=True):
     attention: ModelAttention | None = None
 
     def __post_init__(self) -> None:
-        """Raise ModelError without an image tower and a text tower of one width, or for a softmax with a bias."""
+        """Raise ModelError without an image and a text tower of one width, or for a similarity that orders nothing."""
         wanted: dict[Modality, type[ModelTower]] = {"image": ImageModelTower, "text": TextModelTower}
         if wrong := [name for name, tower in wanted.items() if not isinstance(self.towers.get(name), tower)]:
             raise ModelError(
                 f"the model has towers {sorted(self.towers)}, and {' and '.join(wrong)} is missing or of another kind. "
                 "Give an ImageModelTower as 'image' and a TextModelTower as 'text'."
+            )
+        if not (math.isfinite(self.similarity.bias) and 0 < self.similarity.scale < math.inf):
+            raise ModelError(
+                f"the similarity has scale {self.similarity.scale:g} and bias {self.similarity.bias:g}; expected a "
+                "finite scale above zero, and a finite bias. Look at the weights and at the configuration."
             )
         if self.similarity.kind == "softmax" and self.similarity.bias:
             raise ModelError(

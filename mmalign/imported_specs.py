@@ -29,6 +29,12 @@ def with_imported(config: Config) -> Config:
     image, text = config.image_tower.name, config.text_tower.name
     models = {name: read_imported(name) for name in (image, text) if is_imported(name)}
     if image in models:
+        if models[image].image.spec.resize == "naflex":
+            raise ConfigError(
+                f"image_tower.name is {image!r}, which reads patches at a picture's own ratio (naflex), and towers "
+                "learn here from pixels of one size. Begin from a model of a fixed size; `mmalign import` makes a "
+                "bundle of this one as it is."
+            )
         own = _own("image", config.image, models[image].image.spec, ImageSpec())
         config = msgspec.structs.replace(config, image=own)
     if text in models:

@@ -29,9 +29,14 @@ def write_preprocess(spec: ImageSpec, path: Path) -> None:
 
 
 def check_image_spec(spec: ImageSpec) -> None:
-    """Raise ValueError for patches, a crop larger than what it is cut from, and a deviation that is not positive."""
-    if spec.resize == "naflex":
-        raise ValueError("resize 'naflex' has no graph yet; choose another one")
+    """Raise ValueError for a crop larger than what it is cut from, an area that is not whole patches, and a deviation
+    that is not positive.
+    """
+    if spec.resize == "naflex" and spec.num_patches * spec.shortest_edge**2 != spec.shape[0] * spec.shape[1]:
+        raise ValueError(
+            f"size {spec.shape[0]} x {spec.shape[1]} (height x width) is not a number of patches of "
+            f"{spec.shortest_edge} x {spec.shortest_edge} (shortest_edge). Set both so that one divides the other"
+        )
     (height, width), crop = spec.resized_shape, spec.shape
     if spec.resize in ("shortest_edge", "resize_then_crop") and (height < crop[0] or width < crop[1]):
         field = "shortest_edge" if spec.resize == "shortest_edge" else "resize_size"

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -144,9 +144,13 @@ def check_start(config: Config, path: Path, *, resume: bool) -> None:
         )
 
 
-def open_run(config: Config, path: Path, *, resume: bool) -> Run:
-    """Return the run at `path` to go on with, or make one: also after a kill before the first checkpoint."""
-    return join_run(config, path) if resume and (path / "last.safetensors").is_file() else create_run(config, path)
+def open_run(config: Config, path: Path, check: Callable[[Run], None], *, resume: bool) -> Run:
+    """Return the run at `path` to go on with, or make one: also after a kill before the first checkpoint.
+
+    `check` sees a new run before anything is written.
+    """
+    goes_on = resume and (path / "last.safetensors").is_file()
+    return join_run(config, path) if goes_on else create_run(config, path, check)
 
 
 def join_run(config: Config, path: Path) -> Run:
@@ -193,8 +197,8 @@ def claim_run(path: Path) -> Iterator[None]:
                 folder.rmdir()
 
 
-def create_run(config: Config, path: Path) -> Run:
-    """Make a run's folder and its first model.
+def create_run(config: Config, path: Path, check: Callable[[Run], None] | None = None) -> Run:
+    """Make a run's folder and its first model; `check` sees them before anything is written.
 
     Raises CheckpointError when there is a run at `path` already, WeightsError, or ConfigError when towers, tokenizer
     and specs do not go together, with nothing written; and CheckpointError when `path` cannot be written to.
@@ -213,6 +217,9 @@ def create_run(config: Config, path: Path) -> Run:
     check_traceable(model.image_tower, model.text_tower, config.image, config.text)
     config = with_pooling(config, model.text_tower)
     folder = RunFolder(path)
+    run = Run(folder, config, model, tokenizer)
+    if check is not None:
+        check(run)
     with named_writes(path):
         path.mkdir(parents=True, exist_ok=True)
         for name in _OF_ONE_START:
@@ -221,7 +228,7 @@ def create_run(config: Config, path: Path) -> Run:
         folder.file("text_encoder.json").write_text(_describe_tower(model.text_tower), encoding="utf-8")
         write_tensors(folder.file("frozen.safetensors"), frozen_state(model), {})
     write_config(folder, config)  # last: a folder with a configuration is whole
-    return Run(folder, config, model, tokenizer)
+    return run
 
 
 def write_config(folder: RunFolder, config: Config) -> None:

@@ -50,8 +50,8 @@ class TraceExample(msgspec.Struct, frozen=True):
 
 
 def image_inputs(spec: ImageSpec) -> tuple[ModuleInput, ...]:
-    """Return pixel_values (B, 3, S, S) float32."""
-    return (ModuleInput("pixel_values", "float32", (BATCH, 3, *spec.shape)),)
+    """Return pixel_values (B, 3, H, W) float32, of patches (B, N, 3 P^2 + 2)."""
+    return (ModuleInput("pixel_values", "float32", (BATCH, *spec.values_shape)),)
 
 
 def text_inputs(spec: TextSpec) -> tuple[ModuleInput, ...]:

@@ -29,6 +29,12 @@ class Teacher(msgspec.Struct, frozen=True):
     scale: float
 
 
+def check_teacher(term: Distillation, embed_dim: int) -> None:
+    """Raise, before anything is trained or written, what `read_teacher` would raise of the bundle."""
+    with Embedder.load(term.teacher) as embedder:
+        _check_width(term, embedder.embed_dim, embed_dim)
+
+
 def read_teacher(
     term: Distillation, pairs: Sequence[Pair], captions: Sequence[str], cache_dir: Path, embed_dim: int
 ) -> Teacher:
@@ -39,12 +45,7 @@ def read_teacher(
     """
     cache = FeatureCache(cache_dir)
     with Embedder.load(term.teacher) as embedder:
-        if term.form == "embedding" and embedder.embed_dim != embed_dim:
-            raise ConfigError(
-                f"the teacher {term.teacher} gives vectors of {embedder.embed_dim} components, and model.embed_dim is "
-                f'{embed_dim}. Set model.embed_dim = {embedder.embed_dim}, or form = "similarity" in the term '
-                "'distillation'."
-            )
+        _check_width(term, embedder.embed_dim, embed_dim)
         made_by = ["teacher", embedder.space_id, embedder.info().variant_id]
         images = cache.get(
             [*made_by, "images", digest_texts(map(content_key, pairs))],
@@ -57,3 +58,11 @@ def read_teacher(
             (len(captions), embedder.embed_dim),
         )
         return Teacher(images, texts, embedder.similarity.scale)
+
+
+def _check_width(term: Distillation, width: int, embed_dim: int) -> None:
+    if term.form == "embedding" and width != embed_dim:
+        raise ConfigError(
+            f"the teacher {term.teacher} gives vectors of {width} components, and model.embed_dim is {embed_dim}. Set "
+            f"model.embed_dim = {width}, or form = \"similarity\" in the term 'distillation'."
+        )

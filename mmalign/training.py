@@ -33,6 +33,7 @@ from mmalign.pairs import check_enough, identify_pairs, load_sources, merged_spl
 from mmalign.progress import Pace, track
 from mmalign.records import open_records
 from mmalign.run import Run, RunFolder, check_start, claim_run, join_run, open_run
+from mmalign.run_checks import check_new_run
 from mmalign.run_model import dual_model
 from mmalign.trainer import Trainer
 from mmalign.truncation import report_truncated
@@ -65,10 +66,10 @@ def train(config: Config, run_dir: str | Path, *, resume: bool = False) -> Train
         Where the run ended.
 
     Raises:
-        ConfigError: Parts of the configuration do not go together; like the next three, before anything is written, but
-            for what needs the towers (near-synonyms, BatchNorm in several processes): that folder can be begun again.
+        ConfigError: Parts of the configuration do not go together; like the next four, before anything is written.
         DataError: The data cannot be read.
         WeightsError: Pretrained weights are not here and cannot be fetched.
+        BundleError: The teacher of a distillation cannot be used.
         TrainingError: There are too few pairs, the loss is not finite, or another process of this run has ended.
         InputError: Another process trains in `run_dir`.
         CheckpointError: `run_dir` holds another run, or cannot be written to.
@@ -93,9 +94,13 @@ def _train(config: Config, run_dir: Path, device: torch.device, world: World, *,
     sources = load_sources(config.data, config.image)  # rows of the sources to pairs, each concept on one side
     splits = merged_splits(sources)
     check_enough(splits)
+
+    def check(new: Run) -> None:
+        check_new_run(new, sources, splits, device, world)
+
     with world.first_then_others():
         # towers, heads, loss and tokenizer
-        run = open_run(config, run_dir, resume=resume) if world.is_first else join_run(config, run_dir)
+        run = open_run(config, run_dir, check, resume=resume) if world.is_first else join_run(config, run_dir)
     run.model.to(device)
     model = dual_model(run)
     features = ModelFeatures(model, Path(config.train.cache_dir), device, is_training=True, world=world)

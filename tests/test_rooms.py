@@ -67,7 +67,7 @@ ROOMS = {
             "run_model",
         ),
         *("feature_cache", "features", "region_features", "near_synonyms", "embedded_pairs", "closed_form"),
-        *("teacher", "inputs", "metrics", "trainer", "mining", "records", "training"),
+        *("teacher", "run_checks", "inputs", "metrics", "trainer", "mining", "records", "training"),
         *("scoring", "evaluation", "bundle_evaluation", "aotinductor", "cli", "__main__"),
     ),
     "mmalign_export": (

@@ -22,12 +22,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import torch
 import transformers
+from PIL import Image
 from torch import nn
 
 from benchmarks.imports.random_clip import save_random
 from mmalign_export import import_model
+from mmalign_export.golden import golden_photo
 from mmalign_runtime.spec import BundleSpec
 from mmalign_runtime.verify import verify_bundle
 from tests.export.sources.onnx_pairs import save_immich, save_transformers_js
@@ -54,6 +57,7 @@ _CONFIGS: dict[str, Callable[[], transformers.PretrainedConfig]] = {
     "clip": transformers.CLIPConfig,
     "siglip": transformers.SiglipConfig,
     "siglip2": transformers.SiglipConfig,
+    "siglip2, naflex": transformers.Siglip2Config,
     "altclip": transformers.AltCLIPConfig,
     "chinese_clip": transformers.ChineseCLIPConfig,
     "metaclip_2": transformers.MetaClip2Config,
@@ -66,6 +70,7 @@ _MODELS: dict[str, Callable[[transformers.PretrainedConfig], nn.Module]] = {
     "clip": transformers.CLIPModel,
     "siglip": transformers.SiglipModel,
     "siglip2": transformers.SiglipModel,
+    "siglip2, naflex": transformers.Siglip2Model,
     "altclip": transformers.AltCLIPModel,
     "chinese_clip": transformers.ChineseCLIPModel,
     "metaclip_2": transformers.MetaClip2Model,
@@ -77,6 +82,7 @@ _MODELS: dict[str, Callable[[transformers.PretrainedConfig], nn.Module]] = {
 _PROCESSORS: dict[str, Callable[[], transformers.BaseImageProcessor]] = {
     "siglip": transformers.SiglipImageProcessor,
     "siglip2": transformers.SiglipImageProcessor,
+    "siglip2, naflex": transformers.Siglip2ImageProcessor,
     "align": lambda: transformers.EfficientNetImageProcessor(
         do_center_crop=True, include_top=False, do_convert_rgb=True
     ),
@@ -87,6 +93,9 @@ _OPEN_CLIP = "open_clip:"
 # Where the processor's default is not the size of the default tower.
 _SIDES = {"blip": transformers.BlipImageProcessor, "tipsv2": transformers.Tipsv2ImageProcessor}
 
+# Where parts of a photograph begin, in pixels.
+_CORNERS = (0, 60, 120)
+
 
 def save_real_size(family: str, folder: Path) -> Path:
     """Write the model, its tokenizer and its image processor, as transformers does."""
@@ -96,14 +105,35 @@ def save_real_size(family: str, folder: Path) -> Path:
     spread_out(model)
     config = model.config.text_config
     tokenizer.model_max_length = min(int(getattr(config, "max_position_embeddings", 512)), 512)
-    side = model.config.vision_config.image_size
     if family in _SIDES:
+        side = model.config.vision_config.image_size
         processor = _SIDES[family](size={"height": side, "width": side})
     else:
         processor = _PROCESSORS.get(family, transformers.CLIPImageProcessor)()
+    settle_norms(model, processor)
     for part in (model, tokenizer, processor):
         part.save_pretrained(folder)
     return folder
+
+
+@torch.no_grad()
+def settle_norms(model: nn.Module, processor: transformers.BaseImageProcessor) -> None:
+    """Give batch norms the statistics of pictures, as training does: without them, ALIGN's fifty blocks make all
+    vectors alike.
+    """
+    norms = [each for each in model.modules() if isinstance(each, nn.BatchNorm2d)]
+    if not norms:
+        return
+    for norm in norms:
+        norm.momentum = None  # the mean of all that is seen
+    photo = golden_photo()
+    parts = [photo.crop((x, y, x + photo.width // 2, y + photo.height // 2)) for x in _CORNERS for y in _CORNERS]
+    drawn = np.random.default_rng(0).integers(0, 256, (len(parts), 8, 8, 3), np.uint8)
+    pictures = [*parts, *(Image.fromarray(each).resize(photo.size) for each in drawn)]
+    pixels = processor(images=pictures, return_tensors="pt")["pixel_values"]
+    model.train()
+    model.vision_model(pixel_values=pixels)
+    model.eval()
 
 
 def import_and_verify(place: Path, bundle: Path) -> dict[str, object]:

@@ -36,13 +36,13 @@ An mmalign bundle: images and texts to unit vectors of one space, `{spec.space_i
 
 def _resize(image: ImageSpec) -> str:
     (height, width), (resized_height, resized_width) = image.shape, image.resized_shape
-    target = f"{width} x {height}"
+    target, patch = f"{width} x {height}", image.shortest_edge
     return {
         "squash": f"squashed to {target}",
         "shortest_edge": f"shortest edge to {image.shortest_edge}, centre crop of {target}",
         "longest_edge": f"fitted into {target}, the rest filled",
         "resize_then_crop": f"squashed to {resized_width} x {resized_height}, centre crop of {target}",
-        "naflex": "in patches of its own ratio",
+        "naflex": f"at its own ratio, in up to {image.num_patches} patches of {patch} x {patch}",
     }[image.resize]
 
 

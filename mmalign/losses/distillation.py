@@ -29,7 +29,7 @@ class Distillation(Term, frozen=True, kw_only=True, forbid_unknown_fields=True, 
         temperature: Temperature of the teacher's softmax. Not set: that of the teacher's own scale.
     """
 
-    teacher: str
+    teacher: Annotated[str, msgspec.Meta(min_length=1)]
     form: Literal["similarity", "embedding"] = "similarity"
     temperature: Annotated[float, msgspec.Meta(gt=0)] | None = None
 

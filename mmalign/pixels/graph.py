@@ -14,6 +14,7 @@ from onnx import helper
 
 from mmalign.pixels.channels import add_channels
 from mmalign.pixels.nodes import FLOAT, UINT8, Nodes, info
+from mmalign.pixels.patches import add_patches
 from mmalign.pixels.resample import add_rows
 from mmalign.pixels.weights import Side, Tiling, add_tiles
 from mmalign.pixels.window import Window, add_window
@@ -29,19 +30,24 @@ _INPUT, _OUTPUT = "pixels", "pixel_values"
 
 
 def build_graph(spec: ImageSpec) -> onnx.ModelProto:
-    """Return the graph `pixels` (h, w, C) uint8 -> `pixel_values` (1, 3, H, W) float32, for C of 1 to 4."""
+    """Return the graph `pixels` (h, w, C) uint8 -> `pixel_values` (1, 3, H, W) float32, for C of 1 to 4.
+
+    Of patches it is (1, N, 3 P^2 + 2): H and W are then what the picture decides.
+    """
     nodes = Nodes()
     shape = nodes("Shape", _INPUT)
     height, width, channels = nodes.split(shape, 3, 0)
     window = add_window(nodes, spec, nodes("Slice", shape, nodes.ints([0]), nodes.ints([2])))
     rows, columns = _sides(nodes, window, height, width)
-    (num_rows, num_columns) = spec.shape
-    tiles = add_tiles(nodes, columns, _tiling(num_columns, _COLUMNS), spec.interpolation)
+    of_rows, of_columns = _tilings(spec, rows, columns)
+    tiles = add_tiles(nodes, columns, of_columns, spec.interpolation)
     lines = add_channels(nodes, spec, _INPUT, (height, width, channels), tiles)  # (W, 3 * h)
-    lines = nodes("Reshape", lines, nodes("Concat", nodes.ints([1, num_columns, 3]), height, axis=0))
+    lines = nodes("Reshape", lines, nodes("Concat", *_columns_and_colours(nodes, of_columns), height, axis=0))
     planes = nodes("Transpose", lines, perm=[0, 2, 3, 1])  # (1, 3, h, W)
     normalise = _normalisation(nodes, spec)
-    found = add_rows(nodes, add_tiles(nodes, rows, _tiling(num_rows, _ROWS), spec.interpolation), planes, normalise)
+    found = add_rows(nodes, add_tiles(nodes, rows, of_rows, spec.interpolation), planes, normalise)
+    if spec.resize == "naflex":
+        found = add_patches(nodes, spec, found, window.resized)
     if spec.resize == "longest_edge":
         fill = normalise(nodes, nodes.floats(np.array(spec.fill).reshape(1, 3, 1, 1)))
         found = nodes("Where", _is_picture(nodes, spec, window), found, fill)
@@ -56,8 +62,22 @@ def _normalisation(nodes: Nodes, spec: ImageSpec) -> Callable[[Nodes, str], str]
     return lambda nodes, levels: nodes("Add", nodes("Mul", levels, scale), shift)
 
 
+def _tilings(spec: ImageSpec, rows: Side, columns: Side) -> tuple[Tiling, Tiling]:
+    """Return how rows and columns come out in tiles; where the picture decides their number, in tiles of a patch."""
+    if spec.resize == "naflex":
+        return Tiling(rows.resized, spec.shortest_edge), Tiling(columns.resized, spec.shortest_edge)
+    num_rows, num_columns = spec.shape
+    return _tiling(num_rows, _ROWS), _tiling(num_columns, _COLUMNS)
+
+
 def _tiling(num_outputs: int, size: int) -> Tiling:
     return Tiling(num_outputs, max(size, -(-num_outputs // _MAX_TILES)))
+
+
+def _columns_and_colours(nodes: Nodes, columns: Tiling) -> tuple[str, ...]:
+    if isinstance(columns.num_outputs, int):
+        return (nodes.ints([1, columns.num_outputs, 3]),)
+    return nodes.ints([1]), columns.num_outputs, nodes.ints([3])
 
 
 def _sides(nodes: Nodes, window: Window, height: str, width: str) -> tuple[Side, Side]:
@@ -83,7 +103,7 @@ def _model(nodes: Nodes, spec: ImageSpec) -> onnx.ModelProto:
         nodes.nodes,
         "image_preprocess",
         [info(_INPUT, UINT8, ["height", "width", "channels"])],
-        [info(_OUTPUT, FLOAT, [1, 3, *spec.shape])],
+        [info(_OUTPUT, FLOAT, [1, *spec.values_shape])],
         initializer=nodes.initializers,
     )
     opset = helper.make_opsetid("", PREPROCESS_OPSET)

@@ -28,7 +28,7 @@ def add_columns(nodes: Nodes, tiles: Tiles, cut: Cut) -> str:
         return body("Cast", sums, to=UINT8)  # within the range that cuts off what is behind the point
 
     by_tile = _add_loop(nodes, tiles, cut, 0, levels, UINT8)  # (T, n, 3 * h)
-    return _joined(nodes, tiles, nodes("Reshape", by_tile, nodes.ints([tiles.tiling.num_places, -1])), 0)
+    return _joined(nodes, tiles, nodes("Reshape", by_tile, tiles.tiling.reshaped(nodes, [])), 0)
 
 
 def add_rows(nodes: Nodes, tiles: Tiles, planes: str, normalise: Callable[[Nodes, str], str]) -> str:
@@ -42,7 +42,7 @@ def add_rows(nodes: Nodes, tiles: Tiles, planes: str, normalise: Callable[[Nodes
 
     by_tile = _add_loop(nodes, tiles, cut, 2, pixel_values, FLOAT)  # (T, 1, 3, n, W)
     planes = nodes("Transpose", by_tile, perm=[1, 2, 0, 3, 4])
-    planes = nodes("Reshape", planes, nodes.ints([1, 3, tiles.tiling.num_places, -1]))
+    planes = nodes("Reshape", planes, tiles.tiling.reshaped(nodes, [1, 3]))
     return _joined(nodes, tiles, planes, 2)
 
 
@@ -60,14 +60,14 @@ def _add_loop(
         [info(number, INT64, []), info(go_on, BOOL, [])],
         [info(went_on, BOOL, []), info(found, element)],
     )
-    return nodes("Loop", nodes.ints(tiles.tiling.count), "", body=loop)
+    return nodes("Loop", tiles.tiling.count(nodes), "", body=loop)
 
 
 def _joined(nodes: Nodes, tiles: Tiles, outputs: str, axis: int) -> str:
     """Leave out what the last tile repeats of the last output."""
-    if tiles.tiling.num_outputs == tiles.tiling.num_places:
+    if tiles.tiling.cut_to is None:
         return outputs
-    return nodes("Slice", outputs, nodes.ints([0]), nodes.ints([tiles.tiling.num_outputs]), nodes.ints([axis]))
+    return nodes("Slice", outputs, nodes.ints([0]), nodes.ints([tiles.tiling.cut_to]), nodes.ints([axis]))
 
 
 def _rounded(nodes: Nodes, tiles: Tiles, products: str, axis: int) -> str:

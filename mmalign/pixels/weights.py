@@ -9,6 +9,7 @@ Shapes: N outputs, T tiles of n outputs each, K inputs that a tile looks at.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -37,24 +38,44 @@ class Side(msgspec.Struct, frozen=True):
 
 
 class Tiling(msgspec.Struct, frozen=True):
-    """N outputs as `count` tiles of `size`; the last tile repeats the last output until it is full."""
+    """N outputs as T tiles of `size`; the last tile repeats the last output until it is full.
 
-    num_outputs: int
+    Where the picture decides N, `num_outputs` names it, int64 (1,), and it is a whole number of tiles.
+    """
+
+    num_outputs: int | str
     size: int
 
     @property
-    def count(self) -> int:
-        """Return T."""
-        return -(-self.num_outputs // self.size)
+    def cut_to(self) -> int | None:
+        """Return N where the last tile holds more, else None."""
+        return None if isinstance(self.num_outputs, str) or self.num_outputs % self.size == 0 else self.num_outputs
 
-    @property
-    def num_places(self) -> int:
-        """Return T * n."""
-        return self.count * self.size
+    def count(self, nodes: Nodes) -> str:
+        """Return T, int64."""
+        if isinstance(self.num_outputs, str):
+            return nodes("Squeeze", nodes("Div", self.num_outputs, nodes.ints([self.size])), nodes.ints([0]))
+        return nodes.ints(-(-self.num_outputs // self.size))
 
-    def outputs(self) -> list[int]:
-        """Return the output of each place, T * n of them."""
-        return [min(place, self.num_outputs - 1) for place in range(self.num_places)]
+    def reshaped(self, nodes: Nodes, before: Sequence[int]) -> str:
+        """Return the shape (*before, T * n, -1), int64."""
+        if isinstance(self.num_outputs, int):
+            return nodes.ints([*before, -(-self.num_outputs // self.size) * self.size, -1])
+        front = [nodes.ints(list(before))] if before else []
+        return nodes("Concat", *front, self.num_outputs, nodes.ints([-1]), axis=0)
+
+    def outputs(self, nodes: Nodes, times: int = 1, plus: int = 0) -> str:
+        """Return the output of each place, int64 (T, n), times a number, plus another."""
+        if isinstance(self.num_outputs, int):
+            count = -(-self.num_outputs // self.size)
+            places = np.arange(count * self.size).reshape(count, self.size)
+            return nodes.ints(np.minimum(places, self.num_outputs - 1) * times + plus)
+        last = nodes(
+            "Add",
+            nodes("Mul", nodes("Squeeze", self.num_outputs, nodes.ints([0])), nodes.ints(times)),
+            nodes.ints(plus),
+        )
+        return nodes("Reshape", nodes("Range", nodes.ints(plus), last, nodes.ints(times)), nodes.ints([-1, self.size]))
 
 
 class Tiles(msgspec.Struct, frozen=True):
@@ -96,11 +117,10 @@ def add_tiles(nodes: Nodes, side: Side, tiling: Tiling, interpolation: Interpola
 
 def _twice_and_one(nodes: Nodes, side: Side, tiling: Tiling) -> str:
     """Twice each output's number and one: its centre, in half outputs, (T, n)."""
-    outputs = np.array(tiling.outputs()).reshape(tiling.count, tiling.size)
     if side.first is None:
-        return nodes.ints(2 * outputs + 1)
+        return tiling.outputs(nodes, times=2, plus=1)
     # An output of the fill takes the weights of the picture's nearest.
-    at = nodes("Max", nodes("Add", nodes.ints(outputs), side.first), nodes.ints([0]))
+    at = nodes("Max", nodes("Add", tiling.outputs(nodes), side.first), nodes.ints([0]))
     at = nodes("Min", at, nodes("Sub", side.resized, nodes.ints([1])))
     return nodes("Add", nodes("Mul", at, nodes.ints([2])), nodes.ints([1]))
 

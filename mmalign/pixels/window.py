@@ -8,6 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from mmalign.pixels.nodes import Nodes
+from mmalign.pixels.patches import add_patch_grid
 from mmalign_runtime.spec import ImageSpec
 
 
@@ -25,10 +26,13 @@ class Window(msgspec.Struct, frozen=True):
 def add_window(nodes: Nodes, spec: ImageSpec, sides: str) -> Window:
     """Add the nodes that find the window for a picture of these sides."""
     resized = _resized(nodes, spec, sides)
-    return Window(sides, resized, None if spec.resize == "squash" else _first(nodes, spec, resized))
+    is_whole = spec.resize in ("squash", "naflex")
+    return Window(sides, resized, None if is_whole else _first(nodes, spec, resized))
 
 
 def _resized(nodes: Nodes, spec: ImageSpec, sides: str) -> str:
+    if spec.resize == "naflex":
+        return nodes("Mul", add_patch_grid(nodes, spec, sides), nodes.ints([spec.shortest_edge]))
     box = nodes.ints(spec.resized_shape)
     if spec.resize in ("squash", "resize_then_crop"):
         return box

@@ -60,7 +60,7 @@ class BaseEmbedder:
         self.engine = find_engine(options.engine)
         for tower in towers:
             artifact = self.engine.artifact(bundle.spec, tower, options.precision)
-            check_supported(bundle.spec.towers[tower], artifact)
+            check_supported(artifact)
         self.bundle = bundle
         self.precision: ComputePrecision = options.precision
         self.towers = tuple(towers)

@@ -49,8 +49,8 @@ class ImageEncoder:
         return detach_image(item, self.spec, index=index)
 
     def empty(self, num_images: int) -> NDArray[np.float32]:
-        """Return room for B prepared images, (B, 3, H, W)."""
-        shape = (num_images, 3, *self.spec.shape)
+        """Return room for B prepared images, (B, 3, H, W), of patches (B, N, 3 P^2 + 2)."""
+        shape = (num_images, *self.spec.values_shape)
         return np.empty(shape, np.float32) if self._memory is None else self._memory.empty(shape)
 
     def prepare(self, detached: DetachedImage, index: int, room: NDArray[np.float32]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TypeVar, get_args
 
 import msgspec
@@ -23,6 +24,9 @@ from mmalign.losses.matryoshka import Matryoshka
 from mmalign.losses.protocol import LossConfig
 from mmalign.model import DualEncoder, freeze
 from mmalign.optim import Schedule, StepPlan
+from mmalign.pairs import load_sources, merged_splits
+from mmalign.run import Run, create_run
+from mmalign.run_checks import check_new_run
 from mmalign.trainer import Trainer
 from tests.tolerances import CHUNKED_GRADIENT
 
@@ -216,3 +220,20 @@ def test_each_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> N
         local_device("cuda")
     monkeypatch.delenv("LOCAL_RANK")
     assert local_device("cuda") == torch.device("cuda")
+
+
+def test_several_processes_with_batch_norm_are_refused_before_the_run_is_begun(
+    make_config: MakeConfig, tmp_path: Path
+) -> None:
+    """As the first of two processes: the run of one is made, and its folder is not."""
+    config = make_config({"train.chunk_size": 0})
+    sources = load_sources(config.data, config.image)
+    first, _ = threads(2)
+
+    def check(run: Run) -> None:
+        run.model.image_tower.append_for_the_test = nn.BatchNorm1d(5)
+        check_new_run(run, sources, merged_splits(sources), torch.device("cpu"), first)
+
+    with pytest.raises(ConfigError, match=r"BatchNorm, whose statistics .* Set train\.chunk_size"):
+        create_run(config, tmp_path / "run", check)
+    assert not (tmp_path / "run").exists()

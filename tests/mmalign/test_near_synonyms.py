@@ -16,6 +16,7 @@ from mmalign.data.pair import Origin
 from mmalign.errors import ConfigError, TrainingError
 from mmalign.near_synonyms import without_near_synonyms
 from mmalign.pairs import SourcePairs
+from mmalign.training import train
 
 MakeConfig = Callable[[dict[str, object]], Config]
 
@@ -75,3 +76,11 @@ def test_a_text_tower_that_learns_is_refused(make_config: MakeConfig) -> None:
         make_config(settings)
     config = make_config({**settings, "text_tower.frozen": True})
     assert config.data.split.max_caption_similarity == 0.8
+
+
+def test_too_few_that_are_left_are_refused_before_the_run_is_begun(make_config: MakeConfig, tmp_path: Path) -> None:
+    split = {"val": 0.25, "test": 0.25, "max_caption_similarity": 0.001}
+    config = make_config({"data.split": split, "text_tower.frozen": True})
+    with pytest.raises(TrainingError, match=r"the train split has \d pairs?, expected at least 2"):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -108,7 +108,7 @@ def test_the_same_spec_gives_the_same_bytes() -> None:
             "shortest_edge gives 200 x 200 pixels .*, less than size 224 x 224",
         ),
         (ImageSpec(resize="resize_then_crop", resize_size=(300, 200)), "resize_size gives 300 x 200 pixels"),
-        (ImageSpec(resize="naflex"), "resize 'naflex' has no graph yet"),
+        (ImageSpec(resize="naflex", shortest_edge=15), r"size 224 x 224 .* is not a number of patches of 15 x 15"),
         (ImageSpec(std=(0.2, 0.0, 0.2)), r"divides by a number that is not positive"),
     ],
 )

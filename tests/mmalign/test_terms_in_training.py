@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmalign.config import Config, dump_config, load_config
+from mmalign.config import Config, dump_config, load_config, parse_config
 from mmalign.errors import ConfigError
 from mmalign.inputs import StepInputs, prepare_steps
 from mmalign.losses.distillation import Distillation
@@ -26,6 +27,7 @@ from mmalign.tensors import read_tensors
 from mmalign.trainer import Trainer
 from mmalign.training import train
 from mmalign_runtime import Embedder
+from mmalign_runtime.errors import BundleError
 from tests.mmalign.run_features import features_of, tensors_of
 from tests.tolerances import BATCH_MATES
 
@@ -104,7 +106,27 @@ def test_a_teacher_of_another_width_cannot_teach_embeddings(make_config: MakeCon
         make_config({**FROZEN, "model.embed_dim": 5}), (Distillation(teacher=TEACHER, form="embedding"),)
     )
     with pytest.raises(ConfigError, match=r"gives vectors of \d+ components, and model\.embed_dim is 5\. Set model"):
-        train(config, tmp_path)
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_teacher_that_cannot_be_used_is_refused_before_the_run_is_begun(
+    make_config: MakeConfig, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    damaged = shutil.copytree(TEACHER, tmp_path / "damaged")
+    (damaged / "onnx/text_model.onnx").write_bytes(b"")
+    for teacher in ("nowhere", tmp_path / "empty", damaged):
+        config = with_terms(make_config(FROZEN), (Distillation(teacher=str(teacher)),))
+        with pytest.raises(BundleError, match=r"nowhere|empty|damaged"):
+            train(config, tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_teacher_has_a_name() -> None:
+    given = {"data": {"sources": [{"path": "pairs.csv"}]}, "terms": [{"kind": "distillation", "teacher": ""}]}
+    with pytest.raises(ConfigError, match=r"terms.*teacher|length >= 1"):
+        parse_config(given, "the test's configuration")
 
 
 @pytest.mark.parametrize("settings", [FROZEN, {}], ids=["cached features", "towers that learn"])

@@ -36,8 +36,13 @@ def items_of(embedder: Embedder, kind: Modality, examples: Calibration | Questio
 
 
 def bounds_of(embedder: Embedder, kind: Modality) -> dict[str, Bounds]:
-    """Return what a tower's inputs hold at most, by name: what the darkest and the lightest pixel become."""
-    return {embedder.image.inputs.pixel_values: _pixel_bounds(embedder.image.spec)} if kind == "image" else {}
+    """Return what a tower's inputs hold at most, by name: what the darkest and the lightest pixel become.
+
+    Patches hold their places beside pixels, and no such tower has convolutions, which these bounds are for.
+    """
+    if kind != "image" or embedder.image.spec.resize == "naflex":
+        return {}
+    return {embedder.image.inputs.pixel_values: _pixel_bounds(embedder.image.spec)}
 
 
 def scanned_of(embedder: Embedder, kind: Modality, examples: Calibration) -> Feeds:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from typing import cast
 
 import open_clip
@@ -41,7 +40,7 @@ def load_module(place: OpenClipPlace) -> nn.Module:
 
 def similarity(module: nn.Module) -> Similarity:
     """Return how a model was trained to read its cosines. Raises SourceError for a scale that is not finite."""
-    scale = math.exp(float(cast("Tensor", module.logit_scale).reshape(-1)[0]))
+    scale = float(cast("Tensor", module.logit_scale).reshape(-1)[0].double().exp())
     bias = getattr(module, "logit_bias", None)
     if bias is None:
         return Similarity(kind="softmax", scale=scale)

@@ -17,6 +17,7 @@ from mmalign_export.sources.conventions import conventions
 from mmalign_export.sources.proof_pictures import proof_pictures
 from mmalign_export.sources.protocol import Original
 from mmalign_runtime.spec import ImageSpec, ProofStage
+from mmalign_runtime.spec.image import PLACE
 
 # Levels of 255 that two correct resizes may differ by: each rounds once or twice.
 LEVELS_BOUND = 2.0
@@ -24,7 +25,7 @@ _LARGEST = LEVELS_BOUND + 1e-2  # and rounding in the normalisation
 
 
 class LibraryPixels(msgspec.Struct, frozen=True):
-    """The library's pixels (1, 3, H, W) of each picture, and by name why ours of a picture are others."""
+    """The library's pixel_values, one picture each, of each picture, and by name why ours of a picture are others."""
 
     values: tuple[NDArray[np.float32], ...]
     differing: dict[str, str]
@@ -77,8 +78,13 @@ def _library_pixels(original: Original, file: GoldenFile) -> NDArray[np.float32]
 
 
 def _levels(ours: NDArray[np.float32], theirs: NDArray[np.float32], spec: ImageSpec) -> float:
-    """Return the largest difference, in levels of 255; infinite where the shapes are not one."""
+    """Return the largest difference, in levels of 255; infinite where the shapes or the places are not one."""
     if ours.shape != theirs.shape:
         return float("inf")
-    std = np.array(spec.std).reshape(1, 3, 1, 1)
-    return float((np.abs(ours.astype(np.float64) - theirs) * std).max() * 255)
+    moved = np.abs(ours.astype(np.float64) - theirs)
+    if spec.resize == "naflex":
+        values, places = moved[..., :-PLACE], moved[..., -PLACE:]
+        if places.any():
+            return float("inf")
+        moved = values.reshape(-1, 3).T[None, :, :, None]  # as one row of pixels
+    return float((moved * np.array(spec.std).reshape(1, 3, 1, 1)).max() * 255)

@@ -28,7 +28,10 @@ class Original(Protocol):
         """Return the ids of each text as its own tokenizer gives them, padded as it pads a text alone."""
 
     def pixel_values(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
-        """Return (B, 3, H, W) as its own processor makes them of pictures as Pillow opened them."""
+        """Return pixel_values as its own processor makes them of pictures as Pillow opened them.
+
+        (B, 3, H, W), or patches (B, N, 3 P^2 + 2) as mmalign_runtime.spec.ImageSpec describes them.
+        """
 
     def image_vectors(self, pixel_values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return (B, D) as its own forward gives them. Their length need not be one."""

@@ -53,7 +53,9 @@ def check_finite(name: str, state: Mapping[str, torch.Tensor]) -> None:
 
 
 def check_weight_file(path: Path) -> None:
-    """Raise SourceError for a file of weights that is a pointer of Git LFS, empty, truncated, or holds code."""
+    """Raise SourceError for weights that are no file, a pointer of Git LFS, empty, truncated, or hold code."""
+    if not path.is_file():
+        raise SourceError(f"{path} is a folder, or a link to nothing; expected a file of weights. Fetch it again.")
     with path.open("rb") as file:
         head = file.read(len(_LFS))
     if head == _LFS:
@@ -98,8 +100,10 @@ def read_json(path: Path) -> dict[str, object]:
         found = json.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise SourceError(f"{path} is not there. Fetch the model whole.") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise SourceError(f"{path} is not JSON: {error}. Fetch it again.") from error
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read: {error.strerror}. Fetch it again.") from error
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise SourceError(f"{path} is not JSON: {first_sentence(error)}. Fetch it again.") from error
     if not isinstance(found, dict):
         raise SourceError(f"{path} holds {type(found).__name__}, expected an object. Fetch it again.")
     return found

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
+import torch
 import transformers
 
 from mmalign.dual_model import DualModel, ModelOrigin
@@ -24,7 +24,6 @@ from mmalign_export.sources.transformers_towers import image_tower, text_tower
 from mmalign_runtime.spec import Choice, Similarity
 
 _READS = ("orientation", "alpha", "length", "jpeg_oversampling", "licence")
-_NAFLEX = "siglip2"
 
 
 def read(location: str | Path, options: SourceOptions) -> Imported:
@@ -61,11 +60,6 @@ def read(location: str | Path, options: SourceOptions) -> Imported:
 
 def _family(location: str, config: Mapping[str, object]) -> Family:
     kind = config.get("model_type")
-    if kind == _NAFLEX:
-        raise SourceError(
-            f"{location} is a SigLIP2 of variable resolution (NaFlex), which no bundle computes yet. Import one of the "
-            "SigLIP2 models of a fixed resolution."
-        )
     if not isinstance(kind, str) or kind not in FAMILIES:
         raise SourceError(
             f"{location} is a model of type {kind!r}, which is not a known dual encoder of images and texts; "
@@ -81,37 +75,54 @@ def _part_config(model: transformers.PreTrainedModel, name: str) -> dict[str, ob
 def _similarity(model: transformers.PreTrainedModel, family: Family) -> Similarity:
     """Return scale and bias as the library computes its logits."""
     if family.scale == "temperature":
-        scale = 1 / float(model.get_parameter("temperature").detach())
+        scale = float(1 / model.get_parameter("temperature").detach().double())
     elif family.scale == "logit_scale":
         scale = float(model.get_parameter("logit_scale").detach().exp())
     else:
-        scale = math.exp(float(model.config.logit_scale_init_value))
+        scale = float(torch.tensor(model.config.logit_scale_init_value, dtype=torch.float64).exp())
     parameters = dict(model.named_parameters(recurse=False))
     bias = float(parameters["logit_bias"].detach()) if "logit_bias" in parameters else 0.0
     return Similarity(kind=family.similarity, scale=scale, bias=bias)
+
+
+def _read_at(family: Family, text_config: Mapping[str, object]) -> str:
+    end = text_config.get("eos_token_id")
+    if family.read_at == "CLIP's end token" and end == 2:
+        return "the highest id, which an eos_token_id of 2 stands for"
+    return {
+        "CLIP's end token": f"the first end token, id {end}",
+        "end token": f"the first end token, id {end}",
+        "first token": "its first token",
+        "last place": "its last place, padding or not",
+        "mean": "the mean of its tokens",
+        "pooler": "its encoder's pooler",
+    }[family.read_at]
 
 
 def _choices(
     dual: DualModel, family: Family, text_config: Mapping[str, object], options: SourceOptions
 ) -> tuple[Choice, ...]:
     image, text = dual.image.spec, dual.text.spec
-    crop = f"{image.resize}, {image.interpolation}, from {image.resized_shape} to {image.shape}"
-    at_end = "the highest id" if text_config.get("eos_token_id") == 2 else f"id {text_config.get('eos_token_id')}"
-    read_at = (
-        f"the first end token, {at_end}" if "eos_token_id" in text_config and not family.has_mask else "as the class"
-    )
+    size, rounding = f"from {image.resized_shape} to {image.shape}", "sides and offsets rounded down"
+    if family.has_patches:
+        size = f"at most {image.num_patches} patches of {image.shortest_edge} x {image.shortest_edge}"
+        rounding = "sides rounded up to whole patches"
     chosen = {
         ("architecture", family.model): "config.json",
-        ("picture", crop): "preprocessor_config.json; sides and offsets rounded down, as transformers does",
+        ("picture", f"{image.resize}, {image.interpolation}, {size}"): (
+            f"preprocessor_config.json; {rounding}, as transformers does"
+        ),
         ("orientation", image.orientation): f"--orientation {options.orientation}",
-        ("transparency", f"{image.alpha} on white"): "transformers does the same",
+        ("transparency", image.alpha if image.alpha == "dropped" else f"{image.alpha} on white"): (
+            f"--alpha {options.alpha}; transformers composites where its processor makes RGB"
+        ),
         ("JPEG", f"oversampling {image.jpeg_oversampling}"): f"--jpeg-oversampling {options.jpeg_oversampling}",
         (
             "texts",
             f"{text.padding}, up to {text.context_length} tokens",
         ): f"tokenizer and config.json, --length {options.length}",
         ("padding", "kept out by a mask" if family.has_mask else "no mask"): f"the forward of {family.model}",
-        ("text is read at", read_at): "config.json",
+        ("text is read at", _read_at(family, text_config)): f"the forward of {family.model}, and config.json",
         ("similarity", f"{dual.similarity.kind}, scale {dual.similarity.scale:.4g}, bias {dual.similarity.bias:.4g}"): (
             "the weights" if family.scale != "config" else "config.json, for the weights hold none"
         ),

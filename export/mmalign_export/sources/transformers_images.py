@@ -5,8 +5,8 @@ A class may do more than its configuration says: the proof finds that.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import Literal
 
 import msgspec
 
@@ -14,12 +14,19 @@ from mmalign.preprocess import check_image_spec
 from mmalign_export.errors import SourceError
 from mmalign_export.sources import SourceOptions
 from mmalign_runtime.spec import ImageSpec, Interpolation
+from mmalign_runtime.spec.image import Resize
 
 Sides = tuple[int, int]
+# How it is resized, to which sides, and to which before a crop.
+Geometry = tuple[Resize, Sides, Sides]
 Rgb = tuple[float, float, float]
 
+# Attention compares every patch with every other: more do not fit into memory.
+_MOST_PATCHES = 16_384
 # Pillow's numbers for its filters, which configurations hold.
 _FILTERS: dict[int, Interpolation] = {2: "bilinear", 3: "bicubic"}
+# Pixels of a tower's picture: no published tower takes a quarter of it.
+_LONGEST_SIDE = 4_096
 _SUPPORTED = "a size of height and width, or a shortest edge with a centred crop"
 
 
@@ -30,12 +37,12 @@ def image_spec(config: Mapping[str, object], options: SourceOptions) -> ImageSpe
     """
     if not config.get("do_resize"):
         raise SourceError(f"the image processor does not resize; expected {_SUPPORTED}.")
-    resize, size, before = _geometry(config)
+    resize, size, before = _patches(config) if "max_num_patches" in config else _geometry(config)
     mean, std = _statistics(config)
     spec = ImageSpec(
         size=_one(size),
         resize=resize,
-        shortest_edge=before[0] if resize == "shortest_edge" else 256,
+        shortest_edge=before[0] if resize in ("shortest_edge", "naflex") else 256,
         resize_size=_one(before) if resize == "resize_then_crop" else None,
         side_rounding="floor",
         crop_rounding="floor",
@@ -43,6 +50,8 @@ def image_spec(config: Mapping[str, object], options: SourceOptions) -> ImageSpe
         mean=mean,
         std=std,
         orientation="ignored" if options.orientation == "source" else "applied",
+        # A processor that makes no RGB is given it by Pillow's convert, which drops alpha.
+        alpha="dropped" if options.alpha == "source" and not config.get("do_convert_rgb") else "composited",
         jpeg_oversampling=options.jpeg_oversampling,
     )
     try:
@@ -52,9 +61,19 @@ def image_spec(config: Mapping[str, object], options: SourceOptions) -> ImageSpe
     return spec
 
 
-def _geometry(
-    config: Mapping[str, object],
-) -> tuple[Literal["squash", "shortest_edge", "resize_then_crop"], Sides, Sides]:
+def _patches(config: Mapping[str, object]) -> Geometry:
+    """Return the mode, the (height, width) nearest to a square whose area holds all patches, and a patch's sides."""
+    most, side = config.get("max_num_patches"), config.get("patch_size")
+    if not isinstance(most, int) or not isinstance(side, int) or not (1 <= most <= _MOST_PATCHES and side >= 1):
+        raise SourceError(
+            f"the image processor cuts {most!r} patches of {side!r} pixels; expected whole numbers for "
+            f"max_num_patches, up to {_MOST_PATCHES}, and patch_size."
+        )
+    num_rows = next(count for count in range(math.isqrt(most), 0, -1) if most % count == 0)
+    return "naflex", (num_rows * side, most // num_rows * side), (side, side)
+
+
+def _geometry(config: Mapping[str, object]) -> Geometry:
     """Return the mode, (height, width) of what comes out, and (height, width) or the shorter side before the crop."""
     size, crop = _sizes(config, "size"), _sizes(config, "crop_size") if config.get("do_center_crop") else {}
     cropped = (crop["height"], crop["width"]) if {"height", "width"} <= crop.keys() else None
@@ -75,7 +94,13 @@ def _sizes(config: Mapping[str, object], name: str) -> dict[str, int]:
     found = config.get(name)
     if not isinstance(found, Mapping):
         raise SourceError(f"the image processor's {name} is {found!r}; expected sides by name.")
-    return {str(side): value for side, value in found.items() if isinstance(value, int)}
+    sides = {str(side): value for side, value in found.items() if isinstance(value, int)}
+    if wrong := {side: value for side, value in sides.items() if not 1 <= value <= _LONGEST_SIDE}:
+        raise SourceError(
+            f"the image processor's {name} has {wrong}; expected 1 to {_LONGEST_SIDE} pixels. Correct "
+            "preprocessor_config.json, or fetch it again."
+        )
+    return sides
 
 
 def _one(sides: Sides) -> int | Sides:
@@ -112,13 +137,16 @@ def _rgb(values: list[float]) -> Rgb:
 
 def _number(config: Mapping[str, object], name: str) -> float:
     found = config.get(name)
-    if not isinstance(found, int | float):
-        raise SourceError(f"the image processor's {name} is {found!r}; expected a number.")
+    if not isinstance(found, int | float) or not 0 < found < math.inf:
+        raise SourceError(f"the image processor's {name} is {found!r}; expected a number above zero.")
     return float(found)
 
 
 def _colours(config: Mapping[str, object], name: str) -> list[float]:
     try:
-        return list(msgspec.convert(config.get(name), Rgb, strict=False))
+        found = list(msgspec.convert(config.get(name), Rgb, strict=False))
     except msgspec.ValidationError as error:
         raise SourceError(f"the image processor's {name} is {config.get(name)!r}; expected three numbers.") from error
+    if not all(map(math.isfinite, found)):
+        raise SourceError(f"the image processor's {name} is {found}; expected three finite numbers.")
+    return found

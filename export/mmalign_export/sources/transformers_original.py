@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from mmalign_export.sources.transformers_families import Family
+from mmalign_export.sources.transformers_patches import packed_patches, unpacked_patches
 
 # Up to this length texts are padded to the whole context, as the processors do: so a real length is held to it.
 _PADDED_UP_TO = 128
@@ -43,7 +44,7 @@ class TransformersOriginal:
         return [cast("list[int]", self._tokenized([text])["input_ids"][0].tolist()) for text in texts]
 
     def pixel_values(self, images: Sequence[Image.Image]) -> Vectors:
-        """Return (B, 3, H, W)."""
+        """Return (B, 3, H, W), of patches (B, N, 3 P^2 + 2)."""
         return processed_pixels(self._processor, images)
 
     def image_vectors(self, pixel_values: Vectors) -> Vectors:
@@ -75,11 +76,15 @@ class TransformersOriginal:
 
 
 def processed_pixels(processor: transformers.BaseImageProcessor, images: Sequence[Image.Image]) -> Vectors:
-    """Return (B, 3, H, W). A processor that converts no colour modes is given RGB, as its users must."""
+    """Return (B, 3, H, W), or patches as one array (B, N, 3 P^2 + 2).
+
+    A processor that converts no colour modes is given RGB, as its users must.
+    """
     converts = getattr(processor, "do_convert_rgb", False)
     given = [image if converts else image.convert("RGB") for image in images]
     process = cast("Callable[..., dict[str, Tensor]]", processor)
-    return cast("Vectors", process(images=given, return_tensors="pt")["pixel_values"].numpy())
+    found = process(images=given, return_tensors="pt")
+    return cast("Vectors", (packed_patches(found) if "spatial_shapes" in found else found["pixel_values"]).numpy())
 
 
 def image_features(model: torch.nn.Module, family: Family, pixel_values: Tensor) -> Tensor:
@@ -87,7 +92,8 @@ def image_features(model: torch.nn.Module, family: Family, pixel_values: Tensor)
     if family.scale == "config":  # BLIP's retrieval model has no such method: this is its contrastive part
         hidden = model.get_submodule("vision_model")(pixel_values=pixel_values).last_hidden_state  # (B, N, F)
         return cast("Tensor", getattr(model, family.image[1])(hidden[:, 0]))
-    features = cast("Callable[..., object]", model.get_image_features)(pixel_values=pixel_values)
+    given = unpacked_patches(pixel_values) if family.has_patches else {"pixel_values": pixel_values}
+    features = cast("Callable[..., object]", model.get_image_features)(**given)
     return cast("Tensor", features.pooler_output)  # type: ignore[attr-defined]
 
 

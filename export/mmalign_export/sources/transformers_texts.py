@@ -14,6 +14,8 @@ from mmalign_export.sources.siglip_tokenizer import convert_siglip, siglip_clean
 from mmalign_export.sources.transformers_families import Family
 from mmalign_runtime.spec import TextSpec
 
+# What stands around a text.
+_FEWEST = 2
 # transformers writes 10**30 where a tokenizer has no limit.
 _NO_LIMIT = 1_000_000
 
@@ -59,7 +61,13 @@ def context_length(
     tokenizer: transformers.PreTrainedTokenizerBase, config: Mapping[str, object], family: Family
 ) -> int:
     """Return the most tokens that both the tokenizer and the tower's positions allow."""
-    limits = [int(tokenizer.model_max_length)] if tokenizer.model_max_length < _NO_LIMIT else []
+    longest = tokenizer.model_max_length
+    if not isinstance(longest, int | float) or longest < _FEWEST:
+        raise SourceError(
+            f"the tokenizer's model_max_length is {longest!r}; expected a number of tokens, at least {_FEWEST}. "
+            "Correct tokenizer_config.json, or fetch it again."
+        )
+    limits = [int(longest)] if longest < _NO_LIMIT else []
     positions = config.get("max_position_embeddings")
     if isinstance(positions, int):
         # RoBERTa counts positions from the one after its padding's.

@@ -6,6 +6,8 @@ Shapes: B batch, L tokens, F features.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from typing import cast
 
 import msgspec
 import transformers
@@ -17,6 +19,7 @@ from mmalign.signature import image_inputs, text_inputs
 from mmalign_export.errors import SourceError
 from mmalign_export.sources.transformers_families import Family
 from mmalign_export.sources.transformers_original import image_features, text_features
+from mmalign_export.sources.transformers_patches import PlacedEmbeddings, placed_patches
 from mmalign_export.sources.trial import tried_width
 from mmalign_runtime.spec import ImageSpec, TextSpec
 
@@ -56,6 +59,24 @@ class ImagePart(nn.Module):
         return image_features(self.model, self.family, pixel_values)
 
 
+class PatchPart(nn.Module):
+    """Patches (B, N, 3 P^2 + 2) -> pooled features (B, F): the library's tower, with positions that fit any batch."""
+
+    def __init__(self, model: transformers.PreTrainedModel, family: Family) -> None:
+        super().__init__()
+        self.model = _part(model, *family.image)
+        tower = copy.copy(self.model.get_submodule(family.image[0]))
+        children: dict[str, nn.Module] = dict(tower.named_children())
+        children["embeddings"] = PlacedEmbeddings(children["embeddings"])
+        tower.__dict__ |= {"_modules": children}
+        self.model.add_module(family.image[0], tower)
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """Return features."""
+        features = cast("Callable[..., object]", self.model.get_image_features)(**placed_patches(pixel_values))
+        return cast("Tensor", features.pooler_output)  # type: ignore[attr-defined]
+
+
 class TextPart(nn.Module):
     """Ids, and a mask where the family has one, (B, L) -> pooled features (B, F)."""
 
@@ -73,7 +94,8 @@ def image_tower(
     model: transformers.PreTrainedModel, family: Family, spec: ImageSpec, config: dict[str, object]
 ) -> ImageModelTower:
     """Return the image tower. Raises SourceError when it is not one, or takes other sizes."""
-    backbone, projection = ImagePart(model, family).eval(), _projection(model, family.image[1])
+    part = PatchPart if family.has_patches else ImagePart
+    backbone, projection = part(model, family).eval(), _projection(model, family.image[1])
     feature_dim, embed_dim = tried_width("image tower", image_inputs(spec), backbone, projection)
     return ImageModelTower(
         backbone=backbone,

@@ -22,11 +22,11 @@ def tried_width(name: str, inputs: Sequence[ModuleInput], *modules: nn.Module) -
 
     Raises SourceError, naming the tower, for an error in a forward and for something else than vectors.
     """
-    example = trace_example(inputs).inputs
     found: object = None
     widths = []
     for module in modules:
         try:
+            example = trace_example(inputs).inputs  # sizes that no memory holds are an error of the configuration too
             with torch.inference_mode():
                 found = module(*example) if found is None else module(found)
         except _RAISED as error:

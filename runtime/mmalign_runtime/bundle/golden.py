@@ -87,8 +87,8 @@ def load_golden(bundle: Bundle, name: str | None = None) -> Golden:
 
 
 def _check_lengths(golden: Golden, bundle: Bundle) -> None:
-    height, width = bundle.spec.tower("image", ImageTower).spec.shape
-    num_values = 3 * len(_grid_lines(height)) * len(_grid_lines(width))
+    prepared = np.empty((1, *bundle.spec.tower("image", ImageTower).spec.values_shape), np.float32)
+    num_values = sample_pixel_values(prepared).size
     for case in golden.images:
         num_pixels = 3 * len(_grid_lines(case.height)) * len(_grid_lines(case.width))
         if (len(case.pixels_sample), len(case.pixel_values_sample)) != (num_pixels, num_values):
@@ -129,9 +129,9 @@ def sample_pixels(pixels: Pixels) -> NDArray[np.uint8]:
 
 
 def sample_pixel_values(pixel_values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return a grid of samples of one image's (1, 3, H, W), flattened."""
-    rows, columns = _grid_lines(pixel_values.shape[2]), _grid_lines(pixel_values.shape[3])
-    samples: NDArray[np.float32] = pixel_values[0][:, rows][:, :, columns].ravel()
+    """Return a grid of samples of one image's (1, 3, H, W), or patches (1, N, 3 P^2 + 2), flattened."""
+    rows, columns = _grid_lines(pixel_values.shape[-2]), _grid_lines(pixel_values.shape[-1])
+    samples: NDArray[np.float32] = pixel_values[0][..., rows, :][..., columns].ravel()
     return samples
 
 

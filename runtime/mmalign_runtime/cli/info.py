@@ -81,8 +81,11 @@ def _item(tower: Tower) -> str:
     from mmalign_runtime.spec import ImageTower
 
     if isinstance(tower, ImageTower):
-        height, width = tower.spec.shape
-        return f"{width} x {height} pixels, {tower.spec.resize}, {tower.spec.interpolation}"
+        spec, (height, width) = tower.spec, tower.spec.shape
+        size = f"{width} x {height} pixels"
+        if spec.resize == "naflex":
+            size = f"up to {spec.num_patches} patches of {spec.shortest_edge} x {spec.shortest_edge} pixels"
+        return f"{size}, {spec.resize}, {spec.interpolation}"
     mask = "" if tower.inputs.attention_mask else ", without a mask"
     return f"{tower.spec.context_length} tokens, padding {tower.spec.padding}, cleaning {tower.spec.cleaning}{mask}"
 

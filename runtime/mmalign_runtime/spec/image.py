@@ -1,4 +1,7 @@
-"""The way from a picture to `pixel_values`, and what a picture may cost. Shapes: B batch, H and W image sides."""
+"""The way from a picture to `pixel_values`, and what a picture may cost.
+
+Shapes: B batch, H and W image sides, N patches, P pixels of a patch's side.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,8 @@ Resize = Literal["squash", "shortest_edge", "longest_edge", "resize_then_crop", 
 Rounding = Literal["half_even", "floor"]
 Interpolation = Literal["bilinear", "bicubic"]
 
+# Row and column, which end a patch's values.
+PLACE = 2
 # ImageNet statistics (Deng et al. 2009, as published with torchvision's ResNet-50 weights), of values in 0..1.
 IMAGENET_MEAN: Rgb = (0.485, 0.456, 0.406)
 IMAGENET_STD: Rgb = (0.229, 0.224, 0.225)
@@ -38,15 +43,20 @@ class ImageLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class ImageSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The way from a file's pixels to `pixel_values` (B, 3, H, W) float32.
+    """The way from a file's pixels to `pixel_values` (B, 3, H, W) float32, of patches (B, N, 3 P^2 + 2).
+
+    A patch is its pixels, row by row, R, G and B of each, and its place in the picture's grid: its row and its column,
+    counted from 1. Places of 0 mark the padding behind the last patch.
 
     Attributes:
         size: Pixels of both sides of `pixel_values`, or (height, width).
         resize: "squash": both sides to `size`. "shortest_edge": the shorter side to `shortest_edge`, then a centred
             crop of `size`. "longest_edge": the picture fitted into `size` with its ratio kept, centred, the rest filled
-            with `fill`. "resize_then_crop": both sides to `resize_size`, then a centred crop of `size`. "naflex":
-            patches of the picture at its own ratio; the name is reserved, no runtime computes it yet.
-        shortest_edge: Pixels of the shorter side before the crop, for `resize = "shortest_edge"`.
+            with `fill`. "resize_then_crop": both sides to `resize_size`, then a centred crop of `size`. "naflex": the
+            picture at its own ratio, as large as the area of `size` allows, cut into square patches. Both sides are
+            rounded up to whole patches; N is how many the area holds.
+        shortest_edge: Pixels of the shorter side before the crop, for `resize = "shortest_edge"`; of a patch's side, P,
+            the shortest that a picture may have, for `resize = "naflex"`.
         resize_size: Pixels of both sides, or (height, width), before the crop, for `resize = "resize_then_crop"`.
         fill: R, G, B in 0..255 around the picture, for `resize = "longest_edge"`.
         side_rounding: How a side that the ratio gives is rounded.
@@ -93,6 +103,19 @@ class ImageSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     def shape(self) -> tuple[int, int]:
         """(H, W) of `pixel_values`."""
         return _both(self.size)
+
+    @property
+    def num_patches(self) -> int:
+        """N: how many patches of `shortest_edge` pixels the area of `size` holds, for `resize = "naflex"`."""
+        height, width = self.shape
+        return height * width // self.shortest_edge**2
+
+    @property
+    def values_shape(self) -> tuple[int, ...]:
+        """Shape of one picture's `pixel_values`: (3, H, W), of patches (N, 3 P^2 + 2)."""
+        if self.resize == "naflex":
+            return self.num_patches, 3 * self.shortest_edge**2 + PLACE
+        return 3, *self.shape
 
     @property
     def resized_shape(self) -> tuple[int, int]:

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from mmalign_export import import_model
 from mmalign_export.errors import ExportError, SourceError
 from mmalign_export.golden import GoldenFile
+from mmalign_runtime.errors import MmalignError
 
 LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 4567\n"
 WEIGHTS = "model.safetensors"
@@ -144,13 +145,41 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "a configuration that is a list": (_write("config.json", "[]"), r"holds list, expected an object"),
     "remote code": (_edit(auto_map={"AutoModel": "model.Own"}), r"asks for code that lies beside its weights"),
     "a text model": (_text_only, r"type 'bert', which is not a known dual encoder"),
-    "a variable resolution": (_edit(model_type="siglip2"), r"NaFlex"),
+    "another family's name": (_edit(model_type="siglip2"), r"its weights and its configuration disagree"),
     "more layers than weights": (_edit(vision_config__num_hidden_layers=3), r"missing \(vision_model\.encoder\.layers"),
     "fewer layers than weights": (_edit(text_config__num_hidden_layers=0), r"surplus \(text_model\.encoder\.layers"),
     "an unknown activation": (_edit(vision_config__hidden_act="swoosh"), r"swoosh"),
     "fewer token vectors than tokens": (
         _edit(text_config__vocab_size=50),
         r"tokens, and the text tower vectors for 50|1 of another shape",
+    ),
+    "a side below one": (_edit(PROCESSOR, crop_size={"height": -5, "width": 32}), r"crop_size has \{'height': -5\}"),
+    "a side that no memory holds": (
+        _edit(PROCESSOR, do_center_crop=False, size={"height": 60_000, "width": 60_000}),
+        r"size has \{'height': 60000, 'width': 60000\}; expected 1 to 4096 pixels",
+    ),
+    "a scale of pixels that is zero": (_edit(PROCESSOR, rescale_factor=0), r"rescale_factor is 0; expected a number"),
+    "a mean that is not a number": (
+        _edit(PROCESSOR, image_mean=[float("nan"), 0.5, 0.5]),
+        r"image_mean is \[nan, 0\.5, 0\.5\]; expected three finite numbers",
+    ),
+    "a text of no tokens": (
+        _edit("tokenizer_config.json", model_max_length=0),
+        r"model_max_length is 0; expected a number of tokens, at least 2",
+    ),
+    "a length in words": (_edit("tokenizer_config.json", model_max_length="long"), r"model_max_length is 'long'"),
+    "a folder in the place of weights": (
+        lambda folder: (_unlink(WEIGHTS)(folder), (folder / WEIGHTS).mkdir())[0],
+        r"is a folder, or a link to nothing; expected a file of weights",
+    ),
+    "a link to nothing for weights": (
+        lambda folder: (_unlink(WEIGHTS)(folder), (folder / WEIGHTS).symlink_to("nowhere"))[0],
+        r"is a folder, or a link to nothing",
+    ),
+    "a configuration without an end": (_write("config.json", "[" * 200_000), r"config\.json is not JSON"),
+    "a scale that is not finite": (
+        lambda folder: _tensors(folder, lambda state: state.__setitem__("logit_scale", torch.tensor(1000.0))),
+        r"similarity has scale inf .* expected a finite scale above zero",
     ),
     "no tokenizer": (
         lambda folder: [path.unlink() for path in folder.glob("tokenizer*")] and None,
@@ -176,7 +205,7 @@ def test_a_broken_source_is_refused_by_name_and_leaves_nothing(
     shutil.copytree(saved("clip"), folder)
     change, match = BROKEN[name]
     change(folder)
-    with pytest.raises(ExportError, match=match) as raised:
+    with pytest.raises(MmalignError, match=match) as raised:
         import_model(folder, tmp_path / "out" / "bundle", image_files=image_files)
     assert "\n" not in str(raised.value)
     assert not (tmp_path / "out").exists() or list((tmp_path / "out").iterdir()) == []

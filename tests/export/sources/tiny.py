@@ -75,6 +75,12 @@ def _siglip_model(tokenizer: Tokens) -> nn.Module:
     return transformers.SiglipModel(transformers.SiglipConfig(text_config=text, vision_config=_VISION))
 
 
+def _naflex_model(tokenizer: Tokens) -> nn.Module:
+    text = {**_SIZES, "vocab_size": len(tokenizer), "max_position_embeddings": CONTEXT, "projection_size": _WIDTH}
+    vision = {**_SIZES, "patch_size": 8, "num_patches": 25}
+    return transformers.Siglip2Model(transformers.Siglip2Config(text_config=text, vision_config=vision))
+
+
 def _altclip_model(tokenizer: Tokens) -> nn.Module:
     text = {**_SIZES, "vocab_size": len(tokenizer), "max_position_embeddings": CONTEXT + 2, "project_dim": _DIM}
     text |= {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": 2, "bos_token_id": 0}
@@ -242,6 +248,7 @@ _MODELS: dict[str, Callable[[Tokens], nn.Module]] = {
     "clip, old": _old_clip_model,
     "siglip": _siglip_model,
     "siglip2": _siglip_model,
+    "siglip2, naflex": _naflex_model,
     "altclip": _altclip_model,
     "chinese_clip": _chinese_clip_model,
     "metaclip_2": _metaclip_model,
@@ -256,6 +263,7 @@ TOKENIZERS: dict[str, Callable[[Path], Tokens]] = {
     "clip, old": _clip_tokenizer,
     "siglip": _siglip_tokenizer,
     "siglip2": _siglip2_tokenizer,
+    "siglip2, naflex": _siglip2_tokenizer,
     "altclip": _xlm_tokenizer,
     "chinese_clip": _bert_tokenizer,
     "metaclip_2": _xlm_tokenizer,
@@ -268,6 +276,7 @@ TOKENIZERS: dict[str, Callable[[Path], Tokens]] = {
 _PROCESSORS: dict[str, Callable[[], transformers.BaseImageProcessor]] = {
     "siglip": lambda: transformers.SiglipImageProcessor(**_SQUARE),
     "siglip2": lambda: transformers.SiglipImageProcessor(**_SQUARE, resample=2),
+    "siglip2, naflex": lambda: transformers.Siglip2ImageProcessor(patch_size=8, max_num_patches=23),
     "align": lambda: transformers.EfficientNetImageProcessor(
         size={"height": 38, "width": 38},
         crop_size={"height": 33, "width": 33},

@@ -6,7 +6,7 @@ import msgspec
 
 from mmalign_runtime import Embedder
 from mmalign_runtime.bundle import open_bundle
-from mmalign_runtime.spec import Similarity
+from mmalign_runtime.spec import BundleSpec, ImageTower, Similarity
 
 
 def test_a_table_shows_the_bundle_and_what_was_chosen(cli, tiny_bundle: Path) -> None:
@@ -26,6 +26,19 @@ def test_options_that_are_on_are_shown(cli, tiny_bundle: Path) -> None:
     chosen = cli(*words, "--cache", "--allow-tf32", "--allow-spinning").out
     assert "spinning between" in chosen
     assert "allow_tf32, cache" in chosen
+
+
+def test_patches_are_shown_with_their_number_and_size(cli, tiny_bundle: Path, edit_spec) -> None:
+    def patched(spec: BundleSpec) -> BundleSpec:
+        tower = spec.tower("image", ImageTower)
+        image = msgspec.structs.replace(tower.spec, resize="naflex", size=(32, 48), shortest_edge=8)
+        towers = {**spec.towers, "image": msgspec.structs.replace(tower, spec=image)}
+        return msgspec.structs.replace(spec, towers=towers)
+
+    edit_spec(patched)
+    assert "up to 24 patches of 8 x 8 pixels, naflex" in " ".join(
+        cli("info", tiny_bundle, "--provider", "cpu").out.split()
+    )
 
 
 def test_what_training_made_of_cosines_is_shown(cli, tiny_bundle: Path, edit_spec) -> None:

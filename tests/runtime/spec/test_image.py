@@ -127,3 +127,22 @@ def test_each_word_is_one_of_the_format(field: str, words: tuple[str, ...]) -> N
 @pytest.mark.parametrize("kind", [ImageSpec, ImageLimits])
 def test_fields_go_by_their_names_and_stay(kind: type[msgspec.Struct]) -> None:
     check_closed(kind)
+
+
+@pytest.mark.parametrize(
+    ("fields", "num_patches", "shape"),
+    [
+        ({"size": 256, "shortest_edge": 16}, 256, (256, 770)),
+        ({"size": (32, 48), "shortest_edge": 8}, 24, (24, 194)),
+        ({"size": (14, 98), "shortest_edge": 14}, 7, (7, 590)),
+    ],
+)
+def test_patches_are_as_many_as_the_area_holds(
+    fields: dict[str, object], num_patches: int, shape: tuple[int, int]
+) -> None:
+    spec = msgspec.convert({"resize": "naflex", **fields}, ImageSpec)
+    assert (spec.num_patches, spec.values_shape) == (num_patches, shape)
+
+
+def test_pixels_of_one_size_have_three_planes() -> None:
+    assert ImageSpec(size=(32, 48)).values_shape == (3, 32, 48)
