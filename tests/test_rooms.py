@@ -26,6 +26,7 @@ ROOMS = {
     "mmalign_runtime": (
         *("lazy", "errors", "strict_json", "addresses", "atomic", "once", "names", "counts", "image_suffixes"),
         *("spec", "arguments", "config", "places", "streaming", "freed_memory", "text_prefix", "unit_vectors"),
+        *("prefixes",),
         *("parquet", "saved", "ranking", "spaces"),
         *("image", "text_charsmap", "text_sentencepiece", "text_cleaning", "tokenizer", "bundle", "engine", "machine"),
         *("info", "clipping"),
