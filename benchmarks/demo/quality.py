@@ -32,7 +32,8 @@ nearest of all names is the drawing's own."""
     body = f"""<div class="bars">{"".join(map(_bars, sources))}</div>
 {table(["-style", "-", *_COLUMNS, "zero-shot<br>classes"], rows)}
 <p class="aside">Bold is the best of the three. Zero-shot classes: which of {sources[0].num_classes} groups, such as
-“animals &amp; nature”, a drawing belongs to, told by the groups' names alone.</p>"""
+“animals &amp; nature”, a drawing belongs to, told by the groups' names alone. evaluation.html, beside this page, has
+intervals, calibration, the worst failures and nearest neighbours as pictures, and the course of the temperature.</p>"""
     return section("recall", "Does training earn its keep?", words, body)
 
 
