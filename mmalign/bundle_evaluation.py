@@ -5,21 +5,24 @@ It needs no run, and knows nothing of what the model was trained on. Shapes: N i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Unpack
 
 import torch
 from torch import Tensor
 
+from mmalign.answers import Vectors, answer, diagnosis, scored
 from mmalign.config import EvaluateConfig
-from mmalign.data import DataSource, Pair, read_pairs
-from mmalign.retrieval import chance_recall, recall_both_ways
-from mmalign.retrieval_set import build_retrieval_set
+from mmalign.data import DataSource, read_pairs
+from mmalign.retrieval import chance_recall
+from mmalign.retrieval_set import RetrievalSet, build_retrieval_set
 from mmalign.scores import BundleScores, Scored
-from mmalign.zero_shot import class_prompts, class_vectors, zero_shot_accuracy
+from mmalign.scoring import Shown
+from mmalign.zero_shot import class_prompts, class_vectors
 from mmalign_runtime.config import RuntimeFields
 from mmalign_runtime.embedder import Embedder
+from mmalign_runtime.spec import ImageTower
 
 _BATCH = 32
 _DEFAULT = EvaluateConfig()
@@ -29,6 +32,7 @@ def evaluate_bundle(
     bundle: str | Path,
     pairs: str | Path | DataSource,
     config: EvaluateConfig = _DEFAULT,
+    show: Callable[[Shown], None] = lambda shown: None,
     **fields: Unpack[RuntimeFields],
 ) -> BundleScores:
     """Evaluate a bundle, of a run or imported, on pairs of images and captions.
@@ -37,11 +41,14 @@ def evaluate_bundle(
         bundle: A folder or a .mmalign file.
         pairs: What `data.sources` may name: a table, a folder, shards; or such a source with its columns, of which
             `group_column` gives the classes. All of its pairs are asked.
-        config: Which captions count, and the templates of zero-shot classification.
+        config: Which captions count, the templates of zero-shot classification, and prefixes to try.
+        show: Is given what there is to see of the pairs: items, vectors, and what each query came to.
         fields: How the bundle is loaded (precision, engine, provider), as `Embedder.load` takes it.
 
     Returns:
-        Recall at 1, 5 and 10 (shares, 0..1) both ways, zero-shot accuracy where pairs carry a class, and chance.
+        Recall at 1, 5 and 10 (shares, 0..1) both ways, MRR, nDCG and mean average precision with their intervals,
+        zero-shot accuracy where pairs carry a class, calibration, geometry, recall of prefixes and of each language;
+        and chance.
 
     Raises:
         BundleError: The bundle cannot be used.
@@ -53,33 +60,36 @@ def evaluate_bundle(
         0.83
     """
     source = pairs if isinstance(pairs, DataSource) else DataSource(path=str(pairs))
-    read = read_pairs(source).pairs
-    with Embedder.load(bundle, **fields) as embedder:
-        return _score(embedder, read, config)
-
-
-def _score(embedder: Embedder, pairs: Sequence[Pair], config: EvaluateConfig) -> BundleScores:
-    items = build_retrieval_set(pairs, config.captions)
-    images = torch.from_numpy(embedder.encode_image([pair.image for pair in items.pairs], batch_size=_BATCH))  # (N, D)
-    texts = _text_vectors(embedder, items.texts)  # (M, D)
+    items = build_retrieval_set(read_pairs(source).pairs, config.captions)
     classes = tuple(sorted({name for own in items.groups for name in own}))
-    accuracy = None
-    if classes:
-        weights = class_vectors(_text_vectors(embedder, class_prompts(classes, config.templates)), len(classes))
-        accuracy = zero_shot_accuracy(images, weights, items.groups, classes)
-    info = embedder.info()
-    return BundleScores(
-        space_id=info.space_id,
-        precision=embedder.precision,
-        num_images=len(items.pairs),
-        num_captions=len(items.texts),
-        num_classes=len(classes),
-        model=Scored(*recall_both_ways(images, texts, items.relevant), accuracy),
-        chance=Scored(
-            chance_recall(items.relevant),
-            chance_recall(items.relevant.reversed()),
-            1 / len(classes) if classes else None,
-        ),
+    with Embedder.load(bundle, **fields) as embedder:
+        image_spec = embedder.bundle.spec.tower("image", ImageTower).spec
+        vectors = _vectors(embedder, items, classes, config.templates)
+        answers = answer(items, classes, vectors, embedder.similarity)
+        show(Shown(source.path, image_spec, items, vectors, answers))
+        return BundleScores(
+            space_id=embedder.space_id,
+            precision=embedder.precision,
+            num_images=len(items.pairs),
+            num_captions=len(items.texts),
+            num_classes=len(classes),
+            model=scored(items, answers),
+            chance=_chance(items, len(classes)),
+            diagnosis=diagnosis(items, answers, vectors, declared=embedder.bundle.spec.prefix_dims, asked=config.dims),
+        )
+
+
+def _chance(items: RetrievalSet, num_classes: int) -> Scored:
+    both = chance_recall(items.relevant), chance_recall(items.relevant.reversed())
+    return Scored(*both, 1 / num_classes if num_classes else None)
+
+
+def _vectors(embedder: Embedder, items: RetrievalSet, classes: Sequence[str], templates: Sequence[str]) -> Vectors:
+    prompts = class_prompts(classes, templates)
+    return Vectors(
+        images=torch.from_numpy(embedder.encode_image([pair.image for pair in items.pairs], batch_size=_BATCH)),
+        texts=_text_vectors(embedder, items.texts),
+        classes=class_vectors(_text_vectors(embedder, prompts), len(classes)) if classes else None,
     )
 
 

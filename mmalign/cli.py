@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, cast
 
 import typer
 
@@ -11,14 +11,12 @@ from mmalign.openmp import wait_without_spinning
 from mmalign_runtime.bundle.archive import ARCHIVE_SUFFIX
 from mmalign_runtime.cli.terminal import say
 from mmalign_runtime.errors import InputError
+from mmalign_runtime.places import check_place
 from mmalign_runtime.spec import SPEC_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rich.table import Table
-
-    from mmalign.scores import BundleScores, Evaluation, Scored
     from mmalign_runtime.config import ComputePrecision
 
 
@@ -54,15 +52,30 @@ def evaluate(
     checkpoint: Annotated[str, typer.Option(help="best or last.")] = "best",
     pairs: Annotated[str | None, typer.Option(help="Pairs to measure a bundle on.")] = None,
     precision: Annotated[str, typer.Option(help="Of a bundle: the files to measure.")] = "fp32",
+    caption_columns: Annotated[
+        list[str] | None,
+        typer.Option("--caption-column", help="Of a bundle's pairs: a column of captions, or LANGUAGE=COLUMN."),
+    ] = None,
+    concept_column: Annotated[str | None, typer.Option(help="Of a bundle's pairs: the column with a concept.")] = None,
     group_column: Annotated[str | None, typer.Option(help="Of a bundle's pairs: the column with a class.")] = None,
     templates: Annotated[
         list[str] | None, typer.Option("--template", help="Of a bundle: a text with {} for the name of a class.")
     ] = None,
+    dims: Annotated[
+        list[int] | None, typer.Option("--dim", min=1, help="Recall of that many first components, too.")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="An .html file to write, with pictures.", show_default=False)
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Recall both ways and zero-shot classes, beside chance and, for a run, a closed-form linear map."""
+    if report is not None:
+        check_place(report)
     if pairs is not None:
-        _evaluate_bundle(run, pairs, group_column, precision, tuple(templates or ()), as_json=json)
+        captions = _caption_columns(caption_columns or ["caption"])
+        source = BundlePairs(pairs, captions, concept_column, group_column)
+        _evaluate_bundle(run, source, precision, tuple(templates or ()), tuple(dims or ()), report, as_json=json)
         return
     if run.suffix == ARCHIVE_SUFFIX or (run / SPEC_NAME).is_file():
         raise InputError(f"{run} is a bundle, and says nothing of its data. Name pairs to measure it on with --pairs.")
@@ -70,18 +83,39 @@ def evaluate(
     checkpoint_name = cast('Literal["best", "last"]', _one_of(checkpoint, ("best", "last"), "--checkpoint"))
     wait_without_spinning()
     from mmalign.evaluation import evaluate as run_evaluation
+    from mmalign.evaluation_table import print_evaluation
     from mmalign.progress import log_to_stderr
+    from mmalign.report import pictures_of, report_run
 
     log_to_stderr("mmalign")
-    evaluation = run_evaluation(run, split=split_name, checkpoint=checkpoint_name)
+    seen, show = pictures_of(report)
+    found = run_evaluation(run, split=split_name, checkpoint=checkpoint_name, dims=dims or (), show=show)
+    if report is not None:
+        report_run(report, run, found, seen)
     if json:
         typer.echo((run / "evaluation.json").read_bytes())
     else:
-        print_evaluation(evaluation)
+        print_evaluation(found)
+
+
+class BundlePairs(NamedTuple):
+    """The pairs to measure a bundle on, as they were asked for."""
+
+    path: str
+    caption_columns: tuple[str, ...] | dict[str, tuple[str, ...]]
+    concept_column: str | None
+    group_column: str | None
 
 
 def _evaluate_bundle(
-    bundle: Path, pairs: str, group_column: str | None, precision: str, templates: tuple[str, ...], *, as_json: bool
+    bundle: Path,
+    pairs: BundlePairs,
+    precision: str,
+    templates: tuple[str, ...],
+    dims: tuple[int, ...],
+    report: Path | None,
+    *,
+    as_json: bool,
 ) -> None:
     wait_without_spinning()
     import msgspec
@@ -89,67 +123,36 @@ def _evaluate_bundle(
     from mmalign.bundle_evaluation import evaluate_bundle
     from mmalign.config import EvaluateConfig
     from mmalign.data import DataSource
+    from mmalign.evaluation_table import print_bundle_scores
     from mmalign.progress import log_to_stderr
+    from mmalign.report import pictures_of, report_bundle
 
     log_to_stderr("mmalign")
-    config = EvaluateConfig(templates=templates) if templates else EvaluateConfig()
+    asked = EvaluateConfig(dims=dims, templates=templates) if templates else EvaluateConfig(dims=dims)
     known = cast("ComputePrecision", _one_of(precision, ("fp32", "fp16", "int8", "bf16"), "--precision"))
-    scores = evaluate_bundle(bundle, DataSource(path=pairs, group_column=group_column), config, precision=known)
+    seen, show = pictures_of(report)
+    found = evaluate_bundle(bundle, DataSource(**pairs._asdict()), asked, show, precision=known)
+    if report is not None:
+        report_bundle(report, bundle, found, seen)
     if as_json:
-        typer.echo(msgspec.json.encode(scores))
+        typer.echo(msgspec.json.encode(found))
     else:
-        print_bundle_scores(scores)
+        print_bundle_scores(found)
 
 
-def print_bundle_scores(scores: BundleScores) -> None:
-    """Print a table of the bundle's figures beside chance."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
-    console.print(f"{scores.space_id}, {scores.precision}", highlight=False)
-    console.print(f"{scores.num_images} images, {scores.num_captions} captions", highlight=False)
-    table = Table("", "")
-    for method in ("bundle", "chance"):
-        table.add_column(method, justify="right")
-    _add_rows(table, (scores.model, scores.chance), scores.num_classes)
-    console.print(table)
-
-
-def print_evaluation(evaluation: Evaluation) -> None:
-    """Print a table a source: methods side by side, so that it fits 80 columns and shows at once who is ahead."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console()
-    for scores in evaluation.sources:
-        source = Text.assemble((scores.source, "bold"), ", held out of training" if scores.is_held_out else "")
-        console.print(source, soft_wrap=True)
-        console.print(
-            f"{evaluation.split}: {scores.num_images} images of unseen concepts, {scores.num_captions} captions",
-            soft_wrap=True,
-            highlight=False,
-        )
-        table = Table("", "")
-        for method in ("trained", "linear map", "chance"):
-            table.add_column(method, justify="right")
-        _add_rows(table, (scores.model, scores.linear_map, scores.chance), scores.num_classes)
-        console.print(table)
-
-
-def _add_rows(table: Table, methods: Sequence[Scored], num_classes: int) -> None:
-    for direction, found in (
-        ("image to text", [method.image_to_text for method in methods]),
-        ("text to image", [method.text_to_image for method in methods]),
-    ):
-        table.add_row(direction, "recall@1", *(f"{recall.at_1:.3f}" for recall in found))
-        table.add_row("", "recall@5", *(f"{recall.at_5:.3f}" for recall in found))
-        table.add_row("", "recall@10", *(f"{recall.at_10:.3f}" for recall in found))
-        table.add_row("", "median rank", *(f"{recall.median_rank:.0f}" for recall in found), end_section=True)
-    if num_classes:
-        shares = [method.zero_shot_accuracy or 0.0 for method in methods]
-        table.add_row(f"{num_classes} classes", "accuracy", *(f"{share:.3f}" for share in shares))
+def _caption_columns(words: Sequence[str]) -> tuple[str, ...] | dict[str, tuple[str, ...]]:
+    """Return columns, or columns by language where LANGUAGE=COLUMN was said. Raises InputError where only some say."""
+    parted = [word.partition("=") for word in words]
+    if not any(sign for _, sign, _ in parted):
+        return tuple(words)
+    columns: dict[str, tuple[str, ...]] = {}
+    for language, sign, name in parted:
+        if not (language and sign and name):
+            raise InputError(
+                f"--caption-column {language}{sign}{name}: expected LANGUAGE=COLUMN for each column, such as de=titel."
+            )
+        columns[language] = (*columns.get(language, ()), name)
+    return columns
 
 
 def _one_of(word: str, choices: tuple[str, ...], option: str) -> str:

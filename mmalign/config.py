@@ -101,12 +101,14 @@ class EvaluateConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """What counts as a caption, and how the names of classes become texts.
 
     Attributes:
-        captions: "first" takes the first caption of each pair, "all" every one.
+        captions: "first" takes the first caption of each pair, of each language where they are named; "all" every one.
         templates: Texts for zero-shot classification. Each holds `{}`, for the name of the class.
+        dims: Numbers of first components whose recall is measured too, beside those of the term "matryoshka".
     """
 
     captions: Literal["first", "all"] = "all"
     templates: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)] = ("{}", "a picture of {}", "an image showing {}")
+    dims: tuple[Positive, ...] = ()
 
     def __post_init__(self) -> None:
         """Raise ValueError for a template that gives every class the same words."""

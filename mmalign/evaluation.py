@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -10,27 +11,36 @@ from mmalign.device import evaluation_device
 from mmalign.features import ModelFeatures
 from mmalign.near_synonyms import without_near_synonyms
 from mmalign.pairs import load_sources, merged_splits
-from mmalign.run import initial_model, load_run, read_trained_images
+from mmalign.run import Run, initial_model, load_run, read_trained_images
 from mmalign.run_model import dual_model
 from mmalign.scores import Checkpoint, Evaluation, SplitName
-from mmalign.scoring import evaluate_model
+from mmalign.scoring import Shown, evaluate_model
 from mmalign.writing import named_writes
 from mmalign_runtime.atomic import replacing
 
 EVALUATION = "evaluation.json"
 
 
-def evaluate(run_dir: str | Path, *, split: SplitName = "test", checkpoint: Checkpoint = "best") -> Evaluation:
+def evaluate(
+    run_dir: str | Path,
+    *,
+    split: SplitName = "test",
+    checkpoint: Checkpoint = "best",
+    dims: Sequence[int] = (),
+    show: Callable[[Shown], None] = lambda shown: None,
+) -> Evaluation:
     """Evaluate a run on concepts that it was not trained on, and write evaluation.json into its folder.
 
     Args:
         run_dir: The run's folder, as `train` wrote it; the data that its configuration names is read.
         split: Which side of the data.
         checkpoint: Which weights of the run.
+        dims: Recall is measured of these numbers of first components too, beside those of the configuration.
+        show: Is given what there is to see of each source: items, vectors, and what each query came to.
 
     Returns:
-        Recall at 1, 5 and 10 (shares, 0..1) in both directions and zero-shot accuracy of each source, beside those of a
-        linear map from the pretrained towers and of chance.
+        Of each source recall (shares, 0..1), MRR, nDCG, mean average precision and zero-shot accuracy with intervals,
+        of the model, a linear map from the pretrained towers and chance; calibration, geometry, prefixes, languages.
 
     Raises:
         CheckpointError: The folder is not a run, is damaged, or cannot be written to.
@@ -43,25 +53,36 @@ def evaluate(run_dir: str | Path, *, split: SplitName = "test", checkpoint: Chec
         0.41
     """
     run = load_run(Path(run_dir), checkpoint)
-    config, device, cache_dir = run.config, evaluation_device(run.config.train), Path(run.config.train.cache_dir)
+    config = run.config
     sources = load_sources(config.data, config.image)
-    trained = start = ModelFeatures(dual_model(run), cache_dir, device, is_training=False)
-    if not (config.image_tower.frozen and config.text_tower.frozen):
-        pretrained = dual_model(msgspec.structs.replace(run, model=initial_model(config).eval()))
-        start = ModelFeatures(pretrained, cache_dir, device, is_training=False)
+    trained, start = _features(run)
     evaluation = evaluate_model(
         trained,
         start,
         sources,
-        config.evaluate,
+        msgspec.structs.replace(config.evaluate, dims=(*config.evaluate.dims, *dims)),
         splits=without_near_synonyms(
             merged_splits(sources), sources, config.data.split.max_caption_similarity, start.texts
         ),
         split=split,
         checkpoint=checkpoint,
         trained_images=read_trained_images(run.folder),
+        show=show,
     )
-    path = run.folder.file(EVALUATION)
+    _write(evaluation, run.folder.file(EVALUATION))
+    return evaluation
+
+
+def _features(run: Run) -> tuple[ModelFeatures, ModelFeatures]:
+    """Return the features of a run's towers, and those of the pretrained ones, the same where no tower learned."""
+    config, device, cache_dir = run.config, evaluation_device(run.config.train), Path(run.config.train.cache_dir)
+    trained = ModelFeatures(dual_model(run), cache_dir, device, is_training=False)
+    if config.image_tower.frozen and config.text_tower.frozen:
+        return trained, trained
+    pretrained = dual_model(msgspec.structs.replace(run, model=initial_model(config).eval()))
+    return trained, ModelFeatures(pretrained, cache_dir, device, is_training=False)
+
+
+def _write(evaluation: Evaluation, path: Path) -> None:
     with named_writes(path, "Check the run's folder and the room on its disk."), replacing(path) as temporary:
         temporary.write_bytes(msgspec.json.format(msgspec.json.encode(evaluation), indent=2))
-    return evaluation

@@ -6,7 +6,7 @@ Shapes: Q queries, C candidates, R rows of a chunk, D embedding.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 import numpy as np
@@ -63,6 +63,13 @@ class Relevance:
         parts = [self._columns[slice(*np.searchsorted(self._labels, [label, label + 1]))] for label in labels]
         return parts[0] if len(parts) == 1 else np.unique(np.concatenate([*parts, self._columns[:0]]))
 
+    def right_of(self, start: int, num_queries: int) -> list[NDArray[np.int64]]:
+        """Return `right` of some queries from one on. Raises ValueError where one has no right answer."""
+        right = [self.right(query) for query in range(start, start + num_queries)]
+        if not all(map(len, right)):
+            raise ValueError("a query has no right answer among the candidates, so its recall is not defined.")
+        return right
+
 
 def recall(queries: Tensor, candidates: Tensor, relevant: Relevance) -> Recall:
     """Return the recall of `queries` (Q, D) among `candidates` (C, D), unit vectors; the highest cosine is nearest.
@@ -71,8 +78,7 @@ def recall(queries: Tensor, candidates: Tensor, relevant: Relevance) -> Recall:
     """
     if not len(queries):
         raise ValueError("there are no queries, so recall is not defined. Look at the split's size.")
-    ranks = best_ranks(queries, candidates, relevant)
-    return _from_shares([float((ranks <= k).double().mean()) for k in RECALL_AT], _median(ranks))
+    return recall_of_ranks(best_ranks(queries, candidates, relevant))
 
 
 def recall_both_ways(images: Tensor, texts: Tensor, relevant: Relevance) -> tuple[Recall, Recall]:
@@ -87,24 +93,32 @@ def is_finite(vectors: Tensor) -> bool:
     )  # NaN and infinities stay in a sum; components of at most 1 do not overflow it
 
 
-def best_ranks(queries: Tensor, candidates: Tensor, relevant: Relevance) -> Tensor:
-    """Return each query's rank, (Q,) float64 on the CPU: that of its best right answer, counted from 1.
+def similarity_blocks(queries: Tensor, candidates: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Yield the number of a first query, and the scores (R, C) of it and the next ones against all candidates.
 
-    Scores within TIE of it rank behind wrong answers, so that a constant embedding earns nothing. Raises ValueError
-    when a query has no right answer at all, or a vector is not finite: NaN compares as false with everything, and would
-    rank first.
+    The scores of a block are overwritten by the next. Raises ValueError when a vector is not finite: NaN compares as
+    false with everything, and would rank first.
     """
     if not (is_finite(queries) and is_finite(candidates)):
         raise ValueError("a vector is not finite, so ranks are not defined. Look for NaN in the embeddings.")
     num_rows = max(1, _CHUNK_CELLS // max(1, len(candidates)))
-    # One buffer for all chunks: what is made anew for each is not given back whole, 10 GB for 100,000 x 100,000.
+    # One buffer for all blocks: what is made anew for each is not given back whole, 10 GB for 100,000 x 100,000.
     buffer = queries.new_empty(min(num_rows, len(queries)), len(candidates))  # (R, C)
-    ranks = torch.empty(len(queries), dtype=torch.float64)  # (Q,)
     for start in range(0, len(queries), num_rows):
         chunk = queries[start : start + num_rows]
-        similarity = torch.mm(chunk, candidates.T, out=buffer[: len(chunk)])  # (R, C)
-        right = [relevant.right(start + row) for row in range(len(chunk))]
-        ranks[start : start + num_rows] = _ranks(similarity, right)
+        yield start, torch.mm(chunk, candidates.T, out=buffer[: len(chunk)])  # (R, C)
+
+
+def best_ranks(queries: Tensor, candidates: Tensor, relevant: Relevance) -> Tensor:
+    """Return each query's rank, (Q,) float64 on the CPU: that of its best right answer, counted from 1.
+
+    Scores within TIE of it rank behind wrong answers, so that a constant embedding earns nothing. Raises ValueError
+    when a query has no right answer at all, or a vector is not finite.
+    """
+    ranks = torch.empty(len(queries), dtype=torch.float64)  # (Q,)
+    for start, similarity in similarity_blocks(queries, candidates):
+        right = relevant.right_of(start, len(similarity))
+        ranks[start : start + len(similarity)] = _ranks(similarity, right)
     return ranks
 
 
@@ -113,8 +127,6 @@ def _ranks(similarity: Tensor, right: Sequence[NDArray[np.int64]]) -> Tensor:
 
     Overwrites the scores.
     """
-    if not all(map(len, right)):
-        raise ValueError("a query has no right answer among the candidates, so its recall is not defined.")
     rows = torch.arange(len(right)).repeat_interleave(torch.tensor([len(columns) for columns in right]))
     columns = torch.from_numpy(np.concatenate(right))
     scores = similarity[rows, columns].cpu()  # of right answers, row after row
@@ -150,6 +162,11 @@ def _chance(num_candidates: int, num_right: int) -> tuple[list[float], int]:
         if not median and found[-1] >= _HALF:
             median = len(found)
     return [found[min(k, num_candidates) - 1] for k in RECALL_AT], median
+
+
+def recall_of_ranks(ranks: Tensor) -> Recall:
+    """Return the recall that ranks (Q,) of best right answers come to."""
+    return _from_shares([float((ranks <= k).double().mean()) for k in RECALL_AT], _median(ranks))
 
 
 def _from_shares(shares: list[float], median_rank: float) -> Recall:

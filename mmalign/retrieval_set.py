@@ -6,13 +6,14 @@ Shapes: N images, M captions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import msgspec
 
 from mmalign.data import Pair, merge_pairs
 from mmalign.data.identity import image_identity
+from mmalign.figures.graded import GradedRelevance
 from mmalign.retrieval import Relevance
 
 Captions = Literal["first", "all"]
@@ -22,12 +23,20 @@ class RetrievalSet(msgspec.Struct, frozen=True):
     """N images, each by the first pair that has it, and M captions.
 
     `relevant` says that a caption was given to a concept of an image; `groups` are the classes of each image.
+    `keywords` are all captions of each concept by its number, in small letters, and `languages` the numbers of the
+    captions of each language that a source names.
     """
 
     pairs: tuple[Pair, ...]
     texts: tuple[str, ...]
     relevant: Relevance
     groups: tuple[frozenset[str], ...]
+    keywords: tuple[frozenset[str], ...]
+    languages: dict[str, tuple[int, ...]]
+
+    def graded(self) -> GradedRelevance:
+        """Return how relevant captions are to images, those of other concepts too."""
+        return GradedRelevance(self.relevant, self.keywords)
 
 
 def build_retrieval_set(pairs: Sequence[Pair], captions: Captions) -> RetrievalSet:
@@ -35,11 +44,17 @@ def build_retrieval_set(pairs: Sequence[Pair], captions: Captions) -> RetrievalS
     numbers: dict[str, int] = {}
     images: dict[str, list[Pair]] = {}
     concepts_of_text: dict[str, set[int]] = {}
+    keywords: dict[int, set[str]] = {}
+    languages: dict[str, dict[str, None]] = {}
     for pair in merge_pairs(pairs):
         images.setdefault(image_identity(pair), []).append(pair)
         concept = numbers.setdefault(pair.concept, len(numbers))
-        for caption in pair.captions[:1] if captions == "first" else pair.captions:
+        keywords.setdefault(concept, set()).update(caption.casefold() for caption in pair.captions)
+        for language, caption in _chosen(pair, captions):
             concepts_of_text.setdefault(caption, set()).add(concept)
+            if language is not None:
+                languages.setdefault(language, {})[caption] = None
+    position = {text: at for at, text in enumerate(concepts_of_text)}
     return RetrievalSet(
         pairs=tuple(same[0] for same in images.values()),
         texts=tuple(concepts_of_text),
@@ -48,4 +63,17 @@ def build_retrieval_set(pairs: Sequence[Pair], captions: Captions) -> RetrievalS
             [tuple(sorted(concepts)) for concepts in concepts_of_text.values()],
         ),
         groups=tuple(frozenset(pair.group for pair in same if pair.group is not None) for same in images.values()),
+        keywords=tuple(frozenset(keywords[number]) for number in range(len(numbers))),
+        languages={name: tuple(position[text] for text in texts) for name, texts in languages.items()},
     )
+
+
+def _chosen(pair: Pair, captions: Captions) -> Iterator[tuple[str | None, str]]:
+    """Yield the captions that count, with their languages; of the first ones, one of each language."""
+    known = {caption for _, caption in pair.languages}
+    unnamed = ((None, caption) for caption in pair.captions if caption not in known)
+    seen: set[str | None] = set()
+    for language, caption in (*pair.languages, *unnamed):
+        if captions == "all" or language not in seen:
+            yield language, caption
+        seen.add(language)

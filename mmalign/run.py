@@ -53,7 +53,7 @@ logger = logging.getLogger(__name__)
 # train.device: processors sum in other orders. The pairs themselves are compared by what they are.
 _MOVES_NO_NUMBER = (
     *("train.num_workers", "train.checkpoint_minutes", "train.cache_dir"),
-    *("data.on_error", "data.held_out", "image.limits.", "text.max_characters", "evaluate.templates"),
+    *("data.on_error", "data.held_out", "image.limits.", "text.max_characters", "evaluate.templates", "evaluate.dims"),
     "packages.",  # the weights are in the run's folder, what learned of them among them
 )
 _TRAINED_IMAGES = "trained_images.txt"

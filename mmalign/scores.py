@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 import msgspec
 
+from mmalign.figures.bootstrap import Difference, Interval, Resampling
+from mmalign.figures.calibration import Calibration
+from mmalign.figures.geometry import Geometry
+from mmalign.figures.prefixes import PrefixScores
 from mmalign.retrieval import Recall
 from mmalign.retrieval_set import Captions
 
@@ -13,19 +17,89 @@ Checkpoint = Literal["best", "last"]
 SplitName = Literal["val", "test"]
 
 
+Value = TypeVar("Value", Interval, Difference)
+
+
+class PerFigure(msgspec.Struct, Generic[Value], frozen=True):
+    """Something of each figure that is a mean over queries: recall at 1, 5 and 10, and those of `Ranking`."""
+
+    at_1: Value
+    at_5: Value
+    at_10: Value
+    mean_reciprocal_rank: Value
+    ndcg_at_10: Value
+    mean_average_precision: Value
+
+
+class Ranking(msgspec.Struct, frozen=True):
+    """Means over queries, 0..1: of 1 / rank of the best right answer, of nDCG@10, and of average precision.
+
+    nDCG's relevance is graded by keywords (`mmalign.figures.graded`). `intervals` are those of recall, too.
+    """
+
+    mean_reciprocal_rank: float
+    ndcg_at_10: float
+    mean_average_precision: float
+    intervals: PerFigure[Interval]
+
+
 class Scored(msgspec.Struct, frozen=True):
-    """One method on one source: retrieval both ways; zero-shot accuracy where pairs carry a class."""
+    """One method on one source: retrieval both ways; zero-shot accuracy where pairs carry a class.
+
+    Chance has no ranking, nor has a file that an earlier version wrote.
+    """
 
     image_to_text: Recall
     text_to_image: Recall
     zero_shot_accuracy: float | None = None
+    image_to_text_ranking: Ranking | None = None
+    text_to_image_ranking: Ranking | None = None
+    zero_shot_interval: Interval | None = None
+
+
+class Differences(msgspec.Struct, frozen=True):
+    """How far the model's figures lie above the linear map's, both ways."""
+
+    image_to_text: PerFigure[Difference]
+    text_to_image: PerFigure[Difference]
+
+
+class CalibrationScores(msgspec.Struct, frozen=True):
+    """Calibration of the nearest caption, the nearest image and the nearest class, by the model's own similarity.
+
+    None where there are no classes, or nothing says how to read a cosine.
+    """
+
+    image_to_text: Calibration | None
+    text_to_image: Calibration | None
+    classes: Calibration | None
+
+
+class LanguageScores(msgspec.Struct, frozen=True):
+    """Recall among the captions of one language alone, and of the images that have one."""
+
+    language: str
+    num_images: int
+    num_captions: int
+    image_to_text: Recall
+    text_to_image: Recall
+
+
+class Diagnosis(msgspec.Struct, frozen=True):
+    """What else is measured of a model: `resampling` says how all intervals beside it were made."""
+
+    calibration: CalibrationScores
+    geometry: Geometry
+    prefixes: tuple[PrefixScores, ...]
+    languages: tuple[LanguageScores, ...]
+    resampling: Resampling
 
 
 class SourceScores(msgspec.Struct, frozen=True):
     """One source's figures: the trained model, the linear map and chance on the same images and captions.
 
     `num_trained_on` counts the images, byte for byte, that the model learned from: their figures say nothing; None
-    where that is not known.
+    where that is not known. `differences` and `diagnosis` are None in a file that an earlier version wrote.
     """
 
     source: str
@@ -37,6 +111,8 @@ class SourceScores(msgspec.Struct, frozen=True):
     linear_map: Scored
     chance: Scored
     num_trained_on: int | None = None
+    differences: Differences | None = None
+    diagnosis: Diagnosis | None = None
 
 
 class BundleScores(msgspec.Struct, frozen=True):
@@ -52,6 +128,7 @@ class BundleScores(msgspec.Struct, frozen=True):
     num_classes: int
     model: Scored
     chance: Scored
+    diagnosis: Diagnosis | None = None
 
 
 class Evaluation(msgspec.Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""Evaluation of a model on concepts it never saw: retrieval both ways and zero-shot classes.
+"""Evaluation of a model on concepts it never saw: retrieval both ways, zero-shot classes, and how its vectors lie.
 
 Beside each stand chance and a closed-form linear map from the pretrained towers, the bar that training must clear.
 Shapes: N images, M captions, P prompts, F image features, G text features.
@@ -13,6 +13,7 @@ import msgspec
 import torch
 from torch import Tensor
 
+from mmalign.answers import Answers, Vectors, answer, diagnosis, differences, scored
 from mmalign.config import EvaluateConfig
 from mmalign.data import Splits
 from mmalign.data.identity import image_identity
@@ -24,7 +25,8 @@ from mmalign.retrieval import chance_recall, recall_both_ways
 from mmalign.retrieval_set import Captions, RetrievalSet, build_retrieval_set
 from mmalign.scores import Checkpoint, Evaluation, Scored, SourceScores, SplitName
 from mmalign.truncation import report_truncated
-from mmalign.zero_shot import class_prompts, class_vectors, zero_shot_accuracy
+from mmalign.zero_shot import class_prompts, class_vectors
+from mmalign_runtime.spec import ImageSpec
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +49,19 @@ class _Features(msgspec.Struct, frozen=True):
     prompts: Tensor
 
 
+class Shown(msgspec.Struct, frozen=True, eq=False):
+    """What a report shows of a source beside its figures: the items, their vectors, and what each query came to.
+
+    `image_spec` says how the items' files become pixels.
+    """
+
+    name: str
+    image_spec: ImageSpec
+    items: RetrievalSet
+    vectors: Vectors
+    answers: Answers
+
+
 Embed = Callable[[Tensor], Tensor]
 
 
@@ -60,17 +75,19 @@ def evaluate_model(
     split: SplitName,
     checkpoint: Checkpoint | None = None,
     trained_images: frozenset[str] | None = None,
+    show: Callable[[Shown], None] = lambda shown: None,
 ) -> Evaluation:
     """Evaluate a model on the sources' pairs of one split.
 
     `trained` are the features of its towers, `start` those that the linear map is fitted to, on the training pairs of
     `splits`, which are those that the model had. `trained_images` are the identities of the images that it learned
-    from, None where that is not known. Raises ConfigError for a source with nothing in the split, and ItemError.
+    from, None where that is not known. `show` is given what there is to see of each source. Raises ConfigError for a
+    source with nothing in the split, and ItemError.
     """
     tasks = [_task(source, split, config, trained_images) for source in sources]
     report_truncated((pair for task in tasks for pair in task.items.pairs), trained.model.text.bound_tokenizer)
     linear_map = _fit_map(splits, start, config.captions)
-    scores = tuple(_score(task, trained, start, linear_map) for task in tasks)
+    scores = tuple(_score(task, trained, start, linear_map, config.dims, show) for task in tasks)
     return Evaluation(split, checkpoint, config.captions, linear_map.strength, scores)
 
 
@@ -115,12 +132,22 @@ def _fit_map(splits: Splits, features: ModelFeatures, captions: Captions) -> Lin
     return fit_linear_map(images, texts, score)
 
 
-def _score(task: _Task, trained: ModelFeatures, start: ModelFeatures, linear_map: LinearMap) -> SourceScores:
-    items = task.items
-    image, text = (tower.module.project for tower in (trained.model.image, trained.model.text))
+def _score(
+    task: _Task,
+    trained: ModelFeatures,
+    start: ModelFeatures,
+    linear_map: LinearMap,
+    dims: Sequence[int],
+    show: Callable[[Shown], None],
+) -> SourceScores:
+    items, model = task.items, trained.model
     with torch.inference_mode():
-        by_model = _score_method(task, _features(task, trained), image, text)
-        by_map = _score_method(task, _features(task, start), linear_map.embed_image, linear_map.embed_text)
+        vectors = _vectors(task, _features(task, trained), model.image.module.project, model.text.module.project)
+        by_model = answer(items, task.classes, vectors, model.similarity)
+        of_map = _vectors(task, _features(task, start), linear_map.embed_image, linear_map.embed_text)
+        by_map = answer(items, task.classes, of_map)
+        diagnosed = diagnosis(items, by_model, vectors, declared=model.prefix_dims, asked=dims)
+        show(Shown(task.source.name, model.image.spec, items, vectors, by_model))
     guess = 1 / len(task.classes) if task.classes else None
     return SourceScores(
         source=task.source.name,
@@ -128,10 +155,12 @@ def _score(task: _Task, trained: ModelFeatures, start: ModelFeatures, linear_map
         num_images=len(items.pairs),
         num_captions=len(items.texts),
         num_classes=len(task.classes),
-        model=by_model,
-        linear_map=by_map,
+        model=scored(items, by_model),
+        linear_map=scored(items, by_map),
         chance=Scored(chance_recall(items.relevant), chance_recall(items.relevant.reversed()), guess),
         num_trained_on=task.num_trained_on,
+        differences=differences(items, by_model, by_map),
+        diagnosis=diagnosed,
     )
 
 
@@ -144,10 +173,6 @@ def _features(task: _Task, features: ModelFeatures) -> _Features:
     )
 
 
-def _score_method(task: _Task, features: _Features, embed_image: Embed, embed_text: Embed) -> Scored:
-    images, texts = embed_image(features.images), embed_text(features.texts)  # (N, D), (M, D)
-    accuracy = None
-    if task.classes:
-        weights = class_vectors(embed_text(features.prompts), len(task.classes))  # (C, D)
-        accuracy = zero_shot_accuracy(images, weights, task.items.groups, task.classes)
-    return Scored(*recall_both_ways(images, texts, task.items.relevant), accuracy)
+def _vectors(task: _Task, features: _Features, embed_image: Embed, embed_text: Embed) -> Vectors:
+    classes = class_vectors(embed_text(features.prompts), len(task.classes)) if task.classes else None  # (C, D)
+    return Vectors(embed_image(features.images), embed_text(features.texts), classes)

@@ -128,7 +128,7 @@ def run_demo(out: Path, console: Console) -> DemoResults:
 def _make(stage: Stage, out: Path) -> None:
     run, bundle, cache = out / "run", out / "bundle", f"train.cache_dir={out / _CACHE}"
     stage.run("Train", "train", CONFIG, "--out", run, "--set", cache)
-    stage.run("Evaluate on unseen concepts", "evaluate", run)
+    stage.run("Evaluate on unseen concepts", "evaluate", run, "--report", out / "evaluation.html")
     stage.run("Export to ONNX", "export", run, "--out", bundle)
     stage.run("Verify against PyTorch", "verify", bundle, "--json", to_file=out / "verify.json")
 

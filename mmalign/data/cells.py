@@ -30,7 +30,8 @@ class Cells(msgspec.Struct, frozen=True):
     """The cells of one row, as the file holds them.
 
     `image`: path text, encoded bytes, or the {bytes, path} of Hugging Face datasets. `captions`: one cell a
-    caption column, each a text or a list of texts. `concept`, `group`: text or a whole number.
+    caption column, each a text or a list of texts. `concept`, `group`: text or a whole number. `languages`: one for
+    each cell of captions, none where the source names none.
     """
 
     origin: Origin
@@ -38,6 +39,7 @@ class Cells(msgspec.Struct, frozen=True):
     captions: tuple[object, ...]
     concept: object = None
     group: object = None
+    languages: tuple[str, ...] = ()
 
 
 class _BadCellError(Exception):
@@ -58,14 +60,17 @@ def _build_pair(cells: Cells, files: SourceFiles, hash_of: HashImage) -> Pair:
     image = _image(cells.image, image_dir)
     if source.check_images and isinstance(image, Path):
         _check_image_file(image, image_dir)
-    captions = tuple(caption for cell in cells.captions for caption in _captions(cell))
+    by_cell = [_captions(cell) for cell in cells.captions]
+    captions = tuple(caption for texts in by_cell for caption in texts)
+    named = zip(cells.languages, by_cell, strict=True) if cells.languages else ()
+    languages = tuple((language, caption) for language, texts in named for caption in texts)
     if not captions:
         raise _BadCellError("no caption: every caption is null or blank; expected one or more texts")
     concept, group = _label(cells.concept, "concept"), _label(cells.group, "group")
     if concept is None and source.concept_column is not None:
         raise _BadCellError(f"no concept: {source.concept_column!r} is null or blank; expected text or a whole number")
     image_id = _identity(image, source.check_images, hash_of)
-    return Pair(image, captions, concept or image_id, cells.origin, group, image_id)
+    return Pair(image, captions, concept or image_id, cells.origin, group, image_id, languages)
 
 
 def _image(cell: object, image_dir: Path) -> Path | bytes:

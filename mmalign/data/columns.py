@@ -53,16 +53,17 @@ def cells_of(source: DataSource, record: Record) -> Cells:
     return Cells(
         record.origin,
         image=record.image if record.image is not None else values.get(source.image_column),
-        captions=record.captions or tuple(values.get(name) for name in source.caption_columns),
+        captions=record.captions or tuple(values.get(name) for _, name in source.columns_of_captions()),
         concept=None if source.concept_column is None else values.get(source.concept_column),
         group=None if source.group_column is None else values.get(source.group_column),
+        languages=() if record.captions else source.languages(),
     )
 
 
 def wanted_columns(source: DataSource) -> dict[str, str]:
     """Return the columns that `source` names, each with the setting that names it."""
     wanted = {source.image_column: "image_column"}
-    wanted |= dict.fromkeys(source.caption_columns, "caption_columns")
+    wanted |= dict.fromkeys((name for _, name in source.columns_of_captions()), "caption_columns")
     if source.concept_column is not None:
         wanted[source.concept_column] = "concept_column"
     if source.group_column is not None:

@@ -31,4 +31,5 @@ def _merge(image_id: str, pairs: list[Pair]) -> Iterator[Pair]:
     for group in groups:
         own = [pair for pair in pairs if (groups[0] if pair.group is None else pair.group) == group]
         captions = tuple(dict.fromkeys(caption for pair in own for caption in pair.captions))
-        yield msgspec.structs.replace(own[0], captions=captions, group=group, image_id=image_id)
+        languages = tuple(dict.fromkeys(named for pair in own for named in pair.languages))
+        yield msgspec.structs.replace(own[0], captions=captions, group=group, image_id=image_id, languages=languages)

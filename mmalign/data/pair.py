@@ -32,7 +32,8 @@ class Pair(msgspec.Struct, frozen=True):
     `image` is a path or the encoded bytes; `captions` has one or more texts, stripped and not empty. Pairs of
     one `concept` show the same thing: they are never split apart, and are not negatives of each other. `group`
     is the class name for zero-shot evaluation. Readers set `image_id`, the same for the same image: see
-    `mmalign.data.identity`.
+    `mmalign.data.identity`. `languages` are the captions again, each behind the name of its language, where the source
+    names languages; a text that two of them share is there twice.
     """
 
     image: Path | bytes
@@ -41,6 +42,7 @@ class Pair(msgspec.Struct, frozen=True):
     origin: Origin
     group: str | None = None
     image_id: str = ""
+    languages: tuple[tuple[str, str], ...] = ()
 
 
 class RejectedRow(msgspec.Struct, frozen=True):

@@ -58,7 +58,9 @@ class DataSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         path: A file, a folder or a glob pattern, relative to the working directory.
         format: The format of the files. "auto" takes it from their suffix.
         image_column: Column with the image: a path, or the bytes of the file (Parquet).
-        caption_columns: Columns with texts or lists of texts. All are captions of the row.
+        caption_columns: Columns with texts or lists of texts. All are captions of the row. With languages,
+            `{en = ["caption"], de = ["beschriftung"]}`, training uses them all, those of the first language first, and
+            `mmalign evaluate` reports recall in each.
         concept_column: Column that names what a row shows. Rows with one name, of all sources, are one concept. By
             default rows with the same image, byte for byte, are one concept.
         group_column: Column with the name of a class, for zero-shot classification.
@@ -76,7 +78,7 @@ class DataSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     path: str
     format: Literal["auto"] | Format = "auto"
     image_column: str = "image"
-    caption_columns: tuple[str, ...] = ("caption",)
+    caption_columns: tuple[str, ...] | dict[str, tuple[str, ...]] = ("caption",)
     concept_column: str | None = None
     group_column: str | None = None
     image_root: str | None = None
@@ -90,12 +92,32 @@ class DataSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         known = ("auto", *get_args(Format))
         if self.format not in known:
             raise DataConfigError(f"format = {self.format!r} is unknown; expected one of {', '.join(known)}")
-        if isinstance(self.caption_columns, str) or not self.caption_columns:
-            raise DataConfigError(
-                f"caption_columns = {self.caption_columns!r}; expected a list of one or more column names, "
-                'such as ["caption"]'
-            )
+        self._check_captions()
         self._check_delimited()
+
+    def columns_of_captions(self) -> tuple[tuple[str, str], ...]:
+        """Return the caption columns, each behind its language, which is "" where none is named."""
+        by_language = self.caption_columns if isinstance(self.caption_columns, dict) else {"": self.caption_columns}
+        return tuple((language, name) for language, names in by_language.items() for name in names)
+
+    def languages(self) -> tuple[str, ...]:
+        """Return the language of each caption column, or nothing where none is named."""
+        named = isinstance(self.caption_columns, dict)
+        return tuple(language for language, _ in self.columns_of_captions()) if named else ()
+
+    def _check_captions(self) -> None:
+        given = self.caption_columns
+        lists = list(given.values()) if isinstance(given, dict) else [given]
+        if not lists or any(isinstance(names, str) or not names for names in lists):
+            raise DataConfigError(
+                f"caption_columns = {given!r}; expected a list of one or more column names, such as "
+                '["caption"], or such lists by language, such as {en = ["caption"], de = ["beschriftung"]}'
+            )
+        names = [name for _, name in self.columns_of_captions()]
+        if isinstance(given, dict) and (twice := [name for name in names if names.count(name) > 1]):
+            raise DataConfigError(f"caption_columns names {twice[0]!r} in two languages; expected each column once")
+        if isinstance(given, dict) and not all(language.strip() for language in given):
+            raise DataConfigError(f"caption_columns = {given!r}; expected a name for each language, such as en")
 
     def _check_delimited(self) -> None:
         if self.quoting not in ("standard", "none"):

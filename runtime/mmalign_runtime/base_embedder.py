@@ -5,12 +5,14 @@ Verification runs these and stands above them; `Embedder`, which users load, sta
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self, TypeVar, Unpack, overload
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,11 +22,12 @@ from mmalign_runtime.config import ComputePrecision, RuntimeConfig, RuntimeField
 from mmalign_runtime.counts import as_count
 from mmalign_runtime.engine.engines import find_engine, resolve_options
 from mmalign_runtime.engine.session import Session, SessionOptions
-from mmalign_runtime.errors import BundleError, EmbedderStateError
+from mmalign_runtime.errors import BundleError, EmbedderStateError, PrefixError
 from mmalign_runtime.image_stream import stream_images
 from mmalign_runtime.info import RuntimeInfo, TowerInfo
 from mmalign_runtime.names import as_text
 from mmalign_runtime.once import Once
+from mmalign_runtime.prefixes import declared_dim, prefix_of, prefix_space_id
 from mmalign_runtime.spec import ImageLimits, Modality, Similarity
 from mmalign_runtime.streaming import OnError, PartialBatch, StreamedItem, Vectors, gather
 from mmalign_runtime.support import check_supported
@@ -56,7 +59,8 @@ class BaseEmbedder:
         check_towers(towers)
         limits = as_limits(image_limits)
         self.config = configured(config, {})
-        self.options = options = resolve_options(self.config)
+        resolved = resolve_options(self.config)
+        self.options = options = msgspec.structs.replace(resolved, dim=declared_dim(bundle.spec, self.config.dim))
         self.engine = find_engine(options.engine)
         for tower in towers:
             artifact = self.engine.artifact(bundle.spec, tower, options.precision)
@@ -93,13 +97,13 @@ class BaseEmbedder:
 
     @property
     def space_id(self) -> str:
-        """The id of the space that every vector of this embedder lives in."""
-        return self.bundle.spec.space_id
+        """The id of the space that every vector of this embedder lives in; prefixes have one of their own."""
+        return prefix_space_id(self.bundle.spec.space_id, self.options.dim)
 
     @property
     def embed_dim(self) -> int:
         """D, the length of every vector."""
-        return self.bundle.spec.embed_dim
+        return self.options.dim or self.bundle.spec.embed_dim
 
     @property
     def similarity(self) -> Similarity:
@@ -134,10 +138,22 @@ class BaseEmbedder:
     def attention(self) -> RegionAttention:
         """The second stage of a search: regions of images, and texts that look at them. Loaded when first used.
 
-        Raises BundleError when the bundle has none.
+        Raises BundleError when the bundle has none, PrefixError for an embedder of prefixes.
         """
         self._check_process()
+        if self.options.dim is not None:
+            raise PrefixError(
+                f"the attention looks at regions with whole vectors, and this embedder gives their first "
+                f"{self.options.dim} components. Load it without dim."
+            )
         return self._still_open(self._attention.get())
+
+    def whole(self) -> Self:
+        """Return an embedder of whole vectors that shares these towers: what golden cases hold is whole."""
+        same = copy.copy(self)
+        same.config = msgspec.structs.replace(self.config, dim=None)
+        same.options = msgspec.structs.replace(self.options, dim=None)
+        return same
 
     def info(self) -> RuntimeInfo:
         """Say what was chosen: engine, provider and its options, precision, threads, and where the nodes went."""
@@ -202,7 +218,7 @@ class BaseEmbedder:
         """
         reject_single(items, "items")
         size = as_count(self.config.image_batch_size if batch_size is None else batch_size, "batch_size")
-        return stream_images(items, self.image, size, on_error)
+        return self._prefixes(stream_images(items, self.image, size, on_error))
 
     def stream_texts(
         self, texts: Iterable[str], *, batch_size: int | None = None, on_error: OnError = "raise"
@@ -214,7 +230,7 @@ class BaseEmbedder:
         """
         reject_single(texts, "texts")
         size = as_count(self.config.text_batch_size if batch_size is None else batch_size, "batch_size")
-        return stream_texts(texts, self.text, size, on_error)
+        return self._prefixes(stream_texts(texts, self.text, size, on_error))
 
     def clipping(
         self, *, images: Sequence[ImageItem] = (), texts: Sequence[str] = ()
@@ -238,6 +254,10 @@ class BaseEmbedder:
         """Return (N,) which texts are longer than the bundle's context length, and lose their end before the tower."""
         reject_single(texts, "texts")
         return self.text.tokenizer.encode(texts).truncated
+
+    def _prefixes(self, stream: Iterator[StreamedItem]) -> Iterator[StreamedItem]:
+        dim = self.options.dim
+        return stream if dim is None else (_prefix(item, dim) for item in stream)
 
     def _still_open(self, encoder: Encoder) -> Encoder:
         if self._is_closed:  # while it was loaded
@@ -278,6 +298,10 @@ def open_embedder(
     bundle = open_bundle(path, check_hashes=check_hashes)
     base = config if profile is None else _fitting_profile(profile, bundle)
     return kind(bundle, configured(base, fields), towers=towers, image_limits=image_limits)
+
+
+def _prefix(item: StreamedItem, dim: int) -> StreamedItem:
+    return item if item.vector is None else msgspec.structs.replace(item, vector=prefix_of(item.vector, dim))
 
 
 def _tower_info(name: str, session: Session) -> TowerInfo:

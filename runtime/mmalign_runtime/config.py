@@ -30,7 +30,13 @@ CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "provider": get_args(Provider),
     "precision": (*get_args(Precision), BFLOAT16),
 }
-_COUNTS = ("num_threads", "image_batch_size", "text_batch_size")
+# Counts, and what None means for those that may be left open.
+_COUNTS = {
+    "num_threads": ", or None for what is available",
+    "dim": ", or None for whole vectors",
+    "image_batch_size": None,
+    "text_batch_size": None,
+}
 _FLAGS = ("allow_spinning", "allow_tf32", "cuda_graphs", "cache")
 
 
@@ -55,6 +61,9 @@ class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         _says("fp32, fp16 or int8, as the bundle offers; bf16 computes the fp32 files so, with engine openvino."),
     ] = "fp32"
     num_threads: Annotated[int | None, _says("Threads of a run; none named: what the container allows.")] = None
+    dim: Annotated[
+        int | None, _says("Vectors of that many first components, of those that the bundle declares as prefixes.")
+    ] = None
     allow_spinning: Annotated[
         bool, _says("Threads wait busily between runs: for a machine that does nothing else. Only onnxruntime.")
     ] = False
@@ -79,11 +88,10 @@ class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         for name, words in CHOICES.items():
             if getattr(self, name) not in words:
                 raise ProviderError(f"{name} {getattr(self, name)!r} is not known; choose one of {', '.join(words)}.")
-        for name in _COUNTS:
-            value, is_open = getattr(self, name), name == "num_threads"
-            if value is not None or not is_open:
-                or_available = ", or None for what is available" if is_open else ""
-                msgspec.structs.force_setattr(self, name, as_count(value, name, otherwise=or_available))
+        for name, or_none in _COUNTS.items():
+            value = getattr(self, name)
+            if value is not None or or_none is None:
+                msgspec.structs.force_setattr(self, name, as_count(value, name, otherwise=or_none or ""))
         for name in _FLAGS:
             value, is_open = getattr(self, name), name == "cuda_graphs"
             if value is None and is_open:
@@ -114,6 +122,7 @@ class RuntimeFields(TypedDict, total=False):
     provider: Provider | None
     precision: ComputePrecision | None
     num_threads: int | None
+    dim: int | None
     allow_spinning: bool | None
     allow_tf32: bool | None
     cuda_graphs: bool | None

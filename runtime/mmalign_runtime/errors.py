@@ -6,6 +6,7 @@ MmalignError
 │   │   └── NewerFormatError    a newer mmalign made it
 │   ├── BundleFeatureError      the bundle asks for what this version does not compute
 │   ├── BundleIntegrityError    a file is missing, changed, or outside the bundle
+│   ├── PrefixError             its vectors have no prefix of the length asked for
 │   └── VerificationError       the golden cases give other vectors here
 ├── ItemError                   one image or text cannot be embedded
 ├── InputError                  a command's input (folder, table, column) is not usable
@@ -44,6 +45,10 @@ class BundleFeatureError(BundleError):
 
 class BundleIntegrityError(BundleError):
     """A file of the bundle is missing, was changed, or leaves the bundle."""
+
+
+class PrefixError(BundleError):
+    """Vectors were asked for by their first components, of a number that the bundle or the use does not allow."""
 
 
 class VerificationError(BundleError):

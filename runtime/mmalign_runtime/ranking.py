@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from mmalign_runtime.counts import as_count
 from mmalign_runtime.errors import InputError, SpaceMismatchError
+from mmalign_runtime.prefixes import fix_of_dims
 from mmalign_runtime.saved import SavedVectors
 
 # Queries scored at once: bounds the (Q, N) scores held in memory, at 256 MB a million saved vectors.
@@ -54,7 +55,7 @@ def search(
     """
     if space_id != saved.space_id:
         fix = "run `mmalign embed` again, with the bundle that embeds the query."
-        raise SpaceMismatchError(space_id, saved.space_id, fix)
+        raise SpaceMismatchError(space_id, saved.space_id, fix_of_dims(space_id, saved.space_id) or fix)
     num_hits = as_count(top_k, "top_k")
     if query.ndim != 2 or query.shape[1] != saved.vectors.shape[1]:
         raise InputError(f"query has shape {query.shape}, expected (Q, {saved.vectors.shape[1]}). Embed it again.")

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmalign_runtime.errors import InputError, SpaceMismatchError
+from mmalign_runtime.prefixes import fix_of_dims
 from mmalign_runtime.saved import SavedVectors
 
 
@@ -46,7 +47,7 @@ def compat(left: HasSpace, right: HasSpace) -> Compatibility:
     if left.space_id == right.space_id:
         return Compatibility(left.space_id, right.space_id)
     fix = "embed one side again with the other's bundle: `mmalign embed BUNDLE INPUT --out FILE --force`."
-    return Compatibility(left.space_id, right.space_id, fix)
+    return Compatibility(left.space_id, right.space_id, fix_of_dims(left.space_id, right.space_id) or fix)
 
 
 def similarity(left: SavedVectors, right: SavedVectors) -> NDArray[np.float32]:

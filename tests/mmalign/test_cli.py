@@ -7,13 +7,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from mmalign.cli import print_evaluation
+from mmalign.cli import _caption_columns
 from mmalign.config import Config, dump_config
+from mmalign.evaluation_table import print_evaluation
 from mmalign.retrieval import Recall
 from mmalign.scores import Evaluation, Scored, SourceScores
 from mmalign_runtime.cli import main
+from mmalign_runtime.errors import InputError
 
 COMMAND = [sys.executable, "-c", "from mmalign_runtime.cli import main; main()"]
 
@@ -92,3 +95,39 @@ def test_default_text_tower_without_a_network_ends_in_one_clear_line(pairs_csv: 
     assert "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1].startswith("error: the weights of text tower 'bert-base-uncased' are not here")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["label", "keywords"], ("label", "keywords")),
+        (["en=label", "en=keywords", "zh=label_zh"], {"en": ("label", "keywords"), "zh": ("label_zh",)}),
+    ],
+)
+def test_caption_columns_may_name_their_language(words: list[str], expected: object) -> None:
+    assert _caption_columns(words) == expected
+
+
+@pytest.mark.parametrize("words", [["en=label", "keywords"], ["=label", "de=x"], ["en="]])
+def test_a_column_without_a_language_beside_others_is_refused(words: list[str]) -> None:
+    with pytest.raises(InputError, match="expected LANGUAGE=COLUMN for each column, such as de=titel"):
+        _caption_columns(words)
+
+
+def test_what_an_earlier_version_wrote_is_read_and_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    recall = '{"at_1": 0.25, "at_5": 0.5, "at_10": 0.75, "median_rank": 4.0}'
+    scored = f'{{"image_to_text": {recall}, "text_to_image": {recall}, "zero_shot_accuracy": null}}'
+    source = (
+        f'{{"source": "old", "is_held_out": false, "num_images": 4, "num_captions": 4, "num_classes": 0, '
+        f'"model": {scored}, "linear_map": {scored}, "chance": {scored}, "num_trained_on": 0}}'
+    )
+    old = (
+        f'{{"split": "test", "checkpoint": "best", "captions": "all", "linear_map_strength": 0.1, '
+        f'"sources": [{source}]}}'
+    )
+    evaluation = msgspec.json.decode(old, type=Evaluation)
+    assert evaluation.sources[0].diagnosis is None
+    print_evaluation(evaluation)
+    printed = capsys.readouterr().out
+    assert "0.750" in printed
+    assert "nDCG" not in printed

@@ -57,3 +57,16 @@ def test_images_given_by_path_are_told_apart_by_where_they_lie(tmp_path: Path) -
     names = ("a.png", "x/../a.png", "link.png", "b.png")
     pairs = [Pair(tmp_path / name, (name,), name, Origin(tmp_path)) for name in names]
     assert len(build_retrieval_set(pairs, "all").pairs) == 2
+
+
+def test_captions_of_each_language_and_keywords_of_each_concept_are_known() -> None:
+    named = (("en", "cat"), ("en", "Pet"), ("de", "Katze"), ("de", "Pet"))
+    cat = Pair(b"1", ("cat", "Pet", "Katze"), "cat", Origin(Path("x")), languages=named)
+    pairs = [cat, pair("2", "dog", "a dog", "pet")]
+    items = build_retrieval_set(pairs, "all")
+    assert items.texts == ("cat", "Pet", "Katze", "a dog", "pet")
+    assert items.languages == {"en": (0, 1), "de": (2, 1)}
+    assert items.keywords == (frozenset({"cat", "pet", "katze"}), frozenset({"a dog", "pet"}))
+    first = build_retrieval_set(pairs, "first")
+    assert (first.texts, first.languages) == (("cat", "Katze", "a dog"), {"en": (0,), "de": (1,)})
+    assert first.keywords == items.keywords

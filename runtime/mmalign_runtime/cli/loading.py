@@ -18,12 +18,14 @@ from mmalign_runtime.spec import Modality
 if TYPE_CHECKING:
     from mmalign_runtime.embedder import Embedder
 
+_COUNTS = ("num_threads", "dim")
 # Batch sizes are options of the verbs that have batches.
 _OPTIONS = {
     "engine": "--engine",
     "provider": "--provider",
     "precision": "--precision",
     "num_threads": "--threads",
+    "dim": "--dim",
     "allow_spinning": "--allow-spinning/--no-allow-spinning",
     "allow_tf32": "--allow-tf32/--no-allow-tf32",
     "cuda_graphs": "--cuda-graphs/--no-cuda-graphs",
@@ -90,10 +92,10 @@ def _parameters() -> list[inspect.Parameter]:
     found = {"profile": Annotated[Path | None, _PROFILE]}
     for name, words in _OPTIONS.items():
         default, says = getattr(defaults, name), hints[name].__metadata__[0].description
-        least = 1 if name == "num_threads" else None
+        least = 1 if name in _COUNTS else None
         help_text = f"{says} Default: {default}." if isinstance(default, str) else says
         option = typer.Option(words, min=least, help=help_text, show_default=False, rich_help_panel=_PANEL)
-        kind = str if isinstance(default, str) else int if name == "num_threads" else bool
+        kind = str if isinstance(default, str) else int if name in _COUNTS else bool
         found[name] = Annotated[kind | None, option]
     keyword = inspect.Parameter.KEYWORD_ONLY
     return [inspect.Parameter(name, keyword, default=None, annotation=hint) for name, hint in found.items()]

@@ -31,6 +31,7 @@ _IDENTITY = {
     "variant_id": "variant",
 }
 _CONFIG_IDENTITY = {
+    "dim": "--dim",
     "provider": "--provider",
     "engine": "--engine",
     "allow_tf32": "--allow-tf32",
@@ -120,4 +121,4 @@ def unfinished_folder(path: Path) -> Path:
 
 
 def _short(value: object) -> str:
-    return f"{value[:12]}..." if isinstance(value, str) and len(value) > 20 else str(value)
+    return f"{value[:12]}...{value[-6:]}" if isinstance(value, str) and len(value) > 20 else str(value)

@@ -60,7 +60,8 @@ def verify_bundle(
 
 
 def verify_embedder(embedder: BaseEmbedder, *, against: BaseEmbedder | None = None) -> VerifyReport:
-    """Verify the towers that an embedder has, as it stands."""
+    """Verify the towers that an embedder has, as it stands; of an embedder of prefixes, the whole vectors."""
+    embedder = embedder.whole()
     recorded = {tower: _recorded(embedder, tower) for tower in embedder.towers}
     golden = run_golden(embedder, {tower: _computed(each, embedder.precision) for tower, each in recorded.items()})
     limits = {tower: bound(embedder, each) for tower, each in recorded.items()}
@@ -70,7 +71,7 @@ def verify_embedder(embedder: BaseEmbedder, *, against: BaseEmbedder | None = No
         bounds=golden.bounds,
         cases=(*golden.results(), *attention.cases),
         checks=(*_checks(embedder, golden, limits), *attention.checks),
-        against=None if against is None else compare(against, embedder.bundle, golden),
+        against=None if against is None else compare(against.whole(), embedder.bundle, golden),
     )
 
 

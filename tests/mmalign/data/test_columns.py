@@ -2,7 +2,16 @@ from pathlib import Path
 
 import pytest
 
-from mmalign.data import ColumnError, DataSource, Origin, RejectedRow, SourceFormatError
+from mmalign.data import (
+    ColumnError,
+    DataConfigError,
+    DataSource,
+    Origin,
+    RejectedRow,
+    SourceFormatError,
+    merge_pairs,
+    read_pairs,
+)
 from mmalign.data.columns import HEAD_RECORDS, Record, cells_of, check_columns, check_first_records, wanted_columns
 
 PATH = Path("pairs.jsonl")
@@ -62,3 +71,33 @@ def test_what_a_format_gives_itself_needs_no_column() -> None:
     assert list(check_first_records(SOURCE, PATH, [sample])) == [sample]
     with pytest.raises(ColumnError, match="no column 'id', which concept_column asks for"):
         check_first_records(DataSource("a.tar", concept_column="id"), PATH, [sample])
+
+
+def test_columns_by_language_are_wanted_and_their_captions_keep_it(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.jsonl"
+    path.write_text('{"image": "a.png", "title": "cat", "tags": ["pet", "Pizza"], "titel": "Katze", "x": ["Pizza"]}\n')
+    columns = {"en": ("title", "tags"), "de": ("titel", "x")}
+    source = DataSource(str(path), caption_columns=columns, check_images=False)
+    assert list(wanted_columns(source)) == ["image", "title", "tags", "titel", "x"]
+    (pair,) = read_pairs(source).pairs
+    assert pair.captions == ("cat", "pet", "Pizza", "Katze", "Pizza")
+    assert pair.languages == (("en", "cat"), ("en", "pet"), ("en", "Pizza"), ("de", "Katze"), ("de", "Pizza"))
+    (merged,) = merge_pairs([pair, pair])
+    assert (merged.captions, merged.languages) == (("cat", "pet", "Pizza", "Katze"), pair.languages)
+    (plain,) = read_pairs(DataSource(str(path), caption_columns=("title",), check_images=False)).pairs
+    assert plain.languages == ()
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({}, "expected a list of one or more column names"),
+        ({"en": ()}, "or such lists by language, such as"),
+        ({"en": "caption"}, "or such lists by language, such as"),
+        ({"en": ("a",), "de": ("a",)}, "names 'a' in two languages; expected each column once"),
+        ({" ": ("a",)}, "expected a name for each language"),
+    ],
+)
+def test_languages_without_columns_are_refused(columns: dict[str, tuple[str, ...]], message: str) -> None:
+    with pytest.raises(DataConfigError, match=message):
+        DataSource("pairs.csv", caption_columns=columns)
