@@ -59,6 +59,9 @@ IMAGE_QUERIES = (
     ImageQuery("noto", "grapes"),
     ImageQuery("twemoji", "crescent moon"),
     ImageQuery("emojione", "mobile phone"),
+    ImageQuery("noto-v1", "ferris wheel"),
+    ImageQuery("fxemoji", "hatching chick"),
+    ImageQuery("streamline-emojis", "jack-o-lantern"),
     ImageQuery("openmoji", "loudly crying face"),
 )
 

@@ -51,7 +51,7 @@ def read_set(
     found = msgspec.json.decode(archive.read("package/icons.json"), type=_IconFile)
     named = []
     for name, icon in sorted(_one_variant(icon_set, found.icons)):
-        concept = emoji.get(squeezed(name))
+        concept = emoji_of(name, emoji)
         label = concept.label if concept else spoken(name)
         if not label or (icon_set.is_emoji and concept is None):
             continue
@@ -78,8 +78,18 @@ def emoji_names(concepts: Sequence[Concept]) -> dict[str, Concept]:
             spellings.append(unicodedata.name(concept.emoji[0], ""))
         for spelling in spellings:
             names.setdefault(squeezed(spelling), concept)
+            names.setdefault(_in_order(spelling), concept)
     names.pop("", None)
     return names
+
+
+def emoji_of(name: str, emoji: Mapping[str, Concept]) -> Concept | None:
+    """Return the emoji of a name, also of "boy-1" for "boy" and "arrow-down" for "down arrow".
+
+    A drawing that is missed here is a concept of its own, and may be trained on while the emoji is in the test split.
+    """
+    plain = spoken(name)
+    return emoji.get(squeezed(name)) or emoji.get(squeezed(plain)) or emoji.get(_in_order(plain))
 
 
 def read_tags(archive: Archive, member: str) -> dict[str, list[str]]:
@@ -100,6 +110,11 @@ def read_tags(archive: Archive, member: str) -> dict[str, list[str]]:
 def squeezed(name: str) -> str:
     """Spell a name without what vendors spell differently: cases, spaces and dashes."""
     return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _in_order(name: str) -> str:
+    """Spell a name by its words in the order of the alphabet."""
+    return " ".join(sorted(re.findall(r"[a-z0-9]+", name.lower())))
 
 
 def spoken(name: str) -> str:

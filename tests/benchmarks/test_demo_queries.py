@@ -30,7 +30,7 @@ def drawings(config: Config) -> tuple[Drawing, ...]:
 def test_the_configuration_names_files_that_exist(config: Config) -> None:
     paths = [Path(source.path) for source in (*config.data.sources, *config.data.held_out)]
 
-    assert len(paths) == 4
+    assert len(paths) == 7
     assert all(path.is_file() for path in paths)
 
 
@@ -71,6 +71,9 @@ def test_packs_say_whose_work_they_are(config: Config) -> None:
         "noto": "Apache-2.0",
         "twemoji": "CC-BY-4.0",
         "emojione": "CC-BY-4.0",
+        "noto-v1": "Apache-2.0",
+        "fxemoji": "Apache-2.0",
+        "streamline-emojis": "CC-BY-4.0",
         "openmoji": "CC-BY-SA-4.0",
         "captions": "MIT AND Unicode-3.0",
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from io import BytesIO
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.emoji.captions import Concept
-from benchmarks.icons.reading import emoji_names, read_set, read_tags, spoken
+from benchmarks.icons.reading import emoji_names, emoji_of, read_set, read_tags, spoken
 from benchmarks.icons.sets import SETS, IconSet
 from tests.benchmarks.npm_packages import npm_archive
 
@@ -75,6 +76,17 @@ def test_an_emoji_s_name_is_its_concept_whatever_it_is_called(tmp_path: Path) ->
     assert {each.label for each in only} == {"fox", "alarm clock"}
 
 
+def test_an_emoji_is_found_under_a_numbered_name_and_with_its_words_in_another_order() -> None:
+    emoji = emoji_names([concept("2b07", "\u2b07", "down arrow"), concept("1f46b", "\U0001f46b", "woman and man")])
+    found = {name: emoji_of(name, emoji) for name in ("arrow-down", "down-arrow-1", "arrow-up", "man-and-woman-2")}
+    assert {name: each and each.key for name, each in found.items()} == {
+        "arrow-down": "2b07",
+        "down-arrow-1": "2b07",
+        "arrow-up": None,
+        "man-and-woman-2": "1f46b",
+    }
+
+
 def test_search_words_are_read_in_all_three_shapes(tmp_path: Path) -> None:
     files = {
         "lucide.json": {"cat": ["animal", "pet"]},
@@ -115,6 +127,9 @@ def test_a_committed_pack_is_its_set_s_with_licence_and_the_emoji_s_names(path: 
     named = [row for row in rows if row["concept"] in labels]
     assert len(named) > 300  # else the same thing would stand on two sides of a split
     assert all(row["label"] == labels[row["concept"]] for row in named)
+    words = {" ".join(sorted(re.findall(r"[a-z0-9]+", label.lower()))) for label in labels.values()}
+    others = (row["label"].lower() for row in rows if row["concept"] == row["label"])
+    assert not {each for each in others if " ".join(sorted(each.split())) in words}
     for row in rows:
         with Image.open(BytesIO(row["image"])) as image:
             assert (image.format, image.size) == ("WEBP", (72, 72)), row["label"]
