@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import functools
 import json
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
 import torch
-from filelock import FileLock
 from PIL import Image
 
 from benchmarks.demo.packages import register_demo_packages
@@ -30,8 +28,6 @@ from tests.make_tiny_bundle import tiny_run, tiny_tokenizer
 SMALL_FILE_BYTES = 50_000
 
 register_demo_packages()  # some parametrizations read them
-
-MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -54,24 +50,6 @@ def few_golden_images(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
-    """Return a function that gives the folder of a name, filled by the first process of this run that asks for it.
-
-    What fills it writes it at once, in its last step: another process takes what is there.
-    """
-    is_alone = "PYTEST_XDIST_WORKER" not in os.environ
-    root = tmp_path_factory.getbasetemp() if is_alone else tmp_path_factory.getbasetemp().parent
-
-    def made(name: str, make: Callable[[Path], object]) -> Path:
-        with FileLock(root / f"{name}.lock"):
-            if not (root / name).exists():
-                make(root / name)
-        return root / name
-
-    return made
-
-
-@pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return tiny_run(tmp_path_factory.mktemp("run"))
 
@@ -82,10 +60,12 @@ def model(run: Run) -> DualModel:
 
 
 @pytest.fixture(scope="session")
-def bundle_dir(model: DualModel, made_once: MadeOnce) -> Path:
+def bundle_dir(model: DualModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished bundle. Copy it before changing anything in it."""
+    out = tmp_path_factory.mktemp("exported") / "bundle"
     with equal_towers_traced_once():  # what is traced here is not traced again for tests of other things
-        return made_once("exported", lambda out: export_model(model, out))
+        export_model(model, out)
+    return out
 
 
 @pytest.fixture(scope="session")
@@ -104,9 +84,11 @@ def attention_model(tmp_path_factory: pytest.TempPathFactory) -> DualModel:
 
 
 @pytest.fixture(scope="session")
-def attention_bundle(attention_model: DualModel, made_once: MadeOnce) -> Path:
+def attention_bundle(attention_model: DualModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its bundle, with the small ones of the golden images. Copy it before changing anything in it."""
-    return made_once("attention", lambda out: export_model(attention_model, out, image_files=small_golden_files()))
+    out = tmp_path_factory.mktemp("attention") / "bundle"
+    export_model(attention_model, out, image_files=small_golden_files())
+    return out
 
 
 @functools.cache

@@ -28,7 +28,6 @@ from mmalign_runtime.embedder import Embedder
 from mmalign_runtime.engine.session import Feeds
 from mmalign_runtime.spec import Modality, TextInputs
 from mmalign_runtime.tokenizer import TokenBatch
-from tests.export.conftest import MadeOnce
 from tests.export.quantization.tiny_models import make_report
 from tests.make_tiny_bundle import tiny_run
 
@@ -82,9 +81,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.fixture(scope="session")
-def bundle_dir(run: Run, made_once: MadeOnce) -> Path:
+def bundle_dir(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished bundle of that run. Copy it before changing anything in it."""
-    return made_once("exported for quantization", lambda out: export_model(dual_model(run), out))
+    out = tmp_path_factory.mktemp("exported") / "bundle"
+    export_model(dual_model(run), out)
+    return out
 
 
 @pytest.fixture(scope="session")
@@ -116,12 +117,13 @@ def int8_models(bundle_dir: Path) -> dict[Modality, bytes]:
 
 
 @pytest.fixture(scope="session")
-def quantized_dir(bundle_dir: Path, int8_models: dict[Modality, bytes], made_once: MadeOnce) -> Path:
+def quantized_dir(
+    bundle_dir: Path, int8_models: dict[Modality, bytes], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """The tiny bundle with both. Copy it before changing anything in it."""
-    report = make_report("image", "text")
-    return made_once(
-        "quantized", lambda out: add_variant(open_bundle(bundle_dir), int8_models, report, out, force=False)
-    )
+    out = tmp_path_factory.mktemp("quantized") / "bundle"
+    add_variant(open_bundle(bundle_dir), int8_models, make_report("image", "text"), out, force=False)
+    return out
 
 
 @pytest.fixture
