@@ -45,12 +45,12 @@ class Output:
         something already and neither `resume` nor `force` says what to do with it, or nothing that could be resumed,
         MissingDependencyError when Parquet needs pyarrow.
         """
-        require_pyarrow()
         if self.path.suffix not in ("", PARQUET_SUFFIX) and not self.path.is_dir():
             seen = f"{self.path} ends in {self.path.suffix!r}"
             raise InputError(
                 f"{seen}, expected a folder's name without a suffix, {PARQUET_SUFFIX} or .npz. Choose one."
             )
+        require_pyarrow()
         check_place(self.path)
         self._check_ours(force=force)
         if not self.is_file and self.path.is_file():

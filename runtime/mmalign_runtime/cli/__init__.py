@@ -40,8 +40,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (info, verify, embed, search, explain, bench, pack, unpack, upgrade):
+for verb in (info, verify, search, explain, bench, pack, unpack, upgrade):
     app.command()(verb)
+app.command(context_settings={"allow_extra_args": True})(embed)  # a pattern that the shell expanded: embed says so
 
 
 def main(args: Sequence[str] | None = None) -> None:

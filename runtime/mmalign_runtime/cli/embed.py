@@ -6,7 +6,7 @@ Exit code 0: every item was embedded; 1: done, and some items failed; 2: cannot 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
@@ -25,14 +25,17 @@ EXIT_SOME_FAILED = 1
 
 _NPZ = ".npz"
 
+InputArgument: TypeAlias = Annotated[
+    str,
+    typer.Argument(metavar="INPUT", help="Folder, quoted glob, image, .txt list or .parquet file.", show_default=False),
+]
+
 
 @takes_config
 def embed(
     context: typer.Context,
     bundle: BundleArgument,
-    source: Annotated[
-        str, typer.Argument(metavar="INPUT", help="Folder, glob, .txt list or .parquet file.", show_default=False)
-    ],
+    source: InputArgument,
     out: Annotated[Path, typer.Option(help="Where to write: a folder, .parquet or .npz.", show_default=False)],
     kind: Annotated[str, typer.Option(help="image or text.")] = "image",
     column: Annotated[str | None, typer.Option(help="Parquet: the column to embed.")] = None,
@@ -51,6 +54,9 @@ def embed(
     from mmalign_runtime.bulk.job import DEFAULT_PART_ROWS, Job
     from mmalign_runtime.cli.options import as_modality, as_on_failure
 
+    if context.args:
+        seen = f"embed takes one INPUT, and got {1 + len(context.args)}: {source}, {context.args[0]}..."
+        raise InputError(f"{seen} Where the shell expanded a pattern, quote it: 'photos/*.jpg'.")
     modality = as_modality(kind)
     sizes: RuntimeFields = {"image_batch_size": batch_size} if modality == "image" else {"text_batch_size": batch_size}
     asked = asked.replacing(sizes)

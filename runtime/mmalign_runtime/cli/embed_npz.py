@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from mmalign_runtime.cli.embed_output import say_done, say_failures, say_remarks, say_truncated
+from mmalign_runtime.cli.embed_output import as_texts, say_done, say_failures, say_remarks, say_truncated
 from mmalign_runtime.cli.embed_request import Request, open_input
+from mmalign_runtime.cli.terminal import say
 from mmalign_runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ def embed_to_npz(request: Request, job: Job, load: Callable[[], Embedder]) -> in
     entries, embedder = open_input(request, job), load()
     say_remarks(entries)
     ids, vectors, failures, num_truncated = [], [], [], 0
-    with progress_bar(f"{job.kind}s", len(entries)) as advance:
+    with _told_of_an_interrupt(), progress_bar(f"{job.kind}s", len(entries)) as advance:
         for row, result in enumerate(stream_entries(embedder, iter(entries), job)):
             if result.error is not None:
                 failures.append(Failure(row, result.entry.id, result.error.stage, result.error.reason))
@@ -46,10 +48,20 @@ def embed_to_npz(request: Request, job: Job, load: Callable[[], Embedder]) -> in
     say_failures(failures, len(failures), len(entries), "with --out FOLDER they would be listed in a table")
     if not ids:
         raise InputError(
-            f"none of the {len(entries)} items of {request.source} could be embedded; nothing was written."
+            f"none of the {len(entries)} items of {request.source} could be embedded; nothing was written"
+            f"{as_texts(request, job) or '.'}"
         )
     save_vectors(
         request.out, SavedVectors(tuple(ids), np.stack(vectors), embedder.space_id, embedder.info().variant_id)
     )
-    say_done(request.out, len(ids), embedder.embed_dim, embedder.space_id, embedder.info().variant_id)
+    say_done(request, len(ids), len(entries), embedder)
     return len(failures)
+
+
+@contextmanager
+def _told_of_an_interrupt() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        say("interrupted: nothing was written. With a folder or .parquet as --out the run could be resumed.", err=True)
+        raise

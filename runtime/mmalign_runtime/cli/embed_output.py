@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmalign_runtime.cli.terminal import say
@@ -12,12 +11,14 @@ from mmalign_runtime.spec import TextTower
 if TYPE_CHECKING:
     from mmalign_runtime.bulk.entries import Source
     from mmalign_runtime.bulk.failures import Failure
+    from mmalign_runtime.bulk.job import Job
     from mmalign_runtime.bulk.outputs import Plan
     from mmalign_runtime.bulk.parts import PartsFolder
     from mmalign_runtime.cli.embed_request import Request
     from mmalign_runtime.embedder import Embedder
 
 NUM_FAILURES_SHOWN = 5
+LIST_SUFFIX = ".txt"
 _ID_LENGTH = 200  # of an id as it is shown: a list may hold a picture's base64
 
 
@@ -67,9 +68,18 @@ def say_failures(first: Sequence[Failure], num_failed: int, num_items: int, wher
         say(f"  and {num_failed - len(shown):,} more", err=True)
 
 
-def say_done(out: Path, num_vectors: int, embed_dim: int, space_id: str, variant_id: str) -> None:
+def say_done(request: Request, num_vectors: int, num_items: int, embedder: Embedder) -> None:
     """Say what was written."""
-    say(f"{out}: {num_vectors:,} vectors of {embed_dim}, space {space_id}, variant {variant_id}")
+    info = embedder.info()
+    vectors = f"{num_vectors:,} of {num_items:,} items, vectors of {embedder.embed_dim} numbers"
+    say(f"{request.out}: {vectors}, space {embedder.space_id}, variant {info.variant_id}")
+
+
+def as_texts(request: Request, job: Job) -> str:
+    """Return what to do where each line of a list was taken as the path of an image, and none is one; or nothing."""
+    if job.kind == "image" and request.source.endswith(LIST_SUFFIX):
+        return ". Each line was taken as the path of an image. If the lines are texts, add `--kind text`."
+    return ""
 
 
 def _short(name: str) -> str:

@@ -10,6 +10,7 @@ import typer
 
 from mmalign_runtime.cli.embed_output import (
     NUM_FAILURES_SHOWN,
+    as_texts,
     say_done,
     say_failures,
     say_how_to_go_on,
@@ -77,8 +78,9 @@ def _run(
         failures = parts.first_failures(NUM_FAILURES_SHOWN)
         done = output.finish(parts, plan.manifest)
     say_truncated(done.num_truncated, done.num_items, embedder)
-    say_failures(failures, done.num_failed, done.num_items, f"they are listed in {output.errors}")
-    say_done(request.out, done.num_items - done.num_failed, done.embed_dim, done.space_id, done.variant_id)
+    hint = as_texts(request, job) if done.num_failed == done.num_items else ""
+    say_failures(failures, done.num_failed, done.num_items, f"they are listed in {output.errors}{hint}")
+    say_done(request, done.num_items - done.num_failed, done.num_items, embedder)
     return done.num_failed
 
 

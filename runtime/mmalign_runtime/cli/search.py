@@ -12,6 +12,7 @@ from mmalign_runtime.cli.loading import Loading, takes_config
 from mmalign_runtime.cli.options import BundleArgument, JsonOption
 from mmalign_runtime.cli.terminal import say
 from mmalign_runtime.errors import InputError
+from mmalign_runtime.image_suffixes import IMAGE_SUFFIXES
 from mmalign_runtime.names import as_text, is_utf8, printable
 from mmalign_runtime.spec import TextTower
 
@@ -48,6 +49,7 @@ def search(
 
     if not image:
         _check_queries(queries)
+        _say_files(queries)
     _check_rerank(rerank, images, top_k, image=image)
     saved = load_vectors(vectors)
     embedder = asked.load(bundle, towers=("image",) if image else ("text",))
@@ -85,6 +87,13 @@ def _check_queries(queries: Sequence[str]) -> None:
     for number, query in enumerate(queries, start=1):
         if not is_utf8(query):
             raise InputError(f"query {number} ({as_text(query)}) is not UTF-8. Set the terminal's encoding to UTF-8.")
+
+
+def _say_files(queries: Sequence[str]) -> None:
+    """Say of a query that is an image on this disk that its name is searched for, and not the image."""
+    for query in queries:
+        if Path(query).suffix.lower() in IMAGE_SUFFIXES and Path(query).is_file():
+            say(f"the words {query!r} are searched for; to search with that image add --image", err=True)
 
 
 def _say_truncated(queries: Sequence[str], truncated: Sequence[bool], embedder: Embedder) -> None:

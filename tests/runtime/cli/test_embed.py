@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -118,3 +119,42 @@ def test_options_that_mean_nothing_are_refused(
     result = cli("embed", tiny_bundle, photos, "--out", out, *words)
     assert result.code == 2
     assert reason in result.err
+
+
+@pytest.mark.parametrize("out", ["texts.npz", "texts"])
+def test_a_list_of_texts_taken_for_paths_says_how_texts_are_embedded(
+    out: str, cli, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    texts = tmp_path / "captions.txt"
+    texts.write_text("a dog\na red house\n", encoding="utf-8")
+    result = cli("embed", tiny_bundle, texts, "--out", tmp_path / out)
+    assert result.code == (2 if out.endswith("npz") else 1)
+    assert "Each line was taken as the path of an image. If the lines are texts, add `--kind text`." in result.err
+
+
+def test_a_pattern_that_the_shell_expanded_is_named(cli, tiny_bundle: Path, photos: Path, out: Path) -> None:
+    first, second, *_ = sorted(photos.iterdir())
+    result = cli("embed", tiny_bundle, first, second, "--out", out)
+    assert result.code == 2
+    assert f"embed takes one INPUT, and got 2: {first}, {second}... " in result.err
+    assert "quote it: 'photos/*.jpg'" in result.err
+
+
+def test_a_suffix_that_is_not_written_is_told_before_pyarrow_is_missed(
+    cli, tiny_bundle: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    result = cli("embed", tiny_bundle, photos, "--out", tmp_path / "vectors.csv")
+    assert "ends in '.csv', expected a folder's name without a suffix, .parquet or .npz" in result.err
+
+
+def test_an_interrupted_npz_says_that_nothing_was_written(
+    cli, tiny_bundle: Path, photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mmalign_runtime.bulk.job.stream_entries", interrupt)
+    result = cli("embed", tiny_bundle, photos, "--out", out)
+    assert (result.code, out.exists()) == (130, False)
+    assert "interrupted: nothing was written" in result.err

@@ -63,3 +63,10 @@ def test_a_query_that_loses_its_end_is_named(cli, tiny_bundle: Path, vectors: Pa
     assert [row["truncated"] for row in json.loads(result.out)] == [False, True]
     assert result.err.count("has more than 16 tokens and lost its end") == 1
     assert "lost its end" not in cli("search", tiny_bundle, vectors, "a dog").err
+
+
+def test_the_name_of_an_image_is_searched_for_as_words_and_said_to_be(cli, tiny_bundle: Path, vectors: Path) -> None:
+    image = sorted((tiny_bundle / "golden").glob("*.jpg"))[0]
+    result = cli("search", tiny_bundle, vectors, image, "no-such-file.jpg", "--json")
+    assert [row["query"] for row in json.loads(result.out)] == [str(image), "no-such-file.jpg"]
+    assert result.err.count("to search with that image add --image") == 1

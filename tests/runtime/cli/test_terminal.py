@@ -44,7 +44,7 @@ def test_embed_and_search_show_any_name_in_any_encoding(photos: Path, tmp_path: 
     codec = encoding.partition(":")[0]
     done = run("embed", FIXTURE, photos, "--out", tmp_path / out, PYTHONIOENCODING=encoding)
     assert (done.returncode, done.stderr.decode(codec).count("\n  bad ")) == (1, 3)
-    assert "3 vectors of 16" in done.stdout.decode(codec)
+    assert "3 of 6 items, vectors of 16 numbers" in done.stdout.decode(codec)
     found = run("search", FIXTURE, tmp_path / out, "a dog é", PYTHONIOENCODING=encoding)
     assert found.returncode == 0
     shown = done.stderr + found.stdout
