@@ -159,9 +159,11 @@ def check_spread(vectors: NDArray[np.float32], tower: Modality) -> None:
 
 
 def first_sentence(error: BaseException) -> str:
-    """Return the first line of an error's text, without its full stop."""
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__
+    """Return the first line of an error's text, without its full stop; with the next, where it ends with a colon."""
+    lines = [line.strip() for line in str(error).strip().splitlines()]
+    if not lines:
+        return type(error).__name__
+    return " ".join(lines[:2] if lines[0].endswith(":") else lines[:1]).rstrip(".")
 
 
 def refuse_options(kind: str, options: SourceOptions, read: Collection[str]) -> None:

@@ -17,7 +17,13 @@ from mmalign_export.sources.protocol import Imported
 from mmalign_export.sources.refusals import check_vocabulary, read_json, refuse_options, refuse_remote_code
 from mmalign_export.sources.transformers_families import FAMILIES, Family
 from mmalign_export.sources.transformers_images import image_spec
-from mmalign_export.sources.transformers_loading import load_model, load_processor, load_tokenizer, weight_files
+from mmalign_export.sources.transformers_loading import (
+    check_config,
+    load_model,
+    load_processor,
+    load_tokenizer,
+    weight_files,
+)
 from mmalign_export.sources.transformers_original import TransformersOriginal
 from mmalign_export.sources.transformers_texts import fast_tokenizer, text_spec
 from mmalign_export.sources.transformers_towers import image_tower, text_tower
@@ -33,6 +39,7 @@ def read(location: str | Path, options: SourceOptions) -> Imported:
     config = read_json(folder / "config.json")
     refuse_remote_code(str(location), config)
     family = _family(str(location), config)
+    check_config(folder)
     weights = weight_files(folder)
     tokenizer, processor = load_tokenizer(folder), load_processor(folder)
     model = load_model(folder, family)

@@ -21,6 +21,7 @@ Sides = tuple[int, int]
 Geometry = tuple[Resize, Sides, Sides]
 Rgb = tuple[float, float, float]
 
+_LONGEST_STRIP = 65_535  # as the image spec has it
 # Attention compares every patch with every other: more do not fit into memory.
 _MOST_PATCHES = 16_384
 # Pillow's numbers for its filters, which configurations hold.
@@ -70,7 +71,13 @@ def _patches(config: Mapping[str, object]) -> Geometry:
             f"max_num_patches, up to {_MOST_PATCHES}, and patch_size."
         )
     num_rows = next(count for count in range(math.isqrt(most), 0, -1) if most % count == 0)
-    return "naflex", (num_rows * side, most // num_rows * side), (side, side)
+    size = (num_rows * side, most // num_rows * side)
+    if max(size) > _LONGEST_STRIP:
+        raise SourceError(
+            f"the image processor cuts {most} patches of {side} pixels, which no picture with sides of at most "
+            f"{_LONGEST_STRIP} pixels has. Take another max_num_patches, which has smaller divisors."
+        )
+    return "naflex", size, (side, side)
 
 
 def _geometry(config: Mapping[str, object]) -> Geometry:

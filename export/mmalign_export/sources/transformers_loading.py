@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import cast
 
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 
 from mmalign._compat import quiet_loading
 from mmalign_export.errors import SourceError
@@ -16,7 +17,10 @@ from mmalign_export.sources.transformers_families import Family
 from mmalign_runtime.errors import MissingDependencyError
 
 # What transformers raises on a folder that it cannot read: there is no common class.
-LOADING_ERRORS = (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, ImportError, IndexError)
+LOADING_ERRORS = (
+    *(OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, ImportError, IndexError),
+    *(ZeroDivisionError, StrictDataclassError),  # sizes of zero, and fields of another type or that do not go together
+)
 # No code is run, and nothing is fetched beside what is in the folder.
 _CLOSED = {"trust_remote_code": False, "local_files_only": True}
 # Without one of these, transformers makes a tokenizer of no words, and says nothing.
@@ -59,6 +63,11 @@ def load_model(folder: Path, family: Family) -> transformers.PreTrainedModel:
     check_finite(str(folder), model.state_dict())
     model.train(False)
     return model
+
+
+def check_config(folder: Path) -> None:
+    """Raise SourceError for a config.json that transformers does not take."""
+    _load(folder, "config.json", transformers.AutoConfig.from_pretrained)
 
 
 def load_tokenizer(folder: Path) -> transformers.PreTrainedTokenizerBase:

@@ -146,6 +146,13 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "remote code": (_edit(auto_map={"AutoModel": "model.Own"}), r"asks for code that lies beside its weights"),
     "a text model": (_text_only, r"type 'bert', which is not a known dual encoder"),
     "another family's name": (_edit(model_type="siglip2"), r"its weights and its configuration disagree"),
+    "a tower that is a word": (_edit(vision_config="x"), r"its config\.json cannot be read: .*vision_config"),
+    "a width in words": (_edit(vision_config__hidden_size="32"), r"its config\.json cannot be read: .*hidden_size"),
+    "heads that do not divide the width": (
+        _edit(vision_config__num_attention_heads=5),
+        r"its config\.json cannot be read: .*not a multiple of the number of attention heads",
+    ),
+    "no heads": (_edit(vision_config__num_attention_heads=0), r"its config\.json cannot be read: .*zero"),
     "more layers than weights": (_edit(vision_config__num_hidden_layers=3), r"missing \(vision_model\.encoder\.layers"),
     "fewer layers than weights": (_edit(text_config__num_hidden_layers=0), r"surplus \(text_model\.encoder\.layers"),
     "an unknown activation": (_edit(vision_config__hidden_act="swoosh"), r"swoosh"),

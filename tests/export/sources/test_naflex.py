@@ -35,6 +35,7 @@ from mmalign_runtime.verify import verify_bundle
 Saved = Callable[[str], Path]
 FAMILY = "siglip2, naflex"
 SAME = 1e-6
+ROUNDED = 1e-5  # float32 sums of positions of up to 4
 # Rounding of a resize may move a level: transformers runs torchvision's, the bundle Pillow's.
 NEAR = 2e-2
 
@@ -111,7 +112,7 @@ def test_positions_are_resized_as_torch_does(naflex: Imported) -> None:
     placed = _embeddings(naflex)
     table = placed.position_embedding.weight.detach().reshape(placed.table_side, placed.table_side, -1)
     shapes = torch.tensor([[3, 8], [12, 2], [5, 4], [2, 2], [4, 6], [1, 24], [1, 1]])
-    torch.testing.assert_close(_positions(placed, shapes), _in_a_loop(table, shapes), atol=SAME, rtol=0)
+    torch.testing.assert_close(_positions(placed, shapes), _in_a_loop(table, shapes), atol=ROUNDED, rtol=0)
 
 
 def test_one_column_is_resized_as_one_row_is(saved: Saved) -> None:
@@ -122,7 +123,7 @@ def test_one_column_is_resized_as_one_row_is(saved: Saved) -> None:
     expected = _in_a_loop(table, torch.tensor([[1, 24]]))
     with torch.no_grad():
         placed.position_embedding.weight.copy_(table.transpose(0, 1).reshape(side * side, -1).clone())
-    torch.testing.assert_close(_positions(placed, torch.tensor([[24, 1]])), expected, atol=SAME, rtol=0)
+    torch.testing.assert_close(_positions(placed, torch.tensor([[24, 1]])), expected, atol=ROUNDED, rtol=0)
 
 
 def test_openvino_verifies_it_too(bundle: Path) -> None:
@@ -137,7 +138,7 @@ def test_a_width_of_patches_that_the_tower_does_not_read_is_refused(saved: Saved
         read_source("transformers", folder)
 
 
-@pytest.mark.parametrize("value", [0, 20_000, "many"])
+@pytest.mark.parametrize("value", [0, 8209, 20_000, "many"])
 def test_a_number_of_patches_that_is_none_is_refused(value: object, saved: Saved, tmp_path: Path) -> None:
     folder = edited(saved(FAMILY), tmp_path / "model", max_num_patches=value)
     with pytest.raises(SourceError, match=r"cuts .* patches of 8 pixels|image processor cannot be read"):
