@@ -159,13 +159,15 @@ def _classified(items: RetrievalSet, classes: Sequence[str]) -> tuple[list[int],
 
 
 def _languages(items: RetrievalSet, vectors: Vectors) -> tuple[LanguageScores, ...]:
-    return tuple(_of_language(items, vectors, name, numbers) for name, numbers in sorted(items.languages.items()))
+    return tuple(_of_language(items, vectors, name, concepts) for name, concepts in sorted(items.languages.items()))
 
 
-def _of_language(items: RetrievalSet, vectors: Vectors, name: str, numbers: tuple[int, ...]) -> LanguageScores:
-    """Score the captions of one language, and the images that have one."""
-    texts = vectors.texts[list(numbers)]
-    captions = [items.relevant.candidate_labels[number] for number in numbers]
+def _of_language(
+    items: RetrievalSet, vectors: Vectors, name: str, concepts: dict[int, tuple[int, ...]]
+) -> LanguageScores:
+    """Score the captions of one language, by number with their concepts there, and the images that have one."""
+    texts = vectors.texts[list(concepts)]
+    captions = list(concepts.values())
     known = {label for labels in captions for label in labels}
     rows = [row for row, labels in enumerate(items.relevant.query_labels) if not known.isdisjoint(labels)]
     relevant = Relevance([items.relevant.query_labels[row] for row in rows], captions)

@@ -15,6 +15,7 @@ from torch import Tensor
 from mmalign.answers import Vectors, answer, diagnosis, scored
 from mmalign.config import EvaluateConfig
 from mmalign.data import DataSource, read_pairs
+from mmalign.figures.prefixes import check_dims
 from mmalign.retrieval import chance_recall
 from mmalign.retrieval_set import RetrievalSet, build_retrieval_set
 from mmalign.scores import BundleScores, Scored
@@ -63,6 +64,7 @@ def evaluate_bundle(
     items = build_retrieval_set(read_pairs(source).pairs, config.captions)
     classes = tuple(sorted({name for own in items.groups for name in own}))
     with Embedder.load(bundle, **fields) as embedder:
+        check_dims(config.dims, embedder.embed_dim)  # before all is embedded
         image_spec = embedder.bundle.spec.tower("image", ImageTower).spec
         vectors = _vectors(embedder, items, classes, config.templates)
         answers = answer(items, classes, vectors, embedder.similarity)

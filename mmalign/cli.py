@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, cast
 
 import typer
 
 from mmalign.openmp import wait_without_spinning
-from mmalign_runtime.bundle.archive import ARCHIVE_SUFFIX
+from mmalign_runtime.bundle import is_bundle
 from mmalign_runtime.cli.terminal import say
 from mmalign_runtime.errors import InputError
 from mmalign_runtime.places import check_place
-from mmalign_runtime.spec import SPEC_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,15 +70,15 @@ def evaluate(
     json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Recall both ways and zero-shot classes, beside chance and, for a run, a closed-form linear map."""
-    if report is not None:
-        check_place(report)
+    _check_report(report)
+    columns = {"--caption-column": caption_columns, "--concept-column": concept_column, "--group-column": group_column}
+    of_pairs = {**columns, "--template": templates, "--precision": precision != "fp32"}
+    _check_fitting(pairs, of_pairs, {"--split": split != "test", "--checkpoint": checkpoint != "best"})
     if pairs is not None:
-        captions = _caption_columns(caption_columns or ["caption"])
-        source = BundlePairs(pairs, captions, concept_column, group_column)
+        source = BundlePairs(pairs, _caption_columns(caption_columns or ["caption"]), concept_column, group_column)
         _evaluate_bundle(run, source, precision, tuple(templates or ()), tuple(dims or ()), report, as_json=json)
         return
-    if run.suffix == ARCHIVE_SUFFIX or (run / SPEC_NAME).is_file():
-        raise InputError(f"{run} is a bundle, and says nothing of its data. Name pairs to measure it on with --pairs.")
+    _check_run(run)
     split_name = cast('Literal["val", "test"]', _one_of(split, ("test", "val"), "--split"))
     checkpoint_name = cast('Literal["best", "last"]', _one_of(checkpoint, ("best", "last"), "--checkpoint"))
     wait_without_spinning()
@@ -96,6 +96,26 @@ def evaluate(
         typer.echo((run / "evaluation.json").read_bytes())
     else:
         print_evaluation(found)
+
+
+def _check_run(path: Path) -> None:
+    if is_bundle(path):
+        raise InputError(f"{path} is a bundle, and says nothing of its data. Name pairs to measure it on with --pairs.")
+
+
+def _check_report(path: Path | None) -> None:
+    if path is None:
+        return
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"--report {path} ends in {path.suffix!r}, expected .html. Choose such a name.")
+    check_place(path)
+
+
+def _check_fitting(pairs: str | None, of_pairs: Mapping[str, object], of_runs: Mapping[str, object]) -> None:
+    """Raise InputError for options that were given and would not be read."""
+    unread, how = (of_pairs, "without") if pairs is None else (of_runs, "with")
+    if given := [name for name, value in unread.items() if value]:
+        raise InputError(f"{', '.join(given)} say nothing {how} --pairs: --pairs measures a bundle, else it is a run.")
 
 
 class BundlePairs(NamedTuple):

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import msgspec
 
+from mmalign.config import Config, EvaluateConfig
 from mmalign.device import evaluation_device
 from mmalign.features import ModelFeatures
+from mmalign.figures.prefixes import check_dims
 from mmalign.near_synonyms import without_near_synonyms
 from mmalign.pairs import load_sources, merged_splits
 from mmalign.run import Run, initial_model, load_run, read_trained_images
@@ -54,16 +56,16 @@ def evaluate(
     """
     run = load_run(Path(run_dir), checkpoint)
     config = run.config
+    asked = _with_dims(config, dims)
     sources = load_sources(config.data, config.image)
     trained, start = _features(run)
+    limit = config.data.split.max_caption_similarity
     evaluation = evaluate_model(
         trained,
         start,
         sources,
-        msgspec.structs.replace(config.evaluate, dims=(*config.evaluate.dims, *dims)),
-        splits=without_near_synonyms(
-            merged_splits(sources), sources, config.data.split.max_caption_similarity, start.texts
-        ),
+        asked,
+        splits=without_near_synonyms(merged_splits(sources), sources, limit, start.texts),
         split=split,
         checkpoint=checkpoint,
         trained_images=read_trained_images(run.folder),
@@ -71,6 +73,16 @@ def evaluate(
     )
     _write(evaluation, run.folder.file(EVALUATION))
     return evaluation
+
+
+def _with_dims(config: Config, dims: Sequence[int]) -> EvaluateConfig:
+    """Return a run's own with further dims. Of its own those count that its vectors have: versions before did not look.
+
+    Raises ConfigError.
+    """
+    check_dims(dims, config.model.embed_dim)
+    own = (dim for dim in config.evaluate.dims if dim < config.model.embed_dim)
+    return msgspec.structs.replace(config.evaluate, dims=(*own, *dims))
 
 
 def _features(run: Run) -> tuple[ModelFeatures, ModelFeatures]:

@@ -58,5 +58,5 @@ def _print(
             table.add_row(f"  {row.name}", *cells, end_section=number == len(group.rows))
     console.print(table)
     for line in [] if diagnosis is None else remarks(model, diagnosis):
-        console.print(line, highlight=False)
+        console.print(line, highlight=False, markup=False)
     console.print()

@@ -118,8 +118,13 @@ def _rows(methods: Sequence[_Way | None], ahead: PerFigure[Difference] | None) -
         if model:
             yield Row(shown, model, _interval(interval), linear_map, _lead(lead), chance)
         if name == "at_10":
-            model, linear_map, chance = ("" if each is None else f"{each.recall.median_rank:.0f}" for each in methods)
+            model, linear_map, chance = ("" if each is None else _plain(each.recall.median_rank) for each in methods)
             yield Row("median rank", model, "", linear_map, "", chance)
+
+
+def _plain(value: float) -> str:
+    """Return a number without the decimal that says nothing: 3, and 2.5."""
+    return f"{value:.1f}".removesuffix(".0")
 
 
 def _share(value: float | None) -> str:

@@ -22,11 +22,12 @@ _NUM_ROWS = 1024
 
 
 def without_near_synonyms(
-    splits: Splits, sources: Sequence[SourcePairs], limit: float | None, texts: TextFeatures
+    splits: Splits, sources: Sequence[SourcePairs], limit: float | None, texts: TextFeatures, *, is_trial: bool = False
 ) -> Splits:
     """Return the splits without training pairs whose first caption is near one of validation or test, in any source.
 
-    Near is a cosine of at least `limit`; None keeps all. Raises TrainingError when too few pairs are left.
+    Near is a cosine of at least `limit`; None keeps all. The log counts them, but for a trial.
+    Raises TrainingError when too few pairs are left.
     """
     if limit is None:
         return splits
@@ -39,7 +40,8 @@ def without_near_synonyms(
     blocks = torch.split(_unit(texts.of(trained, "training captions")), _NUM_ROWS)  # so that (T, E) is never held
     nearest = torch.cat([(block @ near).amax(dim=1) for block in blocks])  # (T,)
     kept = tuple(pair for pair, cosine in zip(splits.train, nearest.tolist(), strict=True) if cosine < limit)
-    logger.info(
+    logger.log(
+        logging.DEBUG if is_trial else logging.INFO,
         "%d of %d training pairs are left out: their first caption is within cosine %g of one of validation or test",
         *(len(splits.train) - len(kept), len(splits.train), limit),
     )

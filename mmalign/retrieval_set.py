@@ -23,8 +23,8 @@ class RetrievalSet(msgspec.Struct, frozen=True):
     """N images, each by the first pair that has it, and M captions.
 
     `relevant` says that a caption was given to a concept of an image; `groups` are the classes of each image.
-    `keywords` are all captions of each concept by its number, in small letters, and `languages` the numbers of the
-    captions of each language that a source names.
+    `keywords` are all captions of each concept by its number, in small letters. `languages` are the numbers of the
+    captions of each language that a source names, with the concepts that have the caption in that language.
     """
 
     pairs: tuple[Pair, ...]
@@ -32,7 +32,7 @@ class RetrievalSet(msgspec.Struct, frozen=True):
     relevant: Relevance
     groups: tuple[frozenset[str], ...]
     keywords: tuple[frozenset[str], ...]
-    languages: dict[str, tuple[int, ...]]
+    languages: dict[str, dict[int, tuple[int, ...]]]
 
     def graded(self) -> GradedRelevance:
         """Return how relevant captions are to images, those of other concepts too."""
@@ -45,7 +45,7 @@ def build_retrieval_set(pairs: Sequence[Pair], captions: Captions) -> RetrievalS
     images: dict[str, list[Pair]] = {}
     concepts_of_text: dict[str, set[int]] = {}
     keywords: dict[int, set[str]] = {}
-    languages: dict[str, dict[str, None]] = {}
+    languages: dict[str, dict[str, set[int]]] = {}
     for pair in merge_pairs(pairs):
         images.setdefault(image_identity(pair), []).append(pair)
         concept = numbers.setdefault(pair.concept, len(numbers))
@@ -53,7 +53,7 @@ def build_retrieval_set(pairs: Sequence[Pair], captions: Captions) -> RetrievalS
         for language, caption in _chosen(pair, captions):
             concepts_of_text.setdefault(caption, set()).add(concept)
             if language is not None:
-                languages.setdefault(language, {})[caption] = None
+                languages.setdefault(language, {}).setdefault(caption, set()).add(concept)
     position = {text: at for at, text in enumerate(concepts_of_text)}
     return RetrievalSet(
         pairs=tuple(same[0] for same in images.values()),
@@ -64,7 +64,10 @@ def build_retrieval_set(pairs: Sequence[Pair], captions: Captions) -> RetrievalS
         ),
         groups=tuple(frozenset(pair.group for pair in same if pair.group is not None) for same in images.values()),
         keywords=tuple(frozenset(keywords[number]) for number in range(len(numbers))),
-        languages={name: tuple(position[text] for text in texts) for name, texts in languages.items()},
+        languages={
+            name: {position[text]: tuple(sorted(concepts)) for text, concepts in texts.items()}
+            for name, texts in languages.items()
+        },
     )
 
 

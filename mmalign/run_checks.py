@@ -30,6 +30,6 @@ def check_new_run(run: Run, sources: Sequence[SourcePairs], splits: Splits, devi
         check_teacher(term, config.model.embed_dim)
     features = ModelFeatures(dual_model(run), Path(config.train.cache_dir), device, is_training=True)
     limit = config.data.split.max_caption_similarity
-    num_pairs = len(without_near_synonyms(splits, sources, limit, features.texts).train)
+    num_pairs = len(without_near_synonyms(splits, sources, limit, features.texts, is_trial=True).train)
     sharing = Sharing(config.train.chunk_size, world.rank, world.size)
     sharing.check(min(config.train.batch_size, num_pairs), run.model)

@@ -23,6 +23,7 @@ from mmalign.distributed import World, check_agreement, joined_world
 from mmalign.embedded_pairs import EmbeddedPairs
 from mmalign.errors import CheckpointError, NonFiniteError, TrainingError
 from mmalign.features import ModelFeatures
+from mmalign.figures.prefixes import check_dims
 from mmalign.imported_specs import with_imported
 from mmalign.inputs import Steps, load_steps, prepare_steps
 from mmalign.metrics import Validator
@@ -86,6 +87,7 @@ def train(config: Config, run_dir: str | Path, *, resume: bool = False) -> Train
             return _train(config, run_dir, device, world, resume=resume)
         with claim_run(run_dir):
             check_start(config, run_dir, resume=resume)
+            check_dims(config.evaluate.dims, config.model.embed_dim)
             remove_leftovers(run_dir)  # of a run that was killed while it wrote a checkpoint
             return _train(config, run_dir, device, world, resume=resume)
 

@@ -69,7 +69,11 @@ def check_free(out: Path, *, force: bool) -> None:
         raise ExportError(f"{out} is a folder of something else: it has no {SPEC_NAME}. Choose another --out.")
     if out.is_dir() == (out.suffix == ARCHIVE_SUFFIX):
         kind = "folder" if out.is_dir() else "file"
-        raise ExportError(f"{out} is a {kind}, and would be replaced by the other kind of bundle. Remove it first.")
+        fix = "a new folder" if out.is_file() else "another name"
+        raise ExportError(
+            f"{out} is a {kind}, and the bundle would be written as the other kind. Choose an --out that ends in "
+            f"{ARCHIVE_SUFFIX}, or {fix}."
+        )
 
 
 @contextmanager

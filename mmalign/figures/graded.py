@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mmalign.retrieval import Relevance
 
-_KEPT = 256  # rows of relevance that are kept: captions of one concept follow each other
+_KEPT = 4  # rows of relevance, (S,) each, that are kept: captions of one concept follow each other
 
 
 class GradedRelevance:

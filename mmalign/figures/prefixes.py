@@ -21,6 +21,15 @@ class PrefixScores(msgspec.Struct, frozen=True):
     text_to_image: Recall
 
 
+def check_dims(asked: Sequence[int], embed_dim: int) -> None:
+    """Raise ConfigError for a number of first components that is not below that of the vectors."""
+    if wrong := [dim for dim in asked if not 0 < dim < embed_dim]:
+        raise ConfigError(
+            f"recall by the first {wrong[0]} components was asked for (--dim, evaluate.dims), of vectors of "
+            f"{embed_dim}. Ask for fewer."
+        )
+
+
 def prefix_scores(
     images: Tensor, texts: Tensor, relevant: Relevance, declared: Sequence[int], asked: Sequence[int]
 ) -> tuple[PrefixScores, ...]:
@@ -29,10 +38,7 @@ def prefix_scores(
     Raises ConfigError for one that is not shorter than the vectors.
     """
     embed_dim = images.shape[1]
-    if wrong := [dim for dim in asked if not 0 < dim < embed_dim]:
-        raise ConfigError(
-            f"recall by the first {wrong[0]} components was asked for, of vectors of {embed_dim}. Ask for fewer."
-        )
+    check_dims(asked, embed_dim)
     found = []
     for dim in sorted({*asked, *(dim for dim in declared if dim < embed_dim)}):
         first_images, first_texts = (functional.normalize(each[:, :dim], dim=-1) for each in (images, texts))

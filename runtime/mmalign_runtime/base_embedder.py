@@ -144,7 +144,8 @@ class BaseEmbedder:
         if self.options.dim is not None:
             raise PrefixError(
                 f"the attention looks at regions with whole vectors, and this embedder gives their first "
-                f"{self.options.dim} components. Load it without dim."
+                f"{self.options.dim} components. Load it without dim; to rerank, search vectors that were embedded "
+                "without it too."
             )
         return self._still_open(self._attention.get())
 

@@ -52,4 +52,8 @@ def fix_of_dims(asked: str, there: str) -> str | None:
     (left, _, _), (right, _, dim) = asked.partition(_MARK), there.partition(_MARK)
     if left != right:
         return None
-    return f"ask for them with dim={dim} (--dim {dim})." if dim else "ask for whole vectors: leave dim out."
+    return (
+        f"ask for them with dim={dim} (--dim {dim})."
+        if dim
+        else "ask for whole vectors: leave dim out or, where a profile has it, give their full length."
+    )

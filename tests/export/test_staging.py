@@ -100,7 +100,13 @@ def test_an_existing_folder_is_not_replaced_unasked(tmp_path: Path) -> None:
 def test_a_file_of_something_else_is_never_replaced(tmp_path: Path) -> None:
     thesis = tmp_path / "thesis.tex"
     thesis.write_text("years of work")
-    with pytest.raises(ExportError, match="is a file, and would be replaced"), staged(thesis, force=True):
+    with (
+        pytest.raises(
+            ExportError,
+            match=r"is a file, and the bundle would be written as the other kind\. Choose an --out that ends",
+        ),
+        staged(thesis, force=True),
+    ):
         pytest.fail("the block must not run")
     assert thesis.read_text() == "years of work"
 

@@ -13,9 +13,11 @@ from PIL import Image
 from mmalign.bundle_evaluation import evaluate_bundle
 from mmalign.config import EvaluateConfig
 from mmalign.data import DataSource, read_pairs
+from mmalign.errors import ConfigError
 from mmalign.retrieval import recall_both_ways
 from mmalign.retrieval_set import build_retrieval_set
 from mmalign_runtime import Embedder
+from mmalign_runtime.bundle.packing import pack_bundle
 from mmalign_runtime.cli import main
 from mmalign_runtime.errors import MmalignError
 
@@ -83,6 +85,16 @@ def test_the_command_prints_the_bundle_beside_chance(
     ("words", "message"),
     [
         ((), "is a bundle, and says nothing of its data. Name pairs to measure it on with --pairs."),
+        (
+            ("--pairs", "PAIRS", "--dim", "16"),
+            "the first 16 components was asked for (--dim, evaluate.dims), of vectors",
+        ),
+        (
+            ("--pairs", "PAIRS", "--split", "val"),
+            "--split say nothing with --pairs: --pairs measures a bundle, else it is a run.",
+        ),
+        (("--template", "a {}"), "--template say nothing without --pairs: --pairs measures a bundle"),
+        (("--pairs", "PAIRS", "--report", "PAIRS"), "pairs.csv ends in '.csv', expected .html. Choose such a name."),
         (("--pairs", "PAIRS", "--precision", "int4"), "--precision 'int4' is not known; choose one of fp32, "),
     ],
 )
@@ -91,6 +103,20 @@ def test_what_cannot_be_measured_says_what_to_do(
 ) -> None:
     assert _run("evaluate", TINY, *(str(pairs) if word == "PAIRS" else word for word in words)) == 2
     assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_prefix_that_is_no_prefix_is_refused_before_anything_is_embedded(
+    pairs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mmalign.bundle_evaluation._vectors", None)
+    with pytest.raises(ConfigError, match=r"the first 16 components .*, of vectors of 16\. Ask for fewer"):
+        evaluate_bundle(TINY, pairs, EvaluateConfig(dims=(8, 16)))
+
+
+def test_an_archive_of_any_suffix_is_told_from_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    packed = pack_bundle(TINY, tmp_path / "tiny.mmalign").rename(tmp_path / "tiny.zip")
+    assert _run("evaluate", packed) == 2
+    assert "tiny.zip is a bundle, and says nothing of its data" in " ".join(capsys.readouterr().err.split())
 
 
 def test_no_pairs_are_an_error(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -57,6 +58,22 @@ def test_each_source_is_scored_by_model_map_and_chance(
     assert seen.chance.zero_shot_accuracy == pytest.approx(1 / 3)
     assert unseen.num_classes == 0
     assert unseen.model.zero_shot_accuracy is None
+
+
+def test_dims_that_a_model_does_not_have_are_refused_at_the_start_and_a_run_that_names_them_is_read(
+    make_config: MakeConfig, tmp_path: Path
+) -> None:
+    config = make_config({**FROZEN, "evaluate.dims": [4, 4096]})
+    with pytest.raises(ConfigError, match="the first 4096 components was asked for"):
+        train(config, tmp_path / "refused")
+    assert not (tmp_path / "refused").exists()
+    train(make_config({**FROZEN, "evaluate.dims": [4]}), tmp_path / "run")
+    file = tmp_path / "run/config.toml"  # as a version wrote it that did not look
+    file.write_text(re.sub(r"dims = \[\s*4,?\s*\]", "dims = [4, 4096]", file.read_text()))
+    assert "4096" in file.read_text()
+    (source,) = evaluate(tmp_path / "run").sources
+    assert source.diagnosis is not None
+    assert [each.dim for each in source.diagnosis.prefixes] == [4]
 
 
 def test_figures_are_written_as_json(make_config: MakeConfig, tmp_path: Path) -> None:

@@ -65,8 +65,19 @@ def test_captions_of_each_language_and_keywords_of_each_concept_are_known() -> N
     pairs = [cat, pair("2", "dog", "a dog", "pet")]
     items = build_retrieval_set(pairs, "all")
     assert items.texts == ("cat", "Pet", "Katze", "a dog", "pet")
-    assert items.languages == {"en": (0, 1), "de": (2, 1)}
+    assert {name: tuple(texts) for name, texts in items.languages.items()} == {"en": (0, 1), "de": (2, 1)}
     assert items.keywords == (frozenset({"cat", "pet", "katze"}), frozenset({"a dog", "pet"}))
     first = build_retrieval_set(pairs, "first")
-    assert (first.texts, first.languages) == (("cat", "Katze", "a dog"), {"en": (0,), "de": (1,)})
+    assert first.texts == ("cat", "Katze", "a dog")
+    assert {name: tuple(texts) for name, texts in first.languages.items()} == {"en": (0,), "de": (1,)}
     assert first.keywords == items.keywords
+
+
+def test_a_text_of_two_languages_belongs_to_the_concepts_that_have_it_in_each() -> None:
+    # "Gift" is a present in English and poison in German.
+    poison = Pair(b"1", ("Poison", "Gift"), "poison", Origin(Path("x")), languages=(("en", "Poison"), ("de", "Gift")))
+    present = Pair(b"2", ("Gift",), "present", Origin(Path("x")), languages=(("en", "Gift"),))
+    items = build_retrieval_set([poison, present], "all")
+    number = items.texts.index("Gift")
+    assert items.relevant.candidate_labels[number] == (0, 1)
+    assert (items.languages["de"], items.languages["en"][number]) == ({number: (0,)}, (1,))

@@ -64,6 +64,11 @@ def read(location: str | Path, options: SourceOptions) -> Imported:
     folder = _folder(str(location))
     clip = _clip_folder(folder)
     inner = read_transformers(clip, msgspec.structs.replace(options, text="", dim=None))
+    if inner.model.image.spec.resize == "naflex":
+        raise SourceError(
+            f"{folder.name} reads patches at a picture's own ratio (NaFlex), which are read of transformers' folders "
+            f"alone. Import {clip} with --kind transformers."
+        )
     towers, files, choices = dict(inner.model.towers), inner.model.origin.files, list(inner.choices)
     text_folder = _folder(options.text) if options.text else None
     if text_folder is not None:

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from mmalign_runtime.bundle.opened import Bundle, open_bundle
+from mmalign_runtime.bundle.opened import Bundle, is_bundle, open_bundle
 
-__all__ = ["Bundle", "open_bundle"]
+__all__ = ["Bundle", "is_bundle", "open_bundle"]

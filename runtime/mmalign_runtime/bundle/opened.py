@@ -121,6 +121,11 @@ def _contents(path: Path) -> Contents:
     return FolderContents(path)
 
 
+def is_bundle(path: Path) -> bool:
+    """Say whether a path is that of a bundle, whole or not: a folder with bundle.json, or an archive of any suffix."""
+    return path.suffix == ARCHIVE_SUFFIX or (path / SPEC_NAME).is_file() or (path.is_file() and is_archive(path))
+
+
 def _not_a_bundle(path: Path, seen: str) -> BundleError:
     if path.name == SPEC_NAME:
         return BundleError(f"{path} is a file of a bundle. Name its folder, {path.parent}.")

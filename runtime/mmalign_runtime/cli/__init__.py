@@ -16,6 +16,7 @@ import typer
 
 from mmalign_runtime.cli.bench import bench
 from mmalign_runtime.cli.embed import embed
+from mmalign_runtime.cli.empty_paths import refuse_empty_paths
 from mmalign_runtime.cli.explain import explain
 from mmalign_runtime.cli.info import info
 from mmalign_runtime.cli.pack import pack, unpack
@@ -24,14 +25,12 @@ from mmalign_runtime.cli.terminal import discard_what_is_left, escape_what_does_
 from mmalign_runtime.cli.upgrade import upgrade
 from mmalign_runtime.cli.verbs import load_verbs
 from mmalign_runtime.cli.verify import verify
-from mmalign_runtime.errors import InputError, MmalignError
+from mmalign_runtime.errors import MmalignError
 from mmalign_runtime.names import printable
 
 EXIT_CANNOT_RUN = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 EXIT_PIPE_CLOSED = 141  # 128 + SIGPIPE
-# Verbs that take texts, and an empty text is one; the first two arguments of theirs are paths.
-_OF_TEXTS = {"search": 2, "explain": 2}
 
 app = typer.Typer(
     name="mmalign",
@@ -71,7 +70,7 @@ def main(args: Sequence[str] | None = None) -> None:
 def _run(args: Sequence[str] | None) -> int | str | None:
     """Return the exit code. Raises BrokenPipeError, of which typer and rich make 1, as if a bundle differed."""
     load_verbs(app)
-    _refuse_empty(sys.argv[1:] if args is None else args)
+    refuse_empty_paths(typer.main.get_command(app), sys.argv[1:] if args is None else args)
     try:
         app(args, prog_name="mmalign")
     except SystemExit as left:
@@ -80,14 +79,6 @@ def _run(args: Sequence[str] | None) -> int | str | None:
         sys.stdout.flush()  # here, where a full disk or a closed pipe can still be told
         return left.code
     return 0
-
-
-def _refuse_empty(args: Sequence[str]) -> None:
-    """Raise InputError for an empty path, which would be taken for the working directory."""
-    verb, *rest = args or [""]
-    if "" in rest[: _OF_TEXTS.get(verb, len(rest))]:
-        given = " ".join(f"'{each}'" if not each or " " in each else each for each in args)
-        raise InputError(f"an argument is empty, as an unset variable of the shell is: mmalign {given}. Give a path.")
 
 
 def _fail(error: MmalignError) -> int:

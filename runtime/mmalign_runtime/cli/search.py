@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -92,7 +93,7 @@ def _check_queries(queries: Sequence[str]) -> None:
 def _say_files(queries: Sequence[str]) -> None:
     """Say of a query that is an image on this disk that its name is searched for, and not the image."""
     for query in queries:
-        if Path(query).suffix.lower() in IMAGE_SUFFIXES and Path(query).is_file():
+        if Path(query).suffix.lower() in IMAGE_SUFFIXES and os.path.isfile(query):  # noqa: PTH113  a long text is no OSError
             say(f"the words {query!r} are searched for; to search with that image add --image", err=True)
 
 

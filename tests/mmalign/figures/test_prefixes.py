@@ -30,5 +30,5 @@ def test_recall_is_that_of_shortened_unit_vectors() -> None:
 @pytest.mark.parametrize("dim", [12, 13])
 def test_a_prefix_is_shorter_than_the_vector(dim: int) -> None:
     vectors = functional.normalize(torch.ones(20, 12), dim=-1)
-    with pytest.raises(ConfigError, match=f"the first {dim} components was asked for, of vectors of 12"):
+    with pytest.raises(ConfigError, match=f"the first {dim} components was asked for .*, of vectors of 12"):
         prefix_scores(vectors, vectors, RELEVANT, declared=(), asked=(dim,))

@@ -42,18 +42,22 @@ def test_an_error_is_one_line_on_stderr_and_exit_code_2(cli, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "words",
+    ("words", "name"),
     [
-        ("info", ""),
-        ("embed", "bundle", "", "--out", "a.npz"),
-        ("search", "bundle", "", "dog"),
-        ("pack", "a", "--out", ""),
+        (("info", ""), "BUNDLE"),
+        (("embed", "bundle", "", "--out", "a.npz"), "INPUT"),
+        (("search", "bundle", "", "dog"), "VECTORS"),
+        (("search", "--json", "bundle", "", "dog"), "VECTORS"),
+        (("search", "--top-k", "5", "", "vectors", "dog"), "BUNDLE"),
+        (("search", "bundle", "vectors", "dog", "--rerank", "20", "--images", ""), "--images"),
+        (("search", "bundle", "vectors", "dog", "--images="), "--images"),
+        (("upgrade", "a", "--out", ""), "--out"),
     ],
 )
-def test_an_empty_path_is_not_the_working_directory(cli, words: tuple[str, ...]) -> None:
+def test_an_empty_path_is_not_the_working_directory(cli, words: tuple[str, ...], name: str) -> None:
     result = cli(*words)
     assert (result.code, result.out) == (2, "")
-    assert result.err.startswith("error: an argument is empty, as an unset variable of the shell is: mmalign ")
+    assert result.err == f"error: {name} is empty, as an unset variable of the shell is. Give a path.\n"
 
 
 def test_an_empty_text_is_searched_for(cli, tiny_bundle: Path, tmp_path: Path) -> None:

@@ -70,3 +70,7 @@ def test_the_name_of_an_image_is_searched_for_as_words_and_said_to_be(cli, tiny_
     result = cli("search", tiny_bundle, vectors, image, "no-such-file.jpg", "--json")
     assert [row["query"] for row in json.loads(result.out)] == [str(image), "no-such-file.jpg"]
     assert result.err.count("to search with that image add --image") == 1
+
+
+def test_a_long_text_that_ends_as_an_image_s_name_is_a_text(cli, tiny_bundle: Path, vectors: Path) -> None:
+    assert cli("search", tiny_bundle, vectors, "a dog " * 100 + "in photo.jpg").code == 0

@@ -1,0 +1,191 @@
+"""The demo's recipe against open_clip's, in the same time: same towers, pairs, split, pixels and scoring.
+
+python -m benchmarks.alignment.against_open_clip --out runs/against_open_clip
+
+The demo's run has its time measured: features of the pairs, training, validation. Then open_clip's recipe gets as much,
+twice: as its training script starts (both towers learn) and with its towers locked, on features that are cached as ours
+are. Its recipe is its own loss, AdamW with betas (0.9, 0.98), eps 1e-6 and weight decay 0.2, a rate of 5e-4 for
+everything, linear projections, a warm-up and half a cosine over the steps that fit, counted by a trial before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean, median
+
+import msgspec
+import torch
+from open_clip.loss import ClipLoss
+from torch import Tensor
+
+from benchmarks.alignment.run import CONFIG, DIMS, RESULTS, ROOT, Comparison
+from benchmarks.alignment.scoring import Done, score_run
+from benchmarks.harness.environment import Watch
+from benchmarks.harness.markdown import table
+from benchmarks.harness.results import command_line, read_result, write_result
+from mmalign.checkpoint import Progress, save_best
+from mmalign.config import Config, load_config
+from mmalign.features import ModelFeatures
+from mmalign.inputs import Steps, load_steps, prepare_steps
+from mmalign.losses.infonce import InfoNCE
+from mmalign.losses.protocol import EmbeddedBatch
+from mmalign.optim import Schedule, plan_steps
+from mmalign.pairs import load_sources, merged_splits
+from mmalign.run import Run, initial_model, open_run
+from mmalign.run_model import dual_model
+from mmalign.trainer import Trainer
+from mmalign.training import train
+
+SHIPPED, LOCKED, FULL = "the demo's", "open_clip's, towers locked", "open_clip's, everything learns"
+_THEIRS = (
+    "model.image_head={kind='linear'}",
+    "model.text_head={kind='linear'}",
+    "optim={image_tower_lr=5e-4,text_tower_lr=5e-4,projection_lr=5e-4,logit_scale_lr=5e-4,weight_decay=0.2,clip_norm=0,"
+    "warmup=0.1}",
+    "augment.crop_scale=0.9",
+    "augment.color_jitter=0",
+    "augment.grayscale=0",
+    "augment.blur=0",
+)
+# What learns in full is held whole for its gradients; 64 pairs a batch fit a machine of 16 GB.
+_FULL = (*_THEIRS, "image_tower.frozen=false", "text_tower.frozen=false", "train.batch_size=64")
+_TRIAL_STEPS = 4
+
+
+class OpenClipLoss(InfoNCE):
+    """open_clip's loss, which knows one positive of each item: its own pair."""
+
+    def forward(self, batch: EmbeddedBatch) -> Tensor:
+        """Return the scalar loss of a batch."""
+        loss: Tensor = ClipLoss()(batch.image_embeds, batch.text_embeds, self.scale())
+        return loss
+
+
+def train_theirs(config: Config, path: Path, budget_s: float) -> int:
+    """Train open_clip's recipe in about `budget_s` seconds, keep the last weights, and return the number of steps."""
+    run = open_run(config, path, lambda new: None, resume=False)
+    splits = merged_splits(load_sources(config.data, config.image))
+    started = time.perf_counter()
+    device = torch.device("cpu")
+    features = ModelFeatures(dual_model(run), Path(config.train.cache_dir), device, is_training=True)
+    steps = prepare_steps(config, features, splits.train)  # what a locked tower costs is part of the time
+    left_s = budget_s - (time.perf_counter() - started)
+    num_pairs, batch_size = len(splits.train), min(config.train.batch_size, len(splits.train))
+    trial = msgspec.structs.replace(run, model=initial_model(config))
+    trial_s = _take_steps(trial, Schedule(num_pairs, batch_size, 1 + _TRIAL_STEPS), steps, _TRIAL_STEPS)
+    num_steps = max(1, int(left_s / median(trial_s)))
+    schedule = _Steps(num_pairs, batch_size, -(-num_steps * batch_size // num_pairs) + 1, wanted=num_steps)
+    _take_steps(run, schedule, steps, num_steps)
+    save_best(run.folder.file("best.safetensors"), run.model, Progress(step=num_steps))
+    return num_steps
+
+
+class _Steps(Schedule, frozen=True):
+    """A schedule that ends after a number of steps, within an epoch if need be."""
+
+    wanted: int = 0
+
+    @property
+    def num_steps(self) -> int:
+        """The number of steps of the whole run."""
+        return self.wanted
+
+
+def _take_steps(run: Run, schedule: Schedule, steps: Steps, num_steps: int) -> list[float]:
+    """Take the first steps of a schedule and return the seconds of each."""
+    run.model.loss = OpenClipLoss(run.config.loss)
+    trainer = Trainer(run.model, run.config, schedule)
+    for group in trainer.optimizer.param_groups:
+        group.update(betas=(0.9, 0.98), eps=1e-6)
+    seconds, started = [], time.perf_counter()
+    plans = (plan for plan in plan_steps(schedule, run.config.train.seed) if plan.step < num_steps)
+    for inputs in load_steps(steps, plans, run.config.train.num_workers):
+        trainer.step(inputs)
+        seconds.append(time.perf_counter() - started)
+        started = time.perf_counter()
+    return seconds
+
+
+def main() -> None:
+    """Train and score all three, seed by seed, and write the table and the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--out", type=Path, required=True, help="where runs go; those that are done are not done again")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=150, help="of the demo's recipe; the others get its time")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the table and the JSON")
+    arguments = parser.parse_args()
+    out = arguments.out.resolve()
+    watch = Watch(
+        command_line("python -m benchmarks.alignment.against_open_clip", sys.argv[1:]), torch.get_num_threads()
+    )
+    os.chdir(ROOT)  # where the paths in demo.toml start
+    runs = [done for seed in range(arguments.seeds) for done in _runs(seed, arguments.epochs, out)]
+    write_result(Comparison(watch.card(), tuple(runs)), arguments.results / "against_open_clip.json")
+    text = markdown(runs)
+    (arguments.results / "against_open_clip.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+def _runs(seed: int, epochs: int, out: Path) -> list[Done]:
+    shipped = _once(SHIPPED, seed, (f"train.epochs={epochs}",), out, budget_s=0.0)
+    theirs = [
+        _once(name, seed, settings, out, shipped.train_s) for name, settings in ((LOCKED, _THEIRS), (FULL, _FULL))
+    ]
+    return [shipped, *theirs]
+
+
+def _once(name: str, seed: int, settings: Sequence[str], out: Path, budget_s: float) -> Done:
+    path = out / f"{name.replace(' ', '_').replace(',', '')}-{seed}"
+    if not (path / "done.json").is_file():
+        cache = out / "cache" / path.name  # of its own: each pays for its features
+        config = load_config(CONFIG, [*settings, f"train.seed={seed}", f"train.cache_dir={cache}"])
+        started = time.perf_counter()
+        if budget_s:
+            num_steps, score = train_theirs(config, path, budget_s), 0.0
+        else:
+            result = train(config, path)
+            num_steps, score = result.num_steps, result.best_score
+        done = Done(name, seed, time.perf_counter() - started, num_steps, score, score_run(path, DIMS))
+        write_result(done, path / "done.json")
+    done = read_result(path / "done.json", Done)
+    print(f"{name}, seed {seed}: {done.num_steps} steps, {done.train_s:.0f} s", flush=True)
+    return done
+
+
+def markdown(runs: Sequence[Done]) -> str:
+    """Return recall in points, the mean and the least and greatest of the seeds: unseen concepts, by style and way."""
+    rows = []
+    for name in (SHIPPED, LOCKED, FULL):
+        own = [run for run in runs if run.recipe == name]
+        cells = [
+            _spread([100 * fmean(_recalls(run, held_out, way, at)) for run in own])
+            for held_out in (True, False)
+            for way in ("image_to_text", "text_to_image")
+            for at in (0, 1)
+        ]
+        steps, seconds = fmean(run.num_steps for run in own), fmean(run.train_s for run in own)
+        rows.append([name, f"{steps:.0f}", f"{seconds:.0f}", *cells])
+    columns = [
+        f"{style}, {way}@{k}"
+        for style in ("unseen style", "seen styles")
+        for way in ("image to text ", "text to image ")
+        for k in (1, 10)
+    ]
+    return table(["recipe", "steps", "s", *columns], rows) + "\n"
+
+
+def _recalls(run: Done, held_out: bool, way: str, at: int) -> list[float]:
+    return [getattr(style.every, way)[at] for style in run.styles if style.is_held_out == held_out]
+
+
+def _spread(points: Sequence[float]) -> str:
+    return f"{fmean(points):.1f} ({min(points):.1f}-{max(points):.1f})"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""An empty path, as an unset variable of the shell is: `Path("")` would be the working directory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmalign_runtime.errors import InputError
+
+# Paths that are texts, since they may be names of the hub or patterns as well.
+_PATHS_AS_TEXTS = frozenset({"source", "pairs", "evaluation", "calibration"})
+
+
+def refuse_empty_paths(command: Any, args: Sequence[str]) -> None:  # noqa: ANN401  the library's, which it does not export
+    """Raise InputError for an empty path among the words of a verb; other empty words are left to it."""
+    if not args or args[0] not in command.commands:
+        return
+    for parameter, word in _given(command.commands[args[0]].params, iter(args[1:])):
+        if not word and (parameter.type_descriptor.annotation is Path or parameter.name in _PATHS_AS_TEXTS):
+            name = parameter.opts[0] if parameter.param_type_name == "option" else parameter.metavar
+            raise InputError(f"{name} is empty, as an unset variable of the shell is. Give a path.")
+
+
+def _given(parameters: Sequence[Any], words: Iterator[str]) -> Iterator[tuple[Any, str]]:
+    """Yield what is given for each parameter, as far as the words can be told apart."""
+    options = {name: each for each in parameters if each.param_type_name == "option" for name in each.opts}
+    arguments = [each for each in parameters if each.param_type_name == "argument"]
+    for word in words:
+        name, has_value, value = word.partition("=")
+        if not name.startswith("--"):
+            if arguments:
+                yield arguments[0], word
+                arguments = arguments[1:] if arguments[0].nargs == 1 else arguments
+        elif name in options and not options[name].is_flag:
+            yield options[name], value if has_value else next(words, " ")
