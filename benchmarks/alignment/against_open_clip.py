@@ -115,7 +115,7 @@ def main() -> None:
     """Train and score all three, seed by seed, and write the table and the JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, required=True, help="where runs go; those that are done are not done again")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, help="of the demo's recipe, its own by default; the others get its time")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the table and the JSON")
     arguments = parser.parse_args()
@@ -124,7 +124,7 @@ def main() -> None:
         command_line("python -m benchmarks.alignment.against_open_clip", sys.argv[1:]), torch.get_num_threads()
     )
     os.chdir(ROOT)  # where the paths in demo.toml start
-    runs = [done for seed in range(arguments.seeds) for done in _runs(seed, arguments.epochs, out)]
+    runs = [done for seed in arguments.seeds for done in _runs(seed, arguments.epochs, out)]
     write_result(Comparison(watch.card(), tuple(runs)), arguments.results / "against_open_clip.json")
     text = markdown(runs)
     (arguments.results / "against_open_clip.md").write_text(text, encoding="utf-8")

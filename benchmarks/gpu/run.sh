@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything that a machine with a GPU can prove, in tables: a bundle's parity, invariance, placement and latency in
-# float32 and float16; its towers run plainly and as graphs; imported CLIP models beside open_clip (where that is
+# float32 and float16; its towers; imported CLIP models beside open_clip (where that is
 # installed); training, evaluation and export on the device, and how fast a step is.
 # benchmarks/gpu/run.sh BUNDLE OUT [PROVIDER [PARTS]]
 # PROVIDER is cuda; with cpu the script itself can be tried anywhere. PARTS are some of "bundle imported training tests".

@@ -1,7 +1,4 @@
-"""The towers on a device in every precision and every way to run them: python -m benchmarks.gpu.towers BUNDLE OUT.json
-
-Ways: "plain" leaves tensors to onnxruntime, "graphs" plays back recorded launches.
-"""
+"""The towers on a device in every precision: python -m benchmarks.gpu.towers BUNDLE OUT.json"""
 
 from __future__ import annotations
 
@@ -26,14 +23,14 @@ from mmalign_runtime.image_encoder import ImageEncoder
 from mmalign_runtime.spec import ImageTower, Modality, Precision, TextTower, Tower
 from mmalign_runtime.text_encoder import TextEncoder
 
-Way = Literal["plain", "graphs"]
 Device = Literal["cpu", "cuda"]
 
 SECONDS = 1.0
 _NUM_WARMUP, _MIN_CALLS = 3, 5
+MODALITIES: tuple[Modality, ...] = ("image", "text")
 BATCH_SIZES = (1, 8, 32)
 # Batch and tokens: a query, captions, paragraphs.
-TEXT_SHAPES = ((1, 8), (32, 16), (8, 128))
+TEXT_SHAPES = ((1, 8), (32, 16), (128, 16), (8, 128))
 
 
 class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -41,7 +38,6 @@ class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     tower: Modality
     precision: Precision
-    way: Way
     input_shape: tuple[int, ...]
     p50_ms: float
     min_cosine: float
@@ -59,24 +55,16 @@ def measure(path: Path, provider: Device, seconds: float) -> Iterator[Timing]:
     """Measure every precision that a bundle has, but int8, which is for CPUs."""
     with Embedder.load(path, provider="cpu") as reference:
         for precision in (each for each in reference.bundle.spec.precisions() if each != "int8"):
-            for way in get_args(Way):
-                if way == "graphs" and provider != "cuda":
-                    continue
-                towers: tuple[Modality, ...] = ("image",) if way == "graphs" else ("image", "text")
-                with Embedder.load(
-                    path, provider=provider, precision=precision, towers=towers, cuda_graphs=way == "graphs"
-                ) as embedder:
-                    for tower in towers:
-                        expected = reference.image if tower == "image" else reference.text
-                        encoder = embedder.image if tower == "image" else embedder.text
-                        for feeds in tower_feeds(reference.bundle.spec.towers[tower]):
-                            yield _time(tower, precision, way, encoder, expected, feeds, seconds)
+            with Embedder.load(path, provider=provider, precision=precision) as embedder:
+                towers = {"image": (embedder.image, reference.image), "text": (embedder.text, reference.text)}
+                for tower in MODALITIES:
+                    for feeds in tower_feeds(reference.bundle.spec.towers[tower]):
+                        yield _time(tower, precision, *towers[tower], feeds, seconds)
 
 
 def _time(
     tower: Modality,
     precision: Precision,
-    way: Way,
     encoder: ImageEncoder | TextEncoder,
     expected: ImageEncoder | TextEncoder,
     feeds: Feeds,
@@ -89,7 +77,6 @@ def _time(
     return Timing(
         tower=tower,
         precision=precision,
-        way=way,
         input_shape=next(iter(feeds.values())).shape,
         p50_ms=median_ms(laps_s),
         min_cosine=round(_min_cosine(vectors, expected.session.run(feeds)), 7),
@@ -117,13 +104,13 @@ def tower_feeds(files: Tower) -> Iterator[Feeds]:
 def lines(found: Towers) -> list[str]:
     """Return the table in Markdown."""
     rows = [
-        "| tower | precision | way | input | p50 ms | items/s | cosine to float32 | moves by, alone |",
-        "|" + "---|" * 8,
+        "| tower | precision | input | p50 ms | items/s | cosine to float32 | moves by, alone |",
+        "|" + "---|" * 7,
     ]
     for timing in found.timings:
         shape = "x".join(map(str, timing.input_shape))
         speed = f"{timing.input_shape[0] / timing.p50_ms * 1000:.0f}"
-        what = f"| {timing.tower} | {timing.precision} | {timing.way} | {shape} | {timing.p50_ms:.2f} | {speed} "
+        what = f"| {timing.tower} | {timing.precision} | {shape} | {timing.p50_ms:.2f} | {speed} "
         rows.append(f"{what}| {timing.min_cosine:.6f} | {timing.moved_in_batch:.1e} |")
     return rows
 

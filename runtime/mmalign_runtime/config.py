@@ -37,7 +37,9 @@ _COUNTS = {
     "image_batch_size": None,
     "text_batch_size": None,
 }
-_FLAGS = ("allow_spinning", "allow_tf32", "cuda_graphs", "cache")
+_FLAGS = ("allow_spinning", "allow_tf32", "cache")
+# What profiles and manifests of earlier versions have beside these.
+GONE_FIELDS: Final = ("cuda_graphs",)
 
 
 def _says(description: str) -> msgspec.Meta:
@@ -70,10 +72,6 @@ class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     allow_tf32: Annotated[
         bool, _says("CUDA keeps 10 of 23 bits of mantissa: quicker, and other vectors than other machines'.")
     ] = False
-    cuda_graphs: Annotated[
-        bool | None,
-        _says("CUDA records the image tower's launches for a few batch sizes and plays them back. None: where it can."),
-    ] = None
     cache: Annotated[
         bool, _says("Keep graphs as onnxruntime optimised them in the user's cache, for quicker starts. CPU only.")
     ] = False
@@ -93,12 +91,9 @@ class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             if value is not None or or_none is None:
                 msgspec.structs.force_setattr(self, name, as_count(value, name, otherwise=or_none or ""))
         for name in _FLAGS:
-            value, is_open = getattr(self, name), name == "cuda_graphs"
-            if value is None and is_open:
-                continue
+            value = getattr(self, name)
             if not isinstance(value, bool | np.bool_):
-                or_none = ", or None for where it can" if is_open else ""
-                raise ValueError(f"{name} is {value!r}, expected True or False{or_none}.")
+                raise ValueError(f"{name} is {value!r}, expected True or False.")
             msgspec.structs.force_setattr(self, name, bool(value))
 
     def __str__(self) -> str:
@@ -125,7 +120,6 @@ class RuntimeFields(TypedDict, total=False):
     dim: int | None
     allow_spinning: bool | None
     allow_tf32: bool | None
-    cuda_graphs: bool | None
     cache: bool | None
     image_batch_size: int | None
     text_batch_size: int | None

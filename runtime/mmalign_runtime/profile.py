@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from mmalign_runtime.atomic import replacing
-from mmalign_runtime.config import RuntimeConfig
+from mmalign_runtime.config import GONE_FIELDS, RuntimeConfig
 from mmalign_runtime.engine.engines import find_engine
 from mmalign_runtime.engine.processor import cpu_name
 from mmalign_runtime.engine.threads import available_threads
@@ -75,10 +75,11 @@ class Profile(RuntimeConfig, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 def load_profile(path: str | Path) -> Profile:
     """Read a profile. Raises ProfileError when there is none, or this version cannot read it."""
     try:
-        profile = read_json(Path(path).read_bytes(), Profile)
+        found = read_json(Path(path).read_bytes(), dict[str, object])
+        profile = msgspec.convert({name: value for name, value in found.items() if name not in GONE_FIELDS}, Profile)
     except OSError as error:
         raise ProfileError(f"the profile {path} cannot be read: {error.strerror}. {_AGAIN}") from error
-    except JsonError as error:
+    except (JsonError, msgspec.ValidationError) as error:
         raise ProfileError(f"{path} is not a profile that this version reads: {error}. {_AGAIN}") from error
     if profile.format_version != _FORMAT_VERSION:
         seen = f"format version {profile.format_version}, expected {_FORMAT_VERSION}"

@@ -30,7 +30,7 @@ class TextEncoder:
         limit_tokenizer_threads(options.pool.num_threads)
         self.tokenizer = TextTokenizer.from_bytes(bundle.read(found.tokenizer), found.tokenizer, found.spec)
         # Texts differ in length, so a batch seldom has the shape of the last one.
-        varying = msgspec.structs.replace(options, reuse_memory_plan=False, cuda_graphs=False)
+        varying = msgspec.structs.replace(options, reuse_memory_plan=False)
         self.session = open_session(bundle, "text", found.inputs.names(), varying)
         self.num_runs = self.session.num_runs
         budget = _TOKEN_BUDGET if self.num_runs == 1 else _TOKEN_BUDGET_AT_ONCE

@@ -28,7 +28,6 @@ ELSE = RuntimeConfig(
     dim=8,
     allow_spinning=True,
     allow_tf32=True,
-    cuda_graphs=True,
     cache=True,
     image_batch_size=4,
     text_batch_size=5,
@@ -79,7 +78,6 @@ def test_a_field_that_is_given_wins_and_none_leaves_it(name: str) -> None:
         ({"text_batch_size": "8"}, ValueError, "text_batch_size is '8', expected a whole number"),
         ({"allow_spinning": "no"}, ValueError, "allow_spinning is 'no', expected True or False"),
         ({"allow_tf32": 1}, ValueError, "allow_tf32 is 1, expected True or False"),
-        ({"cuda_graphs": 1}, ValueError, "cuda_graphs is 1, expected True or False, or None for where it can"),
         ({"cache": ""}, ValueError, "cache is '', expected True or False"),
         ({"image_batch_size": None}, ValueError, "image_batch_size is None"),
     ],
@@ -127,13 +125,8 @@ def test_load_refuses_before_it_reads_the_bundle(
 def test_a_config_is_resolved_for_this_machine() -> None:
     options = resolve_options(RuntimeConfig(provider="cpu", num_threads=3, allow_tf32=True))
     assert (options.provider, options.num_threads, options.pool.num_threads) == ("cpu", 3, 3)
-    assert options.fields() == {
-        **RuntimeConfig(provider="cpu", num_threads=3, allow_tf32=True).fields(),
-        "cuda_graphs": False,
-    }
+    assert options.fields() == RuntimeConfig(provider="cpu", num_threads=3, allow_tf32=True).fields()
     assert resolve_options(RuntimeConfig(provider="cpu")).num_threads
-    with pytest.raises(ProviderError, match="cuda_graphs was asked for, with engine 'onnxruntime' on provider 'cpu'"):
-        resolve_options(RuntimeConfig(provider="cpu", cuda_graphs=True))
 
 
 def test_records_of_earlier_versions_are_read() -> None:

@@ -63,14 +63,13 @@ def test_vectors_are_those_of_the_cpu_in_batches_of_any_size(
     assert np.abs(difference).max() <= PARITY
 
 
-def test_graphs_are_recorded_unless_told_otherwise_and_give_the_same_vectors(
-    on_cuda: Embedder, images: list[Path]
+def test_batches_of_other_sizes_and_texts_in_between_move_no_vector(
+    on_cuda: Embedder, embedder: Embedder, images: list[Path], texts: list[str]
 ) -> None:
-    assert [tower.providers[0].options.get("enable_cuda_graph") for tower in on_cuda.info().towers] == ["1", None]
-    with Embedder.load(TINY_BUNDLE, provider="cuda", towers=("image",), cuda_graphs=False) as plain:
-        expected = plain.encode_image(images)
-    for number in (1, 3, len(images), 1):
+    expected = embedder.encode_image(images)
+    for number in (1, 3, len(images), 1, 8, 2, len(images)):
         assert np.abs(on_cuda.encode_image(images[:number]) - expected[:number]).max() <= PARITY
+        on_cuda.encode_text(texts[:number])
 
 
 def test_batches_of_any_size_take_no_longer_than_a_full_one(on_cuda: Embedder, images: list[Path]) -> None:

@@ -103,7 +103,7 @@ def runtime_facts(runtime: RuntimeInfo) -> dict[str, str]:
         "variant": runtime.variant_id,
         "threads": f"{runtime.num_threads} a run, {runtime.num_runs} runs at once, {waits} between",
     }
-    if asked := [name for name in ("allow_tf32", "cuda_graphs", "cache") if getattr(runtime, name)]:
+    if asked := [name for name in ("allow_tf32", "cache") if getattr(runtime, name)]:
         facts["options"] = ", ".join(asked)
     if runtime.jpeg_decoder is not None:
         facts["JPEG decoder"] = runtime.jpeg_decoder

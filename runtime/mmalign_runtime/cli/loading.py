@@ -28,7 +28,6 @@ _OPTIONS = {
     "dim": "--dim",
     "allow_spinning": "--allow-spinning/--no-allow-spinning",
     "allow_tf32": "--allow-tf32/--no-allow-tf32",
-    "cuda_graphs": "--cuda-graphs/--no-cuda-graphs",
     "cache": "--cache/--no-cache",
 }
 _PANEL = "How the towers run"

@@ -62,19 +62,12 @@ def installed_engines() -> tuple[str, ...]:
 def resolve_options(config: RuntimeConfig) -> SessionOptions:
     """Return a config with what it leaves to this machine decided: the provider, and the number of threads.
 
-    Raises ProviderError where the engine or provider is not there, or CUDA graphs are asked of anything but CUDA,
-    MissingDependencyError when the engine is not installed.
+    Raises ProviderError where the engine or provider is not there, MissingDependencyError when the engine is not
+    installed.
     """
     provider = find_engine(config.engine).resolve_provider(config.provider)
-    has_graphs = config.engine == DEFAULT_ENGINE and provider == "cuda"
-    if config.cuda_graphs and not has_graphs:
-        raise ProviderError(
-            f"cuda_graphs was asked for, with engine {config.engine!r} on provider {provider!r}, expected onnxruntime "
-            "on 'cuda'. Leave it out."
-        )
     num_threads = config.num_threads or available_threads()
     resolved = config.fields() | {"provider": provider, "num_threads": num_threads}
-    resolved["cuda_graphs"] = config.cuda_graphs if has_graphs else False
     return SessionOptions(pool=thread_pool(num_threads), **resolved)
 
 

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, cast
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from mmalign_runtime.bundle.contents import FileSource
 from mmalign_runtime.config import BFLOAT16, ComputePrecision, Provider, ResolvedProvider
-from mmalign_runtime.engine.binding import PlainRuns, Runs
 from mmalign_runtime.engine.external_data import check_external
-from mmalign_runtime.engine.graphs import GraphRuns
 from mmalign_runtime.engine.held import Held
+from mmalign_runtime.engine.host_memory import HostMemory
 from mmalign_runtime.engine.optimized import GRAPH_NAME, WEIGHTS_NAME, OptimizedGraph, check_sha256
 from mmalign_runtime.engine.providers import (
     ProviderChoice,
@@ -26,6 +23,7 @@ from mmalign_runtime.engine.providers import (
     provider_choices,
     resolve_provider,
 )
+from mmalign_runtime.engine.runs import PlainRuns, Runs, SizedRuns, varies_in_its_batch_alone
 from mmalign_runtime.engine.session import (
     ExternalFile,
     Feeds,
@@ -41,11 +39,11 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
     from onnxruntime import SessionOptions as OrtOptions
 
-logger = logging.getLogger(__name__)
-
 _ERRORS_ONLY = 3
 # Smaller weights stay in the graph: a tensor in the file beside it costs more than it saves.
 _MAPPED_FROM = "1024"
+# Towers with more convolutions than that have sessions for a few batch sizes on CUDA. A transformer of patches has one.
+_FEW_CONVOLUTIONS = 4
 # As quick as without a bound for one item after another, and the processors are given up sooner to whoever needs them.
 _SPIN_US = "1000"
 
@@ -129,7 +127,8 @@ class OnnxSession:
         if not is_kept:
             check_external(model)
         self.name = name
-        session, self._runs, self.options = _open(model, options, is_kept=is_kept)
+        self.options = options
+        session, self._runs = _open(model, options, is_kept=is_kept)
         self._session = Held(session, name)
         # Runs on a device queue there; only on the CPU do they compete for the caller's own cores.
         takes_turns = options.takes_turns and options.provider == "cpu"
@@ -158,13 +157,7 @@ class OnnxSession:
 
     def placement(self) -> tuple[NodeGroup, ...]:
         """Return which execution provider took how many nodes of which operator, most first."""
-        counts: dict[tuple[str, str], int] = {}
-        for subgraph in self._session.get().get_provider_graph_assignment_info():
-            for node in subgraph.get_nodes():
-                key = (subgraph.ep_name, node.op_type)
-                counts[key] = counts.get(key, 0) + 1
-        groups = (NodeGroup(provider, operator, count) for (provider, operator), count in counts.items())
-        return tuple(sorted(groups, key=lambda group: -group.num_nodes))
+        return _placement(self._session.get())
 
     def close(self) -> None:
         """Let go of the graph and its memory. A run that is going on ends first."""
@@ -195,22 +188,15 @@ def _create(
         raise BundleError(f"{name} cannot be loaded by onnxruntime {ort.__version__}: {error}") from error
 
 
-def _open(model: Model, options: SessionOptions, *, is_kept: bool) -> tuple[InferenceSession, Runs, SessionOptions]:
-    """Return a session, the way to run it, and the options with `cuda_graphs` decided."""
-    source, name = model.source, model.name
-    if options.cuda_graphs is None and options.provider == "cuda":
-        try:
-            return _open(model, msgspec.structs.replace(options, cuda_graphs=True), is_kept=is_kept)
-        except (BundleError, EngineError, ProviderError) as error:
-            opened = _open(model, msgspec.structs.replace(options, cuda_graphs=False), is_kept=is_kept)
-            logger.warning(
-                "%s runs without CUDA graphs, so cuDNN plans its convolutions anew whenever the batch size changes: %s",
-                *(name, error),
-            )
-            return opened
-    ort = import_onnxruntime()
-    chosen = _kept_options(ort, options) if is_kept else _ort_options(ort, options)
-    session = _create(source, name, options, chosen, model.external)
+def _open(model: Model, options: SessionOptions, *, is_kept: bool) -> tuple[InferenceSession, Runs]:
+    """Return a session and the way to run it."""
+    ort, name = import_onnxruntime(), model.name
+
+    def create() -> InferenceSession:
+        chosen = _kept_options(ort, options) if is_kept else _ort_options(ort, options)
+        return _create(model.source, name, options, chosen, model.external)
+
+    session = create()
     first = session.get_providers()[0]
     if first != ort_name(options.provider):
         raise ProviderError(
@@ -218,16 +204,28 @@ def _open(model: Model, options: SessionOptions, *, is_kept: bool) -> tuple[Infe
             "its libraries did not load, or it found no device. `pip install 'mmalign-runtime[gpu]'` brings CUDA's "
             "libraries that fit; for others, see what onnxruntime logged. Or ask for 'cpu'."
         )
-    return session, _runs_of(session, name, options), options
-
-
-def _runs_of(session: InferenceSession, name: str, options: SessionOptions) -> Runs:
-    if options.provider != "cuda" or not options.cuda_graphs:
-        return PlainRuns()
+    if options.provider != "cuda" or not _plans_convolutions(session):
+        return session, PlainRuns()
     try:
-        return GraphRuns(session, name, options.provider)
-    except _engine_errors(import_onnxruntime()) as error:
-        raise EngineError(f"{name}: its CUDA graphs cannot be recorded: {error}. Leave out cuda_graphs.") from error
+        return session, SizedRuns(session, create, name, HostMemory(options.provider))
+    except _engine_errors(ort) as error:
+        raise EngineError(f"{name} failed on a batch of zeros: {error}") from error
+
+
+def _plans_convolutions(session: InferenceSession) -> bool:
+    """Return whether a change of the batch size costs more than a few plans."""
+    convolutions = sum(group.num_nodes for group in _placement(session) if "Conv" in group.operator)
+    return convolutions > _FEW_CONVOLUTIONS and varies_in_its_batch_alone(session)
+
+
+def _placement(session: InferenceSession) -> tuple[NodeGroup, ...]:
+    counts: dict[tuple[str, str], int] = {}
+    for subgraph in session.get_provider_graph_assignment_info():
+        for node in subgraph.get_nodes():
+            key = (subgraph.ep_name, node.op_type)
+            counts[key] = counts.get(key, 0) + 1
+    groups = (NodeGroup(provider, operator, count) for (provider, operator), count in counts.items())
+    return tuple(sorted(groups, key=lambda group: -group.num_nodes))
 
 
 def _left_out(options: SessionOptions) -> list[str]:
@@ -237,12 +235,7 @@ def _left_out(options: SessionOptions) -> list[str]:
 
 
 def _choices(options: SessionOptions) -> tuple[ProviderChoice, ...]:
-    return provider_choices(
-        options.provider,
-        options.pool.num_threads,
-        allow_tf32=options.allow_tf32,
-        cuda_graphs=bool(options.cuda_graphs),
-    )
+    return provider_choices(options.provider, options.pool.num_threads, allow_tf32=options.allow_tf32)
 
 
 def _kept_options(ort: ModuleType, options: SessionOptions) -> OrtOptions:

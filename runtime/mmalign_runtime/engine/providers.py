@@ -101,14 +101,13 @@ def _load_cuda() -> None:
 
 
 def provider_choices(
-    provider: ResolvedProvider, num_threads: int, *, allow_tf32: bool = False, cuda_graphs: bool = False
+    provider: ResolvedProvider, num_threads: int, *, allow_tf32: bool = False
 ) -> tuple[ProviderChoice, ...]:
     """Return onnxruntime's providers for one provider, in the order in which they are offered each node.
 
     The CPU stands behind the others for the few nodes they do not take; `Embedder.info()` counts them.
     """
-    graphs = {"enable_cuda_graph": "1"} if cuda_graphs else {}
-    cuda = ProviderChoice(_ORT_NAMES["cuda"], {"use_tf32": str(int(allow_tf32)), **_CUDA_OPTIONS, **graphs})
+    cuda = ProviderChoice(_ORT_NAMES["cuda"], {"use_tf32": str(int(allow_tf32)), **_CUDA_OPTIONS})
     if provider == "cuda":
         return (cuda, _CPU)
     if provider == "tensorrt":

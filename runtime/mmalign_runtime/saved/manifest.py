@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from mmalign_runtime.atomic import replacing
-from mmalign_runtime.config import DEFAULT_ENGINE, RuntimeConfig
+from mmalign_runtime.config import DEFAULT_ENGINE, GONE_FIELDS, RuntimeConfig
 from mmalign_runtime.errors import InputError
 from mmalign_runtime.spec import Modality
 from mmalign_runtime.strict_json import JsonError, read_json
@@ -35,7 +35,6 @@ _CONFIG_IDENTITY = {
     "provider": "--provider",
     "engine": "--engine",
     "allow_tf32": "--allow-tf32",
-    "cuda_graphs": "--cuda-graphs",
 }
 
 
@@ -90,7 +89,7 @@ def decode_manifest(content: bytes, path: Path) -> Manifest:
             seen = f"format version {version}, expected 1 or {_FORMAT_VERSION}"
             fix = "Finish it with the mmalign-runtime that began it, or start afresh: --force."
             raise InputError(f"{path}: {seen}. {fix}")
-        return msgspec.convert(found, Manifest)
+        return msgspec.convert(_without_graphs(found, path), Manifest)
     except (JsonError, msgspec.ValidationError) as error:
         raise InputError(f"{path} holds no record that this version reads ({error}). Start afresh: --force.") from error
 
@@ -101,6 +100,19 @@ def _upgraded(found: dict[str, object]) -> dict[str, object]:
     config = kept | {"precision": str(found.get("variant_id")).partition("-")[0]}
     rest = {name: value for name, value in found.items() if name not in kept}
     return rest | {"config": config, "format_version": _FORMAT_VERSION}
+
+
+def _without_graphs(found: dict[str, object], path: Path) -> dict[str, object]:
+    """Return a record without the fields that are gone. Raises InputError where they made wrong vectors."""
+    config = found.get("config")
+    if not isinstance(config, dict) or "cuda_graphs" not in config:
+        return found
+    if found.get("kind") == "image" and config.get("provider") == "cuda" and config["cuda_graphs"] is not False:
+        raise InputError(
+            f"{path}: an earlier version computed these vectors with CUDA graphs, which gave wrong ones. "
+            "Embed again: --force."
+        )
+    return found | {"config": {name: value for name, value in config.items() if name not in GONE_FIELDS}}
 
 
 def read_manifest(folder: Path) -> Manifest | None:

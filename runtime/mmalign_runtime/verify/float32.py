@@ -28,7 +28,7 @@ _HEAVY = frozenset({"Conv", "MatMul", "Gemm", "FusedConv", "FusedMatMul", "Fused
 def check_float32(options: SessionOptions) -> CheckResult:
     """Send the number through, with the engine, on the provider and with the options of `options`."""
     model = Model(files(__package__).joinpath(PROBE).read_bytes(), PROBE, ("x", "kernel", "left"))
-    session = find_engine(options.engine).open(model, msgspec.structs.replace(options, cache=False, cuda_graphs=False))
+    session = find_engine(options.engine).open(model, msgspec.structs.replace(options, cache=False))
     eye = np.eye(_CHANNELS, dtype=np.float32)
     numbers = np.full((1, _CHANNELS, _SIDE, _SIDE), _NUMBER)
     found = session.run({"x": numbers, "kernel": eye[:, :, None, None], "left": eye})

@@ -91,7 +91,6 @@ def test_no_provider_takes_a_shorter_mantissa_than_float32() -> None:
 def test_cuda_gets_these_options_and_no_other() -> None:
     plain = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"}
     assert provider_choices("cuda", 2)[0].options == plain
-    assert provider_choices("cuda", 2, cuda_graphs=True)[0].options == {**plain, "enable_cuda_graph": "1"}
     tensorrt, cuda, _ = provider_choices("tensorrt", 2)
     assert tensorrt.options == {"trt_fp16_enable": "0", "trt_bf16_enable": "0"}
     assert cuda.options == plain

@@ -46,7 +46,6 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         ("config", RuntimeConfig(provider="cpu", engine="openvino"), "--engine is openvino, was onnxruntime"),
         ("config", RuntimeConfig(provider="cpu", allow_tf32=True), "--allow-tf32 is True, was False"),
         ("config", RuntimeConfig(provider="cpu", dim=64), "--dim is 64, was None"),
-        ("config", RuntimeConfig(provider="cpu", cuda_graphs=True), "--cuda-graphs is True, was None"),
     ],
 )
 def test_what_would_give_other_rows_is_named(name: str, value: object, words: str) -> None:
@@ -92,3 +91,23 @@ def test_a_record_of_version_1_is_read_and_written_again_as_version_2(tmp_path: 
     write_manifest(tmp_path, found)
     assert read_manifest(tmp_path) == found
     assert b'"format_version": 2' in (tmp_path / MANIFEST_NAME).read_bytes()
+
+
+@pytest.mark.parametrize(("kind", "provider", "graphs"), [("image", "cpu", False), ("text", "cuda", None)])
+def test_a_record_with_an_option_that_is_gone_is_read(
+    tmp_path: Path, kind: str, provider: str, graphs: bool | None
+) -> None:
+    config = RuntimeConfig(provider=provider)  # type: ignore[arg-type]
+    written = msgspec.structs.replace(manifest(), kind=kind, config=config)
+    old = msgspec.to_builtins(written)
+    old["config"]["cuda_graphs"] = graphs
+    (tmp_path / MANIFEST_NAME).write_bytes(msgspec.json.encode(old))
+    assert read_manifest(tmp_path) == written
+
+
+def test_images_of_recorded_graphs_are_refused(tmp_path: Path) -> None:
+    old = msgspec.to_builtins(msgspec.structs.replace(manifest(), config=RuntimeConfig(provider="cuda")))
+    old["config"]["cuda_graphs"] = None
+    (tmp_path / MANIFEST_NAME).write_bytes(msgspec.json.encode(old))
+    with pytest.raises(InputError, match="CUDA graphs, which gave wrong ones"):
+        read_manifest(tmp_path)
