@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmalign.augment import ImageAugment
 from mmalign.chunks import Sharing
@@ -27,6 +27,7 @@ from mmalign.distributed import ALONE, World, gather_rows
 from mmalign.dual_model import DualModel, ImageModelTower, ModelTower, TextModelTower
 from mmalign.feature_cache import FeatureCache
 from mmalign.fingerprint import digest_state, digest_texts
+from mmalign.folded import folded
 from mmalign.model import is_frozen
 from mmalign.pairs import decode_pair
 from mmalign.progress import track
@@ -65,6 +66,13 @@ class TowerFeatures(Generic[SomeTower]):
     def _state_digest(self) -> str:
         return digest_state(self._backbone.state_dict())
 
+    @functools.cached_property
+    def _folded(self) -> nn.Module | None:
+        """The tower without BatchNorm, where it stands still and runs on the CPU."""
+        if self._cache is None or self._device.type != "cpu":
+            return None
+        return folded(self._backbone, self._tower.example().inputs)
+
     def _kept(self, key: Callable[[], list[str | bytes]], num_items: int, compute: Callable[[range], Tensor]) -> Tensor:
         """Return the features (N, F) of all items, where `compute` gives those of some."""
         everything = range(num_items)
@@ -80,13 +88,13 @@ class TowerFeatures(Generic[SomeTower]):
 
     def _evaluate(self, batches: Iterable[tuple[Tensor, ...]], description: str, num_batches: int) -> Iterator[Tensor]:
         """Yield what the tower gives for each batch, (B, F) of a tower that pools, float32 on the CPU."""
-        self._backbone.to(self._device)
+        backbone = self._backbone.to(self._device) if self._folded is None else self._folded
         for inputs in track(batches, description, num_batches):
-            was_training = self._backbone.training
-            self._backbone.eval()
+            was_training = backbone.training
+            backbone.eval()
             with torch.inference_mode(), exact_float32():
-                features: Tensor = self._backbone(*(tensor.to(self._device) for tensor in inputs))
-            self._backbone.train(was_training)
+                features: Tensor = backbone(*(tensor.to(self._device) for tensor in inputs))
+            backbone.train(was_training)
             yield features.float().cpu()
 
 

@@ -31,7 +31,7 @@ class RegionFeatures:
         self._shape = grid.num_regions, grid.channels
         self._cache = FeatureCache(cache_dir)
         self._world = world
-        self._images = ImageFeatures(msgspec.structs.replace(tower, backbone=RegionsOfTower(own)), device)
+        self._images = ImageFeatures(msgspec.structs.replace(tower, backbone=RegionsOfTower(own)), device, self._cache)
 
     def of(self, pairs: Sequence[Pair], name: str) -> Tensor:
         """Return the regions (N, n, R) float16 of the pairs' images. Raises ItemError, and ConfigError without room."""

@@ -56,6 +56,9 @@ CLIPPED_NORM = Tolerance(1e-3, "relative: torch adds 1e-6 to the norm that it di
 NORMALIZED = Tolerance(1e-6, "one multiplication and one addition in place of two of each, float32")
 ONE_LEVEL = Tolerance(0.02, "one level of 255 after division by the least standard deviation of ImageNet, 0.224")
 FEATURES = Tolerance(1e-5, "one tower on the same items in batches of other sizes: float32 sums in another order")
+FOLDED = Tolerance(
+    1e-5, "relative to the largest: every weight rounded once more; statistics of another layer are off by a tenth"
+)
 REWRITTEN = Tolerance(5e-6, "attention and LayerNormalization taken apart or fused: float32 sums in another order")
 POOLED_EARLY = Tolerance(
     3e-6, "values around 3, products of one row in place of many: sgemm sums in another order; another row is off by 1"

@@ -24,6 +24,7 @@ from mmalign_export import export_model, golden, to_bundle
 from mmalign_export.golden import GoldenFile, golden_files
 from tests.export.tracing import equal_towers_traced_once, operators_read_once
 from tests.make_tiny_bundle import tiny_run, tiny_tokenizer
+from tests.shared import made_once
 
 SMALL_FILE_BYTES = 50_000
 
@@ -62,10 +63,8 @@ def model(run: Run) -> DualModel:
 @pytest.fixture(scope="session")
 def bundle_dir(model: DualModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished bundle. Copy it before changing anything in it."""
-    out = tmp_path_factory.mktemp("exported") / "bundle"
     with equal_towers_traced_once():  # what is traced here is not traced again for tests of other things
-        export_model(model, out)
-    return out
+        return made_once(tmp_path_factory, "bundle", lambda out: export_model(model, out))
 
 
 @pytest.fixture(scope="session")
@@ -86,9 +85,8 @@ def attention_model(tmp_path_factory: pytest.TempPathFactory) -> DualModel:
 @pytest.fixture(scope="session")
 def attention_bundle(attention_model: DualModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its bundle, with the small ones of the golden images. Copy it before changing anything in it."""
-    out = tmp_path_factory.mktemp("attention") / "bundle"
-    export_model(attention_model, out, image_files=small_golden_files())
-    return out
+    files = small_golden_files()
+    return made_once(tmp_path_factory, "attention", lambda out: export_model(attention_model, out, image_files=files))
 
 
 @functools.cache

@@ -148,9 +148,9 @@ def test_runs_from_many_threads_do_not_mix(packaged: Path) -> None:
     assert found == dict.fromkeys(range(6), True)
 
 
-def test_a_bundle_without_packages_says_how_to_get_them(bundle_dir: Path) -> None:
+def test_a_bundle_without_packages_says_how_to_get_them() -> None:
     with pytest.raises(BundleError, match=r"no AOTInductor package.*--formats onnx,aoti"):
-        load(bundle_dir)
+        load(ROOT / "tests/runtime/fixtures/tiny_bundle")
 
 
 @pytest.mark.parametrize(

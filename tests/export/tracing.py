@@ -9,6 +9,8 @@ from contextlib import contextmanager
 
 import onnx_ir
 import pytest
+from torch._export import utils as export_utils
+from torch.fx import config as fx_config
 from torch.onnx._internal.exporter import _registration
 
 from mmalign.dual_model import ModelGraph, ModelTower
@@ -43,8 +45,15 @@ def _digest(tower: ModelTower | ModelGraph, opset_version: int) -> str:
 
 @contextmanager
 def operators_read_once() -> Iterator[None]:
-    """Let torch's exporter read the source of onnxscript's five hundred operators once, and not for every trace."""
+    """Let torch's exporter read what operators there are once, and not for every trace; and keep no stack of a node.
+
+    They are the source of onnxscript's five hundred, and those that torch.export takes apart. Stacks are left out of
+    what is written anyway.
+    """
     with pytest.MonkeyPatch.context() as patch:
-        found = functools.cache(_registration.onnxscript_apis.get_torchlib_ops)
-        patch.setattr(_registration.onnxscript_apis, "get_torchlib_ops", found)
+        registry = _registration.ONNXRegistry
+        patch.setattr(registry, "from_torchlib", staticmethod(functools.cache(registry.from_torchlib)))
+        seen = functools.cache(export_utils._materialize_cpp_cia_ops)
+        patch.setattr(export_utils, "_materialize_cpp_cia_ops", seen)
+        patch.setattr(fx_config, "do_not_emit_stack_traces", True)
         yield

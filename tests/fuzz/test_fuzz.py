@@ -22,7 +22,7 @@ from tests.fuzz.targets import TARGETS
 from tests.fuzz.zips import read_archive, stored
 
 RUN = Path(__file__).with_name("run.py")
-SHORT_RUN_S = 5
+SHORT_RUN_S = 2
 MAX_CORPUS_BYTES = 300_000
 
 

@@ -1,7 +1,13 @@
-"""Runs of training in several processes: what `torchrun` starts for the tests. Its argument is a JSON list of jobs."""
+"""Runs of training in several processes, which know what `torchrun` tells its own.
+
+Arguments: how many, and a JSON list of jobs. They are forks of one process that has imported torch and all the rest and
+computed nothing: importing it takes seconds.
+"""
 
 from __future__ import annotations
 
+import os
+import socket
 import sys
 from pathlib import Path
 from unittest.mock import patch
@@ -43,14 +49,32 @@ def take(job: Job) -> None:
             assert job.stop_at >= 0
 
 
-def main() -> None:
+def main(jobs: list[Job]) -> None:
     """Take all jobs, one after the other, in one group of processes."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
-    for job in msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=list[Job]):
+    for job in jobs:
         take(job)
     dist.destroy_process_group()
 
 
+def fork(num_processes: int, jobs: list[Job]) -> list[int]:
+    """Start the processes of a group, and return their ids."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(num_processes)}
+    started = []
+    for rank in range(num_processes):
+        if (process := os.fork()) == 0:
+            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            main(jobs)
+            sys.exit()
+        started.append(process)
+    return started
+
+
 if __name__ == "__main__":
-    main()
+    given = msgspec.json.decode(Path(sys.argv[2]).read_bytes(), type=list[Job])
+    codes = [os.waitstatus_to_exitcode(os.waitpid(each, 0)[1]) for each in fork(int(sys.argv[1]), given)]
+    sys.exit(max(map(abs, codes)))

@@ -18,11 +18,12 @@ from mmalign.features import ImageFeatures, TextFeatures
 from mmalign.model import DualEncoder
 from mmalign.pairs import load_sources, merged_splits
 from mmalign.run import Run, create_run
+from mmalign.run_model import dual_model
 from mmalign.signature import image_inputs, text_inputs
 from mmalign_runtime.errors import ItemError
 from mmalign_runtime.spec import ImageSpec, TextSpec
 from tests.mmalign.run_features import features_of
-from tests.tolerances import ONE_LEVEL, PADDING_INVARIANCE
+from tests.tolerances import FOLDED, ONE_LEVEL, PADDING_INVARIANCE
 
 Start = Callable[[dict[str, object]], Run]
 SPEC = ImageSpec(size=8)
@@ -158,6 +159,26 @@ def test_frozen_towers_are_kept_and_learning_ones_are_not(start: Start) -> None:
     features.images.of(pairs, "test")
     features.images.of(pairs, "again")
     assert num_cached(run) == 1
+
+
+@pytest.mark.parametrize("num_threads", [1, 3])
+def test_a_frozen_tower_without_its_batch_norm_gives_its_own_features(start: Start, num_threads: int) -> None:
+    run = start({"image_tower.frozen": True})
+    pairs = merged_splits(load_sources(run.config.data)).train
+    frozen = features_of(run, is_training=True).images
+    expected = ImageFeatures(dual_model(run).image, CPU).compute(pairs, "as it stands")
+    before = torch.get_num_threads()
+    torch.set_num_threads(num_threads)
+    try:
+        found = frozen.compute(pairs, "folded")
+    finally:
+        torch.set_num_threads(before)
+    assert frozen._folded is not None
+    assert (found - expected).abs().max() <= FOLDED.bound * expected.abs().max()
+
+
+def test_a_tower_that_learns_keeps_its_batch_norm(start: Start) -> None:
+    assert features_of(start({}), is_training=True).images._folded is None
 
 
 def test_in_evaluation_every_tower_is_kept(start: Start) -> None:

@@ -1,4 +1,4 @@
-"""Real processes, started by torchrun and joined by gloo, against one process with the same global batch."""
+"""Real processes, joined by gloo, against one process with the same global batch; what torchrun starts, killed."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int, list[Job
     def run(num_processes: int, jobs: list[Job]) -> None:
         path = tmp_path_factory.mktemp("jobs") / "jobs.json"
         path.write_bytes(msgspec.json.encode(jobs))
-        command = torchrun(num_processes, "-m", "tests.mmalign.several_processes", str(path))
+        command = [sys.executable, "-m", "tests.mmalign.several_processes", str(num_processes), str(path)]
         done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[:6000]
 

@@ -30,6 +30,7 @@ from mmalign_runtime.spec import Modality, TextInputs
 from mmalign_runtime.tokenizer import TokenBatch
 from tests.export.quantization.tiny_models import make_report
 from tests.make_tiny_bundle import tiny_run
+from tests.shared import made_once
 
 CANNOT_RUN = 2
 INPUTS = TextInputs(attention_mask="attention_mask")
@@ -83,9 +84,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.fixture(scope="session")
 def bundle_dir(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished bundle of that run. Copy it before changing anything in it."""
-    out = tmp_path_factory.mktemp("exported") / "bundle"
-    export_model(dual_model(run), out)
-    return out
+    return made_once(tmp_path_factory, "spread", lambda out: export_model(dual_model(run), out))
 
 
 @pytest.fixture(scope="session")

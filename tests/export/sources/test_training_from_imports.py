@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from torch import nn
 
-from mmalign import evaluate, train
+from mmalign import evaluate, traceable, train
 from mmalign.config import Config, parse_config
 from mmalign.errors import CheckpointError, ConfigError, WeightsError
 from mmalign.imported_specs import with_imported
@@ -20,6 +21,7 @@ from mmalign.losses.infonce import InfoNCEConfig
 from mmalign.losses.sigmoid import SigmoidConfig
 from mmalign.run import create_run, load_run
 from mmalign.run_model import dual_model
+from mmalign.signature import TraceExample
 from mmalign_export import export, read_source
 from mmalign_export.golden import GoldenFile
 from mmalign_export.sources import detect
@@ -30,6 +32,7 @@ Saved = Callable[[str], Path]
 MakeConfig = Callable[..., Config]
 
 DIM = 24
+_traced: set[str] = set()
 SAME = 1e-6  # one computation, in batches of another size
 TEXTS = ["a red square", "two blue circles on the left", ""]
 
@@ -39,6 +42,19 @@ def declared(monkeypatch: pytest.MonkeyPatch) -> None:
     """Declare the entry point, as an installed mmalign-export does."""
     entry = EntryPoint("mmalign-export", "mmalign_export.sources.training:read_model", "mmalign.sources")
     monkeypatch.setattr("mmalign.imported.entry_points", lambda group: (entry,))
+
+
+@pytest.fixture(autouse=True)
+def seen_to_be_traceable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trace towers of one architecture before one of the trainings, and not before each."""
+    trace = traceable._trace
+
+    def trace_once(tower: nn.Module, example: TraceExample, name: str, architecture: str) -> None:
+        if str(tower) not in _traced:
+            trace(tower, example, name, architecture)
+            _traced.add(str(tower))
+
+    monkeypatch.setattr(traceable, "_trace", trace_once)
 
 
 @pytest.fixture
