@@ -42,7 +42,7 @@ $(READY): constraints.txt pyproject.toml runtime/pyproject.toml export/pyproject
 	@echo "setting up $(VENV): about 2 minutes and 6 GB, most of it PyTorch"
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install pip==26.3
-	$(PIP) install --constraint constraints.txt -e 'runtime[clean,cpu,jpeg,openvino,parquet]' -e . -e 'export[open-clip,sentence-transformers,sentencepiece]' --group dev
+	$(PIP) install --constraint constraints.txt -e 'runtime[clean,cpu,jpeg,openvino,parquet]' -e '.[lora]' -e 'export[open-clip,sentence-transformers,sentencepiece]' --group dev
 	$(PIP) install --constraint constraints.txt --no-deps $(TOWERS)
 	@touch $(READY)
 
@@ -57,7 +57,7 @@ latest:
 	$(PYTHON) -m venv --clear $(LATEST)
 	$(LATEST)/bin/pip install --quiet --upgrade pip
 	$(LATEST)/bin/pip install --quiet --upgrade --upgrade-strategy eager \
-	  -e 'runtime[clean,cpu,jpeg,openvino,parquet]' -e . -e 'export[open-clip,sentence-transformers,sentencepiece]' --group dev
+	  -e 'runtime[clean,cpu,jpeg,openvino,parquet]' -e '.[lora]' -e 'export[open-clip,sentence-transformers,sentencepiece]' --group dev
 	$(LATEST)/bin/pip install --quiet --no-deps $(TOWERS)
 	$(LATEST)/bin/pip list --outdated  # what another dependency holds back
 	$(LATEST)/bin/python -m pytest

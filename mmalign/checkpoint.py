@@ -1,7 +1,8 @@
 """Where training stands: written in one file and one rename, so that a kill at any moment leaves a whole checkpoint.
 
 All randomness of training is drawn from (seed, step), so weights, optimizer and step are all there is to resume. Frozen
-towers are written once a run, what learns at each checkpoint.
+towers are written once a run, what learns at each checkpoint. Of a tower that learns by what was added to it, as
+adapters are, only that is written then.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from types import MappingProxyType
 import msgspec
 import torch
 
+from mmalign.additions import is_added, learning_names
 from mmalign.errors import CheckpointError
-from mmalign.model import DualEncoder, is_frozen
+from mmalign.model import DualEncoder
 from mmalign.tensors import TensorFile, read_tensors, write_tensors
 
 _OPTIMIZER = "optimizer."
@@ -93,17 +95,19 @@ def _decode_progress(path: Path, file: TensorFile) -> Progress:
 
 
 def frozen_state(model: DualEncoder) -> dict[str, torch.Tensor]:
-    """Return the tensors of towers that do not learn."""
-    return {name: tensor for name, tensor in model.state_dict().items() if name.startswith(_frozen_prefixes(model))}
+    """Return the tensors of towers that do not learn, but for what was added to them and does."""
+    frozen = _frozen_names(model)
+    return {name: tensor for name, tensor in model.state_dict().items() if name in frozen}
 
 
 def learned_state(model: DualEncoder) -> dict[str, torch.Tensor]:
-    """Return all other tensors: learning towers with their batch statistics, projections, what the loss learns.
+    """Return all other tensors: learning towers with their batch statistics, what was added to towers, projections,
+    what the loss learns.
 
     The loss's are named without "loss.": runs have had `logit_scale` from the first version on.
     """
-    frozen = _frozen_prefixes(model)
-    state = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(frozen)}
+    frozen = _frozen_names(model)
+    state = {name: tensor for name, tensor in model.state_dict().items() if name not in frozen}
     return {name.removeprefix("loss."): tensor for name, tensor in state.items()}
 
 
@@ -122,6 +126,10 @@ def copy_state(file: TensorFile, wanted: dict[str, torch.Tensor], path: Path) ->
         tensor.copy_(file.tensors[name])
 
 
-def _frozen_prefixes(model: DualEncoder) -> tuple[str, ...]:
-    towers = {"image_tower.": model.image_tower, "text_tower.": model.text_tower}
-    return tuple(prefix for prefix, tower in towers.items() if is_frozen(tower))
+def _frozen_names(model: DualEncoder) -> set[str]:
+    found: set[str] = set()
+    for prefix, tower in {"image_tower.": model.image_tower, "text_tower.": model.text_tower}.items():
+        learning = set(learning_names(tower))
+        if all(map(is_added, learning)):
+            found |= {f"{prefix}{name}" for name in tower.state_dict() if name not in learning}
+    return found

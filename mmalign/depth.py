@@ -12,6 +12,7 @@ from itertools import chain
 import msgspec
 from torch import nn
 
+from mmalign.additions import is_pool
 from mmalign.errors import ConfigError
 
 # What timm, torchvision, transformers and open_clip call a tower's blocks: "layer.3", "blocks.2.1", "layer1.0",
@@ -35,12 +36,22 @@ class Layers(msgspec.Struct, frozen=True):
         return self.stem, *self.blocks[:-1], self.blocks[-1] + self.last
 
 
+def in_block(name: str) -> bool:
+    """Say whether a parameter is that of a block, by its name."""
+    return _BLOCK.search(name) is not None
+
+
 def layers_of(tower: nn.Module, key: str) -> Layers:
-    """Return the layers of a tower. Raises ConfigError, naming the `key` that needs them, when it shows no blocks."""
+    """Return the layers of a tower, without a pool, which is none of its own.
+
+    Raises ConfigError, naming the `key` that needs them, when it shows no blocks.
+    """
     stem: list[nn.Parameter] = []
     blocks: dict[tuple[int, ...], list[nn.Parameter]] = {}
     last: list[nn.Parameter] = []
     for name, parameter in tower.named_parameters():
+        if is_pool(name):
+            continue
         if found := _BLOCK.search(name):
             place = tuple(-1 if part is None else int(part or 0) for part in found.groups())
             blocks.setdefault(place, []).append(parameter)

@@ -89,7 +89,7 @@ def _features(run: Run) -> tuple[ModelFeatures, ModelFeatures]:
     """Return the features of a run's towers, and those of the pretrained ones, the same where no tower learned."""
     config, device, cache_dir = run.config, evaluation_device(run.config.train), Path(run.config.train.cache_dir)
     trained = ModelFeatures(dual_model(run), cache_dir, device, is_training=False)
-    if config.image_tower.frozen and config.text_tower.frozen:
+    if config.image_tower.frozen and config.text_tower.frozen and config.text_tower.pooling != "attention":
         return trained, trained
     pretrained = dual_model(msgspec.structs.replace(run, model=initial_model(config).eval()))
     return trained, ModelFeatures(pretrained, cache_dir, device, is_training=False)

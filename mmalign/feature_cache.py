@@ -1,6 +1,7 @@
 """Features of frozen towers on disk, so that they are computed once: an .npy file, and the hash of it behind its end.
 
-Regions of images, some fifty times as large, are written as they are computed, in float16, and mapped and not read.
+Regions of images and tokens of texts, many times as large, are written as they are computed, in float16, and mapped and
+not read.
 
 What is kept here can always be computed again, so nothing that is wrong with it stops a run: it is logged.
 """
@@ -55,15 +56,28 @@ class FeatureCache:
         return features
 
     def mapped(
-        self, key: Sequence[str | bytes], compute: Callable[[], Iterable[Tensor]], shape: tuple[int, int, int]
+        self,
+        key: Sequence[str | bytes],
+        compute: Callable[[], Iterable[Tensor]],
+        shape: tuple[int, ...],
+        *,
+        what: str,
+        instead: str,
     ) -> Tensor:
-        """Return the regions of `key`, (N, n, R) float16, mapped from disk; `compute` yields them some rows at a time.
+        """Return the values of `key`, float16, mapped from disk; `compute` yields them some rows at a time.
 
-        A damaged file is computed again. Raises ConfigError where they cannot be kept: memory need not hold them.
+        A damaged file is computed again. Raises ConfigError, that says `what` they are and which setting needs none of
+        them `instead`, where they cannot be kept: memory need not hold them.
         """
         path = self._path(key)
         if (kept := _map(path, shape)) is None:
-            _write_rows(path, compute(), shape)
+            try:
+                _write_rows(path, compute(), shape)
+            except OSError as error:
+                raise ConfigError(
+                    f"{what} take {2 * math.prod(shape) / 1e6:,.0f} MB in {self.folder}, which cannot be written to "
+                    f"({error.strerror or error}). Set train.cache_dir to a folder with room, or {instead}."
+                ) from error
             kept = np.load(path, mmap_mode="c", allow_pickle=False)
         return torch.from_numpy(kept)
 
@@ -120,7 +134,7 @@ def _write(path: Path, features: NDArray[np.float32]) -> None:
         )
 
 
-def _map(path: Path, shape: tuple[int, int, int]) -> NDArray[np.float16] | None:
+def _map(path: Path, shape: tuple[int, ...]) -> NDArray[np.float16] | None:
     """Return a file's array, private to this process: torch wants memory that could be written."""
     try:
         with path.open("rb") as file:
@@ -135,20 +149,13 @@ def _map(path: Path, shape: tuple[int, int, int]) -> NDArray[np.float16] | None:
     except FileNotFoundError:
         return None
     except _DAMAGED as error:
-        logger.warning("%s cannot be used (%s): these regions are computed again", path, error or type(error).__name__)
+        logger.warning("%s cannot be used (%s): what it keeps is computed again", path, error or type(error).__name__)
         return None
 
 
-def _write_rows(path: Path, parts: Iterable[Tensor], shape: tuple[int, int, int]) -> None:
-    try:
-        with replacing(path) as temporary, temporary.open("w+b") as file:
-            np.lib.format.write_array_header_1_0(file, {"descr": "<f2", "fortran_order": False, "shape": shape})
-            for part in parts:
-                file.write(part.to(torch.float16).numpy().tobytes())
-            file.write(_hash(file, file.tell()))
-    except OSError as error:
-        size_mb = 2 * math.prod(shape) / 1e6
-        raise ConfigError(
-            f"the regions of {shape[0]} images take {size_mb:,.0f} MB in {path.parent}, which cannot be written to "
-            f"({error.strerror or error}). Set train.cache_dir to a folder with room, or model.attention.weight = 0."
-        ) from error
+def _write_rows(path: Path, parts: Iterable[Tensor], shape: tuple[int, ...]) -> None:
+    with replacing(path) as temporary, temporary.open("w+b") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f2", "fortran_order": False, "shape": shape})
+        for part in parts:
+            file.write(part.to(torch.float16).numpy().tobytes())
+        file.write(_hash(file, file.tell()))

@@ -18,6 +18,7 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
+from mmalign.additions import pool_alone_learns
 from mmalign.augment import ImageAugment
 from mmalign.chunks import Sharing
 from mmalign.data import Pair
@@ -32,6 +33,8 @@ from mmalign.model import is_frozen
 from mmalign.pairs import decode_pair
 from mmalign.progress import track
 from mmalign.seeds import seed_of
+from mmalign.text import TextTower
+from mmalign.token_states import PoolOfTower, TokensOfTower, TokenStates
 from mmalign_runtime.image import Pixels
 
 # On a CPU small batches win: activations of 64 images are mapped anew by the allocator at each call. Measured on 2
@@ -168,23 +171,74 @@ class TextFeatures(TowerFeatures[TextModelTower]):
     def compute(self, texts: Sequence[str], description: str) -> Tensor:
         """Return the features (M, F) of texts, computed: sorted by length, so that little is padding."""
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-        batches = _batches(len(texts), _TEXT_BATCH)
-        inputs = (self._tower.tensors(self._tower.prepare([texts[order[i]] for i in rows])) for rows in batches)
-        features = self._joined(self._evaluate(inputs, description, len(batches)))  # (M, F), by length
+        features = self._joined(self.batches([texts[i] for i in order], description))  # (M, F), by length
         return features[torch.argsort(torch.tensor(order))]  # (M, F), as given
 
-    def key(self, texts: Sequence[str]) -> list[str | bytes]:
+    def batches(self, texts: Sequence[str], description: str) -> Iterator[Tensor]:
+        """Yield what the tower gives for texts, some at a time."""
+        rows = _batches(len(texts), _TEXT_BATCH)
+        inputs = (self._tower.tensors(self._tower.prepare(texts[some.start : some.stop])) for some in rows)
+        return self._evaluate(inputs, description, len(rows))
+
+    def lengths(self, texts: Sequence[str]) -> Tensor:
+        """Return the number of tokens of each text, (M,)."""
+        rows = _batches(len(texts), _TEXT_BATCH)
+        masks = (self._tower.prepare(texts[some.start : some.stop])["attention_mask"] for some in rows)
+        return torch.cat([torch.empty(0, dtype=torch.int64), *(torch.from_numpy(mask).sum(dim=1) for mask in masks)])
+
+    def key(self, texts: Sequence[str], *variant: str) -> list[str | bytes]:
         """Return what decides these features: the tower with its pooling, the text spec, the tokenizer, the texts."""
         spec = msgspec.json.encode(self._tower.spec, order="sorted")
-        tokenizer = self._tower.tokenizer.to_str()
-        return ["text", self._state_digest, self._tower.definition, spec, tokenizer, digest_texts(texts)]
+        tokenizer, definition = self._tower.tokenizer.to_str(), self._tower.definition
+        return ["text", self._state_digest, definition, spec, tokenizer, *variant, digest_texts(texts)]
+
+
+class PooledTextFeatures(TextFeatures):
+    """Features of texts by a pool that learns over a tower that does not: token vectors are kept, in `cache_dir`."""
+
+    def __init__(
+        self, tower: TextModelTower, own: TextTower, cache_dir: Path, device: torch.device, world: World = ALONE
+    ) -> None:
+        super().__init__(msgspec.structs.replace(tower, backbone=PoolOfTower(own)), device, None, world)
+        self._of_tokens = TextFeatures(msgspec.structs.replace(tower, backbone=TokensOfTower(own)), device)
+        self._width = own.hidden_size
+        self._token_cache = FeatureCache(cache_dir)
+        self._tokens: dict[str, TokenStates] = {}  # mapped once, by the digest of their texts
+
+    def of(self, texts: Sequence[str], name: str) -> Tensor:
+        """Return the features (M, F) of texts, in their order, by the pool as it stands. Raises ConfigError."""
+        tokens = self.tokens(texts, name)
+        batches = _batches(len(texts), _TEXT_BATCH)
+        return self._joined(self._evaluate(map(tokens.padded, batches), f"pooled texts, {name}", len(batches)))
+
+    def tokens(self, texts: Sequence[str], name: str) -> TokenStates:
+        """Return the token vectors of texts, mapped from disk. Raises ConfigError where they cannot be kept."""
+        digest = digest_texts(texts)
+        if digest not in self._tokens:
+            self._tokens[digest] = self._kept_tokens(texts, name)
+        return self._tokens[digest]
+
+    def _kept_tokens(self, texts: Sequence[str], name: str) -> TokenStates:
+        lengths = self._of_tokens.lengths(texts)
+        order = torch.argsort(lengths, stable=True)  # so that little is padding: they are kept in this order
+        ordered = [texts[i] for i in order.tolist()]
+        with self._world.first_then_others():
+            values = self._token_cache.mapped(
+                self._of_tokens.key(ordered, "tokens"),
+                lambda: self._of_tokens.batches(ordered, f"text tokens, {name}"),
+                (int(lengths.sum()), self._width),
+                what=f"the token vectors of {len(texts)} texts",
+                instead="text_tower.pooling = 'mean'",
+            )
+        ends = torch.cumsum(lengths[order], dim=0)
+        return TokenStates(values, (ends - lengths[order])[torch.argsort(order)], lengths)
 
 
 class ModelFeatures:
     """The features of a model's towers, kept in `cache_dir`.
 
-    With `is_training` the towers that are not frozen change between two calls, and nothing of theirs is kept. All
-    processes of a `world` ask for the same features, in the same order.
+    With `is_training` the towers that are not frozen change between two calls, and nothing of theirs is kept but the
+    token vectors that a pool learns over. All processes of a `world` ask for the same features, in the same order.
     """
 
     def __init__(
@@ -193,11 +247,15 @@ class ModelFeatures:
         def cache_of(tower: ModelTower) -> FeatureCache | None:
             return FeatureCache(cache_dir) if not is_training or is_frozen(tower.backbone) else None
 
+        text_tower = model.text.backbone
         self.model = model
         self.world = world
         self.device = device
         self.images = ImageFeatures(model.image, device, cache_of(model.image), world)
-        self.texts = TextFeatures(model.text, device, cache_of(model.text), world)
+        if is_training and isinstance(text_tower, TextTower) and pool_alone_learns(text_tower):
+            self.texts: TextFeatures = PooledTextFeatures(model.text, text_tower, cache_dir, device, world)
+        else:
+            self.texts = TextFeatures(model.text, device, cache_of(model.text), world)
 
 
 def _batches(num_items: int, batch_size: int) -> list[range]:

@@ -12,7 +12,7 @@ import multiprocessing
 from collections.abc import Iterable, Iterator, Sequence
 from multiprocessing.context import BaseContext
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 import msgspec
 import torch
@@ -24,7 +24,7 @@ from mmalign.chunks import Sharing
 from mmalign.config import Config
 from mmalign.data import Pair
 from mmalign.data.identity import image_identity
-from mmalign.features import ModelFeatures
+from mmalign.features import ModelFeatures, PooledTextFeatures
 from mmalign.image_store import ImageStore
 from mmalign.losses.distillation import Distillation
 from mmalign.losses.intra_modal import IntraModal
@@ -33,28 +33,11 @@ from mmalign.optim import StepPlan
 from mmalign.pairs import decode_pair
 from mmalign.region_features import RegionFeatures
 from mmalign.seeds import Stream, seed_of
+from mmalign.sides import CachedTexts, CachedTokens, Features, LiveTexts, Side, SideInputs, TowerInputs
 from mmalign.teacher import Teacher, read_teacher
 from mmalign_runtime.errors import ItemError
 from mmalign_runtime.spec import ImageSpec
-from mmalign_runtime.tokenizer import TextTokenizer
 
-
-class Features(msgspec.Struct, frozen=True):
-    """Features of a frozen tower, (B, F): its projection is all that runs on them. `regions` (B, n, R) of images that
-    texts look at.
-    """
-
-    values: Tensor
-    regions: Tensor | None = None
-
-
-class TowerInputs(msgspec.Struct, frozen=True):
-    """What a tower that learns is called with: pixel_values (b, 3, S, S), or ids and mask, (b, L) each."""
-
-    tensors: tuple[Tensor, ...]
-
-
-SideInputs: TypeAlias = Features | TowerInputs
 _WHOLE = Sharing()
 
 
@@ -82,14 +65,6 @@ class FailedStep(msgspec.Struct, frozen=True):
     source: str
     stage: str
     reason: str
-
-
-class Side(Protocol):
-    """One side of the steps: images or texts."""
-
-    def gather(self, plan: StepPlan, captions: Sequence[int]) -> SideInputs:
-        """Return the inputs of the plan's rows, each text the caption drawn for it."""
-        ...
 
 
 class ImageSide(Side, Protocol):
@@ -156,35 +131,6 @@ class LiveImages:
         seeds = [seed_of(plan.seed, stream, i) for i in share]
         views = [self._augment(pixels, seed) for pixels, seed in zip(decoded, seeds, strict=True)]
         return TowerInputs((torch.stack(views),))
-
-
-class CachedTexts:
-    """Features of a frozen text tower, (M, F), and for each pair the rows of its captions."""
-
-    def __init__(self, features: Tensor, rows_of_pair: Sequence[Sequence[int]]) -> None:
-        self._features = features
-        self._rows_of_pair = rows_of_pair
-
-    def gather(self, plan: StepPlan, captions: Sequence[int]) -> Features:
-        """Return (B, F)."""
-        rows = [self._rows_of_pair[row][caption] for row, caption in zip(plan.rows, captions, strict=True)]
-        return Features(self._features[torch.tensor(rows)])
-
-
-class LiveTexts:
-    """Captions tokenized anew at each step."""
-
-    def __init__(self, pairs: Sequence[Pair], tokenizer: TextTokenizer, sharing: Sharing = _WHOLE) -> None:
-        self._captions = [pair.captions for pair in pairs]  # not the pairs: their images would go to every worker
-        self._tokenizer = tokenizer
-        self._sharing = sharing
-
-    def gather(self, plan: StepPlan, captions: Sequence[int]) -> TowerInputs:
-        """Return ids and mask, (b, L) each."""
-        texts = [self._captions[row][caption] for row, caption in zip(plan.rows, captions, strict=True)]
-        tokens = self._tokenizer.encode(texts)  # all: padded as the longest is, so that dropout draws the same masks
-        share = self._sharing.rows(len(texts))
-        return TowerInputs((torch.from_numpy(tokens.input_ids[share]), torch.from_numpy(tokens.attention_mask[share])))
 
 
 class CachedTeacher:
@@ -288,9 +234,11 @@ def _image_side(config: Config, features: ModelFeatures, pairs: Sequence[Pair], 
 
 
 def _text_side(features: ModelFeatures, pairs: Sequence[Pair], sharing: Sharing) -> Side:
+    captions, rows_of_pair = _distinct_captions(pairs)
+    if isinstance(features.texts, PooledTextFeatures):
+        return CachedTokens(features.texts.tokens(captions, "training"), rows_of_pair, sharing)
     if not features.texts.is_kept:
         return LiveTexts(pairs, features.model.text.bound_tokenizer, sharing)
-    captions, rows_of_pair = _distinct_captions(pairs)
     return CachedTexts(features.texts.of(captions, "training"), rows_of_pair)
 
 

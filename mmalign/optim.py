@@ -13,8 +13,9 @@ import msgspec
 import torch
 from torch import nn
 
+from mmalign.additions import is_pool, is_still_below_pool, pool_parameters
 from mmalign.depth import layers_of
-from mmalign.model import DualEncoder, is_frozen
+from mmalign.model import DualEncoder
 from mmalign.seeds import seed_of
 
 Rate = Annotated[float, msgspec.Meta(ge=0)]
@@ -26,7 +27,7 @@ class OptimConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     Attributes:
         image_tower_lr: Learning rate of the image tower, where it is not frozen.
         text_tower_lr: Learning rate of the text tower, where it is not frozen.
-        projection_lr: Learning rate of both projections, and of the attention where there is one.
+        projection_lr: Learning rate of both projections, of the attention, and of the pool over tokens.
         logit_scale_lr: Learning rate of the logit scale.
         weight_decay: Weight decay of matrices. Biases, norms and the logit scale have none.
         warmup: Share of all steps in which learning rates rise from 0.
@@ -116,6 +117,7 @@ def build_optimizer(model: DualEncoder, config: OptimConfig) -> torch.optim.Adam
     parts: list[tuple[Iterable[nn.Parameter], float]] = [
         *_by_depth(model.image_tower, config.image_tower_lr, config.layer_decay),
         *_by_depth(model.text_tower, config.text_tower_lr, config.layer_decay),
+        (pool_parameters(model.text_tower), config.projection_lr),
         (model.image_projection.parameters(), config.projection_lr),
         (model.text_projection.parameters(), config.projection_lr),
     ]
@@ -144,9 +146,9 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, num_steps: in
 
 
 def _by_depth(tower: nn.Module, rate: float, decay: float) -> Iterator[tuple[Iterable[nn.Parameter], float]]:
-    """Yield a tower's parameters and their rates: one group, or one a layer where rates differ."""
-    if decay == 1 or is_frozen(tower):
-        yield tower.parameters(), rate
+    """Yield a tower's parameters, but for a pool's, and their rates: one group, or one a layer where rates differ."""
+    if decay == 1 or is_still_below_pool(tower):
+        yield (parameter for name, parameter in tower.named_parameters() if not is_pool(name)), rate
         return
     layers = layers_of(tower, "optim.layer_decay").by_depth
     for depth, parameters in enumerate(layers):

@@ -6,7 +6,7 @@ Shapes: N images, n regions of each, R channels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -36,14 +36,15 @@ class RegionFeatures:
     def of(self, pairs: Sequence[Pair], name: str) -> Tensor:
         """Return the regions (N, n, R) float16 of the pairs' images. Raises ItemError, and ConfigError without room."""
         key = self._images.key(pairs, "regions, clean")
-        compute = lambda: self._images.batches(pairs, f"regions, {name}")  # noqa: E731 - called where none are kept
-        with self._world.first_then_others():
-            return self._cache.mapped(key, compute, (len(pairs), *self._shape))
+        return self._kept(key, len(pairs), lambda: self._images.batches(pairs, f"regions, {name}"))
 
     def of_view(self, pairs: Sequence[Pair], augment: ImageAugment, view: int) -> Tensor:
         """Return the regions (N, n, R) float16 of one augmented view of each image, by its number. Raises likewise."""
         key = self._images.key(pairs, f"regions, view {view}", msgspec.json.encode(augment.config, order="sorted"))
         description = f"regions, augmented view {view}"
-        compute = lambda: self._images.view_batches(pairs, augment, view, description)  # noqa: E731
+        return self._kept(key, len(pairs), lambda: self._images.view_batches(pairs, augment, view, description))
+
+    def _kept(self, key: list[str | bytes], num_images: int, compute: Callable[[], Iterable[Tensor]]) -> Tensor:
+        what, instead = f"the regions of {num_images} images", "model.attention.weight = 0"
         with self._world.first_then_others():
-            return self._cache.mapped(key, compute, (len(pairs), *self._shape))
+            return self._cache.mapped(key, compute, (num_images, *self._shape), what=what, instead=instead)

@@ -23,6 +23,8 @@ import transformers
 from huggingface_hub.errors import StrictDataclassError
 from tokenizers import Tokenizer
 
+from mmalign.adapted import adapt_towers, merge_towers
+from mmalign.additions import pool_parameters
 from mmalign.averaging import averaged_tensors
 from mmalign.checkpoint import copy_state, frozen_state, learned_state
 from mmalign.config import Config, differing_keys, dump_config, load_dumped
@@ -215,6 +217,8 @@ def create_run(config: Config, path: Path, check: Callable[[Run], None] | None =
     if model.attention is not None:
         region_grid(image_tower_with_regions(model.image_tower), config.image.shape)
     check_traceable(model.image_tower, model.text_tower, config.image, config.text)
+    torch.manual_seed(config.train.seed)
+    adapt_towers(model, config, checked=True)
     config = with_pooling(config, model.text_tower)
     folder = RunFolder(path)
     run = Run(folder, config, model, tokenizer)
@@ -247,6 +251,8 @@ def with_pooling(config: Config, tower: TextTower | ImportedTextTower) -> Config
 def load_run(path: Path, checkpoint: Checkpoint | None = "best") -> Run:
     """Read a run, with the weights of a checkpoint, its average where it has one; None leaves what learns at random.
 
+    Adapters of a checkpoint are merged into the weights beside them.
+
     Raises CheckpointError when a file is missing or does not fit the configuration.
     """
     folder = RunFolder(path)
@@ -258,6 +264,7 @@ def load_run(path: Path, checkpoint: Checkpoint | None = "best") -> Run:
     text_tower = _text_tower(folder, config)
     model = DualEncoder(create_image_tower(config.image_tower.name), text_tower, config.model, config.loss)
     _freeze_as_configured(model, config)
+    adapt_towers(model, config)
     frozen_path = folder.existing("frozen.safetensors")
     copy_state(read_tensors(frozen_path), frozen_state(model), frozen_path)
     if checkpoint is not None:
@@ -265,6 +272,7 @@ def load_run(path: Path, checkpoint: Checkpoint | None = "best") -> Run:
         file = read_tensors(checkpoint_path)
         averaged = msgspec.structs.replace(file, tensors=averaged_tensors(file.tensors))
         copy_state(averaged, learned_state(model), checkpoint_path)
+        merge_towers(model, config)
     model.eval()
     return Run(folder, config, model, _read_tokenizer(folder.existing("tokenizer.json")))
 
@@ -287,6 +295,8 @@ def _freeze_as_configured(model: DualEncoder, config: Config) -> DualEncoder:
     for name, tower, settings in towers:
         if settings.frozen:
             freeze(tower)
+            for parameter in pool_parameters(tower):
+                parameter.requires_grad_(True)
         elif settings.frozen_blocks:
             freeze_first_blocks(tower, settings.frozen_blocks, f"{name}_tower.frozen_blocks")
     return model

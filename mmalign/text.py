@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from mmalign._compat import encoder_from_config, encoder_from_pretrained, quiet_loading
 from mmalign.errors import ConfigError, WeightsError
 from mmalign.imported import ImportedTextTower, imported_text_tower, is_imported
-from mmalign.pooling import Pooling, pool_tokens
+from mmalign.lora import LoraConfig
+from mmalign.pooling import AttentionPool, TowerPooling, pool_tokens
 from mmalign.sentence_modules import Activation, DenseLayer, SentenceModules, read_sentence_modules
 from mmalign.text_files import find_file, how_to_fetch, resolve
 
@@ -50,48 +51,68 @@ class TextTowerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             "import:PLACE" for that of a dual encoder that `mmalign import` reads, with its projection and tokenizer.
         weights: "pretrained", or "random", which is never chosen by default.
         pooling: How tokens become one vector. "auto" takes that of a sentence-transformers model, "last" for causal
-            towers, "mean" for T5, else "cls"; the run records which it was.
+            towers, "mean" for T5, else "cls"; the run records which it was. "attention" weighs tokens by a query that
+            learns, also where the tower is frozen, with `optim.projection_lr`.
         tokenizer: Another source of tokenizer.json, named as `name` is. Empty: the tower's own.
         frozen: Whether the tower stays as it is and only its projection is trained.
         frozen_blocks: How many of the tower's blocks stay as they are, counted from its input, with what stands before
             them. 0: none.
+        lora: Adapters that learn in the place of the tower's weights.
     """
 
     name: str = _BERT_BASE
     weights: Literal["pretrained", "random"] = "pretrained"
-    pooling: Literal[Pooling, "auto"] = "auto"
+    pooling: Literal[TowerPooling, "auto"] = "auto"
     tokenizer: str = ""
     frozen: bool = False
     frozen_blocks: Annotated[int, msgspec.Meta(ge=0)] = 0
+    lora: LoraConfig = LoraConfig()
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for adapters in a frozen tower."""
+        self.lora.check(frozen=self.frozen)
 
 
 class TextTower(nn.Module):
     """A transformers encoder, pooling and dense layers, (B, L) int64 ids and mask -> (B, F) float32."""
 
     def __init__(
-        self, encoder: transformers.PreTrainedModel, pooling: Pooling, dense: Sequence[DenseLayer] = ()
+        self, encoder: transformers.PreTrainedModel, pooling: TowerPooling, dense: Sequence[DenseLayer] = ()
     ) -> None:
         super().__init__()
         self.encoder = encoder
-        self.pooling: Pooling = pooling
+        self.pooling: TowerPooling = pooling
+        self.hidden_size = _hidden_size(encoder.config)
+        self.pool = AttentionPool(self.hidden_size) if pooling == "attention" else None
         self.dense_layers = tuple(dense)
         self.dense = nn.Sequential(*(module for layer in dense for module in _modules(layer)))
-        self.feature_dim = dense[-1].out_features if dense else _hidden_size(encoder.config)
+        self.feature_dim = dense[-1].out_features if dense else self.hidden_size
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Return the features of a batch of texts; padding does not change them."""
-        output = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
-        hidden = cast("Tensor", output.last_hidden_state)  # (B, L, H)
-        return cast("Tensor", self.dense(pool_tokens(hidden, attention_mask, self.pooling)))  # (B, F)
+        return self.pooled(tokens_of(self.encoder, input_ids, attention_mask), attention_mask)  # (B, F)
+
+    def pooled(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
+        """Return the features (B, F) for the encoder's token vectors (B, L, H) and their mask (B, L)."""
+        if self.pooling == "attention":
+            vectors = cast("AttentionPool", self.pool)(hidden, attention_mask)
+        else:
+            vectors = pool_tokens(hidden, attention_mask, self.pooling)
+        return cast("Tensor", self.dense(vectors))  # (B, F)
 
     def definition(self) -> str:
         """Return in words what follows the encoder: part of every id of the tower's features."""
         return " ".join((self.pooling, *(f"dense:{layer.activation}" for layer in self.dense_layers)))
 
 
+def tokens_of(encoder: nn.Module, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    """Return an encoder's token vectors (B, L, H) for ids and mask (B, L)."""
+    return cast("Tensor", encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state)
+
+
 def create_text_tower(
     config: transformers.PretrainedConfig,
-    pooling: Literal[Pooling, "auto"],
+    pooling: Literal[TowerPooling, "auto"],
     dense: Sequence[DenseLayer] = (),
 ) -> TextTower:
     """Return the tower of a transformers configuration with random weights.
@@ -178,7 +199,7 @@ def _architecture(config: TextTowerConfig, subfolder: str) -> transformers.Pretr
     return cast("transformers.PretrainedConfig", found)
 
 
-def _usual_pooling(encoder: transformers.PreTrainedModel) -> Pooling:
+def _usual_pooling(encoder: transformers.PreTrainedModel) -> TowerPooling:
     if encoder.config.model_type in _MEAN_POOLED:
         return "mean"
     return "last" if _is_causal(encoder) else "cls"
@@ -210,7 +231,7 @@ def _hidden(encoder: transformers.PreTrainedModel, rows: list[list[int]]) -> Ten
     encoder.train(False)
     try:
         with torch.inference_mode():
-            return cast("Tensor", encoder(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state)
+            return tokens_of(encoder, ids, torch.ones_like(ids))
     except TOWER_ERRORS:
         return None  # what is wrong with it is said when it is checked
     finally:

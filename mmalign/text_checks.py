@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from mmalign.errors import ConfigError, WeightsError
-from mmalign.pooling import Pooling
+from mmalign.pooling import TowerPooling
 from mmalign.probe_texts import ProbeTexts, batch_of, probe_texts
 from mmalign.sentence_modules import SentenceModules
 from mmalign.text import TOWER_ERRORS, TextTower, TextTowerConfig, first_line
@@ -30,7 +30,8 @@ def check_sentence_modules(modules: SentenceModules | None, config: TextTowerCon
     """Raise ConfigError when the configuration contradicts what a sentence-transformers model says of itself."""
     if modules is None:
         return
-    if config.pooling not in ("auto", modules.pooling):
+    begins_so = config.pooling == "attention" and modules.pooling == "mean"  # what its weights are before they learn
+    if config.pooling not in ("auto", modules.pooling) and not begins_so:
         raise ConfigError(
             f"text_tower.pooling is {config.pooling!r}, and the sentence-transformers model {config.name} was trained "
             f"with {modules.pooling!r}. Set text_tower.pooling = {modules.pooling!r}, or leave it out."
@@ -166,12 +167,14 @@ def _constant_message(tower: TextTower, probe: ProbeTexts, spec: TextSpec) -> st
     return f'{seen}: the token that it reads sees nothing of what follows. Set text_tower.pooling = "{working}".'
 
 
-def _working_pooling(tower: TextTower, probe: ProbeTexts, spec: TextSpec) -> Pooling | None:
+def _working_pooling(tower: TextTower, probe: ProbeTexts, spec: TextSpec) -> TowerPooling | None:
     """Return a pooling that tells texts apart: "last" where the first token sees nothing of the others, else "mean"."""
     asked = tower.pooling
     try:
         tower.pooling = "cls"
-        order: tuple[Pooling, ...] = ("last", "mean") if _is_constant(_two_texts(tower, probe, spec)) else ("mean",)
+        order: tuple[TowerPooling, ...] = (
+            ("last", "mean") if _is_constant(_two_texts(tower, probe, spec)) else ("mean",)
+        )
         for tower.pooling in order:
             if not _is_constant(_two_texts(tower, probe, spec)):
                 return tower.pooling

@@ -11,11 +11,13 @@ import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import cast
 
 import msgspec
 import torch
 from torch import Tensor, nn
 
+from mmalign.additions import is_still_below_pool
 from mmalign.attention import attention_loss
 from mmalign.averaging import Averaging
 from mmalign.batch_statistics import statistics_in_order
@@ -26,14 +28,17 @@ from mmalign.depth import Unfreezing, stand_still
 from mmalign.device import exact_float32
 from mmalign.distributed import ALONE, World, add_gradients, gather_rows
 from mmalign.errors import NonFiniteError
-from mmalign.inputs import Features, SideInputs, StepInputs
+from mmalign.inputs import StepInputs
 from mmalign.losses.protocol import EmbeddedBatch, TeacherVectors
 from mmalign.losses.term import training_loss
 from mmalign.metrics import MetricsRow
-from mmalign.model import DualEncoder, is_frozen
+from mmalign.model import DualEncoder
 from mmalign.optim import Schedule, StepPlan, build_optimizer, set_learning_rate
 from mmalign.regions import TowerWithRegions, image_tower_with_regions
 from mmalign.seeds import Stream, seed_of
+from mmalign.sides import Features, SideInputs, TokenInputs
+from mmalign.text import TextTower
+from mmalign.token_states import PoolOfTower
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -56,11 +61,11 @@ class Trainer:
         self._sharing = Sharing(config.train.chunk_size, world.rank, world.size)
         self.kept: dict[str, Tensor] = {}  # what checkpoints hold beside model and optimizer, by name
         self.averaging = Averaging(config.average, model, schedule, self.kept)
-        learning = [tower for tower in (model.image_tower, model.text_tower) if not is_frozen(tower)]
+        learning = [tower for tower in (model.image_tower, model.text_tower) if not is_still_below_pool(tower)]
         self._unfreezing = Unfreezing(learning, config.optim.unfreeze_every)
         if config.train.compile:
             for tower in (self._with_regions or model.image_tower, model.text_tower):
-                if not is_frozen(tower):
+                if not is_still_below_pool(tower):
                     tower.compile()
 
     def step(self, inputs: StepInputs) -> MetricsRow:
@@ -144,7 +149,10 @@ class Trainer:
         if isinstance(inputs, Features):
             return inputs.values.to(self.device)  # (B, F)
         tensors = tuple(tensor.to(self.device) for tensor in inputs.tensors)
-        return self._run(self.model.text_tower, tensors, plan, Stream.TEXT_DROPOUT)
+        tower: nn.Module = self.model.text_tower
+        if isinstance(inputs, TokenInputs):
+            tower = PoolOfTower(cast("TextTower", tower))
+        return self._run(tower, tensors, plan, Stream.TEXT_DROPOUT)
 
     def _run(self, tower: nn.Module, tensors: tuple[Tensor, ...], plan: StepPlan, stream: Stream) -> Tensor:
         """Return the features (B, F) of the whole batch for this process's share of it, (b, ...)."""

@@ -20,8 +20,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mmalign._compat import quiet_loading
+from mmalign.additions import is_added
 from mmalign.errors import ConfigError, WeightsError
 from mmalign.imported import ImportedImageTower, imported_image_tower, is_imported
+from mmalign.lora import LoraConfig
 from mmalign.weights import PYPI_PREFIX, packaged_file
 
 logger = logging.getLogger(__name__)
@@ -49,12 +51,18 @@ class ImageTowerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         frozen: Whether the tower stays as it is and only its projection is trained.
         frozen_blocks: How many of the tower's blocks stay as they are, counted from its input, with what stands before
             them. 0: none.
+        lora: Adapters that learn in the place of the tower's weights. For towers with linear layers, as ViTs have.
     """
 
     name: str = "resnet50"
     weights: str = "pretrained"
     frozen: bool = False
     frozen_blocks: Annotated[int, msgspec.Meta(ge=0)] = 0
+    lora: LoraConfig = LoraConfig()
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for adapters in a frozen tower."""
+        self.lora.check(frozen=self.frozen)
 
 
 class ImageTower(nn.Module):
@@ -191,6 +199,11 @@ def _tower_of_run(run: Path) -> dict[str, Tensor]:
     tower = {name.removeprefix(_IN_RUN): tensor for name, tensor in state.items() if name.startswith(_IN_RUN)}
     if not tower:
         raise WeightsError(f"{run} has no image tower of its own: it was frozen. Give the weights that it began with.")
+    if any(map(is_added, tower)):
+        raise WeightsError(
+            f'{run} has adapters and not an image tower of its own. Set image_tower.name = "import:{run}", where they '
+            "are merged."
+        )
     return tower
 
 

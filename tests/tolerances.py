@@ -36,6 +36,13 @@ PROCESSES_LOSS = Tolerance(
 PROCESSES_NORM = Tolerance(
     1e-2, "relative, 50 steps on: gradients of sums in another order; of a share that is missing by a tenth and more"
 )
+MERGED = Tolerance(
+    1e-5,
+    "values around 1, float32 products summed before or after they are applied; without alpha off by 0.05",
+)
+MERGED_VECTORS = Tolerance(1e-6, "the same on unit vectors of 16 components; adapters left out move them by 0.01")
+POOLED = Tolerance(1e-6, "float32 sums of five tokens against float64; a token left out is off by a tenth")
+KEPT_TOKENS = Tolerance(2e-3, "relative to the largest: tokens in float16 have eleven bits; another text is far off")
 AVERAGED = Tolerance(1e-6, "relative: a dozen float32 interpolations against float64; a step left out is off by 0.1")
 UNIT_LENGTH = Tolerance(1e-6, "float32 normalisation of a few dozen components; a missing one is off by far more")
 PADDING_INVARIANCE = Tolerance(1e-5, "attention over padding adds zeros, in another order of float32 sums")

@@ -8,12 +8,14 @@ _VIEWS = "train.num_views=2"
 class Recipe(msgspec.Struct, frozen=True):
     """A name, what it changes against which other recipe, and the settings that do it.
 
-    `needs_teacher` is true where `{teacher}` stands in the settings for the path of a bundle.
+    `needs_teacher` is true where `{teacher}` stands in the settings for the path of a bundle. A tower of `is_slow` runs
+    at every step, for an hour and not for seconds: it is trained where it is named alone.
     """
 
     name: str
     settings: tuple[str, ...] = ()
     against: str = "infonce"
+    is_slow: bool = False
 
     @property
     def needs_teacher(self) -> bool:
@@ -44,6 +46,12 @@ RECIPES = (
         "residual heads from the linear map",
         ("model.image_head.kind=residual", "model.text_head.kind=residual", "model.start=linear_map"),
         against="residual heads",
+    ),
+    Recipe("attention over tokens", ("text_tower.pooling=attention",)),
+    Recipe(
+        "LoRA on the text tower, rank 8",
+        ("text_tower.frozen=false", "text_tower.lora={rank=8, alpha=16.0}", "optim.text_tower_lr=1e-3"),
+        is_slow=True,
     ),
     Recipe("distilled from a bundle", ("terms=[{kind='distillation', teacher='{teacher}'}]",)),
     Recipe("two augmented views", (_VIEWS,)),

@@ -43,14 +43,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="where runs go")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=150)
-    parser.add_argument("--recipes", nargs="*", help="names; all by default")
+    parser.add_argument("--recipes", nargs="*", help="names; all but slow ones by default")
     parser.add_argument("--teacher", help="a bundle; recipes that distil are left out without one")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the table and the JSON")
     arguments = parser.parse_args()
     out = arguments.out.resolve()
     watch = Watch(command_line("python -m benchmarks.alignment.run", sys.argv[1:]), torch.get_num_threads())
     os.chdir(ROOT)  # where the paths in demo.toml start
-    chosen = [recipe for recipe in RECIPES if not arguments.recipes or recipe.name in arguments.recipes]
+    named = arguments.recipes or [recipe.name for recipe in RECIPES if not recipe.is_slow]
+    chosen = [recipe for recipe in RECIPES if recipe.name in named]
     chosen = [recipe for recipe in chosen if arguments.teacher or not recipe.needs_teacher]
     runs = []
     for done in _runs(chosen, arguments.seeds, arguments.epochs, arguments.teacher or "", out):

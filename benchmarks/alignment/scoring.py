@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mmalign.features import ModelFeatures
+from mmalign.features import ModelFeatures, TextFeatures
 from mmalign.model import DualEncoder
 from mmalign.near_synonyms import without_near_synonyms
 from mmalign.pairs import SourcePairs, load_sources, merged_splits
 from mmalign.retrieval import best_ranks
 from mmalign.retrieval_set import build_retrieval_set
-from mmalign.run import load_run
+from mmalign.run import initial_model, load_run
 from mmalign.run_model import dual_model
 
 # Cosine of two labels by the frozen text tower, above which one says nearly what the other says.
@@ -61,22 +61,30 @@ def score_run(run_dir: Path, dims: Sequence[int]) -> tuple[StyleScores, ...]:
     config = run.config
     sources = load_sources(config.data, config.image)
     features = ModelFeatures(dual_model(run), Path(config.train.cache_dir), torch.device("cpu"), is_training=False)
+    # Near-synonyms are told by the tower as training began with it, so that recipes are asked the same queries.
+    start = dual_model(msgspec.structs.replace(run, model=initial_model(config).eval()))
+    judge = ModelFeatures(start, Path(config.train.cache_dir), torch.device("cpu"), is_training=False).texts
     limit = config.data.split.max_caption_similarity
-    splits = without_near_synonyms(merged_splits(sources), sources, limit, features.texts)
+    splits = without_near_synonyms(merged_splits(sources), sources, limit, judge)
     labels = sorted({pair.captions[0] for pair in splits.train})
-    trained = features.texts.of(labels, "labels of training")
-    return tuple(_score(run.model, features, trained, source, dims) for source in sources)
+    trained = judge.of(labels, "labels of training")
+    return tuple(_score(run.model, features, judge, trained, source, dims) for source in sources)
 
 
 def _score(
-    model: DualEncoder, features: ModelFeatures, trained: Tensor, source: SourcePairs, dims: Sequence[int]
+    model: DualEncoder,
+    features: ModelFeatures,
+    judge: TextFeatures,
+    trained: Tensor,
+    source: SourcePairs,
+    dims: Sequence[int],
 ) -> StyleScores:
     items = build_retrieval_set(source.splits.test, "first")
     texts = features.texts.of(items.texts, source.name)
     with torch.inference_mode():
         images = model.project_image(features.images.of(items.pairs, source.name))  # (N, D)
         vectors = model.project_text(texts)  # (M, D)
-    is_far = _is_far(texts, trained)  # (M,)
+    is_far = _is_far(judge.of(items.texts, source.name), trained)  # (M,)
     far_texts = {text for text, far in zip(items.texts, is_far.tolist(), strict=True) if far}
     is_far_image = torch.tensor([pair.captions[0] in far_texts for pair in items.pairs])  # (N,)
     forth = best_ranks(images, vectors, items.relevant)  # (N,)

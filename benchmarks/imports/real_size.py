@@ -129,7 +129,9 @@ def settle_norms(model: nn.Module, processor: transformers.BaseImageProcessor) -
     photo = golden_photo()
     parts = [photo.crop((x, y, x + photo.width // 2, y + photo.height // 2)) for x in _CORNERS for y in _CORNERS]
     drawn = np.random.default_rng(0).integers(0, 256, (len(parts), 8, 8, 3), np.uint8)
-    pictures = [*parts, *(Image.fromarray(each).resize(photo.size) for each in drawn)]
+    dithered = [part.convert("1").convert("RGB") for part in parts]
+    flat = [part.resize((1, 1)) for part in parts]
+    pictures = [*parts, *dithered, *flat, *(Image.fromarray(each).resize(photo.size) for each in drawn)]
     pixels = processor(images=pictures, return_tensors="pt")["pixel_values"]
     model.train()
     model.vision_model(pixel_values=pixels)

@@ -16,12 +16,14 @@ from torch import nn
 from mmalign import evaluate, traceable, train
 from mmalign.config import Config, parse_config
 from mmalign.errors import CheckpointError, ConfigError, WeightsError
+from mmalign.imported import ImportedTextTower
 from mmalign.imported_specs import with_imported
 from mmalign.losses.infonce import InfoNCEConfig
 from mmalign.losses.sigmoid import SigmoidConfig
 from mmalign.run import create_run, load_run
 from mmalign.run_model import dual_model
 from mmalign.signature import TraceExample
+from mmalign.tensors import read_tensors
 from mmalign_export import export, read_source
 from mmalign_export.golden import GoldenFile
 from mmalign_export.sources import detect
@@ -131,6 +133,22 @@ def test_what_was_tuned_is_resumed_evaluated_exported_and_verified(
     with Embedder.load(tmp_path / "bundle") as embedder:
         expected = dual_model(load_run(tmp_path / "run")).text.embed(TEXTS)
         assert np.abs(embedder.encode_text(TEXTS) - expected).max() <= 1e-5
+
+
+def test_adapters_learn_beside_an_imported_text_tower_and_are_merged(
+    saved: Saved, make_config: MakeConfig, tmp_path: Path
+) -> None:
+    config = make_config(saved("clip"), image_tower={"frozen": True}, text_tower={"lora": {"rank": 2}})
+    result = train(config, tmp_path / "run")
+    assert train(config, tmp_path / "run", resume=True) == result
+    learned = read_tensors(tmp_path / "run/last.safetensors").tensors
+    of_tower = [name for name in learned if name.startswith("text_tower.")]
+    assert of_tower
+    assert all("lora_" in name for name in of_tower)
+    source = read_source("transformers", saved("clip")).model.text
+    tuned = dual_model(load_run(tmp_path / "run", "last")).text
+    assert tuned.module.backbone.state_dict().keys() == ImportedTextTower(source).state_dict().keys()
+    assert np.abs(tuned.embed(TEXTS) - source.embed(TEXTS)).max() > 1e-3
 
 
 def test_heads_and_another_text_tower_go_on_top_of_an_imported_image_tower(
