@@ -30,12 +30,11 @@ from mmalign.losses.distillation import Distillation
 from mmalign.losses.intra_modal import IntraModal
 from mmalign.losses.protocol import TeacherVectors
 from mmalign.optim import StepPlan
-from mmalign.pairs import decode_pair
+from mmalign.pairs import augment_pair
 from mmalign.region_features import RegionFeatures
 from mmalign.seeds import Stream, seed_of
 from mmalign.teacher import Teacher, read_teacher
 from mmalign_runtime.errors import ItemError
-from mmalign_runtime.spec import ImageSpec
 from mmalign_runtime.tokenizer import TextTokenizer
 
 
@@ -134,12 +133,9 @@ class CachedImages:
 class LiveImages:
     """Images decoded and augmented anew at each step; worker processes share those that are held as bytes."""
 
-    def __init__(
-        self, pairs: Sequence[Pair], augment: ImageAugment, spec: ImageSpec, sharing: Sharing = _WHOLE
-    ) -> None:
+    def __init__(self, pairs: Sequence[Pair], augment: ImageAugment, sharing: Sharing = _WHOLE) -> None:
         self._pairs = ImageStore(pairs)
         self._augment = augment
-        self._spec = spec
         self._sharing = sharing
 
     def gather(self, plan: StepPlan, captions: Sequence[int]) -> TowerInputs:
@@ -152,9 +148,8 @@ class LiveImages:
 
     def _augmented(self, plan: StepPlan, stream: Stream) -> TowerInputs:
         share = range(len(plan.rows))[self._sharing.rows(len(plan.rows))]
-        decoded = (decode_pair(self._pairs[plan.rows[i]], self._spec, plan.rows[i]) for i in share)
-        seeds = [seed_of(plan.seed, stream, i) for i in share]
-        views = [self._augment(pixels, seed) for pixels, seed in zip(decoded, seeds, strict=True)]
+        drawn = [(plan.rows[i], seed_of(plan.seed, stream, i)) for i in share]
+        views = [augment_pair(self._pairs[row], self._augment, row, seed) for row, seed in drawn]
         return TowerInputs((torch.stack(views),))
 
 
@@ -277,7 +272,7 @@ def prepare_steps(config: Config, features: ModelFeatures, pairs: Sequence[Pair]
 def _image_side(config: Config, features: ModelFeatures, pairs: Sequence[Pair], sharing: Sharing) -> ImageSide:
     augment, images = ImageAugment(config.augment, config.image), features.images
     if not images.is_kept:
-        return LiveImages(pairs, augment, config.image, sharing)
+        return LiveImages(pairs, augment, sharing)
     views = [images.of_view(pairs, augment, view) for view in range(1, config.train.num_views + 1)]
     clean_and_views = torch.stack([images.of(pairs, "training"), *views])  # (V, N, F)
     if not config.model.attention.weight:

@@ -13,7 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
+from torch import Tensor
 
+from mmalign.augment import ImageAugment
 from mmalign.config import DataConfig
 from mmalign.data import (
     DataSource,
@@ -31,7 +33,7 @@ from mmalign.fingerprint import digest_texts
 from mmalign.progress import track
 from mmalign_runtime.engine.threads import available_threads
 from mmalign_runtime.errors import ItemError
-from mmalign_runtime.image import Pixels, decode_image
+from mmalign_runtime.image import Pixels, WantedPixels, decode_image
 from mmalign_runtime.spec import ImageSpec
 
 logger = logging.getLogger(__name__)
@@ -97,12 +99,28 @@ def identify_pairs(splits: Splits) -> str:
     )
 
 
-def decode_pair(pair: Pair, spec: ImageSpec, index: int) -> Pixels:
+def decode_pair(pair: Pair, spec: ImageSpec, index: int, wanted: WantedPixels | None = None) -> Pixels:
     """Decode a pair's image as the runtime does. Raises ItemError that names the pair's origin."""
     try:
-        return decode_image(pair.image, spec, index=index)
+        return decode_image(pair.image, spec, index=index, wanted=wanted)
     except ItemError as error:
         raise ItemError(index, f"{pair.origin}: {error.source}", error.stage, error.reason) from error
+
+
+def augment_pair(pair: Pair, augment: ImageAugment, index: int, seed: int) -> Tensor:
+    """Return one augmented view (3, S, S) of a pair's image, decoded no finer than its crop needs where so configured.
+
+    Raises ItemError as `decode_pair`.
+    """
+    stored: list[tuple[int, int]] = []  # of a JPEG
+
+    def wanted(shape: tuple[int, int]) -> tuple[int, int]:
+        stored.append(shape)
+        return augment.wanted(shape, seed)
+
+    if augment.config.jpeg_oversampling is None:
+        return augment(decode_pair(pair, augment.spec, index), seed)
+    return augment(decode_pair(pair, augment.spec, index, wanted), seed, *stored)
 
 
 def _read(source: DataSource, config: DataConfig, image: ImageSpec) -> Sequence[Pair]:
