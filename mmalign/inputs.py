@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from mmalign.augment import ImageAugment
 from mmalign.chunks import Sharing
 from mmalign.config import Config
-from mmalign.data import Pair
+from mmalign.data import DataError, Pair
 from mmalign.data.identity import image_identity
 from mmalign.features import ModelFeatures
 from mmalign.image_store import ImageStore
@@ -196,7 +196,7 @@ class CachedTeacher:
         return TeacherVectors(images.values, texts.values, self._scale)
 
 
-class Steps(Dataset["StepInputs | FailedStep"]):
+class Steps(Dataset["StepInputs | FailedStep | DataError"]):
     """The steps of training by their plans; one item is a whole batch, or what failed in it."""
 
     def __init__(
@@ -220,7 +220,7 @@ class Steps(Dataset["StepInputs | FailedStep"]):
 
     def __getitem__(self, plan: StepPlan) -> StepInputs | FailedStep:
         """Return the inputs of one step."""
-        captions = self._draw_captions(plan)
+        captions = draw_captions(plan.seed, [self._num_captions[row] for row in plan.rows], self._first_caption)
         keys = self.keys[torch.tensor(plan.rows)]  # (B, 2)
         try:
             return StepInputs(
@@ -234,15 +234,16 @@ class Steps(Dataset["StepInputs | FailedStep"]):
         except ItemError as error:
             return FailedStep(error.index, error.source, error.stage, error.reason)
 
-    def _draw_captions(self, plan: StepPlan) -> list[int]:
-        generator = torch.Generator().manual_seed(seed_of(plan.seed, Stream.CAPTION))
-        draws = torch.rand(len(plan.rows), 2, generator=generator, dtype=torch.float64).tolist()
-        captions = []
-        for row, (coin, position) in zip(plan.rows, draws, strict=True):
-            num_others = self._num_captions[row] - 1
-            is_first = num_others == 0 or coin < self._first_caption
-            captions.append(0 if is_first else 1 + int(position * num_others))
-        return captions
+
+def draw_captions(seed: int, num_captions: Sequence[int], first_caption: float) -> list[int]:
+    """Return which of its captions each row of a step takes: the first with that probability, else any other."""
+    generator = torch.Generator().manual_seed(seed_of(seed, Stream.CAPTION))
+    draws = torch.rand(len(num_captions), 2, generator=generator, dtype=torch.float64).tolist()
+    captions = []
+    for count, (coin, position) in zip(num_captions, draws, strict=True):
+        is_first = count == 1 or coin < first_caption
+        captions.append(0 if is_first else 1 + int(position * (count - 1)))
+    return captions
 
 
 def _numbered(names: Sequence[str]) -> list[int]:
@@ -305,9 +306,13 @@ def _distinct_captions(pairs: Sequence[Pair]) -> tuple[list[str], list[list[int]
     return list(row_of), rows_of_pair
 
 
-def load_steps(steps: Steps, plans: Iterable[StepPlan], num_workers: int) -> Iterator[StepInputs]:
-    """Yield the inputs of each plan, prepared ahead by worker processes when there are any. Raises ItemError."""
-    loader: DataLoader[StepInputs | FailedStep] = DataLoader(
+def load_steps(
+    steps: Dataset[StepInputs | FailedStep | DataError], plans: Iterable[StepPlan], num_workers: int
+) -> Iterator[StepInputs]:
+    """Yield the inputs of each plan, prepared ahead by worker processes when there are any; worker n of N takes each
+    Nth plan. Raises ItemError, and DataError where shards are read.
+    """
+    loader: DataLoader[StepInputs | FailedStep | DataError] = DataLoader(
         steps,
         sampler=plans,
         batch_size=None,
@@ -317,6 +322,8 @@ def load_steps(steps: Steps, plans: Iterable[StepPlan], num_workers: int) -> Ite
     for inputs in loader:
         if isinstance(inputs, FailedStep):
             raise ItemError(inputs.index, inputs.source, inputs.stage, inputs.reason)
+        if isinstance(inputs, DataError):
+            raise inputs
         yield inputs
 
 

@@ -51,11 +51,14 @@ class SourcePairs(msgspec.Struct, frozen=True):
 
 
 def load_sources(config: DataConfig, image: ImageSpec = _DEFAULT_SPEC) -> tuple[SourcePairs, ...]:
-    """Read every source, held-out ones last, one pair an image. Raises DataError naming source and line.
+    """Read every source that is not streamed, held-out ones last, one pair an image. Raises DataError naming source and
+    line.
 
     With `on_error` "skip" images are decoded too, as `image` says, and those that are damaged left out.
     """
-    listed = [(source, False) for source in config.sources] + [(source, True) for source in config.held_out]
+    listed = [(source, False) for source in config.sources if not source.stream] + [
+        (source, True) for source in config.held_out
+    ]
     stems = Counter(Path(source.path).stem for source, _ in listed)
     read = [_read(source, config, image) for source, _ in listed]
     joined = joined_concepts(pair for pairs in read for pair in pairs)
@@ -69,9 +72,14 @@ def load_sources(config: DataConfig, image: ImageSpec = _DEFAULT_SPEC) -> tuple[
     return tuple(loaded)
 
 
-def check_enough(splits: Splits) -> None:
-    """Raise TrainingError when there are too few pairs to train and to validate."""
-    for name, pairs in (("train", splits.train), ("val", splits.val)):
+def check_enough(splits: Splits, *, is_streamed: bool = False) -> None:
+    """Raise TrainingError when there are too few pairs to train and to validate; those streamed are not among them."""
+    if is_streamed and len(splits.val) < _LEAST_PAIRS:
+        raise TrainingError(
+            f"the val split has {len(splits.val)} pairs, expected at least {_LEAST_PAIRS}; streamed sources are all "
+            "for training. Add a source that is not streamed, whose val and test sides are evaluated."
+        )
+    for name, pairs in () if is_streamed else (("train", splits.train), ("val", splits.val)):
         if len(pairs) < _LEAST_PAIRS:
             raise TrainingError(
                 f"the {name} split has {len(pairs)} pairs, expected at least {_LEAST_PAIRS}. Add pairs, or change "
