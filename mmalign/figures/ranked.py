@@ -20,6 +20,7 @@ from mmalign_runtime.spec import Similarity
 
 NDCG_AT = 10
 _MOST_COUNTED = 16  # right answers that are counted ahead of one by one; a sort is quicker for more
+_PARTS = 8  # parts of a row for each candidate shown
 _DISCOUNTS = 1 / np.log2(np.arange(2, NDCG_AT + 2))
 
 
@@ -99,15 +100,28 @@ def _precision_of_few(
 def _ndcg(start: int, scores: Tensor, graded: GradedRelevance) -> tuple[Tensor, NDArray[np.float64]]:
     """Return the best scores, and nDCG@10, (R,) each."""
     num_shown = min(NDCG_AT, scores.shape[1])
-    top = scores.topk(num_shown, dim=1).values  # (R, K)
-    is_near = scores >= top[:, -1:] - TIE  # those shown, and those that tie with the last of them
-    rows, columns = np.divmod(np.flatnonzero(is_near.numpy()), scores.shape[1])
+    # Those shown, those that tie with the last of them, and a few more, which stand behind.
+    is_near = scores.numpy() >= _reached(scores, num_shown) - np.float32(TIE)
+    rows, columns = np.divmod(np.flatnonzero(is_near), scores.shape[1])
+    own, starts = scores.numpy()[rows, columns], np.searchsorted(rows, np.arange(len(scores)))
     relevance_to = graded.block(start, len(scores))
     relevance = relevance_to.of(rows, columns)
-    order = np.lexsort((relevance, TIE * relevance - scores.numpy()[rows, columns], rows))
-    shown = order[np.searchsorted(rows, np.arange(len(scores)))[:, None] + np.arange(num_shown)]  # (R, K)
+    order = np.lexsort((relevance, TIE * relevance - own, rows))
+    shown = order[starts[:, None] + np.arange(num_shown)]  # (R, K)
     discounts = _DISCOUNTS[:num_shown]
-    return top[:, 0], relevance[shown] @ discounts / (relevance_to.best(num_shown) @ discounts)
+    found = relevance[shown] @ discounts / (relevance_to.best(num_shown) @ discounts)
+    return torch.from_numpy(np.maximum.reduceat(own, starts)), found
+
+
+def _reached(scores: Tensor, count: int) -> NDArray[np.float32]:
+    """Return for each row a score (R, 1) that at least `count` of its scores reach, and few more.
+
+    From the highest of each of some parts: the `count` highest of all by `topk` take four times as long.
+    """
+    size = max(1, scores.shape[1] // (_PARTS * count))
+    parts = scores[:, : scores.shape[1] // size * size].reshape(len(scores), -1, size)
+    found: NDArray[np.float32] = parts.amax(dim=2).topk(count, dim=1).values[:, -1:].numpy()
+    return found
 
 
 def _confidence(scores: Tensor, best: Tensor, similarity: Similarity) -> NDArray[np.float64]:
