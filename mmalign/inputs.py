@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from mmalign.augment import ImageAugment
 from mmalign.chunks import Sharing
 from mmalign.config import Config
-from mmalign.data import Pair
+from mmalign.data import DataError, Pair
 from mmalign.data.identity import image_identity
 from mmalign.features import ModelFeatures, PooledTextFeatures
 from mmalign.image_store import ImageStore
@@ -30,13 +30,12 @@ from mmalign.losses.distillation import Distillation
 from mmalign.losses.intra_modal import IntraModal
 from mmalign.losses.protocol import TeacherVectors
 from mmalign.optim import StepPlan
-from mmalign.pairs import decode_pair
+from mmalign.pairs import augment_pair
 from mmalign.region_features import RegionFeatures
 from mmalign.seeds import Stream, seed_of
 from mmalign.sides import CachedTexts, CachedTokens, Features, LiveTexts, Side, SideInputs, TowerInputs
 from mmalign.teacher import Teacher, read_teacher
 from mmalign_runtime.errors import ItemError
-from mmalign_runtime.spec import ImageSpec
 
 _WHOLE = Sharing()
 
@@ -109,12 +108,9 @@ class CachedImages:
 class LiveImages:
     """Images decoded and augmented anew at each step; worker processes share those that are held as bytes."""
 
-    def __init__(
-        self, pairs: Sequence[Pair], augment: ImageAugment, spec: ImageSpec, sharing: Sharing = _WHOLE
-    ) -> None:
+    def __init__(self, pairs: Sequence[Pair], augment: ImageAugment, sharing: Sharing = _WHOLE) -> None:
         self._pairs = ImageStore(pairs)
         self._augment = augment
-        self._spec = spec
         self._sharing = sharing
 
     def gather(self, plan: StepPlan, captions: Sequence[int]) -> TowerInputs:
@@ -127,9 +123,8 @@ class LiveImages:
 
     def _augmented(self, plan: StepPlan, stream: Stream) -> TowerInputs:
         share = range(len(plan.rows))[self._sharing.rows(len(plan.rows))]
-        decoded = (decode_pair(self._pairs[plan.rows[i]], self._spec, plan.rows[i]) for i in share)
-        seeds = [seed_of(plan.seed, stream, i) for i in share]
-        views = [self._augment(pixels, seed) for pixels, seed in zip(decoded, seeds, strict=True)]
+        drawn = [(plan.rows[i], seed_of(plan.seed, stream, i)) for i in share]
+        views = [augment_pair(self._pairs[row], self._augment, row, seed) for row, seed in drawn]
         return TowerInputs((torch.stack(views),))
 
 
@@ -147,7 +142,7 @@ class CachedTeacher:
         return TeacherVectors(images.values, texts.values, self._scale)
 
 
-class Steps(Dataset["StepInputs | FailedStep"]):
+class Steps(Dataset["StepInputs | FailedStep | DataError"]):
     """The steps of training by their plans; one item is a whole batch, or what failed in it."""
 
     def __init__(
@@ -171,7 +166,7 @@ class Steps(Dataset["StepInputs | FailedStep"]):
 
     def __getitem__(self, plan: StepPlan) -> StepInputs | FailedStep:
         """Return the inputs of one step."""
-        captions = self._draw_captions(plan)
+        captions = draw_captions(plan.seed, [self._num_captions[row] for row in plan.rows], self._first_caption)
         keys = self.keys[torch.tensor(plan.rows)]  # (B, 2)
         try:
             return StepInputs(
@@ -185,15 +180,16 @@ class Steps(Dataset["StepInputs | FailedStep"]):
         except ItemError as error:
             return FailedStep(error.index, error.source, error.stage, error.reason)
 
-    def _draw_captions(self, plan: StepPlan) -> list[int]:
-        generator = torch.Generator().manual_seed(seed_of(plan.seed, Stream.CAPTION))
-        draws = torch.rand(len(plan.rows), 2, generator=generator, dtype=torch.float64).tolist()
-        captions = []
-        for row, (coin, position) in zip(plan.rows, draws, strict=True):
-            num_others = self._num_captions[row] - 1
-            is_first = num_others == 0 or coin < self._first_caption
-            captions.append(0 if is_first else 1 + int(position * num_others))
-        return captions
+
+def draw_captions(seed: int, num_captions: Sequence[int], first_caption: float) -> list[int]:
+    """Return which of its captions each row of a step takes: the first with that probability, else any other."""
+    generator = torch.Generator().manual_seed(seed_of(seed, Stream.CAPTION))
+    draws = torch.rand(len(num_captions), 2, generator=generator, dtype=torch.float64).tolist()
+    captions = []
+    for count, (coin, position) in zip(num_captions, draws, strict=True):
+        is_first = count == 1 or coin < first_caption
+        captions.append(0 if is_first else 1 + int(position * (count - 1)))
+    return captions
 
 
 def _numbered(names: Sequence[str]) -> list[int]:
@@ -223,7 +219,7 @@ def prepare_steps(config: Config, features: ModelFeatures, pairs: Sequence[Pair]
 def _image_side(config: Config, features: ModelFeatures, pairs: Sequence[Pair], sharing: Sharing) -> ImageSide:
     augment, images = ImageAugment(config.augment, config.image), features.images
     if not images.is_kept:
-        return LiveImages(pairs, augment, config.image, sharing)
+        return LiveImages(pairs, augment, sharing)
     views = [images.of_view(pairs, augment, view) for view in range(1, config.train.num_views + 1)]
     clean_and_views = torch.stack([images.of(pairs, "training"), *views])  # (V, N, F)
     if not config.model.attention.weight:
@@ -258,9 +254,13 @@ def _distinct_captions(pairs: Sequence[Pair]) -> tuple[list[str], list[list[int]
     return list(row_of), rows_of_pair
 
 
-def load_steps(steps: Steps, plans: Iterable[StepPlan], num_workers: int) -> Iterator[StepInputs]:
-    """Yield the inputs of each plan, prepared ahead by worker processes when there are any. Raises ItemError."""
-    loader: DataLoader[StepInputs | FailedStep] = DataLoader(
+def load_steps(
+    steps: Dataset[StepInputs | FailedStep | DataError], plans: Iterable[StepPlan], num_workers: int
+) -> Iterator[StepInputs]:
+    """Yield the inputs of each plan, prepared ahead by worker processes when there are any; worker n of N takes each
+    Nth plan. Raises ItemError, and DataError where shards are read.
+    """
+    loader: DataLoader[StepInputs | FailedStep | DataError] = DataLoader(
         steps,
         sampler=plans,
         batch_size=None,
@@ -270,6 +270,8 @@ def load_steps(steps: Steps, plans: Iterable[StepPlan], num_workers: int) -> Ite
     for inputs in loader:
         if isinstance(inputs, FailedStep):
             raise ItemError(inputs.index, inputs.source, inputs.stage, inputs.reason)
+        if isinstance(inputs, DataError):
+            raise inputs
         yield inputs
 
 

@@ -13,7 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
+from torch import Tensor
 
+from mmalign.augment import ImageAugment
 from mmalign.config import DataConfig
 from mmalign.data import (
     DataSource,
@@ -31,7 +33,7 @@ from mmalign.fingerprint import digest_texts
 from mmalign.progress import track
 from mmalign_runtime.engine.threads import available_threads
 from mmalign_runtime.errors import ItemError
-from mmalign_runtime.image import Pixels, decode_image
+from mmalign_runtime.image import Pixels, WantedPixels, decode_image
 from mmalign_runtime.spec import ImageSpec
 
 logger = logging.getLogger(__name__)
@@ -49,11 +51,14 @@ class SourcePairs(msgspec.Struct, frozen=True):
 
 
 def load_sources(config: DataConfig, image: ImageSpec = _DEFAULT_SPEC) -> tuple[SourcePairs, ...]:
-    """Read every source, held-out ones last, one pair an image. Raises DataError naming source and line.
+    """Read every source that is not streamed, held-out ones last, one pair an image. Raises DataError naming source and
+    line.
 
     With `on_error` "skip" images are decoded too, as `image` says, and those that are damaged left out.
     """
-    listed = [(source, False) for source in config.sources] + [(source, True) for source in config.held_out]
+    listed = [(source, False) for source in config.sources if not source.stream] + [
+        (source, True) for source in config.held_out
+    ]
     stems = Counter(Path(source.path).stem for source, _ in listed)
     read = [_read(source, config, image) for source, _ in listed]
     joined = joined_concepts(pair for pairs in read for pair in pairs)
@@ -67,9 +72,14 @@ def load_sources(config: DataConfig, image: ImageSpec = _DEFAULT_SPEC) -> tuple[
     return tuple(loaded)
 
 
-def check_enough(splits: Splits) -> None:
-    """Raise TrainingError when there are too few pairs to train and to validate."""
-    for name, pairs in (("train", splits.train), ("val", splits.val)):
+def check_enough(splits: Splits, *, is_streamed: bool = False) -> None:
+    """Raise TrainingError when there are too few pairs to train and to validate; those streamed are not among them."""
+    if is_streamed and len(splits.val) < _LEAST_PAIRS:
+        raise TrainingError(
+            f"the val split has {len(splits.val)} pairs, expected at least {_LEAST_PAIRS}; streamed sources are all "
+            "for training. Add a source that is not streamed, whose val and test sides are evaluated."
+        )
+    for name, pairs in () if is_streamed else (("train", splits.train), ("val", splits.val)):
         if len(pairs) < _LEAST_PAIRS:
             raise TrainingError(
                 f"the {name} split has {len(pairs)} pairs, expected at least {_LEAST_PAIRS}. Add pairs, or change "
@@ -97,12 +107,28 @@ def identify_pairs(splits: Splits) -> str:
     )
 
 
-def decode_pair(pair: Pair, spec: ImageSpec, index: int) -> Pixels:
+def decode_pair(pair: Pair, spec: ImageSpec, index: int, wanted: WantedPixels | None = None) -> Pixels:
     """Decode a pair's image as the runtime does. Raises ItemError that names the pair's origin."""
     try:
-        return decode_image(pair.image, spec, index=index)
+        return decode_image(pair.image, spec, index=index, wanted=wanted)
     except ItemError as error:
         raise ItemError(index, f"{pair.origin}: {error.source}", error.stage, error.reason) from error
+
+
+def augment_pair(pair: Pair, augment: ImageAugment, index: int, seed: int) -> Tensor:
+    """Return one augmented view (3, S, S) of a pair's image, decoded no finer than its crop needs where so configured.
+
+    Raises ItemError as `decode_pair`.
+    """
+    stored: list[tuple[int, int]] = []  # of a JPEG
+
+    def wanted(shape: tuple[int, int]) -> tuple[int, int]:
+        stored.append(shape)
+        return augment.wanted(shape, seed)
+
+    if augment.config.jpeg_oversampling is None:
+        return augment(decode_pair(pair, augment.spec, index), seed)
+    return augment(decode_pair(pair, augment.spec, index, wanted), seed, *stored)
 
 
 def _read(source: DataSource, config: DataConfig, image: ImageSpec) -> Sequence[Pair]:

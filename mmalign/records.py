@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 import msgspec
@@ -39,8 +40,8 @@ class Records:
         if row.val is not None and row.val.score > self.progress.best_score:
             self.progress = msgspec.structs.replace(self.progress, best_score=row.val.score, best_step=row.step)
 
-    def describe(self, error: NonFiniteError) -> str:
-        """Return what to tell of a loss that is not finite."""
+    def describe(self, error: NonFiniteError, origin: Callable[[int], str]) -> str:
+        """Return what to tell of a loss that is not finite; `origin` names the pair of a row."""
         return str(error)
 
     def __enter__(self) -> Records:
@@ -63,7 +64,6 @@ class WrittenRecords(Records):
         self._folder = run.folder
         self._config = run.config.train
         self._trainer = trainer
-        self._pairs = splits.train
         self._keep_data(run, splits)
         self._log = MetricsLog(run.folder.path, keep_steps=progress.step)
         self._saved_step = progress.step
@@ -86,9 +86,9 @@ class WrittenRecords(Records):
             self._trainer.save(self._folder.file("last.safetensors"), self.progress)
             self._saved_step, self._saved_at_s, self._is_due = row.step, time.monotonic(), False
 
-    def describe(self, error: NonFiniteError) -> str:
+    def describe(self, error: NonFiniteError, origin: Callable[[int], str]) -> str:
         """Return what to tell of a loss that is not finite, and write the pairs that may be the cause to a file."""
-        origins = [str(self._pairs[row].origin) for row in error.rows]
+        origins = [origin(row) for row in error.rows]
         path = self._folder.file("bad_batch.txt")
         with named_writes(path), replacing(path) as temporary:
             temporary.write_text("\n".join(origins) + "\n", encoding="utf-8")
@@ -121,7 +121,8 @@ class WrittenRecords(Records):
         path = run.folder.file(OWN_PAIRS)
         if not path.is_file():
             keep_own_pairs(usable_pairs(unseen(splits), run.config.image, run.config.text), path)
-        write_trained_images(run.folder, splits.train)
+        if splits.train:  # not known of a stream
+            write_trained_images(run.folder, splits.train)
 
 
 def open_records(run: Run, trainer: Trainer, progress: Progress, splits: Splits, world: World) -> Records:

@@ -21,6 +21,7 @@ class Stream(enum.IntEnum):
     IMAGE_DROPOUT = 7
     TEXT_DROPOUT = 8
     VIEW_DROPOUT = 9
+    SHARDS = 10
 
 
 def seed_of(*numbers: int) -> int:

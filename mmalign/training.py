@@ -8,6 +8,7 @@ be one run: all take every step, and the first one writes.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -25,7 +26,7 @@ from mmalign.errors import CheckpointError, NonFiniteError, TrainingError
 from mmalign.features import ModelFeatures
 from mmalign.figures.prefixes import check_dims
 from mmalign.imported_specs import with_imported
-from mmalign.inputs import Steps, load_steps, prepare_steps
+from mmalign.inputs import StepInputs, Steps, load_steps, prepare_steps
 from mmalign.metrics import Validator
 from mmalign.mining import Miner
 from mmalign.near_synonyms import without_near_synonyms
@@ -36,6 +37,7 @@ from mmalign.records import open_records
 from mmalign.run import Run, RunFolder, check_start, claim_run, join_run, open_run
 from mmalign.run_checks import check_new_run
 from mmalign.run_model import dual_model
+from mmalign.shard_steps import open_stream
 from mmalign.trainer import Trainer
 from mmalign.truncation import report_truncated
 from mmalign_runtime.atomic import remove_leftovers
@@ -93,12 +95,15 @@ def train(config: Config, run_dir: str | Path, *, resume: bool = False) -> Train
 
 
 def _train(config: Config, run_dir: Path, device: torch.device, world: World, *, resume: bool) -> TrainResult:
-    sources = load_sources(config.data, config.image)  # rows of the sources to pairs, each concept on one side
-    splits = merged_splits(sources)
-    check_enough(splits)
+    stream = open_stream(config)  # shards that are read as training goes
+    sources = load_sources(config.data, config.image)  # rows of the others to pairs, each concept on one side
+    splits = merged_splits(sources) if stream is None else msgspec.structs.replace(merged_splits(sources), train=())
+    check_enough(splits, is_streamed=stream is not None)
 
     def check(new: Run) -> None:
-        check_new_run(new, sources, splits, device, world)
+        check_new_run(new, sources, splits, device, world, num_streamed=stream.num_pairs if stream else None)
+        if stream is not None:
+            stream.check(world)
 
     with world.first_then_others():
         # towers, heads, loss and tokenizer
@@ -107,36 +112,52 @@ def _train(config: Config, run_dir: Path, device: torch.device, world: World, *,
     model = dual_model(run)
     features = ModelFeatures(model, Path(config.train.cache_dir), device, is_training=True, world=world)
     splits = without_near_synonyms(splits, sources, config.data.split.max_caption_similarity, features.texts)
-    data_id, batch_size = identify_pairs(splits), min(config.train.batch_size, len(splits.train))
+    data_id = identify_pairs(splits) if stream is None else stream.identify(splits)
     check_agreement(world, dump_config(config) + data_id)
-    Sharing(config.train.chunk_size, world.rank, world.size).check(batch_size, run.model)
+    schedule = _schedule(config, len(splits.train) if stream is None else stream.num_pairs)
+    Sharing(config.train.chunk_size, world.rank, world.size).check(schedule.batch_size, run.model)
     report_truncated((*splits.train, *splits.val), model.text.bound_tokenizer)
-    schedule = Schedule(len(splits.train), batch_size, config.train.epochs, config.optim.accumulate)
     trainer = Trainer(run.model, config, schedule, world)
     progress = _restore(trainer, run.folder, data_id)
     if config.model.start == "linear_map" and progress.step == 0:
         start_from_linear_map(run.model, features, splits, config.evaluate)
     world.take_from_first(list(learned_state(run.model).values()))
-    steps = prepare_steps(config, features, splits.train)  # pairs to features, or to pixels and token ids
+    if stream is None:
+        prepared = _inputs(run, trainer, features, splits, progress.step)
+    else:
+        prepared = stream.inputs(schedule, model.text.bound_tokenizer, progress.step, trainer.kept, world)
     validator = Validator(run.model, config.evaluate, splits.val, features)
-    plans = plan_steps(schedule, config.train.seed, progress.step)
-    windows = _mined(run, trainer, features, splits, steps).windows(plans) if config.mining.share else [plans]
     pace = Pace()
     with open_records(run, trainer, progress, splits, world) as records:
-        prepared = (inputs for window in windows for inputs in load_steps(steps, window, config.train.num_workers))
         for inputs in track(pace.waiting(prepared), "training", schedule.num_steps - progress.step):
             try:
                 with pace.stepping(len(inputs.plan.rows)):
                     row = trainer.step(inputs)  # inputs to vectors to a loss to other weights
             except NonFiniteError as error:
                 with world.first_then_others():  # it tells, and ends them all
-                    raise TrainingError(records.describe(error)) from error
+                    origin = stream.origin if stream else lambda row: str(splits.train[row].origin)
+                    raise TrainingError(records.describe(error, origin)) from error
             if schedule.is_validated(inputs.plan.step, config.train.validate_every):
                 with trainer.averaging.applied():
                     row = msgspec.structs.replace(row, val=validator.validate())
                 pace.tell()
             records.keep(row)
     return TrainResult(records.progress.step, records.progress.best_score, records.progress.best_step)
+
+
+def _schedule(config: Config, num_pairs: int) -> Schedule:
+    return Schedule(num_pairs, min(config.train.batch_size, num_pairs), config.train.epochs, config.optim.accumulate)
+
+
+def _inputs(
+    run: Run, trainer: Trainer, features: ModelFeatures, splits: Splits, first_step: int
+) -> Iterator[StepInputs]:
+    """Return the inputs of each step: pairs to features, or to pixels and token ids."""
+    config = run.config
+    steps = prepare_steps(config, features, splits.train)
+    plans = plan_steps(trainer.schedule, config.train.seed, first_step)
+    windows = _mined(run, trainer, features, splits, steps).windows(plans) if config.mining.share else [plans]
+    return (inputs for window in windows for inputs in load_steps(steps, window, config.train.num_workers))
 
 
 def _restore(trainer: Trainer, folder: RunFolder, data_id: str) -> Progress:

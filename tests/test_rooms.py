@@ -112,7 +112,8 @@ ROOMS = {
             "embedded_pairs",
             "closed_form",
         ),
-        *("teacher", "run_checks", "sides", "inputs", "metrics", "trainer", "mining", "records", "training"),
+        *("teacher", "run_checks", "sides", "inputs", "shards", "shard_steps"),
+        *("metrics", "trainer", "mining", "records", "training"),
         *("scoring", "evaluation", "bundle_evaluation", "report", "evaluation_table", "aotinductor", "cli", "__main__"),
     ),
     "mmalign_export": (

@@ -38,20 +38,25 @@ def iter_pairs(source: DataSource) -> Iterator[Pair | RejectedRow]:
 def _rows(files: SourceFiles) -> Iterator[Pair | RejectedRow]:
     is_empty = True
     hash_of = _remembering({})
-    read = reader_of(files.format)
     for path in files.paths:
-        try:
-            for row in read(path, files.source):
-                is_empty = False
-                yield to_pair(row, files, hash_of) if isinstance(row, Cells) else row
-        except OSError as error:
-            advice = "Expected a readable file or folder; check its permissions and its disk"
-            raise SourceError(f"{path} cannot be read ({error}). {advice}") from error
+        for row in rows_of_file(path, files, hash_of):
+            is_empty = False
+            yield row
     if is_empty:
         raise EmptySourceError(
             f"{files.source.path}, read as {files.format}, holds nothing; expected one or more pairs. "
             "Check path, set format if it is something else, or give a pattern for files in nested folders"
         )
+
+
+def rows_of_file(path: Path, files: SourceFiles, hash_of: HashImage) -> Iterator[Pair | RejectedRow]:
+    """Yield what one of a source's files holds, in its order. Raises `SourceError`."""
+    try:
+        for row in reader_of(files.format)(path, files.source):
+            yield to_pair(row, files, hash_of) if isinstance(row, Cells) else row
+    except OSError as error:
+        advice = "Expected a readable file or folder; check its permissions and its disk"
+        raise SourceError(f"{path} cannot be read ({error}). {advice}") from error
 
 
 def _remembering(hashes: dict[Path, str]) -> HashImage:
@@ -80,16 +85,17 @@ def read_pairs(source: DataSource, *, on_error: Literal["raise", "skip"] = "rais
         if isinstance(row, Pair):
             pairs.append(row)
         elif on_error == "raise":
-            raise RowError(_advise(row))
+            raise rejection(row)
         else:
             rejected.append(row)
     _report(source, len(pairs), rejected)
     return PairSet(tuple(pairs), tuple(rejected))
 
 
-def _advise(row: RejectedRow) -> str:
+def rejection(row: RejectedRow) -> RowError:
+    """Return the error of a row that is not to be skipped."""
     advice = 'Repair it, or set on_error = "skip" to leave such rows out and count them'
-    return f"{row.origin}: {row.reason}. {advice}"
+    return RowError(f"{row.origin}: {row.reason}. {advice}")
 
 
 def _report(source: DataSource, num_pairs: int, rejected: list[RejectedRow]) -> None:

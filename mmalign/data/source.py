@@ -73,6 +73,9 @@ class DataSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         delimiter: CSV and TSV: the character between cells, by default a comma or, in a .tsv, a tab.
         header: CSV and TSV: whether the first line names the columns; or, for a file without such a line, the list
             of names.
+        stream: WebDataset: whether shards are read as training goes, and not before it. All pairs of such a source are
+            trained on, each of them a concept of its own; see `[data.stream]`.
+        num_pairs: How many pairs a streamed source has, about: it decides how many steps an epoch takes.
     """
 
     path: str
@@ -86,6 +89,8 @@ class DataSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     quoting: Literal["standard", "none"] = "standard"
     delimiter: str | None = None
     header: bool | tuple[str, ...] = True
+    stream: bool = False
+    num_pairs: int | None = None
 
     def __post_init__(self) -> None:
         """Raise `DataConfigError` for a value that no source can have."""
@@ -94,6 +99,7 @@ class DataSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise DataConfigError(f"format = {self.format!r} is unknown; expected one of {', '.join(known)}")
         self._check_captions()
         self._check_delimited()
+        self._check_stream()
 
     def columns_of_captions(self) -> tuple[tuple[str, str], ...]:
         """Return the caption columns, each behind its language, which is "" where none is named."""
@@ -118,6 +124,21 @@ class DataSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise DataConfigError(f"caption_columns names {twice[0]!r} in two languages; expected each column once")
         if isinstance(given, dict) and not all(language.strip() for language in given):
             raise DataConfigError(f"caption_columns = {given!r}; expected a name for each language, such as en")
+
+    def _check_stream(self) -> None:
+        if self.stream != (self.num_pairs is not None):
+            raise DataConfigError(
+                f"stream = {str(self.stream).lower()} and num_pairs = {self.num_pairs}; set both for shards that are "
+                "read as training goes, or neither"
+            )
+        if self.num_pairs is not None and self.num_pairs < 1:
+            raise DataConfigError(f"num_pairs = {self.num_pairs}; expected the number of pairs in all the shards")
+        for option in ("concept_column", "group_column"):
+            if self.stream and getattr(self, option) is not None:
+                raise DataConfigError(
+                    f"{option} = {getattr(self, option)!r} has no meaning for a streamed source, each pair of which is "
+                    "a concept of its own and none evaluated. Remove one of the two"
+                )
 
     def _check_delimited(self) -> None:
         if self.quoting not in ("standard", "none"):

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import onnxruntime
 import pytest
 import torch
 from numpy.typing import NDArray
+from torchvision.transforms import v2
 
 from mmalign.augment import AugmentConfig, ImageAugment
 from mmalign.preprocess import build_preprocess
@@ -66,6 +68,38 @@ def test_without_random_crop_the_pixels_are_those_that_serve(spec: ImageSpec) ->
     (served,) = graph.run(None, {"pixels": pixels})
     found = ImageAugment(NONE, spec)(pixels, seed=0).numpy()
     assert np.abs(found - served[0]).max() <= 1.5 / 255 / min(spec.std)  # torchvision rounds between the passes
+
+
+SMALL_CROPS = AugmentConfig(crop_scale=0.05, color_jitter=0.0, grayscale=0.0, blur=0.0, jpeg_oversampling=2)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_crop_has_as_many_pixels_as_asked_and_not_twice_as_many(seed: int) -> None:
+    stored, size = (900, 1200), (16, 24)
+    augment = ImageAugment(SMALL_CROPS, ImageSpec(size=size))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        whole = torch.empty(3, *stored)
+        crop = v2.RandomResizedCrop.get_params(whole, [0.05, 1.0], [3 / 4, 4 / 3])[2:]  # (height, width), full scale
+    wanted = augment.wanted(stored, seed)
+    for side, wanted_side, stored_side, cropped in zip(size, wanted, stored, crop, strict=True):
+        assert wanted_side - 1 < 2 * side * stored_side / cropped <= wanted_side
+
+
+def test_without_random_crop_a_jpeg_keeps_what_the_resize_needs() -> None:
+    config = msgspec.structs.replace(SMALL_CROPS, crop_scale=1.0)
+    assert ImageAugment(config, ImageSpec(size=(12, 20))).wanted((900, 1200), 0) == (40, 40)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_reduced_picture_is_cropped_where_the_whole_one_is(seed: int) -> None:
+    rows, columns = np.mgrid[:640, :480] / 640
+    whole = np.stack([255 * rows, 255 * columns, 0 * rows], axis=2).astype(np.uint8)
+    reduced = np.ascontiguousarray(whole[3::8, 3::8])
+    augment = ImageAugment(msgspec.structs.replace(SMALL_CROPS, crop_scale=0.2), SPEC)
+    expected = augment(whole, seed)
+    assert (augment(reduced, seed, stored=(640, 480)) - expected).abs().mean() < 0.05
+    assert (augment(np.roll(reduced, 8, axis=0), seed, stored=(640, 480)) - expected).abs().mean() > 0.1
 
 
 @pytest.mark.parametrize("name", ["crop_scale", "color_jitter", "grayscale", "blur"])

@@ -25,7 +25,7 @@ SCHEDULE = Schedule(num_pairs=8, batch_size=4, epochs=2)
 
 def steps_of(pairs: list[Pair]) -> Steps:
     tokenizer = TextTokenizer(tiny_tokenizer(), TextSpec(context_length=8))
-    return Steps(pairs, LiveImages(pairs, ImageAugment(AugmentConfig(), SPEC), SPEC), LiveTexts(pairs, tokenizer), 0.5)
+    return Steps(pairs, LiveImages(pairs, ImageAugment(AugmentConfig(), SPEC)), LiveTexts(pairs, tokenizer), 0.5)
 
 
 @pytest.fixture

@@ -52,7 +52,7 @@ def pairs(pairs_csv: Path) -> list[Pair]:
 @pytest.fixture
 def live(pairs: list[Pair], text_encoder_dir: Path) -> Steps:
     tokenizer = TextTokenizer(Tokenizer.from_file(str(text_encoder_dir / "tokenizer.json")), TextSpec(context_length=8))
-    return Steps(pairs, LiveImages(pairs, ImageAugment(AugmentConfig(), SPEC), SPEC), LiveTexts(pairs, tokenizer), 0.5)
+    return Steps(pairs, LiveImages(pairs, ImageAugment(AugmentConfig(), SPEC)), LiveTexts(pairs, tokenizer), 0.5)
 
 
 def tensors_in(inputs: StepInputs) -> tuple[Tensor, ...]:

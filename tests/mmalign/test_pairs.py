@@ -4,12 +4,16 @@ import logging
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
+import torch
+from PIL import ExifTags, Image
 
+from mmalign.augment import AugmentConfig, ImageAugment
 from mmalign.config import DataConfig
 from mmalign.data import EmptySourceError, Origin, Pair, Splits
 from mmalign.errors import TrainingError
-from mmalign.pairs import check_enough, decode_pair, identify_pairs, load_sources, merged_splits
+from mmalign.pairs import augment_pair, check_enough, decode_pair, identify_pairs, load_sources, merged_splits
 from mmalign_runtime.errors import ItemError
 from mmalign_runtime.spec import ImageSpec
 
@@ -66,6 +70,25 @@ def test_damaged_image_is_named_by_where_it_was_listed(copied: Path) -> None:
     pair.image.write_bytes(pair.image.read_bytes()[:60])
     with pytest.raises(ItemError, match=rf"item 4 \(.*pairs\.csv, line {pair.origin.line}: .*png\), .*replace it"):
         decode_pair(pair, ImageSpec(), index=4)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_views_of_a_jpeg_decoded_for_its_crop_are_those_of_the_whole_one(tmp_path: Path, orientation: int) -> None:
+    path, exif = tmp_path / "photo.jpg", Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    rows, columns = np.mgrid[:320, :480] / 480
+    photo = np.stack([255 * rows, 255 * columns, 0 * rows], axis=2).astype(np.uint8)
+    Image.fromarray(photo).save(path, quality=95, exif=exif)
+    pair = Pair(path, ("a photo",), "photo", Origin(path))
+    plain = AugmentConfig(crop_scale=0.2, color_jitter=0.0, grayscale=0.0, blur=0.0)
+    # In full, at the crop's scale, at that of the whole picture.
+    full, reduced, whole = (
+        ImageAugment(msgspec.structs.replace(plain, jpeg_oversampling=k), ImageSpec(size=16)) for k in (0, 2, None)
+    )
+    for seed in range(6):
+        expected, found = (augment_pair(pair, augment, 0, seed) for augment in (full, reduced))
+        assert 0 < (found - expected).abs().mean() < 0.06
+        assert torch.equal(augment_pair(pair, whole, 0, seed), whole(decode_pair(pair, whole.spec, 0), seed))
 
 
 def test_damaged_images_are_skipped_and_counted_when_asked(copied: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -26,6 +26,7 @@ from mmalign.training import train
 from mmalign_runtime.bulk.locking import only_writer
 from mmalign_runtime.errors import InputError
 from tests.mmalign.several_processes import Job, take
+from tests.mmalign.shards import write_drawings
 from tests.tolerances import PROCESSES_LOSS, PROCESSES_NORM
 
 MakeConfig = Callable[..., Config]
@@ -87,14 +88,27 @@ def columns(run_dir: Path, *names: str) -> list[list[float]]:
     return [[float(row[name]) for row in rows if row[name]] for name in names]
 
 
+def from_shards(pairs_csv: Path, folder: Path) -> dict[str, object]:
+    """Return the settings of a run that reads eight shards as it goes, in four lanes."""
+    streamed = {"path": write_drawings(pairs_csv, folder, 8), "stream": True, "num_pairs": 24}
+    return {
+        "data.sources": [{"path": str(pairs_csv), "concept_column": "concept"}, streamed],
+        "data.stream": {"lanes": 4, "turns": 2, "shuffle": 16},
+        **{"image_tower.name": "timm:test_convnext", "text_tower.frozen": True},
+        **{"train.batch_size": 8, "train.chunk_size": 2, "train.epochs": 4, "optim.projection_lr": 1e-2},
+    }
+
+
 def test_any_number_of_processes_is_the_run_of_one(
-    make_config: MakeConfig, tmp_path: Path, several: Callable[[int, list[Job]], None]
+    make_config: MakeConfig, pairs_csv: Path, tmp_path: Path, several: Callable[[int, list[Job]], None]
 ) -> None:
     """One, two and four processes whole, and one run cut twice that goes on in other numbers of them: 2, 1, 4."""
     runs = {}
-    for setup, (settings, terms) in SETUPS.items():
+    streamed = {"shards that are read as training goes": (from_shards(pairs_csv, tmp_path / "shards"), tuple[Term]())}
+    for setup, (settings, terms) in (SETUPS | streamed).items():
         config = msgspec.structs.replace(make_config({**COMMON, **settings}), terms=terms)
-        runs[setup] = config.train.epochs, str(tmp_path / f"{len(runs)}.toml")
+        num_steps = config.train.epochs * (3 if setup in streamed else 1)
+        runs[setup] = num_steps, str(tmp_path / f"{len(runs)}.toml")
         Path(runs[setup][1]).write_text(dump_config(config))
 
     def jobs(name: str, share: float = 1.0) -> list[Job]:

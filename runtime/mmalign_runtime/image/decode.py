@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeAlias
 
 import msgspec
 import numpy as np
@@ -19,13 +20,23 @@ from PIL import ExifTags, Image
 from mmalign_runtime.errors import ItemError
 from mmalign_runtime.image.arrays import Pixels, check_array
 from mmalign_runtime.image.colour import to_rgb
+from mmalign_runtime.image.jpeg import reduce_scale
 from mmalign_runtime.image.limits import check_size
 from mmalign_runtime.image.opening import ImageItem, Opened, detach, open_image
 from mmalign_runtime.image.refusal import Refusal
 from mmalign_runtime.image.turbojpeg import decode_jpeg
 from mmalign_runtime.spec import ImageSpec
 
-__all__ = ["DetachedImage", "ImageItem", "Pixels", "decode_detached", "decode_image", "describe", "detach_image"]
+__all__ = [
+    "DetachedImage",
+    "ImageItem",
+    "Pixels",
+    "WantedPixels",
+    "decode_detached",
+    "decode_image",
+    "describe",
+    "detach_image",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +66,10 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_ON_ITS_SIDE = tuple(_UPRIGHT[orientation] for orientation in (5, 6, 7, 8))
+
+# From the (height, width) of a stored JPEG, upright, to those that must be left of it at least. 0 are all.
+WantedPixels: TypeAlias = Callable[[tuple[int, int]], tuple[int, int]]
 
 
 class DetachedImage(msgspec.Struct, frozen=True):
@@ -64,12 +79,12 @@ class DetachedImage(msgspec.Struct, frozen=True):
     source: str
 
 
-def decode_image(item: ImageItem, spec: ImageSpec, *, index: int = 0) -> Pixels:
+def decode_image(item: ImageItem, spec: ImageSpec, *, index: int = 0, wanted: WantedPixels | None = None) -> Pixels:
     """Decode one item to (H, W, 3) uint8 RGB, C-contiguous, to be read only.
 
     A JPEG is decoded at the smallest DCT scale that `spec.jpeg_oversampling` allows, so H and W may be 1/2, 1/4 or 1/8
     of what is stored, rounded up. So is a PIL image of a JPEG that nobody has loaded yet; a loaded one, like an array,
-    is taken as it is.
+    is taken as it is. Who needs other pixels than the spec, such as those of a crop, says so by `wanted`.
 
     EXIF orientation is honoured, and alpha composited on `spec.background`, unless the spec says otherwise; palette,
     grey, 16-bit, float, CMYK and 1-bit images become RGB; of an animated file the first frame counts, a PIL image is
@@ -79,7 +94,7 @@ def decode_image(item: ImageItem, spec: ImageSpec, *, index: int = 0) -> Pixels:
     Raises ItemError carrying `index`, the item's name and the stage: "open" when there is no such file or it is no
     image, "decode" when it is truncated, outside `spec.limits`, or its pixels have no agreed meaning.
     """
-    return decode_detached(detach_image(item, spec, index=index), spec, index=index)
+    return decode_detached(detach_image(item, spec, index=index), spec, index=index, wanted=wanted)
 
 
 def detach_image(item: ImageItem, spec: ImageSpec, *, index: int = 0) -> DetachedImage:
@@ -92,10 +107,12 @@ def detach_image(item: ImageItem, spec: ImageSpec, *, index: int = 0) -> Detache
         return DetachedImage(detach(item, spec), source)
 
 
-def decode_detached(detached: DetachedImage, spec: ImageSpec, *, index: int = 0) -> Pixels:
+def decode_detached(
+    detached: DetachedImage, spec: ImageSpec, *, index: int = 0, wanted: WantedPixels | None = None
+) -> Pixels:
     """Decode a detached item as `decode_image` does. Safe to call from any thread."""
     with _named(index, detached.source):
-        return _decode(detached.item, spec, detached.source)
+        return _decode(detached.item, spec, detached.source, wanted or _wanted_by(spec))
 
 
 @contextmanager
@@ -134,26 +151,47 @@ def _shown(name: str) -> str:
     return name if 0 < len(name) <= _NAME_LENGTH and name.isprintable() else ascii(name[:_NAME_LENGTH])
 
 
-def _decode(item: ImageItem, spec: ImageSpec, source: str) -> Pixels:
+def _wanted_by(spec: ImageSpec) -> WantedPixels:
+    side = spec.jpeg_oversampling * max(spec.resized_shape)
+    return lambda stored: (side, side)
+
+
+def _decode(item: ImageItem, spec: ImageSpec, source: str, wanted: WantedPixels) -> Pixels:
     if isinstance(item, np.ndarray):
         pixels = check_array(item)
         check_size((pixels.shape[1], pixels.shape[0]), spec)
         return pixels
     with open_image(item, spec) as opened:
+        turn = None if opened.jpeg is None else _turn(opened.image, spec, source)
+        if opened.jpeg is not None:
+            _reduce(opened.image, turn, wanted)
         plain = _plain_jpeg(opened, spec)
         if plain is None:
             opened.load()
-        turn = _UPRIGHT.get(_orientation(opened.image, source)) if spec.orientation == "applied" else None
+        if opened.jpeg is None:
+            turn = _turn(opened.image, spec, source)  # only now: a PNG's EXIF block may stand behind its pixels
         if plain is not None and turn is None:
             return plain
         rgb = to_rgb(opened.image, spec) if plain is None else Image.fromarray(plain)
         return np.asarray(rgb if turn is None else rgb.transpose(turn))  # (H, W, 3)
 
 
+def _reduce(image: Image.Image, turn: Image.Transpose | None, wanted: WantedPixels) -> None:
+    width, height = image.size
+    if turn in _ON_ITS_SIDE:
+        reduce_scale(image, wanted((width, height))[::-1])
+    else:
+        reduce_scale(image, wanted((height, width)))
+
+
 def _plain_jpeg(opened: Opened, spec: ImageSpec) -> Pixels | None:
     """Return the pixels of a JPEG that Pillow is not needed for, as stored: not turned yet."""
     has_profile = spec.icc_profile == "to_srgb" and "icc_profile" in opened.image.info
     return None if opened.jpeg is None or has_profile else decode_jpeg(opened.jpeg.raw, opened.image)
+
+
+def _turn(image: Image.Image, spec: ImageSpec, source: str) -> Image.Transpose | None:
+    return _UPRIGHT.get(_orientation(image, source)) if spec.orientation == "applied" else None
 
 
 def _orientation(image: Image.Image, source: str) -> int:

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from mmalign_runtime.image.refusal import Refusal
-from mmalign_runtime.spec import ImageSpec
 
 # ITU-T T.81, table B.1.
 _SOI, _EOI, _SOS = b"\xff\xd8", 0xD9, 0xDA
@@ -38,14 +37,13 @@ _FORMATS = frozenset({"JPEG", "MPO"})
 _REPLACE = "Parts of it would decode to grey: replace it."
 
 
-def reduce_scale(image: ImageFile.ImageFile, spec: ImageSpec) -> None:
-    """Let an opened JPEG be decoded at the smallest scale, 1/8 to 1, that leaves the spec enough pixels.
+def reduce_scale(image: Image.Image, wanted: tuple[int, int]) -> None:
+    """Let an opened JPEG be decoded at the smallest scale, 1/8 to 1, that leaves it `wanted` pixels, (height, width).
 
-    Enough is a shorter side of `jpeg_oversampling` times what it is resized to; so is the longer then.
+    Where 0 are wanted it is decoded in full.
     """
-    side = spec.jpeg_oversampling * max(spec.resized_shape)
-    if side:
-        image.draft(None, (side, side))
+    if min(wanted):
+        image.draft(None, wanted[::-1])
 
 
 def unread_bytes(image: Image.Image) -> bytes | None:

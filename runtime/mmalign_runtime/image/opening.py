@@ -22,7 +22,7 @@ from PIL import Image, ImageFile
 from mmalign_runtime.addresses import foreign
 from mmalign_runtime.image.formats import HEAD_BYTES, ImageFormat, describe_foreign, sniff_format
 from mmalign_runtime.image.header import promised_size
-from mmalign_runtime.image.jpeg import reduce_scale, unread_bytes, unseal
+from mmalign_runtime.image.jpeg import unread_bytes, unseal
 from mmalign_runtime.image.limits import check_bytes, check_size
 from mmalign_runtime.image.plugins import Plugin, load_plugin
 from mmalign_runtime.image.png import check_chunks
@@ -191,7 +191,6 @@ def _open_jpeg(plugin: Plugin, stream: IO[bytes], spec: ImageSpec) -> Opened:
     in_memory = stream if isinstance(stream, io.BytesIO) else io.BytesIO(raw)
     image = plugin(in_memory)
     check_size(image.size, spec)
-    reduce_scale(image, spec)
     return Opened(image, Jpeg(raw, in_memory))
 
 

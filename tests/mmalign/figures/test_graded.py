@@ -26,20 +26,20 @@ def test_a_query_s_own_are_1_and_others_what_they_share(is_reversed: bool) -> No
     if is_reversed:
         relevant, graded = relevant.reversed(), graded.reversed()
     num_candidates = len(relevant.candidate_labels)
-    found = [graded.of(query, np.arange(num_candidates)) for query in range(len(relevant.query_labels))]
-    expected = [by_the_book(*each) for each in product(relevant.query_labels, relevant.candidate_labels)]
-    np.testing.assert_allclose(np.concatenate(found), expected)
-    for query, row in enumerate(found):
-        best = np.sort(row)[::-1]
-        for num_best in (1, 3, 10):
-            wanted = best[:num_best]
-            np.testing.assert_allclose(graded.best(query, num_best), wanted[wanted > 0])
+    whole = graded.block(0, len(relevant.query_labels))
+    expected = np.array([by_the_book(*each) for each in product(relevant.query_labels, relevant.candidate_labels)])
+    rows, columns = np.divmod(np.arange(len(expected)), num_candidates)
+    np.testing.assert_allclose(whole.of(rows, columns), expected)
+    best = -np.sort(-expected.reshape(-1, num_candidates), axis=1)
+    for num_best in range(1, num_candidates + 1):
+        np.testing.assert_allclose(whole.best(num_best), best[:, :num_best])
 
 
-def test_half_of_four_keywords_are_half() -> None:
-    assert GradedRelevance(RELEVANT, KEYWORDS).of(1, np.array([0, 2, 3])).tolist() == [0.5, 1.0, 0.0]
+def test_a_block_counts_from_its_first_query() -> None:
+    block = GradedRelevance(RELEVANT, KEYWORDS).block(1, 1)
+    assert block.of(np.array([0, 0, 0]), np.array([0, 2, 3])).tolist() == [0.5, 1.0, 0.0]
 
 
 def test_concepts_without_keywords_are_right_or_wrong() -> None:
     graded = GradedRelevance(Relevance([(0,)], [(0,), (1,)]), [frozenset(), frozenset()])
-    assert graded.of(0, np.array([0, 1])).tolist() == [1.0, 0.0]
+    assert graded.block(0, 1).of(np.array([0, 0]), np.array([0, 1])).tolist() == [1.0, 0.0]

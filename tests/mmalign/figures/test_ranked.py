@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mmalign import retrieval
+from mmalign.figures import ranked
 from mmalign.figures.graded import GradedRelevance
 from mmalign.figures.ranked import Ranked, rank
 from mmalign.retrieval import Relevance, best_ranks
@@ -47,10 +48,13 @@ def by_the_book(
     return places[0], precision, sum(gains) / sum(best)
 
 
+def relevance_to(graded: GradedRelevance, query: int, num_candidates: int) -> NDArray[np.float64]:
+    return graded.block(query, 1).of(np.zeros(num_candidates, np.int64), np.arange(num_candidates))
+
+
 def held_to_the_book(found: Ranked, scores: Tensor, graded: GradedRelevance) -> None:
-    columns = np.arange(scores.shape[1])
     expected = [
-        by_the_book(row, graded.of(query, columns), set(graded.relevant.right(query).tolist()))
+        by_the_book(row, relevance_to(graded, query, len(row)), set(graded.relevant.right(query).tolist()))
         for query, row in enumerate(scores.double().numpy())
     ]
     for name, values in zip(("ranks", "average_precision", "ndcg"), np.array(expected).T, strict=True):
@@ -69,6 +73,15 @@ def test_ties_never_help(graded: GradedRelevance, seed: int) -> None:
     held_to_the_book(rank(scores, torch.eye(31), graded), scores, graded)
 
 
+@pytest.mark.parametrize("most_counted", [0, 2])
+def test_many_right_answers_are_counted_as_few_are(
+    graded: GradedRelevance, monkeypatch: pytest.MonkeyPatch, most_counted: int
+) -> None:
+    monkeypatch.setattr(ranked, "_MOST_COUNTED", most_counted)
+    scores = torch.randint(0, 4, (19, 31), generator=torch.Generator().manual_seed(0)) / 4
+    held_to_the_book(rank(scores, torch.eye(31), graded), scores, graded)
+
+
 def test_ranks_are_those_of_recall(graded: GradedRelevance) -> None:
     queries, candidates = unit(19, 1), unit(31, 2)
     assert rank(queries, candidates, graded).ranks.tolist() == best_ranks(queries, candidates, graded.relevant).tolist()
@@ -78,7 +91,7 @@ def test_equals_scikit_learn(graded: GradedRelevance) -> None:
     metrics = pytest.importorskip("sklearn.metrics", reason="scikit-learn is not installed")
     queries, candidates = unit(19, 3), unit(31, 4)
     found, scores = rank(queries, candidates, graded), (queries @ candidates.T).numpy()
-    relevance = np.stack([graded.of(query, np.arange(31)) for query in range(19)])
+    relevance = np.stack([relevance_to(graded, query, 31) for query in range(19)])
     assert found.ndcg.mean() == pytest.approx(metrics.ndcg_score(relevance, scores, k=10))
     right = [np.isin(np.arange(31), graded.relevant.right(query)) for query in range(19)]
     precision = [metrics.average_precision_score(*each) for each in zip(right, scores, strict=True)]

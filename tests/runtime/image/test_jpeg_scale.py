@@ -56,6 +56,22 @@ def test_the_spec_decides_how_much_is_kept() -> None:
     assert decoded_size((128, 300), by_edge) == (32, 75)
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_what_is_wanted_of_the_upright_picture_takes_the_place_of_the_spec_s(orientation: int) -> None:
+    exif, asked = Image.Exif(), []
+    exif[ORIENTATION] = orientation
+    raw = saved(Image.new("RGB", (256, 64)), "JPEG", exif=exif)
+    upright = (64, 256) if orientation < 5 else (256, 64)
+
+    def wanted(stored: tuple[int, int]) -> tuple[int, int]:
+        asked.append(stored)
+        return (16, 128) if orientation < 5 else (128, 16)
+
+    assert decode_image(raw, SQUASH, wanted=wanted).shape == (upright[0] // 2, upright[1] // 2, 3)
+    assert asked == [upright]
+    assert decode_image(raw, SQUASH, wanted=lambda stored: (0, 0)).shape == (*upright, 3)
+
+
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 3}, {"subsampling": 0}])
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 def test_a_reduced_jpeg_is_close_to_the_whole_one_made_smaller(options: dict[str, object], mode: str) -> None:
