@@ -18,6 +18,7 @@ from mmalign_export.quantization.convolutions import (
     widened,
 )
 from mmalign_export.quantization.trial import cosines, open_model
+from tests.eight_bits import exact_eight_bits
 from tests.export.quantization.tiny_models import NUM_CHANNELS, OPTIONS, constant, convolutional, fed, observe, pictures
 from tests.tolerances import CLIPPED_COSINE, CONVOLUTION_COSINE, SAME_FILE_COSINE
 
@@ -48,6 +49,7 @@ def test_the_layers_with_weights_are_found_in_order() -> None:
     assert weighted_nodes(convolutional()) == WEIGHTED
 
 
+@exact_eight_bits
 @pytest.mark.parametrize(
     ("kind", "least"),
     [
@@ -88,6 +90,7 @@ def test_an_excluded_node_stays_float(path: Path, ranges: TensorsData, name: str
     assert all(makers(model)[weight].op_type == "DequantizeLinear" for weight in others)
 
 
+@exact_eight_bits
 @pytest.mark.parametrize("name", WEIGHTED)
 def test_an_excluded_node_is_run_in_float32(path: Path, ranges: TensorsData, name: str) -> None:
     # onnxruntime, left to itself, rounds the weights of a float convolution between two eight-bit ones.

@@ -1,0 +1,43 @@
+"""Whether this processor computes eight-bit products as they are.
+
+x86 processors without VNNI add two products of eight bits in sixteen, and cut off what does not fit. An int8 tower then
+gives other vectors than on the machine where it was quantized and measured.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import cache
+from importlib.resources import files
+
+import numpy as np
+
+from mmalign_runtime.engine.onnxruntime import OnnxSession
+from mmalign_runtime.engine.pool import thread_pool
+from mmalign_runtime.engine.session import SessionOptions
+
+logger = logging.getLogger(__name__)
+
+PROBE = "eight_bit_probe.onnx"  # made by mmalign_export.probe
+_SHAPE = (8, 64)
+_EXACT = 64 * 255 * 127
+
+
+@cache
+def saturates() -> bool:
+    """Return whether onnxruntime's product of the largest numbers of eight bits is cut off on this processor."""
+    model = files(__package__).joinpath(PROBE).read_bytes()
+    session = OnnxSession(model, PROBE, SessionOptions(provider="cpu", pool=thread_pool(1)))
+    found = session.run({"x": np.full(_SHAPE, 255, np.uint8)})
+    session.close()
+    return bool((found != _EXACT).any())
+
+
+@cache
+def warn_of_saturation() -> None:
+    """Log a warning, once a process, where int8 towers give other vectors than elsewhere."""
+    if saturates():
+        logger.warning(
+            "this processor cuts off sums of eight-bit products (it has no VNNI), so int8 vectors differ from those of "
+            "processors that do not. `mmalign verify --precision int8` says by how much; fp32 is the same everywhere."
+        )
