@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from mmalign_export.quantization.activations import watched
+from mmalign_export.quantization.weight_levels import largest_level
 from mmalign_runtime.engine.session import Feeds
 
-_HALF = 127
 # Channels of zeros have no step; whatever stands in its place, they round to zeros.
 _LEAST_STEP = np.finfo(np.float32).tiny
 
@@ -66,7 +66,7 @@ def _shift(weight: NDArray[np.float32], means: NDArray[np.float32]) -> NDArray[n
 def rounded_weight(weight: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return weights (O, ...) as eight signed bits with a scale a channel keep them."""
     axes = tuple(range(1, weight.ndim))
-    step = np.maximum(np.abs(weight).max(axis=axes, keepdims=True) / _HALF, _LEAST_STEP)
+    step = np.maximum(np.abs(weight).max(axis=axes, keepdims=True) / largest_level(), _LEAST_STEP)
     rounded: NDArray[np.float32] = np.round(weight / step) * step
     return rounded
 

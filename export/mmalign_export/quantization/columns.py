@@ -1,4 +1,4 @@
-"""Rounds a product's weights to eight signed bits, so that what it gives moves least and not each weight.
+"""Rounds a product's weights to eight signed bits (or seven), so that what it gives moves least and not each weight.
 
 Weights are rounded one input channel after another; the error of each is made up for by the weights of the channels
 that come after it and move with it (Frantar et al. 2022, "GPTQ", section 3.3). Letters: K features in, N features out,
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from mmalign_export.quantization.activations import Activations
 from mmalign_export.quantization.rounding import LEAST_SCALE
+from mmalign_export.quantization.weight_levels import largest_level
 
-_HALF = 127
 # Of the mean of the diagonal: keeps the inverse finite where rows are fewer than channels.
 _DAMPING = 0.01
 _BLOCK = 64
@@ -43,7 +43,7 @@ class ColumnRounder:
         key = hashlib.sha256(source.encode() + scales.tobytes() + weight.tobytes()).digest()
         if key not in self._known:
             rows = self._activations[source].rows / scales
-            steps = np.maximum(np.abs(weight).max(axis=0) / _HALF, LEAST_SCALE).astype(np.float32)  # (N,)
+            steps = np.maximum(np.abs(weight).max(axis=0) / largest_level(), LEAST_SCALE).astype(np.float32)  # (N,)
             self._known[key] = Columns(rounded_columns(weight, steps, rows), steps)
         return self._known[key]
 
@@ -54,12 +54,12 @@ def rounded_columns(
     """Return a weight's levels (K, N), given its steps (N,) and sample rows (R, K) of what it multiplies."""
     order = np.argsort(-np.square(rows).sum(axis=0))  # the channels that weigh most first: all others make up for them
     left, factor = weight[order].astype(np.float32), _factor(rows[:, order])
-    levels = np.empty(weight.shape, np.int8)
+    levels, largest = np.empty(weight.shape, np.int8), largest_level()
     for start in range(0, len(left), _BLOCK):
         stop = min(start + _BLOCK, len(left))
         errors = np.empty((stop - start, left.shape[1]), np.float32)
         for row in range(start, stop):
-            found = np.clip(np.round(left[row] / steps), -_HALF, _HALF)
+            found = np.clip(np.round(left[row] / steps), -largest, largest)
             levels[order[row]] = found.astype(np.int8)
             errors[row - start] = (left[row] - found * steps) / factor[row, row]
             left[row + 1 : stop] -= np.outer(factor[row, row + 1 : stop], errors[row - start])

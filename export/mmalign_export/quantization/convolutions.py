@@ -22,6 +22,7 @@ from onnxruntime.quantization.calibrate import TensorsData, create_calibrator
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from mmalign_export.quantization.graph import MICROSOFT
+from mmalign_export.quantization.weight_levels import SEVEN_BITS, largest_level
 from mmalign_runtime.engine.session import Feeds
 
 Range = Literal["minmax", "percentile", "entropy"]
@@ -87,7 +88,7 @@ def quantize_convolutions(model: ModelProto, ranges: TensorsData, excluded: froz
     quantizer = QDQQuantizer(
         source,
         per_channel=True,
-        reduce_range=False,
+        reduce_range=largest_level() == SEVEN_BITS,
         weight_qType=QuantType.QInt8,
         activation_qType=QuantType.QUInt8,
         tensors_range=deepcopy(ranges),  # widened in place, for this choice of nodes alone

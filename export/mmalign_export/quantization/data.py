@@ -11,6 +11,7 @@ from mmalign_export.errors import QuantizationError
 from mmalign_export.quantization.budget import Budget
 from mmalign_export.quantization.examples import Calibration, Questions, read_calibration, read_questions
 from mmalign_export.quantization.packaged import PACKAGED, packaged_calibration, packaged_questions
+from mmalign_export.quantization.weight_levels import SEVEN_BITS, largest_level
 from mmalign_runtime.embedder import Embedder
 
 logger = logging.getLogger(__name__)
@@ -56,6 +57,8 @@ def read_data(
     else:
         questions = read_questions(evaluation, embedder, max_images)
     logger.info("quantize: %d images and %d captions to judge by", len(questions.images), len(questions.texts))
+    if is_calibrated and largest_level() == SEVEN_BITS:
+        logger.info("quantize: weights of seven bits, since this processor cuts off sums of eight-bit products")
     judged_by = PACKAGED if evaluation is None else Path(evaluation).name
     if not is_calibrated:
         return Data(questions, None, judged_by, "")

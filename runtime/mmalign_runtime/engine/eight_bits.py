@@ -38,6 +38,7 @@ def warn_of_saturation() -> None:
     """Log a warning, once a process, where int8 towers give other vectors than elsewhere."""
     if saturates():
         logger.warning(
-            "this processor cuts off sums of eight-bit products (it has no VNNI), so int8 vectors differ from those of "
-            "processors that do not. `mmalign verify --precision int8` says by how much; fp32 is the same everywhere."
+            "this processor cuts off sums of eight-bit products (it has no VNNI), so int8 towers that were quantized "
+            "elsewhere give other vectors here. `mmalign verify --precision int8` says by how much; quantized here "
+            "they have weights of seven bits, which are not cut off."
         )

@@ -18,7 +18,7 @@ from mmalign_export.quantization.convolutions import (
     widened,
 )
 from mmalign_export.quantization.trial import cosines, open_model
-from tests.eight_bits import exact_eight_bits
+from mmalign_export.quantization.weight_levels import EIGHT_BITS, largest_level
 from tests.export.quantization.tiny_models import NUM_CHANNELS, OPTIONS, constant, convolutional, fed, observe, pictures
 from tests.tolerances import CLIPPED_COSINE, CONVOLUTION_COSINE, SAME_FILE_COSINE
 
@@ -49,7 +49,6 @@ def test_the_layers_with_weights_are_found_in_order() -> None:
     assert weighted_nodes(convolutional()) == WEIGHTED
 
 
-@exact_eight_bits
 @pytest.mark.parametrize(
     ("kind", "least"),
     [
@@ -63,7 +62,8 @@ def test_vectors_stay_near_float32(path: Path, kind: str, least: float) -> None:
     model = quantize_convolutions(onnx.load(path), found, frozenset())
     feeds = {"pixel_values": np.concatenate(pictures(5, seed=1))}
     vectors, expected = (observe(each, ["image_embeds"], feeds)[0] for each in (model, convolutional()))
-    assert cosines(vectors, expected).min() >= least
+    levels = EIGHT_BITS / largest_level()  # half as many, where weights have seven bits: twice the error
+    assert cosines(vectors, expected).min() >= 1 - levels**2 * (1 - least)
 
 
 def test_weights_are_signed_and_per_channel_and_activations_unsigned(path: Path, ranges: TensorsData) -> None:
@@ -90,7 +90,6 @@ def test_an_excluded_node_stays_float(path: Path, ranges: TensorsData, name: str
     assert all(makers(model)[weight].op_type == "DequantizeLinear" for weight in others)
 
 
-@exact_eight_bits
 @pytest.mark.parametrize("name", WEIGHTED)
 def test_an_excluded_node_is_run_in_float32(path: Path, ranges: TensorsData, name: str) -> None:
     # onnxruntime, left to itself, rounds the weights of a float convolution between two eight-bit ones.

@@ -1,0 +1,15 @@
+"""How finely weights are rounded: to eight signed bits, or to seven where this processor cuts off sums of eight."""
+
+from __future__ import annotations
+
+from mmalign_runtime.engine.eight_bits import saturates
+
+# Twice the product with 255, the largest activation, fits in sixteen bits: no processor cuts it off. It is also what
+# onnxruntime's `reduce_range` takes.
+SEVEN_BITS = 64
+EIGHT_BITS = 127
+
+
+def largest_level() -> int:
+    """Return the largest level of a weight; the smallest is its negative."""
+    return SEVEN_BITS if saturates() else EIGHT_BITS
