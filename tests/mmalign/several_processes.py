@@ -1,7 +1,7 @@
 """Runs of training in several processes, which know what `torchrun` tells its own.
 
-Arguments: how many, and a JSON list of jobs. They are forks of one process that has imported torch and all the rest and
-computed nothing: importing it takes seconds.
+Argument: a JSON list of groups, each a number of processes and its jobs, taken one group after the other. The processes
+are forks of one that has imported torch and all the rest and computed nothing: importing it takes seconds.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def take(job: Job) -> None:
             assert job.stop_at >= 0
 
 
-def main(jobs: list[Job]) -> None:
+def main(jobs: tuple[Job, ...]) -> None:
     """Take all jobs, one after the other, in one group of processes."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
@@ -58,8 +58,8 @@ def main(jobs: list[Job]) -> None:
     dist.destroy_process_group()
 
 
-def fork(num_processes: int, jobs: list[Job]) -> list[int]:
-    """Start the processes of a group, and return their ids."""
+def fork(num_processes: int, jobs: tuple[Job, ...]) -> list[int]:
+    """Start the processes of a group, and return their exit codes when all have ended."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -71,10 +71,9 @@ def fork(num_processes: int, jobs: list[Job]) -> list[int]:
             main(jobs)
             sys.exit()
         started.append(process)
-    return started
+    return [os.waitstatus_to_exitcode(os.waitpid(each, 0)[1]) for each in started]
 
 
 if __name__ == "__main__":
-    given = msgspec.json.decode(Path(sys.argv[2]).read_bytes(), type=list[Job])
-    codes = [os.waitstatus_to_exitcode(os.waitpid(each, 0)[1]) for each in fork(int(sys.argv[1]), given)]
-    sys.exit(max(map(abs, codes)))
+    groups = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=list[tuple[int, tuple[Job, ...]]])
+    sys.exit(max(abs(code) for group in groups for code in fork(*group)))

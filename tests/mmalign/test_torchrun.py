@@ -33,9 +33,9 @@ MakeConfig = Callable[..., Config]
 ROOT = Path(__file__).parents[2]
 TEACHER = str(ROOT / "tests/runtime/fixtures/tiny_bundle")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"}
-NUM_STEPS = 20  # an epoch has one
+NUM_STEPS = 12  # an epoch has one
 COMMON: dict[str, object] = {
-    **{"train.epochs": NUM_STEPS, "train.batch_size": 10, "train.validate_every": 5, "train.checkpoint_minutes": 0},
+    **{"train.epochs": NUM_STEPS, "train.batch_size": 10, "train.validate_every": 4, "train.checkpoint_minutes": 0},
     **{"optim.projection_lr": 3e-3, "loss.chunk_size": 4},
 }
 FROZEN_IMAGES: dict[str, object] = {"image_tower.frozen": True, "train.num_views": 1}
@@ -57,7 +57,7 @@ SETUPS: dict[str, tuple[dict[str, object], tuple[Term, ...]]] = {
             **{"train.chunk_size": 3, "loss.kind": "soft_targets", "loss.caption_share": 0.2, "optim.accumulate": 2},
             **{"mining.share": 0.3, "mining.every": 3, "mining.start": 0.0},
             "image_tower.name": "timm:test_convnext",  # the gradients of batches of three in a ResNet double an error
-            "train.epochs": 9,  # steps of a tenth of a second, which a cut run takes too
+            "train.epochs": 6,  # steps of a tenth of a second, which a cut run takes too
         },
         ALL_TERMS,
     ),
@@ -69,18 +69,12 @@ def torchrun(num_processes: int, *arguments: str) -> list[str]:
     return [*launcher, *arguments]
 
 
-@pytest.fixture(scope="module")
-def several(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int, list[Job]], None]:
-    """Return a function that takes jobs in a number of processes."""
-
-    def run(num_processes: int, jobs: list[Job]) -> None:
-        path = tmp_path_factory.mktemp("jobs") / "jobs.json"
-        path.write_bytes(msgspec.json.encode(jobs))
-        command = [sys.executable, "-m", "tests.mmalign.several_processes", str(num_processes), str(path)]
-        done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr[:6000]
-
-    return run
+def several(groups: list[tuple[int, list[Job]]], path: Path) -> None:
+    """Take the jobs of each group in its number of processes."""
+    path.write_bytes(msgspec.json.encode(groups))
+    command = [sys.executable, "-m", "tests.mmalign.several_processes", str(path)]
+    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[:6000]
 
 
 def columns(run_dir: Path, *names: str) -> list[list[float]]:
@@ -95,14 +89,12 @@ def from_shards(pairs_csv: Path, folder: Path) -> dict[str, object]:
         "data.sources": [{"path": str(pairs_csv), "concept_column": "concept"}, streamed],
         "data.stream": {"lanes": 4, "turns": 2, "shuffle": 16},
         **{"image_tower.name": "timm:test_convnext", "text_tower.frozen": True},
-        **{"train.batch_size": 8, "train.chunk_size": 2, "train.epochs": 4, "optim.projection_lr": 1e-2},
+        **{"train.batch_size": 8, "train.chunk_size": 2, "train.epochs": 3, "optim.projection_lr": 1e-2},
     }
 
 
-def test_any_number_of_processes_is_the_run_of_one(
-    make_config: MakeConfig, pairs_csv: Path, tmp_path: Path, several: Callable[[int, list[Job]], None]
-) -> None:
-    """One, two and four processes whole, and one run cut twice that goes on in other numbers of them: 2, 1, 4."""
+def test_any_number_of_processes_is_the_run_of_one(make_config: MakeConfig, pairs_csv: Path, tmp_path: Path) -> None:
+    """One, two and four processes whole, and one run cut twice that goes on in other numbers of them: 2, 4, 1."""
     runs = {}
     streamed = {"shards that are read as training goes": (from_shards(pairs_csv, tmp_path / "shards"), tuple[Term]())}
     for setup, (settings, terms) in (SETUPS | streamed).items():
@@ -114,12 +106,10 @@ def test_any_number_of_processes_is_the_run_of_one(
     def jobs(name: str, share: float = 1.0) -> list[Job]:
         return [Job(config, f"{config} {name}", int(share * steps)) for steps, config in runs.values()]
 
-    for job in jobs("one"):
+    groups = [(2, [*jobs("two"), *jobs("cut", 0.4)]), (4, [*jobs("four"), *jobs("cut", 0.8)])]
+    several(groups, tmp_path / "groups.json")
+    for job in [*jobs("one"), *jobs("cut")]:
         take(job)
-    several(2, [*jobs("two"), *jobs("cut", 0.4)])
-    for job in jobs("cut", 0.8):
-        take(job)
-    several(4, [*jobs("four"), *jobs("cut")])
     for setup, (steps, config) in runs.items():
         losses, norms, scores = columns(Path(f"{config} one"), "loss", "gradient_norm", "val_score")
         assert len(losses) == steps
