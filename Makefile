@@ -15,6 +15,7 @@ AGAINST_REQUIREMENTS := benchmarks/against/requirements.txt benchmarks/against/r
 # The operators of the mutants. In a folder of its own: nothing else needs the two dozen packages that it brings.
 MUTATION := .mutation
 LATEST := .latest
+SPREAD := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 COSMIC_RAY := cosmic-ray==8.7.0
 
 # What builds the documents: 160 MB in an environment of its own, which needs none of the project's dependencies.
@@ -51,7 +52,7 @@ demo: setup
 
 # A file's tests stay in one process: what they share is made once. tests/conftest.py puts the longest files first.
 test: setup
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest $(SPREAD)
 
 latest:
 	$(PYTHON) -m venv --clear $(LATEST)
@@ -60,7 +61,7 @@ latest:
 	  -e 'runtime[clean,cpu,jpeg,openvino,parquet]' -e '.[lora]' -e 'export[open-clip,sentence-transformers,sentencepiece]' --group dev
 	$(LATEST)/bin/pip install --quiet --no-deps $(TOWERS)
 	$(LATEST)/bin/pip list --outdated  # what another dependency holds back
-	$(LATEST)/bin/python -m pytest
+	$(LATEST)/bin/python -m pytest $(SPREAD)
 
 lint: setup
 	$(BIN)/ruff check .

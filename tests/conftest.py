@@ -41,3 +41,8 @@ def pytest_collection_finish() -> None:
     """Keep the million objects of torch and transformers out of every later collection of garbage."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Let the interpreter take apart at its end what was kept; triton would list all of it as leaked."""
+    gc.unfreeze()

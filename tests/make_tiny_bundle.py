@@ -39,11 +39,14 @@ def tiny_tokenizer() -> Tokenizer:
     """
     letters = sorted({letter for line in _CORPUS for letter in line if letter != " "})
     words = sorted({word for line in _CORPUS for word in line.split() if len(word) > 1})
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *letters, *(f"##{letter}" for letter in letters), *words]
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    unused = [f"[unused{at}]" for at in range(30)]  # as BERT's vocabularies have them
+    pieces = [*special, *letters, *(f"##{letter}" for letter in letters), *words, *unused]
     vocabulary = {piece: at for at, piece in enumerate(pieces)}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.add_special_tokens(special)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from benchmarks.reliability.pillow_resize import with_pillow
 from mmalign.preprocess import build_preprocess
 from mmalign_runtime.spec import ImageSpec
+from tests.tolerances import OLDER_PILLOW
 
 # Normalisation that leaves levels as they are: x / 255, minus 0, by 1 / 255.
 SQUASH = ImageSpec(
@@ -69,6 +70,7 @@ def extremes(height: int, width: int) -> NDArray[np.uint8]:
     return (noise(height, width) // 128 * 255).astype(np.uint8)
 
 
+@OLDER_PILLOW
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("mode", MODES)
 def test_the_graph_is_pillow_to_the_bit(mode: str, interpolation: str) -> None:
@@ -95,6 +97,7 @@ def test_thin_pictures_and_enlarged_ones_are_pillows(shape: tuple[int, int], int
         np.testing.assert_array_equal(levels(spec, extremes(*shape)), with_pillow(extremes(*shape), spec))
 
 
+@OLDER_PILLOW
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(
     height=sides,

@@ -19,6 +19,7 @@ from mmalign.pixels.patches import add_patch_grid
 from mmalign.preprocess import build_preprocess
 from mmalign_runtime.spec import ImageSpec
 from tests.mmalign.pixels.test_graph import OPERATORS, noise, spec_with
+from tests.tolerances import OLDER_PILLOW
 
 # (height, width): usual ones, those enlarged to the largest scale, strips, and the largest sides.
 SIDES = ((480, 640), (606, 512), (3672, 5496), (1, 1), (2, 3), (1, 200), (200, 1), (256, 256), (65_535, 65_535))
@@ -63,6 +64,7 @@ def patches(spec: ImageSpec, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     return found[0]
 
 
+@OLDER_PILLOW
 @pytest.mark.parametrize("shape", [(480, 640), (31, 900), (900, 31), (1, 1), (5, 3), (64, 64)])
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 def test_each_patch_is_pillow_s_and_says_its_place(shape: tuple[int, int], interpolation: str) -> None:
