@@ -44,8 +44,8 @@ CONFIG = Path("benchmarks/demo/demo.toml")
 _MARKER = ".mmalign-demo"
 _CACHE = "cache"  # kept from run to run: features of frozen towers do not change
 _NUM_STEPS = 10
-# Half of the default: a demo wants a first impression, and the images include one of 12 megapixels.
-_BENCH_ROUNDS = 10
+# A quarter of the default: a demo wants a first impression, and the images include one of 12 megapixels.
+_BENCH_ROUNDS = 5
 _NUM_NAMES = 3
 _BY_TEXT, _BY_IMAGE, _NAMES = "text_search.json", "image_search.json", "names.json"
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
