@@ -14,14 +14,17 @@ from mmalign.dual_model import ModelTower, TowerFunction
 
 
 def compile_tower(tower: ModelTower) -> TowerFunction:
-    """Return the tower compiled in this process, weights frozen; sizes that change are made dynamic when they change.
+    """Return the tower compiled in this process, weights frozen, batch and length dynamic as its signature says.
 
     Not `dynamic=True`: that makes the image's sides symbolic too, and sympy then simplifies EfficientNet's paddings for
-    more than nine minutes.
+    more than nine minutes. A size of one is compiled by itself.
     """
     compiled = torch.compile(tower.module, options={"freezing": True})
+    dynamic = [list(dims) for dims in tower.example().dynamic_shapes]
 
     def run(*inputs: torch.Tensor) -> torch.Tensor:
+        for tensor, dims in zip(inputs, dynamic, strict=True):
+            torch._dynamo.maybe_mark_dynamic(tensor, dims)
         with torch.no_grad():  # freezing looks for no_grad, and does nothing under inference_mode
             return cast("torch.Tensor", compiled(*inputs))
 
