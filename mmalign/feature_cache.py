@@ -180,7 +180,8 @@ def _write_rows(path: Path, parts: Iterable[Tensor], shape: tuple[int, ...]) -> 
         np.lib.format.write_array_header_1_0(file, {"descr": "<f2", "fortran_order": False, "shape": shape})
         for part in parts:
             rounded = part.to(torch.float16)
-            if not rounded.isfinite().all():
-                raise OverflowError(f"the largest of them is {part.abs().max():g}")
+            beyond = part[rounded.isinf() & part.isfinite()]  # what was not finite before, training names the pair of
+            if len(beyond):
+                raise OverflowError(f"one of them is {beyond[0]:g}")
             file.write(rounded.numpy().tobytes())
         file.write(_hash(file, file.tell()))
