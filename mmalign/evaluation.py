@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from mmalign.additions import is_still_below_pool
 from mmalign.config import Config, EvaluateConfig
 from mmalign.device import evaluation_device
 from mmalign.features import ModelFeatures
@@ -48,7 +49,7 @@ def evaluate(
         CheckpointError: The folder is not a run, is damaged, or cannot be written to.
         DataError: The data cannot be read.
         ConfigError: A source has nothing in the split.
-        WeightsError: Towers learned, and the pretrained ones, which the linear map starts from, are not here.
+        WeightsError: A tower's own weights learned, and the pretrained ones, for the linear map, are not here.
 
     Example:
         >>> evaluate("runs/latest").sources[0].model.image_to_text.at_1  # doctest: +SKIP
@@ -91,7 +92,11 @@ def _features(run: Run) -> tuple[ModelFeatures, ModelFeatures]:
     trained = ModelFeatures(dual_model(run), cache_dir, device, is_training=False)
     if config.image_tower.frozen and config.text_tower.frozen and config.text_tower.pooling != "attention":
         return trained, trained
-    pretrained = dual_model(msgspec.structs.replace(run, model=initial_model(config).eval()))
+    if all(map(is_still_below_pool, (run.model.image_tower, run.model.text_tower))):  # adapters are merged
+        model = load_run(run.folder.path, checkpoint=None).model  # it has the pretrained weights itself
+    else:
+        model = initial_model(config).eval()
+    pretrained = dual_model(msgspec.structs.replace(run, model=model))
     return trained, ModelFeatures(pretrained, cache_dir, device, is_training=False)
 
 

@@ -33,6 +33,25 @@ _NAME_LENGTH = 32  # hexadecimal digits: 128 bits, so that two keys never meet
 _DAMAGED = (OSError, ValueError, EOFError, MemoryError, OverflowError, SyntaxError, TypeError)
 
 
+class MappedRows:
+    """The values of a file, (N, ...) float16, mapped from disk: memory holds those that are asked for.
+
+    A pickled copy maps the file itself. A tensor's would be the whole file, in shared memory for worker processes.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        # Private to this process: torch wants memory that could be written.
+        self._values = torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
+
+    def __getitem__(self, rows: Tensor | slice | int) -> Tensor:
+        """Return the values of some rows."""
+        return self._values[rows]
+
+    def __reduce__(self) -> tuple[type[MappedRows], tuple[Path]]:
+        return MappedRows, (self._path,)
+
+
 class FeatureCache:
     """Features on disk by the digest of all that made them. A changed tower, spec or item is another file."""
 
@@ -63,23 +82,26 @@ class FeatureCache:
         *,
         what: str,
         instead: str,
-    ) -> Tensor:
+    ) -> MappedRows:
         """Return the values of `key`, float16, mapped from disk; `compute` yields them some rows at a time.
 
         A damaged file is computed again. Raises ConfigError, that says `what` they are and which setting needs none of
-        them `instead`, where they cannot be kept: memory need not hold them.
+        them `instead`, where they cannot be kept: memory need not hold them, and float16 has to.
         """
         path = self._path(key)
-        if (kept := _map(path, shape)) is None:
+        if not _is_whole(path, shape):
             try:
                 _write_rows(path, compute(), shape)
+            except OverflowError as error:
+                raise ConfigError(
+                    f"{what} are kept in float16, and {error}. Set {instead}, or look at the tower's weights."
+                ) from error
             except OSError as error:
                 raise ConfigError(
                     f"{what} take {2 * math.prod(shape) / 1e6:,.0f} MB in {self.folder}, which cannot be written to "
                     f"({error.strerror or error}). Set train.cache_dir to a folder with room, or {instead}."
                 ) from error
-            kept = np.load(path, mmap_mode="c", allow_pickle=False)
-        return torch.from_numpy(kept)
+        return MappedRows(path)
 
     def _path(self, key: Sequence[str | bytes]) -> Path:
         return self.folder / f"{digest_texts(key)[:_NAME_LENGTH]}.npy"
@@ -134,28 +156,32 @@ def _write(path: Path, features: NDArray[np.float32]) -> None:
         )
 
 
-def _map(path: Path, shape: tuple[int, ...]) -> NDArray[np.float16] | None:
-    """Return a file's array, private to this process: torch wants memory that could be written."""
+def _is_whole(path: Path, shape: tuple[int, ...]) -> bool:
+    """Say whether a file holds values of that shape, as they were written."""
     try:
         with path.open("rb") as file:
-            mapped: NDArray[np.float16] = np.load(path, mmap_mode="c", allow_pickle=False)
+            mapped: NDArray[np.float16] = np.load(path, mmap_mode="r", allow_pickle=False)
             if mapped.dtype != np.float16 or mapped.shape != shape:
                 raise ValueError(f"it holds {mapped.dtype} {mapped.shape}, expected float16 {shape}")
             file.seek(-_HASH_BYTES, os.SEEK_END)
             end, recorded = file.tell(), file.read()
             if recorded != _hash(file, end):
                 raise ValueError("its hash is another one than when it was written")
-            return mapped
+            return True
     except FileNotFoundError:
-        return None
+        return False
     except _DAMAGED as error:
         logger.warning("%s cannot be used (%s): what it keeps is computed again", path, error or type(error).__name__)
-        return None
+        return False
 
 
 def _write_rows(path: Path, parts: Iterable[Tensor], shape: tuple[int, ...]) -> None:
     with replacing(path) as temporary, temporary.open("w+b") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "<f2", "fortran_order": False, "shape": shape})
         for part in parts:
-            file.write(part.to(torch.float16).numpy().tobytes())
+            rounded = part.to(torch.float16)
+            beyond = part[rounded.isinf() & part.isfinite()]  # what was not finite before, training names the pair of
+            if len(beyond):
+                raise OverflowError(f"one of them is {beyond[0]:g}")
+            file.write(rounded.numpy().tobytes())
         file.write(_hash(file, file.tell()))

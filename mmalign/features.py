@@ -10,6 +10,7 @@ N images, M texts, F features of a tower.
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -65,8 +66,10 @@ class TowerFeatures(Generic[SomeTower]):
         return self._cache is not None
 
     @functools.cached_property
-    def _state_digest(self) -> str:
-        return digest_state(self._backbone.state_dict())
+    def _identity(self) -> list[str | bytes]:
+        """The tower: its weights, and what they do not tell, such as its activations and how many heads it has."""
+        described = json.dumps(self._tower.description, sort_keys=True)
+        return [digest_state(self._backbone.state_dict()), self._tower.definition, described]
 
     @functools.cached_property
     def _folded(self) -> nn.Module | None:
@@ -145,7 +148,7 @@ class ImageFeatures(TowerFeatures[ImageModelTower]):
     def key(self, pairs: Sequence[Pair], *variant: str | bytes) -> list[str | bytes]:
         """Return what decides these features: the tower, the image spec and its graph, the images, and `variant`."""
         spec = msgspec.json.encode(self._tower.spec, order="sorted")
-        return ["image", self._state_digest, spec, self._tower.graph, *variant, digest_texts(map(content_key, pairs))]
+        return ["image", *self._identity, spec, self._tower.graph, *variant, digest_texts(map(content_key, pairs))]
 
     def _run(self, pairs: Sequence[Pair], description: str, prepare: Callable[[Pair, int], Tensor]) -> Iterator[Tensor]:
         batches = _batches(len(pairs), _IMAGE_BATCH[self._device.type])
@@ -189,8 +192,7 @@ class TextFeatures(TowerFeatures[TextModelTower]):
     def key(self, texts: Sequence[str], *variant: str) -> list[str | bytes]:
         """Return what decides these features: the tower with its pooling, the text spec, the tokenizer, the texts."""
         spec = msgspec.json.encode(self._tower.spec, order="sorted")
-        tokenizer, definition = self._tower.tokenizer.to_str(), self._tower.definition
-        return ["text", self._state_digest, definition, spec, tokenizer, *variant, digest_texts(texts)]
+        return ["text", *self._identity, spec, self._tower.tokenizer.to_str(), *variant, digest_texts(texts)]
 
 
 class PooledTextFeatures(TextFeatures):

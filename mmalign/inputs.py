@@ -24,6 +24,7 @@ from mmalign.chunks import Sharing
 from mmalign.config import Config
 from mmalign.data import DataError, Pair
 from mmalign.data.identity import image_identity
+from mmalign.feature_cache import MappedRows
 from mmalign.features import ModelFeatures, PooledTextFeatures
 from mmalign.image_store import ImageStore
 from mmalign.losses.distillation import Distillation
@@ -80,7 +81,7 @@ class CachedImages:
     `regions`, where texts look at them, are (N, n, R) of each view.
     """
 
-    def __init__(self, features: Tensor, regions: Sequence[Tensor] = ()) -> None:
+    def __init__(self, features: Tensor, regions: Sequence[MappedRows] = ()) -> None:
         self._features = features
         self._regions = regions
 

@@ -7,6 +7,7 @@ and shapes that the tower has without them. peft is imported where a configurati
 from __future__ import annotations
 
 import re
+from itertools import chain
 from typing import Annotated, Literal
 
 import msgspec
@@ -30,7 +31,7 @@ class LoraConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         alpha: What they add is multiplied by `alpha / rank`.
         dropout: Dropout on what they read, in training.
         targets: Which linear layers have them: "auto" for those of all blocks, or a list of the last parts of their
-            names, such as ["query", "value"]. Those in `frozen_blocks` have none.
+            names, such as ["query", "value"], each of which the tower has. Those in `frozen_blocks` have none.
     """
 
     rank: Annotated[int, msgspec.Meta(ge=0)] = 0
@@ -55,7 +56,9 @@ def add_adapters(tower: nn.Module, config: LoraConfig, key: str) -> None:
     try:
         import peft
     except ImportError as error:
-        raise ConfigError(f"{key} needs peft, which is not installed. Run `pip install 'mmalign[lora]'`.") from error
+        raise ConfigError(
+            f"{key} needs peft, which cannot be imported ({error}). Run `pip install 'mmalign[lora]'`."
+        ) from error
     names = _targets(tower, config, key)
     wanted = peft.LoraConfig(
         r=config.rank,
@@ -103,16 +106,17 @@ def _targets(tower: nn.Module, config: LoraConfig, key: str) -> list[str]:
         for name, layer in tower.named_modules()
         if isinstance(layer, _LINEAR) and not is_added(f"{name}.weight")
     }
+    learning = [name for name, layer in linear.items() if layer.weight.requires_grad]
     if config.targets == "auto":
-        named = [name for name in linear if in_block(f"{name}.weight")]
+        found = {"auto": [name for name in learning if in_block(f"{name}.weight")]}
     else:
-        named = [name for name in linear if f".{name}".endswith(tuple(f".{each}" for each in config.targets))]
-    learning = [name for name in named if linear[name].weight.requires_grad]
-    if not learning:
-        asked = msgspec.json.encode(config.targets).decode()
+        found = {target: [name for name in learning if f".{name}".endswith(f".{target}")] for target in config.targets}
+    missing = [target for target, names in found.items() if not names]
+    if missing or not found:
+        asked = msgspec.json.encode(config.targets if config.targets == "auto" else missing).decode()
         known = ", ".join(sorted({name.rpartition(".")[2] for name in linear})) or "none"
         raise ConfigError(
             f"{key}: the tower has no linear layers that learn with targets = {asked}; "
             f"its linear layers are {known}. Name some in {key}.targets, lower frozen_blocks, or leave {key} out."
         )
-    return learning
+    return list(dict.fromkeys(chain(*found.values())))

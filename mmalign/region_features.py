@@ -17,7 +17,7 @@ from mmalign.augment import ImageAugment
 from mmalign.data import Pair
 from mmalign.distributed import ALONE, World
 from mmalign.dual_model import ImageModelTower
-from mmalign.feature_cache import FeatureCache
+from mmalign.feature_cache import FeatureCache, MappedRows
 from mmalign.features import ImageFeatures
 from mmalign.regions import RegionsOfTower, image_tower_with_regions, region_grid
 
@@ -33,18 +33,18 @@ class RegionFeatures:
         self._world = world
         self._images = ImageFeatures(msgspec.structs.replace(tower, backbone=RegionsOfTower(own)), device, self._cache)
 
-    def of(self, pairs: Sequence[Pair], name: str) -> Tensor:
+    def of(self, pairs: Sequence[Pair], name: str) -> MappedRows:
         """Return the regions (N, n, R) float16 of the pairs' images. Raises ItemError, and ConfigError without room."""
         key = self._images.key(pairs, "regions, clean")
         return self._kept(key, len(pairs), lambda: self._images.batches(pairs, f"regions, {name}"))
 
-    def of_view(self, pairs: Sequence[Pair], augment: ImageAugment, view: int) -> Tensor:
+    def of_view(self, pairs: Sequence[Pair], augment: ImageAugment, view: int) -> MappedRows:
         """Return the regions (N, n, R) float16 of one augmented view of each image, by its number. Raises likewise."""
         key = self._images.key(pairs, f"regions, view {view}", msgspec.json.encode(augment.config, order="sorted"))
         description = f"regions, augmented view {view}"
         return self._kept(key, len(pairs), lambda: self._images.view_batches(pairs, augment, view, description))
 
-    def _kept(self, key: list[str | bytes], num_images: int, compute: Callable[[], Iterable[Tensor]]) -> Tensor:
+    def _kept(self, key: list[str | bytes], num_images: int, compute: Callable[[], Iterable[Tensor]]) -> MappedRows:
         what, instead = f"the regions of {num_images} images", "model.attention.weight = 0"
         with self._world.first_then_others():
             return self._cache.mapped(key, compute, (num_images, *self._shape), what=what, instead=instead)

@@ -11,13 +11,14 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
+from mmalign.feature_cache import MappedRows
 from mmalign.text import TextTower, tokens_of
 
 
 class TokenStates(msgspec.Struct, frozen=True, eq=False):
     """Token vectors of M texts, (T, H) float16: those of text i are `lengths[i]` rows from `starts[i]` on."""
 
-    values: Tensor
+    values: MappedRows
     starts: Tensor
     lengths: Tensor
 

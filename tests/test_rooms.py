@@ -76,6 +76,7 @@ ROOMS = {
             "probe_texts",
         ),
         *(
+            "feature_cache",
             "token_states",
             "regions",
             "text_checks",
@@ -105,7 +106,6 @@ ROOMS = {
         ),
         *(
             "folded",
-            "feature_cache",
             "features",
             "region_features",
             "near_synonyms",

@@ -116,7 +116,7 @@ def _style(
     with torch.inference_mode():
         images = model.project_image(features.images.of(items.pairs, source.name))  # (N, D)
         texts = model.project_text(features.texts.of(items.texts, source.name))  # (M, D)
-        tokens = model.attention.tokens(regions.of(items.pairs, source.name))  # (N, n, D)
+        tokens = model.attention.tokens(regions.of(items.pairs, source.name)[:])  # (N, n, D)
         blocks = [model.attention(texts[at : at + BLOCK], images, tokens)[0] for at in range(0, len(texts), BLOCK)]
     cosines, scores = images @ texts.T, torch.cat(blocks).T  # (N, M)
     ways = ((cosines, scores, items.relevant), (cosines.T, scores.T, items.relevant.reversed()))

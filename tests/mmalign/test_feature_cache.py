@@ -5,14 +5,17 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.multiprocessing import reductions
 
-from mmalign.features import FeatureCache
+from mmalign.errors import ConfigError
+from mmalign.feature_cache import FeatureCache, MappedRows
 
 SHAPE = (2, 3)
 KEY = ["image", b"x"]
@@ -149,3 +152,25 @@ def test_two_processes_that_keep_the_same_features_do_not_meet_halfway(tmp_path:
     assert told == ["", ""]
     assert [writer.returncode for writer in writers] == [0, 0]
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def mapped(folder: Path, values: Tensor) -> MappedRows:
+    shape = tuple(values.shape)
+    return FeatureCache(folder).mapped(KEY, lambda: [values], shape, what="the tokens", instead="pooling = 'mean'")
+
+
+def test_worker_processes_map_a_file_and_are_sent_no_copy_of_it(tmp_path: Path) -> None:
+    reductions.init_reductions()  # a tensor would go into shared memory, with all that is mapped
+    values = torch.arange(6.0).reshape(SHAPE)
+    kept = mapped(tmp_path, values)
+    sent = ForkingPickler.dumps(kept)
+    assert not kept._values.is_shared()
+    copy = pickle.loads(sent)
+    assert torch.equal(copy[torch.tensor([1, 0])], values[[1, 0]].half())
+
+
+def test_values_beyond_float16_are_refused_and_not_kept(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"the tokens are kept in float16, .* is -1e\+06\. Set pooling = 'mean'"):
+        mapped(tmp_path, torch.tensor([[1.0, 2.0, -1e6], [1.0, 2.0, 3.0]]))
+    assert not list(tmp_path.iterdir())
+    assert mapped(tmp_path, torch.full(SHAPE, float("nan")))[0].isnan().all()

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -110,6 +111,9 @@ def test_key_of_images_follows_tower_and_images(
     keys = [make_images(1.0).key([in_file], "clean")]
     keys += [make_images(1.0).key([in_file], "view 1"), make_images(2.0).key([in_file], "clean")]
     keys += [make_images(1.0).key([in_memory], "clean"), make_images(1.0).key([in_file, in_file], "clean")]
+    described = make_images(1.0)._tower
+    for change in ({"description": {"architecture": "vit_quickgelu"}}, {"definition": "quick_gelu"}):
+        keys.append(ImageFeatures(msgspec.structs.replace(described, **change), CPU).key([in_file], "clean"))
     assert make_images(1.0).key([in_file], "clean") == keys[0]
     (tmp_path / "a.png").write_bytes(b"other")
     keys.append(make_images(1.0).key([in_file], "clean"))
@@ -137,6 +141,9 @@ def test_text_features_do_not_depend_on_order_or_company(make_texts: Callable[..
 def test_key_of_texts_follows_tower_tokenizer_and_texts(make_texts: Callable[..., TextFeatures]) -> None:
     keys = [make_texts(0).key(["a", "b"]), make_texts(1).key(["a", "b"])]
     keys += [make_texts(0).key(["ab"]), make_texts(0, token="new").key(["a", "b"])]
+    described = make_texts(0)._tower
+    for change in ({"description": {"num_attention_heads": 3}}, {"definition": "max"}):
+        keys.append(TextFeatures(msgspec.structs.replace(described, **change), CPU).key(["a", "b"]))
     assert make_texts(0).key(["a", "b"]) == keys[0]
     assert len({tuple(key) for key in keys}) == len(keys)
 

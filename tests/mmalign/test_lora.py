@@ -18,7 +18,7 @@ from mmalign.chunks import Sharing
 from mmalign.config import Config
 from mmalign.distributed import ALONE, World
 from mmalign.errors import ConfigError, WeightsError
-from mmalign.evaluation import evaluate
+from mmalign.evaluation import _features, evaluate
 from mmalign.inputs import StepInputs, prepare_steps
 from mmalign.lora import LoraConfig, add_adapters, check_adapters, merge_adapters
 from mmalign.model import DualEncoder
@@ -254,7 +254,12 @@ def test_adapters_that_a_tower_goes_past_are_named() -> None:
             {"text_tower.lora": {"rank": 2, "targets": ["c_fc"]}},
             r'targets = \["c_fc"\]; its linear layers are dense',
         ),
-        ({"text_tower.frozen_blocks": 2}, r"text_tower\.lora: the tower has no linear layers that learn"),
+        (
+            {"text_tower.lora": {"rank": 2, "targets": ["query", "valeu"]}},
+            r'targets = \["valeu"\]; its linear layers are',
+        ),
+        ({"text_tower.lora": {"rank": 2, "targets": []}}, r"targets = \[\]; its linear layers are"),
+        ({"text_tower.frozen_blocks": 2}, r'that learn with targets = "auto"; .* lower frozen_blocks'),
         ({"image_tower.lora": {"rank": 2}}, r"image_tower\.lora: .* its linear layers are none"),
         ({"text_tower.lora": {"rank": -1}}, r">= 0"),
     ],
@@ -275,6 +280,42 @@ def test_without_peft_the_extra_is_named(
         train(make_config(LORA), tmp_path / "run")
     assert not (tmp_path / "run").exists()
     create_run(make_config(), tmp_path / "plain")
+
+
+def test_a_peft_that_does_not_load_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "peft.py").write_text("from transformers import SomethingGone\n")
+    monkeypatch.delitem(sys.modules, "peft", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(
+        ConfigError, match=r"text_tower\.lora needs peft, .*SomethingGone.*pip install 'mmalign\[lora\]'"
+    ):
+        add_adapters(bert_tower(), LoraConfig(rank=2), "text_tower.lora")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        FROZEN_IMAGES,
+        {"image_tower.frozen": True, "text_tower.frozen": True, "text_tower.pooling": "attention"},
+        {**FROZEN_IMAGES, "text_tower.pooling": "attention"},
+    ],
+    ids=["adapters", "pool", "both"],
+)
+def test_what_evaluation_begins_with_is_in_the_run_where_only_additions_learned(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, object]
+) -> None:
+    config = make_config({**settings, "train.epochs": 1, "optim.projection_lr": 0.05})
+    train(config, tmp_path / "run")
+    wanted = initial_model(config).eval()
+    with monkeypatch.context() as patch:
+        patch.setattr("mmalign.evaluation.initial_model", None)  # the pretrained weights are not here
+        evaluate(tmp_path / "run")
+        trained, start = _features(load_run(tmp_path / "run"))
+    texts = ["a red square", "yellow"]
+    tokens = start.model.text.tensors(start.model.text.prepare(texts))
+    with torch.inference_mode():
+        assert (start.texts.of(texts, "texts") - wanted.text_tower(*tokens)).abs().max() <= MERGED.bound
+    assert (trained.texts.of(texts, "texts") - start.texts.of(texts, "texts")).abs().max() > 10 * MERGED.bound
 
 
 def test_an_image_tower_is_not_taken_from_a_run_of_adapters(make_config: MakeConfig, tmp_path: Path) -> None:

@@ -12,10 +12,19 @@ import onnx
 from onnx import ModelProto
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
+from mmalign_export.quantization.weight_levels import SEVEN_BITS, largest_level
+
 
 def quantize_dynamically(model: ModelProto) -> ModelProto:
     """Return the model with dynamically rounded products."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        quantize_dynamic(model, path, op_types_to_quantize=["MatMul"], per_channel=True, weight_type=QuantType.QInt8)
+        quantize_dynamic(
+            model,
+            path,
+            op_types_to_quantize=["MatMul"],
+            per_channel=True,
+            reduce_range=largest_level() == SEVEN_BITS,
+            weight_type=QuantType.QInt8,
+        )
         return onnx.load(path)

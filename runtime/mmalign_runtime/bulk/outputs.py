@@ -11,11 +11,11 @@ from typing import Literal
 
 import msgspec
 
-from mmalign_runtime.bulk.parts import ERRORS_NAME, MANIFEST_KEY, PartsFolder, errors_path
+from mmalign_runtime.bulk.parts import ERRORS_NAME, PartsFolder, errors_path
 from mmalign_runtime.errors import InputError
 from mmalign_runtime.parquet import PARQUET_SUFFIX, metadata_of, require_pyarrow
 from mmalign_runtime.places import check_place
-from mmalign_runtime.saved.manifest import MANIFEST_NAME, Manifest, decode_manifest, unfinished_folder
+from mmalign_runtime.saved.manifest import MANIFEST_KEY, MANIFEST_NAME, Manifest, decode_manifest, unfinished_folder
 
 
 class Plan(msgspec.Struct, frozen=True):

@@ -23,6 +23,7 @@ from mmalign_runtime.bulk.failures import Failure, read_failures, write_failures
 from mmalign_runtime.errors import InputError
 from mmalign_runtime.parquet import concatenate, metadata_of, open_parquet, row_groups, system_error
 from mmalign_runtime.saved.manifest import (
+    MANIFEST_KEY,
     MANIFEST_NAME,
     Manifest,
     encode_manifest,
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
     from mmalign_runtime.streaming import Vectors
 
 ERRORS_NAME = "_errors"
-# The manifest's place in the metadata of a single file.
-MANIFEST_KEY = "mmalign"
 
 _PARTS = "part-*.parquet"
 _NUM_ITEMS = "num_items"

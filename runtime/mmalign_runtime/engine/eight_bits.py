@@ -1,7 +1,7 @@
 """Whether this processor computes eight-bit products as they are.
 
 x86 processors without VNNI add two products of eight bits in sixteen, and cut off what does not fit. An int8 tower then
-gives other vectors than on the machine where it was quantized and measured.
+gives other vectors than on the machine where it was quantized and measured. onnxruntime and OpenVINO do so alike.
 """
 
 from __future__ import annotations
@@ -39,6 +39,6 @@ def warn_of_saturation() -> None:
     if saturates():
         logger.warning(
             "this processor cuts off sums of eight-bit products (it has no VNNI), so int8 towers that were quantized "
-            "elsewhere give other vectors here. `mmalign verify --precision int8` says by how much; quantized here "
+            "elsewhere may give other vectors here. `mmalign verify --precision int8` says by how much; quantized here "
             "they have weights of seven bits, which are not cut off."
         )

@@ -89,7 +89,7 @@ def open_session(bundle: Bundle, tower: str, input_names: tuple[str, ...], optio
         _external(bundle, artifact),
     )
     session = engine.open(model, options)
-    if (options.engine, options.provider, options.precision) == (DEFAULT_ENGINE, "cpu", "int8"):
+    if options.provider == "cpu" and options.precision == "int8":
         from mmalign_runtime.engine.eight_bits import warn_of_saturation
 
         warn_of_saturation()

@@ -75,15 +75,16 @@ class SizedRuns:
         self._locks = {size: Lock() for size in self._sessions}
         for size, rows in self._rows.items():
             rows[...] = 0
-            self._run_at(size, rows)
+            self._run_at(self._sessions[size].get(), rows)
 
     def run(self, session: InferenceSession, feeds: Feeds) -> NDArray[np.float32]:
         """Return (B, D) for the input. Raises EmbedderStateError after `close`."""
         rows = feeds[self._name]
         if rows.shape[1:] != self._shape or rows.dtype != np.float32 or not len(rows):
             return PlainRuns().run(session, feeds)  # onnxruntime says what is wrong with it
-        largest = max(self._sessions)
-        parts = [self._run_filled_up(rows[start : start + largest]) for start in range(0, len(rows), largest)]
+        sessions = {size: held.get() for size, held in self._sessions.items()}  # kept to the end of this run
+        largest = max(sessions)
+        parts = [self._run_filled_up(sessions, rows[at : at + largest]) for at in range(0, len(rows), largest)]
         return np.concatenate(parts)  # (B, D)
 
     def close(self) -> None:
@@ -91,17 +92,19 @@ class SizedRuns:
         for held in self._sessions.values():
             held.close()
 
-    def _run_filled_up(self, rows: NDArray[np.generic]) -> NDArray[np.float32]:
-        size = min(size for size in self._sessions if size >= len(rows))
+    def _run_filled_up(
+        self, sessions: Mapping[int, InferenceSession], rows: NDArray[np.generic]
+    ) -> NDArray[np.float32]:
+        size = min(size for size in sessions if size >= len(rows))
         if len(rows) == size:
-            return self._run_at(size, rows)
+            return self._run_at(sessions[size], rows)
         with self._locks[size]:
             filled = self._rows[size]
             filled[: len(rows)], filled[len(rows) :] = rows, 0
-            return self._run_at(size, filled)[: len(rows)]
+            return self._run_at(sessions[size], filled)[: len(rows)]
 
-    def _run_at(self, size: int, rows: NDArray[np.generic]) -> NDArray[np.float32]:
-        return PlainRuns().run(self._sessions[size].get(), {self._name: rows})
+    def _run_at(self, session: InferenceSession, rows: NDArray[np.generic]) -> NDArray[np.float32]:
+        return PlainRuns().run(session, {self._name: rows})
 
 
 def row_of(session: InferenceSession) -> tuple[str, tuple[int, ...]]:

@@ -15,6 +15,8 @@ from mmalign_runtime.strict_json import JsonError, read_json
 
 # Readers of folders of Parquet files leave out names that begin with an underscore.
 MANIFEST_NAME = "_mmalign.json"
+# Its place in the metadata of a single file.
+MANIFEST_KEY = "mmalign"
 # What the folder of a single file's parts has behind the file's name.
 PARTS_SUFFIX = ".parts"
 

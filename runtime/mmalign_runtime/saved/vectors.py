@@ -22,7 +22,7 @@ from mmalign_runtime.errors import InputError
 from mmalign_runtime.names import is_utf8
 from mmalign_runtime.parquet import PARQUET_SUFFIX, metadata_of, require_pyarrow, row_groups
 from mmalign_runtime.places import check_place
-from mmalign_runtime.saved.manifest import read_manifest, unfinished_folder
+from mmalign_runtime.saved.manifest import MANIFEST_KEY, decode_manifest, read_manifest, unfinished_folder
 from mmalign_runtime.saved.tables import VECTOR_COLUMNS, open_vectors, vector_length, write_vectors
 
 if TYPE_CHECKING:
@@ -152,6 +152,9 @@ def _read_parquet(paths: Sequence[Path]) -> SavedVectors:
         vectors[start : len(ids)] = flat.to_numpy().reshape(group.num_rows, embed_dim)  # (n, D)
         spaces.update(_strings(group, "space_id"))
     metadata = [metadata_of(path) for path in paths]
+    for found in metadata:
+        if MANIFEST_KEY in found:
+            decode_manifest(found[MANIFEST_KEY].encode(), origin)  # refuses what an earlier version computed wrongly
     spaces.update(found["space_id"] for found in metadata if "space_id" in found)
     variants = {found.get(_VARIANT, UNKNOWN_VARIANT) for found in metadata}
     return _checked(origin, ids, vectors, list(spaces), variants.pop() if len(variants) == 1 else UNKNOWN_VARIANT)

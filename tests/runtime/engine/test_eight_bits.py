@@ -10,6 +10,8 @@ from mmalign_runtime.bundle import open_bundle
 from mmalign_runtime.config import RuntimeConfig
 from mmalign_runtime.engine import eight_bits, engines
 from mmalign_runtime.engine.eight_bits import saturates, warn_of_saturation
+from mmalign_runtime.engine.pool import thread_pool
+from mmalign_runtime.engine.session import SessionOptions
 
 CPUINFO = Path("/proc/cpuinfo")
 
@@ -27,9 +29,9 @@ def test_a_processor_saturates_where_it_has_no_vnni() -> None:
     assert saturates() == ("vnni" not in flags)
 
 
-@pytest.mark.parametrize("is_cut_off", [True, False])
+@pytest.mark.parametrize(("is_cut_off", "engine"), [(True, "onnxruntime"), (True, "openvino"), (False, "onnxruntime")])
 def test_int8_towers_are_warned_of_once(
-    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, is_cut_off: bool
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, is_cut_off: bool, engine: str
 ) -> None:
     monkeypatch.setattr(eight_bits, "saturates", lambda: is_cut_off)
     bundle = open_bundle(tiny_bundle)
@@ -37,15 +39,15 @@ def test_int8_towers_are_warned_of_once(
     opened = SimpleNamespace(artifact=lambda *_: artifact, open=lambda *_: "a session")
     monkeypatch.setattr(engines, "find_engine", lambda name: opened)
     with caplog.at_level(logging.WARNING):
-        engines.open_session(bundle, "image", (), _options("fp32"))
+        engines.open_session(bundle, "image", (), _options("fp32", engine))
         assert not caplog.records
         for _ in range(2):
-            engines.open_session(bundle, "image", (), _options("int8"))
+            engines.open_session(bundle, "image", (), _options("int8", engine))
     assert [record.message.startswith("this processor cuts off sums") for record in caplog.records] == [
         True
     ] * is_cut_off
 
 
-def _options(precision: str) -> engines.SessionOptions:
-    config = RuntimeConfig(provider="cpu", precision=precision)  # type: ignore[arg-type]
-    return engines.SessionOptions(pool=engines.thread_pool(1), **(config.fields() | {"num_threads": 1}))
+def _options(precision: str, engine: str) -> SessionOptions:
+    config = RuntimeConfig(engine=engine, provider="cpu", precision=precision)  # type: ignore[arg-type]
+    return SessionOptions(pool=thread_pool(1), **(config.fields() | {"num_threads": 1}))

@@ -152,3 +152,13 @@ class OnCuda(engine.OnnxRuntimeEngine):
 
     def resolve_provider(self, asked: object) -> engine.ResolvedProvider:
         return "cuda"
+
+
+def test_a_run_that_goes_on_while_it_is_closed_ends(
+    runs: SizedRuns, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = tower(tiny_bundle, "image")
+    feeds = images(plain, 9)
+    run = PlainRuns.run
+    monkeypatch.setattr(PlainRuns, "run", lambda self, *given: (runs.close(), run(self, *given))[1])
+    np.testing.assert_allclose(runs.run(plain, feeds), run(PlainRuns(), plain, feeds), rtol=0, atol=1e-6)

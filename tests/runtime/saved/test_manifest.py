@@ -1,11 +1,14 @@
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
 from mmalign_runtime.config import RuntimeConfig
 from mmalign_runtime.errors import InputError
-from mmalign_runtime.saved.manifest import MANIFEST_NAME, Manifest, read_manifest, write_manifest
+from mmalign_runtime.saved.manifest import MANIFEST_KEY, MANIFEST_NAME, Manifest, read_manifest, write_manifest
+from mmalign_runtime.saved.tables import write_vectors
+from mmalign_runtime.saved.vectors import load_vectors
 
 
 def manifest() -> Manifest:
@@ -111,3 +114,7 @@ def test_images_of_recorded_graphs_are_refused(tmp_path: Path) -> None:
     (tmp_path / MANIFEST_NAME).write_bytes(msgspec.json.encode(old))
     with pytest.raises(InputError, match="CUDA graphs, which gave wrong ones"):
         read_manifest(tmp_path)
+    metadata = {"space_id": "mma-x", MANIFEST_KEY: msgspec.json.encode(old).decode()}
+    write_vectors(tmp_path / "one.parquet", ["a"], np.ones((1, 2), np.float32), metadata)
+    with pytest.raises(InputError, match="CUDA graphs, which gave wrong ones"):
+        load_vectors(tmp_path / "one.parquet")
