@@ -17,6 +17,7 @@ from mmalign_export.quantization.chart import chart_name, write_chart
 from mmalign_export.quantization.report import QuantizationReport, report_name
 from mmalign_export.quantization.section import with_section
 from mmalign_export.quantization.trial import cosines
+from mmalign_export.quantization.weight_levels import largest_level
 from mmalign_export.staging import staged
 from mmalign_runtime.bundle import Bundle, open_bundle
 from mmalign_runtime.bundle.golden import Golden, ImageCase, TextCase, load_golden
@@ -134,6 +135,7 @@ def _artifact(spec: BundleSpec, tower: Modality, report: QuantizationReport, cli
             mean_cosine=chosen.mean_cosine,
             lost_recall_at_1=chosen.lost_points.get(1),
             clipping=CLIPPING_NAME if tower in clipping else None,
+            weight_level=largest_level() if report.precision == "int8" else None,
         ),
     )
 

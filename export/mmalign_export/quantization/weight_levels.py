@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from mmalign_runtime.engine.eight_bits import saturates
+from mmalign_runtime.engine.eight_bits import SEVEN_BITS, saturates
 
-# Twice the product with 255, the largest activation, fits in sixteen bits: no processor cuts it off. It is also what
-# onnxruntime's `reduce_range` takes.
-SEVEN_BITS = 64
 EIGHT_BITS = 127
 
 

@@ -21,6 +21,9 @@ logger = logging.getLogger(__name__)
 PROBE = "eight_bit_probe.onnx"  # made by mmalign_export.probe
 _SHAPE = (8, 64)
 _EXACT = 64 * 255 * 127
+# The largest level of a weight of which twice the product with 255, the largest activation, fits in sixteen bits: no
+# processor cuts it off. It is also what onnxruntime's `reduce_range` takes.
+SEVEN_BITS = 64
 
 
 @cache
@@ -34,9 +37,9 @@ def saturates() -> bool:
 
 
 @cache
-def warn_of_saturation() -> None:
-    """Log a warning, once a process, where int8 towers give other vectors than elsewhere."""
-    if saturates():
+def warn_of_saturation(weight_level: int | None) -> None:
+    """Log a warning, once a process, where towers with weights up to this level give other vectors than elsewhere."""
+    if (weight_level is None or weight_level > SEVEN_BITS) and saturates():
         logger.warning(
             "this processor cuts off sums of eight-bit products (it has no VNNI), so int8 towers that were quantized "
             "elsewhere may give other vectors here. `mmalign verify --precision int8` says by how much; quantized here "

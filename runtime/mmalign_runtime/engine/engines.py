@@ -92,7 +92,7 @@ def open_session(bundle: Bundle, tower: str, input_names: tuple[str, ...], optio
     if options.provider == "cpu" and options.precision == "int8":
         from mmalign_runtime.engine.eight_bits import warn_of_saturation
 
-        warn_of_saturation()
+        warn_of_saturation(artifact.quantization and artifact.quantization.weight_level)
     for each in (name, *artifact.external):
         bundle.check_unchanged(each)  # nor while it was loaded
     return session

@@ -40,7 +40,8 @@ class Quantization(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """How an artifact of fewer bits was chosen: the `report` with every candidate, and the figures of this one.
 
     `mean_cosine` is to float32 on the evaluation pairs, `lost_recall_at_1` the points of recall lost there, in the
-    worse direction. `clipping` is the file that counts clipped values. What format 1 did not keep is None.
+    worse direction. `clipping` is the file that counts clipped values. `weight_level` is the largest level that an
+    eight-bit weight was rounded to. What format 1 did not keep is None.
     """
 
     report: str
@@ -48,6 +49,7 @@ class Quantization(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     mean_cosine: float | None = None
     lost_recall_at_1: float | None = None
     clipping: str | None = None
+    weight_level: int | None = None
 
 
 class Artifact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -13,6 +13,7 @@ import pytest
 from mmalign_export.errors import ExportError, QuantizationError
 from mmalign_export.quantization import variant
 from mmalign_export.quantization.report import QuantizationReport, report_name
+from mmalign_export.quantization.weight_levels import largest_level
 from mmalign_export.quantization.variant import add_variant
 from mmalign_runtime.bundle import Bundle, open_bundle
 from mmalign_runtime.bundle.golden import Golden, load_golden
@@ -247,6 +248,7 @@ def test_a_variant_adds_its_files_and_no_other(bundle: Bundle, tmp_path: Path, p
             recipe=chosen.name(),
             mean_cosine=chosen.mean_cosine,
             lost_recall_at_1=chosen.lost_points[1],
+            weight_level=largest_level() if precision == "int8" else None,
         )
     assert msgspec.structs.replace(open_bundle(tmp_path / "out").spec, seal=spec.seal) == spec
     assert verify_bundle(tmp_path / "out", provider="cpu", precision=precision, engine="onnxruntime").passed
