@@ -30,8 +30,9 @@ from mmalign.run_checks import check_streamable
 from mmalign.seeds import Stream, seed_of
 from mmalign.shards import Lane, Position, Shard, find_shards, num_pairs_between
 from mmalign.sides import TowerInputs
+from mmalign.truncation import check_captions
 from mmalign_runtime.errors import ItemError
-from mmalign_runtime.tokenizer import TextTokenizer, check_text
+from mmalign_runtime.tokenizer import TextTokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -139,11 +140,7 @@ class ShardSteps(Dataset["StepInputs | FailedStep | DataError"]):
     def _views(self, plan: StepPlan, row: int, pair: Pair) -> list[Tensor]:
         """Return the views (3, S, S) of a row's image. Raises ItemError, also for its captions."""
         number = plan.rows[row]
-        for caption in pair.captions:
-            try:
-                check_text(caption, number, self._tokenizer.spec)
-            except ItemError as error:
-                raise ItemError(number, f"{pair.origin}: {error.source}", error.stage, error.reason) from error
+        check_captions(pair, self._tokenizer.spec, number)
         with_other = self._config.term(IntraModal) is not None
         streams = (Stream.AUGMENT, Stream.SECOND_VIEW) if with_other else (Stream.AUGMENT,)
         return [augment_pair(pair, self._augment, number, seed_of(plan.seed, stream, row)) for stream in streams]
