@@ -57,6 +57,11 @@ class StreamConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     turns: Positive = 4
     shuffle: Positive = 4096
 
+    @property
+    def block_size(self) -> int:
+        """Return how many pairs a lane shuffles at a time."""
+        return max(1, self.shuffle // (self.lanes * self.turns))
+
 
 class DataConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which pairs to learn from, which to keep for evaluation alone, and how concepts are split.
@@ -68,7 +73,8 @@ class DataConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             alone.
         stream: How shards of streamed sources are read.
         on_error: What a row that cannot be read does. "raise" stops the run; "skip" leaves the row out and counts it,
-            and decodes every image once at the start to find those that are damaged.
+            and decodes every image once at the start to find those that are damaged. Streamed pairs are left out as
+            they are read.
     """
 
     sources: Annotated[tuple[DataSource, ...], msgspec.Meta(min_length=1)]

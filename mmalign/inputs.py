@@ -9,6 +9,8 @@ tokens, S image side, T of a teacher.
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from multiprocessing.context import BaseContext
 from pathlib import Path
@@ -267,6 +269,7 @@ def load_steps(
         batch_size=None,
         num_workers=num_workers,
         multiprocessing_context=_worker_context() if num_workers else None,
+        worker_init_fn=_end_with_trainer,
     )
     for inputs in loader:
         if isinstance(inputs, FailedStep):
@@ -274,6 +277,18 @@ def load_steps(
         if isinstance(inputs, DataError):
             raise inputs
         yield inputs
+
+
+def _end_with_trainer(worker: int) -> None:
+    """End a worker when the process that trains was killed: torch watches the fork server, which waits for workers."""
+    trainer = multiprocessing.parent_process()
+    assert trainer is not None, "workers are started by the process that trains"
+
+    def wait() -> None:
+        trainer.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _worker_context() -> BaseContext:

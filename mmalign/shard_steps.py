@@ -18,25 +18,27 @@ from torch.utils.data import Dataset
 from mmalign.augment import ImageAugment
 from mmalign.chunks import Sharing
 from mmalign.config import Config
-from mmalign.data import DataConfigError, DataError, Pair, Splits
+from mmalign.data import DataConfigError, DataError, Pair, SourceError, Splits
 from mmalign.distributed import World
 from mmalign.errors import ConfigError
 from mmalign.fingerprint import digest_texts
 from mmalign.inputs import FailedStep, StepInputs, draw_captions, load_steps
 from mmalign.losses.intra_modal import IntraModal
 from mmalign.optim import Schedule, StepPlan
-from mmalign.pairs import augment_pair, identify_pairs
+from mmalign.pairs import SourcePairs, augment_pair, identify_pairs
 from mmalign.run_checks import check_streamable
 from mmalign.seeds import Stream, seed_of
-from mmalign.shards import Lane, Position, Shard, find_shards
+from mmalign.shards import Lane, Position, Shard, find_shards, num_pairs_between
 from mmalign.sides import TowerInputs
+from mmalign.truncation import check_captions
 from mmalign_runtime.errors import ItemError
 from mmalign_runtime.tokenizer import TextTokenizer
 
 logger = logging.getLogger(__name__)
 
 POSITIONS = "shard_positions"  # in a checkpoint: (T, K, 5) int64
-_NUM_SPARE = 2  # pairs of a lane that may stand in for damaged ones
+_MOST_SKIPPED = 1000  # pairs of a lane one after the other, for one row of a batch
+_FAR_OFF = 2  # times: shards are not alike, and few of them were read
 _NUM_NAMED_STEPS = 64  # whose pairs can still be named
 
 
@@ -44,7 +46,7 @@ class ReadPlan(StepPlan, frozen=True, kw_only=True):
     """A step's plan, and what reading it came to in this process.
 
     `positions` are where its lanes stand behind it, `origins` those of its rows' pairs, and `skipped` says what was
-    wrong with images that others took the place of.
+    wrong with pairs that others took the place of.
     """
 
     positions: tuple[Position, ...]
@@ -86,21 +88,9 @@ class ShardSteps(Dataset["StepInputs | FailedStep | DataError"]):
         num_rows = len(plan.rows)
         share = range(num_rows)[self._sharing.rows(num_rows)]
         lanes = self._lanes_of(plan.step % self._config.data.stream.turns)
-        read = [pair for lane in lanes for pair in lane.take(len(share) // len(lanes))]
-        skips = self._config.data.on_error == "skip"
-        spare = [pair for lane in lanes for pair in lane.seen_ahead(_NUM_SPARE)] if skips else []
-        with_views = self._config.term(IntraModal) is not None
-        skipped, pairs, views = list[str](), list[Pair](), list[tuple[Tensor, ...]]()
-        for row, pair in zip(share, read, strict=True):
-            own = self._views(plan, row, pair, with_views=with_views)
-            while isinstance(own, ItemError):  # one of the next pairs takes its place
-                if not spare:
-                    raise own
-                skipped.append(str(own))
-                pair = spare.pop(0)
-                own = self._views(plan, row, pair, with_views=with_views)
-            pairs.append(pair)
-            views.append(own)
+        per_lane, skipped = len(share) // len(lanes), list[str]()
+        read = [self._read(plan, row, lanes[at // per_lane], skipped) for at, row in enumerate(share)]
+        pairs, views = zip(*read, strict=True)
         images = [TowerInputs((torch.stack(each),)) for each in zip(*views, strict=True)]  # (b, 3, S, S)
         return StepInputs(
             plan=ReadPlan(
@@ -112,7 +102,7 @@ class ShardSteps(Dataset["StepInputs | FailedStep | DataError"]):
             image=images[0],
             text=self._texts(plan, share, pairs),
             keys=torch.arange(num_rows)[:, None].repeat(1, 2),  # (B, 2)
-            view=images[1] if with_views else None,
+            view=images[1] if len(images) > 1 else None,
         )
 
     def _lanes_of(self, turn: int) -> list[Lane]:
@@ -121,7 +111,7 @@ class ShardSteps(Dataset["StepInputs | FailedStep | DataError"]):
             num_lanes = config.lanes * config.turns
             self._lanes[turn] = [
                 Lane(
-                    *(self._shards, seed, turn * config.lanes + at, num_lanes, max(1, config.shuffle // num_lanes)),
+                    *(self._shards, seed, turn * config.lanes + at, num_lanes, config.block_size),
                     skips=self._config.data.on_error == "skip",
                     start=None if self._positions is None else Position(*self._positions[turn, at].tolist()),
                 )
@@ -129,14 +119,31 @@ class ShardSteps(Dataset["StepInputs | FailedStep | DataError"]):
             ]
         return self._lanes[turn]
 
-    def _views(self, plan: StepPlan, row: int, pair: Pair, *, with_views: bool) -> tuple[Tensor, ...] | ItemError:
-        """Return the views (3, S, S) of a row's image, or what is wrong with it."""
-        streams = (Stream.AUGMENT, Stream.SECOND_VIEW) if with_views else (Stream.AUGMENT,)
-        seeds = [seed_of(plan.seed, stream, row) for stream in streams]
-        try:
-            return tuple(augment_pair(pair, self._augment, plan.rows[row], seed) for seed in seeds)
-        except ItemError as error:
-            return error
+    def _read(self, plan: StepPlan, row: int, lane: Lane, skipped: list[str]) -> tuple[Pair, list[Tensor]]:
+        """Return the lane's next pair for a row, and the views (3, S, S) of its image.
+
+        With `on_error` "skip" it is the next one that nothing is wrong with; `skipped` takes note of the others.
+        """
+        for _ in range(_MOST_SKIPPED):
+            (pair,) = lane.take(1)
+            try:
+                return pair, self._views(plan, row, pair)
+            except ItemError as error:
+                if self._config.data.on_error == "raise":
+                    raise
+                skipped.append(str(error))
+        raise SourceError(
+            f"{_MOST_SKIPPED} pairs one after the other cannot be trained on; the last is {skipped[-1]} "
+            "Check the shards, and image.limits and text.max_characters"
+        )
+
+    def _views(self, plan: StepPlan, row: int, pair: Pair) -> list[Tensor]:
+        """Return the views (3, S, S) of a row's image. Raises ItemError, also for its captions."""
+        number = plan.rows[row]
+        check_captions(pair, self._tokenizer.spec, number)
+        with_other = self._config.term(IntraModal) is not None
+        streams = (Stream.AUGMENT, Stream.SECOND_VIEW) if with_other else (Stream.AUGMENT,)
+        return [augment_pair(pair, self._augment, number, seed_of(plan.seed, stream, row)) for stream in streams]
 
     def _texts(self, plan: StepPlan, share: range, pairs: Sequence[Pair]) -> TowerInputs:
         """Return ids and mask, (b, L) each, of the captions drawn for this process's rows."""
@@ -168,17 +175,32 @@ class ShardStream:
             )
         self._origins: dict[int, str] = {}
         self._num_skipped, self._told = 0, 0
+        self._is_compared = False
 
     def identify(self, splits: Splits) -> str:
         """Return an id of the data of a run: the shards by their names and sizes, and what is evaluated."""
         names = (f"{shard.path.name} {shard.path.stat().st_size}" for shard in self.shards)
         return digest_texts((identify_pairs(splits), *names))
 
-    def check(self, world: World) -> None:
-        """Raise ConfigError where a process would have part of a lane, for a batch that has a share for each."""
+    def check(self, world: World, sources: Sequence[SourcePairs]) -> None:
+        """Raise ConfigError where the shards do not fill a batch, a process would have part of a lane, or a shard is
+        one of the listed sources, which are evaluated.
+        """
+        pairs = [pair for source in sources for side in (source.splits.val, source.splits.test) for pair in side]
+        listed = {path.resolve() for path in {pair.origin.source_path for pair in pairs}}
+        if both := [str(shard.path) for shard in self.shards if shard.path.resolve() in listed]:
+            raise ConfigError(
+                f"{both[0]} is streamed, and read by a source that is not: its pairs would be trained on and "
+                "evaluated. Narrow one path"
+            )
+        batch_size = self._config.train.batch_size
+        if self.num_pairs < batch_size:
+            raise ConfigError(
+                f"num_pairs = {self.num_pairs} of the streamed sources is less than train.batch_size = {batch_size}. "
+                "Set num_pairs to the number of pairs in all their shards, or a smaller batch_size"
+            )
         for rank in range(world.size):
-            sharing = Sharing(self._config.train.chunk_size, rank, world.size)
-            self.lanes_of(sharing, min(self._config.train.batch_size, self.num_pairs))
+            self.lanes_of(Sharing(self._config.train.chunk_size, rank, world.size), batch_size)
 
     def lanes_of(self, sharing: Sharing, num_rows: int) -> range:
         """Return the lanes that give a process its rows of a batch. Raises ConfigError where it has part of one."""
@@ -213,6 +235,8 @@ class ShardStream:
             now[numbers.start : numbers.stop] = torch.tensor([msgspec.structs.astuple(each) for each in plan.positions])
             world.add([now])
             positions[plan.step % config.turns] = now
+            if world.is_first and plan.step & (plan.step + 1) == 0:  # at steps 1, 2, 4, 8, ...
+                self._compare_num_pairs(positions.flatten(0, 1))
             self._remember(plan.rows[sharing.rows(len(plan.rows))], plan.origins)
             self._tell(plan.skipped)
             yield inputs
@@ -221,12 +245,25 @@ class ShardStream:
         """Name a pair of one of the last steps."""
         return self._origins.get(row, f"pair {row} of the stream")
 
+    def _compare_num_pairs(self, positions: Tensor) -> None:
+        """Warn once where `num_pairs` is far from what was read, by where all lanes (L, 5) stand."""
+        least, most = num_pairs_between(positions, len(self.shards), self._config.data.stream.block_size)
+        if self._is_compared or least / _FAR_OFF <= self.num_pairs <= most * _FAR_OFF:
+            return
+        self._is_compared = True
+        bound, count = ("least", least) if self.num_pairs < least else ("most", most)
+        logger.warning(
+            "by what was read so far the shards have about %.0f pairs at %s, and num_pairs says %d: an epoch is not a "
+            "pass over them",
+            *(count, bound, self.num_pairs),
+        )
+
     def _tell(self, skipped: Sequence[str]) -> None:
-        """Log damaged images, each time that there are twice as many."""
+        """Log pairs that were skipped, each time that there are twice as many."""
         self._num_skipped += len(skipped)
         if skipped and self._num_skipped >= 2 * self._told:
             self._told = self._num_skipped
-            logger.warning("damaged images skipped so far: %d; the last: %s", self._num_skipped, skipped[-1])
+            logger.warning("pairs skipped so far: %d; the last: %s", self._num_skipped, skipped[-1])
 
     def _remember(self, rows: Sequence[int], origins: Sequence[str]) -> None:
         self._origins |= dict(zip(rows, origins, strict=True))

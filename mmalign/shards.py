@@ -8,14 +8,16 @@ same pairs: no more than one shard and one block are read again.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
 import msgspec
 import torch
+from torch import Tensor
 
-from mmalign.data import DataConfigError, DataSource, EmptySourceError, Pair, RejectedRow
+from mmalign.data import DataConfigError, DataError, DataSource, EmptySourceError, Pair, RejectedRow
 from mmalign.data.read import rejection, rows_of_file
 from mmalign.data.source import SourceFiles, find_files
 from mmalign.seeds import Stream, seed_of
@@ -94,28 +96,23 @@ class Lane:
         """Return the next pairs. Raises DataError where a shard cannot be read."""
         taken: list[Pair] = []
         while len(taken) < count:
-            self._have_one()
+            if self._taken == len(self._block):
+                self._read_block(self._start.block + 1)
             part = self._block[self._taken : self._taken + count - len(taken)]
             self._taken += len(part)
             taken += part
         return taken
 
-    def seen_ahead(self, count: int) -> list[Pair]:
-        """Return one to `count` of the pairs that are taken next."""
-        self._have_one()
-        return self._block[self._taken : self._taken + count]
-
-    def _have_one(self) -> None:
-        if self._taken == len(self._block):
-            self._read_block(self._start.block + 1)
-
     def _read_block(self, number: int) -> None:
         self._start = msgspec.structs.replace(self._next, block=number)
-        self._block = []  # taken, and not to be held beside the next one
-        pairs = list(islice(self._pairs, self._block_size))
+        self._block, self._taken = [], 0  # taken, and not to be held beside the next one
+        try:
+            pairs = list(islice(self._pairs, self._block_size))
+        except DataError:
+            self._pairs = self._read(self._start)  # to the same error: a generator that has raised gives nothing more
+            raise
         order = _permutation(len(pairs), seed_of(self._seed, Stream.SHARDS, self._number, number))
         self._block = [pairs[at] for at in order]
-        self._taken = 0
 
     def _read(self, start: Position) -> Iterator[Pair]:
         """Yield the pairs behind a position in the order of the shards, and keep where the next one would be."""
@@ -131,7 +128,10 @@ class Lane:
                     yield pair
                 row = 0
             if not has_some:
-                raise EmptySourceError(f"{self._shards[dealt[0]].path} and the other shards of its lane hold no pair")
+                raise EmptySourceError(
+                    f"{self._shards[dealt[0]].path} and the other shards of its lane hold no pair; expected one or "
+                    "more. Take empty shards out; samples that were skipped are named in the log"
+                )
             epoch, place = epoch + 1, 0
 
     def _read_shard(self, shard: Shard, first: int) -> Iterator[tuple[int, Pair]]:
@@ -151,6 +151,15 @@ class Lane:
             first_of_all = f"{rejected[0].origin}: {rejected[0].reason}"
             counts = len(rejected), number + 1
             logger.warning("%s: skipped %d of %d rows; the first is %s", shard.path, *counts, first_of_all)
+
+
+def num_pairs_between(positions: Tensor, num_shards: int, block_size: int) -> tuple[float, float]:
+    """Return the least and the most pairs, about, that the shards have, by where all their lanes (L, 5) stand."""
+    dealt = torch.tensor([len(range(lane, num_shards, len(positions))) for lane in range(len(positions))])  # (L,)
+    epoch, place, _, block, _ = positions.double().unbind(dim=1)
+    read = (block - 1).clamp(min=0) * block_size  # pairs before the block, from so many passes
+    least = (read / (epoch + (place + 1) / dealt)).sum()
+    return least.item(), (read / (epoch + place / dealt)).nan_to_num(math.inf, math.inf).sum().item()
 
 
 def _unread(image: Path | bytes) -> str:

@@ -103,7 +103,7 @@ def _train(config: Config, run_dir: Path, device: torch.device, world: World, *,
     def check(new: Run) -> None:
         check_new_run(new, sources, splits, device, world, num_streamed=stream.num_pairs if stream else None)
         if stream is not None:
-            stream.check(world)
+            stream.check(world, sources)
 
     with world.first_then_others():
         # towers, heads, loss and tokenizer

@@ -30,6 +30,7 @@ from mmalign_runtime.image_suffixes import IMAGE_SUFFIXES
 logger = logging.getLogger(__name__)
 
 FIELDS_SUFFIX = ".json"
+_PIECE_BYTES = 1 << 20
 
 
 class _Member(msgspec.Struct, frozen=True):
@@ -62,7 +63,7 @@ def _sample(origin: Origin, members: list[_Member]) -> Record | RejectedRow:
     has_text = bool({CAPTION_SUFFIX, FIELDS_SUFFIX} & contents.keys())
     if len(contents) < len(members) or len(images) != 1 or not has_text:
         listed = ", ".join(member.suffix for member in members)
-        expected = f"one image, and {CAPTION_SUFFIX} or {FIELDS_SUFFIX} with captions, each suffix once"
+        expected = f"one image, and {CAPTION_SUFFIX} or {FIELDS_SUFFIX} with captions, each suffix once, side by side"
         return RejectedRow(origin, f"members {listed}; expected {expected}")
     caption = decode_captions(origin, contents[CAPTION_SUFFIX]) if CAPTION_SUFFIX in contents else None
     fields = _fields(origin, contents.get(FIELDS_SUFFIX, b"{}"))
@@ -114,20 +115,26 @@ def _member(path: Path, tar: tarfile.TarFile, info: tarfile.TarInfo, name: str) 
     suffix = f".{rest.lower()}"
     try:
         file = tar.extractfile(info) if suffix in IMAGE_SUFFIXES | {CAPTION_SUFFIX, FIELDS_SUFFIX} else None
-    except KeyError as error:  # a link, which tar writes for a file that it has packed before
+    except (KeyError, RecursionError) as error:  # a link, which tar writes for a file that it has packed before
         raise SourceFormatError(
-            f"{path}, member {name} is a link to {info.linkname}, which is not there; expected the file itself. "
+            f"{path}, member {name} is a link to {info.linkname}, which holds no file; expected the file itself. "
             "Pack the shard with tar --dereference --hard-dereference"
         ) from error
     return _Member(posixpath.join(folder, stem), suffix, b"" if file is None else file.read())
 
 
 def _check_end(path: Path, end: int) -> None:
-    # tarfile takes a cut at the border of a member for the end; a whole archive says where it ends.
+    # tarfile takes a cut at the border of a member, and a hole, for the end; a whole archive says where it ends.
     with path.open("rb") as file:
         file.seek(end)
         if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise SourceFormatError(
-                f"{path} is cut short: no end mark at byte {end}. "
+                f"{path} is cut short or damaged: neither a member nor the end mark at byte {end}. "
                 "Expected a whole, closed .tar; write or download it again"
             )
+        while piece := file.read(_PIECE_BYTES):  # padding, 10 kB as a rule
+            if piece.count(0) < len(piece):
+                raise SourceFormatError(
+                    f"{path} goes on behind its end mark at byte {end}. Expected one archive: write or download it "
+                    "again, and join several with tar --concatenate and not with cat"
+                )

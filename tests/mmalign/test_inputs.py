@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import queue
+import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -184,3 +186,23 @@ def test_frozen_towers_are_fed_the_features_of_the_pairs_asked_for(
 def test_views_are_cached_beside_the_clean_images(first_step: FirstStep, tmp_path: Path, num_views: int) -> None:
     first_step({"image_tower.frozen": True, "train.num_views": num_views})
     assert len(list((tmp_path / "cache").glob("*.npy"))) == 1 + num_views
+
+
+def test_a_worker_ends_when_the_process_that_trains_was_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    killed, ended = threading.Event(), queue.Queue[int]()
+
+    class Trainer:
+        def join(self) -> None:
+            killed.wait()
+
+    monkeypatch.setattr("multiprocessing.parent_process", Trainer)
+    monkeypatch.setattr("os._exit", ended.put)
+    loaders: list[Callable[[int], None]] = []
+    monkeypatch.setattr(
+        "mmalign.inputs.DataLoader", lambda *_, worker_init_fn, **__: loaders.append(worker_init_fn) or []
+    )
+    assert not list(load_steps([], [], num_workers=1))  # type: ignore[arg-type]
+    loaders[0](0)
+    assert ended.empty()
+    killed.set()
+    assert ended.get(timeout=10) == 1

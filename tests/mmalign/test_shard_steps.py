@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mmalign.chunks import Sharing
 from mmalign.config import Config
-from mmalign.data import DataConfigError
+from mmalign.data import DataConfigError, SourceError
 from mmalign.distributed import ALONE, World
 from mmalign.errors import ConfigError, TrainingError
 from mmalign.evaluation import evaluate
@@ -51,9 +51,14 @@ def settings(pairs_csv: Path, tmp_path: Path) -> dict[str, object]:
 
 
 @pytest.fixture
-def inputs(make_config: MakeConfig, settings: dict[str, object], text_encoder_dir: Path) -> Inputs:
+def tokenizer(make_config: MakeConfig) -> TextTokenizer:
+    path = Path(make_config().text_tower.name) / "tokenizer.json"
+    return TextTokenizer(Tokenizer.from_file(str(path)), TextSpec(context_length=8))
+
+
+@pytest.fixture
+def inputs(make_config: MakeConfig, settings: dict[str, object], tokenizer: TextTokenizer) -> Inputs:
     """Return a function that gives the inputs of all steps from one on, of one process of several."""
-    tokenizer = TextTokenizer(Tokenizer.from_file(str(text_encoder_dir / "tokenizer.json")), TextSpec(context_length=8))
 
     def make(
         changed: dict[str, object] | None = None,
@@ -102,20 +107,15 @@ def test_worker_processes_change_nothing(inputs: Inputs) -> None:
 
 @pytest.mark.parametrize("first_step", [1, 4, 8])
 def test_steps_go_on_from_what_a_checkpoint_keeps(
-    inputs: Inputs, settings: dict[str, object], make_config: MakeConfig, first_step: int
+    inputs: Inputs, settings: dict[str, object], make_config: MakeConfig, tokenizer: TextTokenizer, first_step: int
 ) -> None:
     whole = inputs()
     stream, kept = ShardStream(make_config(settings)), dict[str, Tensor]()
-    ran: Iterator[StepInputs] = stream.inputs(SCHEDULE, tokenizer_of(make_config), 0, kept, ALONE)
+    ran: Iterator[StepInputs] = stream.inputs(SCHEDULE, tokenizer, 0, kept, ALONE)
     for _ in range(first_step):
         next(ran)
     resumed = inputs(first_step=first_step, kept={POSITIONS: kept[POSITIONS].clone()})
     assert all(torch.equal(pixels(a), pixels(b)) for a, b in zip(whole[first_step:], resumed, strict=True))
-
-
-def tokenizer_of(make_config: MakeConfig) -> TextTokenizer:
-    path = Path(make_config().text_tower.name) / "tokenizer.json"
-    return TextTokenizer(Tokenizer.from_file(str(path)), TextSpec(context_length=8))
 
 
 def test_two_processes_share_batches_and_shards(inputs: Inputs) -> None:
@@ -135,8 +135,68 @@ def test_a_damaged_image_is_an_error_that_names_its_shard_or_another_pair_takes_
     with pytest.raises(ItemError, match=r"001\.tar, member 0009: .*replace it"):
         inputs({"train.num_workers": num_workers})
     steps = inputs({"train.num_workers": num_workers, "data.on_error": "skip"})
-    assert re.search(r"damaged images skipped so far: 1; the last: .*001\.tar, member 0009", caplog.text)
+    assert re.search(r"pairs skipped so far: 1; the last: .*001\.tar, member 0009", caplog.text)
     assert all(len({each.numpy().tobytes() for each in pixels(step)}) == BATCH for step in steps)
+
+
+@pytest.fixture
+def skipping(tmp_path: Path) -> dict[str, object]:
+    """Shards in which half of the pairs are damaged, to be skipped."""
+    write_shards(tmp_path / "shards", 4, 6, damaged=frozenset({0, *range(4, 9), 12, 13, *range(18, 22)}))
+    return {"data.on_error": "skip"}
+
+
+def test_damaged_images_cost_no_batch_and_are_the_same_in_any_number_of_processes(
+    inputs: Inputs, skipping: dict[str, object]
+) -> None:
+    whole = inputs(skipping)
+    halves = [inputs(skipping, world=OneOfTwo(rank)) for rank in range(2)]
+    for one, first, second in zip(whole, *halves, strict=True):
+        assert torch.equal(torch.cat([pixels(first), pixels(second)]), pixels(one))
+
+
+def test_a_lane_goes_on_behind_the_pairs_that_it_skipped(
+    inputs: Inputs,
+    skipping: dict[str, object],
+    make_config: MakeConfig,
+    settings: dict[str, object],
+    tokenizer: TextTokenizer,
+) -> None:
+    whole, kept = inputs(skipping), dict[str, Tensor]()
+    stream = ShardStream(make_config(settings | skipping))
+    ran = stream.inputs(SCHEDULE, tokenizer, 0, kept, ALONE)
+    for _ in range(4):
+        next(ran)
+    resumed = inputs(skipping, first_step=4, kept={POSITIONS: kept[POSITIONS].clone()})
+    assert all(torch.equal(pixels(a), pixels(b)) for a, b in zip(whole[4:], resumed, strict=True))
+
+
+def test_shards_of_damaged_images_alone_are_an_error(inputs: Inputs, tmp_path: Path) -> None:
+    write_shards(tmp_path / "shards", 4, 6, damaged=frozenset(range(24)))
+    with pytest.raises(SourceError, match=r"1000 pairs one after the other .* last is .*\.tar, member 00\d\d"):
+        inputs({"data.on_error": "skip"})
+
+
+def test_a_caption_over_the_limit_is_an_error_that_names_its_shard_or_skipped(
+    inputs: Inputs, tokenizer: TextTokenizer, caplog: pytest.LogCaptureFixture
+) -> None:
+    tokenizer.spec = TextSpec(context_length=8, max_characters=len("a picture 9"))
+    with pytest.raises(ItemError, match=r"\.tar, member 00\d\d: 'a picture \d\d'\), tokenize: 12 characters"):
+        inputs()
+    assert len(inputs({"data.on_error": "skip"})) == SCHEDULE.num_steps
+    assert re.search(r"pairs skipped so far: \d+; the last: item \d+ \(.*\.tar, member 00\d\d: ", caplog.text)
+
+
+@pytest.mark.parametrize(("num_pairs", "said"), [(NUM_PAIRS, None), (BATCH, "at least"), (500, "at most")])
+def test_a_number_of_pairs_that_is_far_off_is_told(
+    inputs: Inputs, settings: dict[str, object], caplog: pytest.LogCaptureFixture, num_pairs: int, said: str | None
+) -> None:
+    assert isinstance(settings["data.sources"], list)
+    settings["data.sources"][1]["num_pairs"] = num_pairs
+    inputs()
+    told = [message for message in caplog.messages if "num_pairs says" in message]
+    assert [said in message for message in told if said] == ([True] if said else [])
+    assert len(told) == (said is not None)
 
 
 def test_a_run_that_was_cut_goes_on_to_the_same_numbers(
@@ -224,7 +284,7 @@ def test_too_few_shards_and_batches_that_no_lane_divides_are_refused(
     stream = ShardStream(make_config(settings))
     with pytest.raises(ConfigError, match=r"a batch of 7 pairs .* cannot be cut between 2 lanes"):
         stream.lanes_of(Sharing(), 7)
-    stream.check(OneOfTwo(0))
+    stream.check(OneOfTwo(0), ())
     with pytest.raises(ConfigError, match=r"for 4 processes in chunks of 0 cannot be cut between 2 lanes"):
         stream.lanes_of(Sharing(0, 0, 4), 8)
 
@@ -234,6 +294,28 @@ def test_a_batch_that_no_lane_divides_leaves_no_folder(
 ) -> None:
     with pytest.raises(ConfigError, match=r"Set train\.batch_size to a multiple of data\.stream\.lanes"):
         train(make_config({**settings, "train.batch_size": 7}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("num_pairs", [1, BATCH - 1])
+def test_fewer_pairs_than_a_batch_are_refused(
+    make_config: MakeConfig, settings: dict[str, object], num_pairs: int
+) -> None:
+    assert isinstance(settings["data.sources"], list)
+    settings["data.sources"][1]["num_pairs"] = num_pairs
+    with pytest.raises(ConfigError, match=rf"num_pairs = {num_pairs} .* less than train\.batch_size = 8"):
+        ShardStream(make_config(settings)).check(ALONE, ())
+
+
+def test_a_shard_that_is_evaluated_is_not_streamed(
+    make_config: MakeConfig, settings: dict[str, object], tmp_path: Path
+) -> None:
+    (tmp_path / "validation.tar").symlink_to(tmp_path / "shards" / "001.tar")
+    assert isinstance(settings["data.sources"], list)
+    settings["data.sources"][0] = {"path": str(tmp_path / "validation.tar")}
+    settings["data.split"] = {"val": 0.4, "test": 0.4}
+    with pytest.raises(ConfigError, match=r"001\.tar is streamed, and read by a source that is not"):
+        train(make_config(settings), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

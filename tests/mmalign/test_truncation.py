@@ -6,6 +6,7 @@ import pytest
 
 from mmalign.data import Origin, Pair
 from mmalign.truncation import report_truncated
+from mmalign_runtime.errors import ItemError
 from mmalign_runtime.spec import TextSpec
 from mmalign_runtime.tokenizer import TextTokenizer
 from tests.make_tiny_bundle import tiny_tokenizer
@@ -37,6 +38,13 @@ def test_of_very_many_captions_a_sample_is_counted_and_said_to_be_one(
     assert report_truncated([pair(f"a dog on the beach {number}") for number in range(7)], tokenizer()) == 3
     assert "3 of 3 captions" in caplog.text
     assert "in a sample of 7" in caplog.text
+
+
+def test_a_caption_over_the_limit_is_an_error_that_names_its_pair() -> None:
+    limited = TextTokenizer(tiny_tokenizer(), TextSpec(context_length=6, max_characters=8))
+    with pytest.raises(ItemError, match=r"item 1 \(b\.csv, line 7: 'a dog on the'\), tokenize: 12 characters"):
+        named = Pair(b"", ("a dog", "a dog on the"), "", Origin(Path("b.csv"), line=7))
+        report_truncated([pair("a dog"), named], limited)
 
 
 def test_no_captions_are_none_that_are_cut() -> None:

@@ -218,9 +218,10 @@ def test_members_that_are_left_out_are_counted(tmp_path: Path, caplog: pytest.Lo
     assert "odd.tar: left out 3 hidden, meta or nameless members" in caplog.text
 
 
-def test_a_link_out_of_the_shard_is_an_error_that_names_it(tmp_path: Path) -> None:
-    source = pack(tmp_path / "odd.tar", ("1.jpg", (tarfile.LNKTYPE, "gone.jpg")), ("1.txt", CAPTION))
-    with pytest.raises(SourceFormatError, match=r"odd\.tar, member 1\.jpg is a link to gone\.jpg, which is not there"):
+@pytest.mark.parametrize(("kind", "name"), [(tarfile.LNKTYPE, "gone.jpg"), (tarfile.SYMTYPE, "1.jpg")])
+def test_a_link_to_no_file_of_the_shard_is_an_error_that_names_it(tmp_path: Path, kind: bytes, name: str) -> None:
+    source = pack(tmp_path / "odd.tar", ("1.jpg", (kind, name)), ("1.txt", CAPTION))
+    with pytest.raises(SourceFormatError, match=rf"odd\.tar, member 1\.jpg is a link to {name}, which holds no file"):
         read_pairs(source)
 
 

@@ -68,7 +68,7 @@ def test_a_key_ends_at_the_first_dot(tmp_path: Path, jpeg: bytes) -> None:
 def test_a_sample_with_other_members_is_rejected_with_their_names(tmp_path: Path, names: list[str]) -> None:
     source = pack(tmp_path, *[(name, b"x") for name in names])
     listed = ", ".join(name.removeprefix("1") for name in names)
-    expected = "one image, and .txt or .json with captions, each suffix once"
+    expected = "one image, and .txt or .json with captions, each suffix once, side by side"
     assert rejected(source) == [("1", f"members {listed}; expected {expected}")]
 
 
@@ -121,8 +121,26 @@ def test_a_shard_that_ends_between_members_is_an_error(tmp_path: Path, jpeg: byt
     whole = Path(source.path).read_bytes()
     end = whole.find(b"a cat") + tarfile.BLOCKSIZE
     Path(source.path).write_bytes(whole[:end])
-    with pytest.raises(SourceFormatError, match=f"is cut short: no end mark at byte {end}"):
+    with pytest.raises(SourceFormatError, match=f"is cut short or damaged: .*the end mark at byte {end}"):
         read_pairs(source)
+
+
+def test_what_stands_behind_the_end_mark_is_not_lost_without_a_word(tmp_path: Path, jpeg: bytes) -> None:
+    source = pack(tmp_path, ("1.jpg", jpeg), ("1.txt", b"a cat"))
+    shard = Path(source.path)
+    shard.write_bytes(2 * shard.read_bytes())  # as cat joins them
+    with pytest.raises(SourceFormatError, match=r"goes on behind its end mark at byte \d+\. .*tar --concatenate"):
+        read_pairs(source)
+
+
+def test_a_damaged_header_and_a_hole_are_errors(tmp_path: Path, jpeg: bytes) -> None:
+    source = pack(tmp_path, ("1.jpg", jpeg), ("1.txt", b"a cat"), ("2.jpg", jpeg), ("2.txt", b"a dog"))
+    whole = Path(source.path).read_bytes()
+    at = whole.index(b"2.jpg")
+    for damage, reason in ((b"\xff", "cut short or damaged"), (bytes(tarfile.BLOCKSIZE), "goes on behind")):
+        Path(source.path).write_bytes(whole[:at] + damage + whole[at + len(damage) :])
+        with pytest.raises(SourceFormatError, match=f"{reason}.*byte {at}"):
+            read_pairs(source)
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive" * 100, b"\x1f\x8b\x08"])
