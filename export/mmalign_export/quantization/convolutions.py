@@ -22,7 +22,8 @@ from onnxruntime.quantization.calibrate import TensorsData, create_calibrator
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from mmalign_export.quantization.graph import MICROSOFT
-from mmalign_export.quantization.weight_levels import SEVEN_BITS, largest_level
+from mmalign_export.quantization.weight_levels import largest_level
+from mmalign_runtime.engine.eight_bits import SEVEN_BITS
 from mmalign_runtime.engine.session import Feeds
 
 Range = Literal["minmax", "percentile", "entropy"]

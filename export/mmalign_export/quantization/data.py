@@ -11,8 +11,9 @@ from mmalign_export.errors import QuantizationError
 from mmalign_export.quantization.budget import Budget
 from mmalign_export.quantization.examples import Calibration, Questions, read_calibration, read_questions
 from mmalign_export.quantization.packaged import PACKAGED, packaged_calibration, packaged_questions
-from mmalign_export.quantization.weight_levels import SEVEN_BITS, largest_level
+from mmalign_export.quantization.weight_levels import largest_level
 from mmalign_runtime.embedder import Embedder
+from mmalign_runtime.engine.eight_bits import SEVEN_BITS
 
 logger = logging.getLogger(__name__)
 

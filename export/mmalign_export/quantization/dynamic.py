@@ -12,7 +12,8 @@ import onnx
 from onnx import ModelProto
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from mmalign_export.quantization.weight_levels import SEVEN_BITS, largest_level
+from mmalign_export.quantization.weight_levels import largest_level
+from mmalign_runtime.engine.eight_bits import SEVEN_BITS
 
 
 def quantize_dynamically(model: ModelProto) -> ModelProto:

@@ -11,8 +11,8 @@ from mmalign_export.quantization import weight_levels
 from mmalign_export.quantization.columns import rounded_columns
 from mmalign_export.quantization.convolutions import quantize_convolutions, record_ranges
 from mmalign_export.quantization.dynamic import quantize_dynamically
-from mmalign_export.quantization.weight_levels import EIGHT_BITS, SEVEN_BITS
-from mmalign_runtime.engine.eight_bits import saturates
+from mmalign_export.quantization.weight_levels import EIGHT_BITS
+from mmalign_runtime.engine.eight_bits import SEVEN_BITS, saturates
 from mmalign_runtime.engine.engines import find_engine
 from mmalign_runtime.engine.session import Model
 from tests.export.quantization.conftest import TinyBert
