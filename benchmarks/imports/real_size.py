@@ -95,6 +95,8 @@ _SIDES = {"blip": transformers.BlipImageProcessor, "tipsv2": transformers.Tipsv2
 
 # Where parts of a photograph begin, in pixels.
 _CORNERS = (0, 60, 120)
+# What a block adds to its skip path, of what a norm gives.
+_STEP = 0.25
 
 
 def save_real_size(family: str, folder: Path) -> Path:
@@ -118,12 +120,18 @@ def save_real_size(family: str, folder: Path) -> Path:
 
 @torch.no_grad()
 def settle_norms(model: nn.Module, processor: transformers.BaseImageProcessor) -> None:
-    """Give batch norms the statistics of pictures, as training does: without them, ALIGN's fifty blocks make all
-    vectors alike.
+    """Make a tower of batch norms as training leaves one: norms that know pictures, small steps on the skip path.
+
+    Without the statistics, ALIGN's 55 blocks make all vectors alike. With every block's step as large as what it is
+    added to, they amplify rounding until a picture is half a cosine from itself in float64: such a tower is chaotic,
+    as no trained one is, whose residual blocks begin at a step of zero (Goyal et al. 2017) and stay small.
     """
     norms = [each for each in model.modules() if isinstance(each, nn.BatchNorm2d)]
     if not norms:
         return
+    for name, block in model.named_modules():
+        if name.endswith("projection") and getattr(block, "apply_dropout", False):  # a block with a skip path
+            block.project_bn.weight.mul_(_STEP)
     for norm in norms:
         norm.momentum = None  # the mean of all that is seen
     photo = golden_photo()
@@ -133,7 +141,9 @@ def settle_norms(model: nn.Module, processor: transformers.BaseImageProcessor) -
     flat = [part.resize((1, 1)) for part in parts]
     pictures = [*parts, *dithered, *flat, *(Image.fromarray(each).resize(photo.size) for each in drawn)]
     pixels = processor(images=pictures, return_tensors="pt")["pixel_values"]
-    model.train()
+    model.eval()  # no dropout, which would move the statistics
+    for norm in norms:
+        norm.train()
     model.vision_model(pixel_values=pixels)
     model.eval()
 

@@ -206,3 +206,16 @@ def save(folder: Path, config: dict, module: nn.Module, preprocessing: dict | No
     state = {name: tensor.contiguous().clone() for name, tensor in module.state_dict().items()}
     safetensors.torch.save_file(state, folder / "open_clip_model.safetensors")
     return folder
+
+
+def save_torchscript(module: nn.Module, path: Path) -> Path:
+    """Save as OpenAI did: a traced module, with three numbers beside the weights."""
+    for name in ("input_resolution", "context_length_of_it", "vocab_size_of_it"):
+        module.register_buffer(name, torch.tensor(77))
+    try:
+        inputs = (torch.zeros(1, 3, 32, 32), torch.zeros(1, 77, dtype=torch.int64))
+        torch.jit.trace(module, inputs, check_trace=False).save(str(path))
+    finally:
+        for name in ("input_resolution", "context_length_of_it", "vocab_size_of_it"):
+            delattr(module, name)
+    return path
