@@ -8,7 +8,8 @@ the real ones. Or a model of open_clip by its name (`open_clip:ViT-B-32-quickgel
 exported as their publishers export (torch's older exporter, opset 14): a folder with a dynamic batch
 (`transformers.js`), or a graph for one item (`immich`).
 
-The last line is JSON: seconds of the import, peak memory, each stage of the proof, and what verify found.
+The last line is JSON: seconds of the import and of the processor in it, the peak memory of the process after saving,
+after the import and after verify, each stage of the proof, and what verify found. results/real_size.json keeps them.
 """
 
 from __future__ import annotations
@@ -150,18 +151,25 @@ def settle_norms(model: nn.Module, processor: transformers.BaseImageProcessor) -
 
 def import_and_verify(place: Path, bundle: Path) -> dict[str, object]:
     """Import a model and verify its bundle; return what the import took and what was proven."""
-    started = time.perf_counter()
+    started, cpu_started = time.perf_counter(), time.process_time()
     spec: BundleSpec = import_model(place, bundle, force=True)
-    seconds = time.perf_counter() - started
+    seconds, cpu_s = time.perf_counter() - started, time.process_time() - cpu_started
+    import_gb = _peak_gb()
     report = verify_bundle(bundle)
     record = spec.provenance.imported
     failed = [case.name for case in (*report.cases, *report.checks) if not case.passed]
     return {
         "import_s": round(seconds, 1),
-        "peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2),
+        "import_cpu_s": round(cpu_s, 1),
+        "peak_of_import_gb": import_gb,
+        "peak_gb": _peak_gb(),
         "verify_failed": failed,
         "stages": [] if record is None else msgspec.to_builtins(record.stages),
     }
+
+
+def _peak_gb() -> float:
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2)
 
 
 def save(source: str, folder: Path) -> Path:
@@ -176,7 +184,7 @@ def save(source: str, folder: Path) -> Path:
 def measure(source: str, folder: Path) -> dict[str, object]:
     """Save, import and verify; return what it took and what was proven. The peak counts that of the saving too."""
     place = save(source, folder)
-    saved_gb = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2)
+    saved_gb = _peak_gb()
     return {"source": source, "peak_of_saving_gb": saved_gb} | import_and_verify(place, folder / "bundle")
 
 
