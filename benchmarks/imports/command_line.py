@@ -1,6 +1,6 @@
 """Every family once through `mmalign import` and `mmalign verify`, as a user types them.
 
-    python -m benchmarks.imports.command_line [--only TEXT] > benchmarks/imports/results/command_line.json
+    python -m benchmarks.imports.command_line [--only TEXT] > benchmarks/imports/results/command_line.jsonl
 
 The tests' tiny models, all golden cases, nothing left out. The tests of the sources call `import_model` with a few of
 the pictures, since a family takes half a minute so. One line of JSON a family: its command, what the two verbs exited

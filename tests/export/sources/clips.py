@@ -209,13 +209,12 @@ def save(folder: Path, config: dict, module: nn.Module, preprocessing: dict | No
 
 
 def save_torchscript(module: nn.Module, path: Path) -> Path:
-    """Save as OpenAI did: a traced module, with three numbers beside the weights."""
-    for name in ("input_resolution", "context_length_of_it", "vocab_size_of_it"):
+    """Save as OpenAI did: a traced copy of a module, with three numbers beside the weights and no mask."""
+    module = copy.deepcopy(module)
+    for name in ("input_resolution", "context_length", "vocab_size"):
+        module.__dict__.pop(name, None)
         module.register_buffer(name, torch.tensor(77))
-    try:
-        inputs = (torch.zeros(1, 3, 32, 32), torch.zeros(1, 77, dtype=torch.int64))
-        torch.jit.trace(module, inputs, check_trace=False).save(str(path))
-    finally:
-        for name in ("input_resolution", "context_length_of_it", "vocab_size_of_it"):
-            delattr(module, name)
+    module.attn_mask = module._buffers.pop("attn_mask")  # a constant of the trace
+    inputs = (torch.zeros(1, 3, 32, 32), torch.zeros(1, 77, dtype=torch.int64))
+    torch.jit.trace(module, inputs, check_trace=False).save(str(path))
     return path
