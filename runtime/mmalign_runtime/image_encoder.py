@@ -65,8 +65,10 @@ class ImageEncoder:
             yield {self.inputs.pixel_values: room}
 
     def vectors(self, prepared: Sequence[NDArray[np.float32]]) -> Vectors:
-        """Return (B, D) for B prepared images, (1, 3, H, W) each."""
-        return self.tower(np.concatenate(prepared))
+        """Return (B, D) for B prepared images, (1, 3, H, W) each; as many go through the tower at once as suit it."""
+        size = self.most_at_once or len(prepared)
+        found = [self.tower(np.concatenate(prepared[at : at + size])) for at in range(0, len(prepared), size)]
+        return np.concatenate(found)
 
     def tower(self, pixel_values: NDArray[np.float32]) -> Vectors:
         """Return (B, D) for pixel_values (B, 3, H, W)."""

@@ -51,6 +51,23 @@ def test_order_and_vectors_do_not_depend_on_the_batch(
     np.testing.assert_allclose(embedder.encode_text(TEXTS, batch_size=batch_size), alone, atol=ATOL)
 
 
+def test_prepared_images_go_through_the_tower_as_many_at_once_as_suit_it(
+    embedder: Embedder, images: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What verify and bench call: a batch of all golden pictures would take gigabytes in a large tower."""
+    prepared = [embedder.image.preprocess(images[number % len(images)]) for number in range(20)]
+    run, sizes = embedder.image.tower, []
+
+    def watched(pixel_values: np.ndarray) -> np.ndarray:
+        sizes.append(len(pixel_values))
+        return run(pixel_values)
+
+    monkeypatch.setattr(embedder.image, "tower", watched)
+    found = embedder.image.vectors(prepared)
+    assert sizes == [8, 8, 4]
+    np.testing.assert_allclose(found, embedder.encode_image([images[n % len(images)] for n in range(20)]), atol=1e-6)
+
+
 def test_different_items_get_different_vectors(embedder: Embedder, images: list[np.ndarray]) -> None:
     assert np.abs(np.diff(embedder.encode_image(images), axis=0)).max(axis=1).min() > 100 * ATOL
 

@@ -33,11 +33,11 @@ def bound(embedder: BaseEmbedder, parity: Parity) -> float:
 
 
 def check_image_batch(embedder: BaseEmbedder, images: Sequence[ImageOutcome], limit: float) -> CheckResult:
-    """Embed all images, of every size and shape, in one batch."""
+    """Embed all images, of every size and shape, in batches as large as the tower is ever given."""
     alone = np.concatenate([outcome.vector for outcome in images])  # (N, D)
     together = embedder.image.vectors([outcome.pixel_values for outcome in images])  # (N, D)
     moved = difference(together, alone).max_abs
-    return _result("image batch", moved, limit, f"{len(images)} images alone and in one batch")
+    return _result("image batch", moved, limit, f"{len(images)} images alone and in batches")
 
 
 def check_text_batch(embedder: BaseEmbedder, texts: Sequence[TextOutcome], limit: float) -> CheckResult:

@@ -206,3 +206,15 @@ def save(folder: Path, config: dict, module: nn.Module, preprocessing: dict | No
     state = {name: tensor.contiguous().clone() for name, tensor in module.state_dict().items()}
     safetensors.torch.save_file(state, folder / "open_clip_model.safetensors")
     return folder
+
+
+def save_torchscript(module: nn.Module, path: Path) -> Path:
+    """Save as OpenAI did: a traced copy of a module, with three numbers beside the weights and no mask."""
+    module = copy.deepcopy(module)
+    for name in ("input_resolution", "context_length", "vocab_size"):
+        module.__dict__.pop(name, None)
+        module.register_buffer(name, torch.tensor(77))
+    module.attn_mask = module._buffers.pop("attn_mask")  # a constant of the trace
+    inputs = (torch.zeros(1, 3, 32, 32), torch.zeros(1, 77, dtype=torch.int64))
+    torch.jit.trace(module, inputs, check_trace=False).save(str(path))
+    return path

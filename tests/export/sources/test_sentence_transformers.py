@@ -2,78 +2,36 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-import transformers
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.base.modules import Dense, Transformer
-from sentence_transformers.sentence_transformer.modules import Pooling
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 from mmalign_export import import_model
 from mmalign_export.errors import ProofError, SourceError
 from mmalign_export.golden import GoldenFile
 from mmalign_export.sources import SourceOptions, read_source
-from mmalign_export.sources.proof_texts import PROOF_TEXTS
 from mmalign_export.sources.protocol import Imported
 from mmalign_export.to_bundle import export_imported
 from mmalign_runtime import Embedder
 from mmalign_runtime.errors import MissingDependencyError
 from mmalign_runtime.verify import verify_bundle
+from tests.export.sources.sentences import save_clip, save_words
 
 Saved = Callable[[str], Path]
-DIM = 24  # of the tiny CLIP
 
 
 @pytest.fixture
 def clip(saved: Saved, tmp_path: Path) -> Path:
-    """The tiny CLIP as sentence-transformers keeps one."""
-    folder = tmp_path / "clip"
-    folder.mkdir()
-    (folder / "0_CLIPModel").symlink_to(saved("clip"))
-    modules = [{"idx": 0, "name": "0", "path": "0_CLIPModel", "type": "sentence_transformers.models.CLIPModel"}]
-    (folder / "modules.json").write_text(json.dumps(modules))
-    return folder
+    return save_clip(saved("clip"), tmp_path / "clip")
 
 
 @pytest.fixture(scope="module")
 def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A text model with a dense layer to the CLIP's width, as the multilingual ones are."""
-    encoder, folder = tmp_path_factory.mktemp("encoder"), tmp_path_factory.mktemp("words")
-    torch.manual_seed(0)
-    config = transformers.DistilBertConfig(vocab_size=700, dim=32, hidden_dim=48, n_layers=2, n_heads=2)
-    model = transformers.DistilBertModel(config).eval()
-    for parameter in model.parameters():
-        if parameter.ndim > 1:
-            torch.nn.init.normal_(parameter, std=0.3)
-    model.save_pretrained(encoder)
-    _tokenizer().save_pretrained(encoder)
-    dense = Dense(32, DIM, bias=False, activation_function=torch.nn.Identity())
-    torch.nn.init.normal_(dense.linear.weight, std=0.3)
-    transformer = Transformer(str(encoder), max_seq_length=40)
-    SentenceTransformer(modules=[transformer, Pooling(32), dense], device="cpu").save(str(folder))
-    return folder
-
-
-def _tokenizer() -> transformers.PreTrainedTokenizerFast:
-    found = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    found.normalizer, found.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
-    found.train_from_iterator(
-        PROOF_TEXTS, trainers.WordPieceTrainer(vocab_size=600, special_tokens=special, show_progress=False)
-    )
-    found.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=found, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
-    )
+    return save_words(tmp_path_factory.mktemp("words"))
 
 
 def test_a_clip_is_proven_against_its_own_encode(clip: Path, image_files: list[GoldenFile], tmp_path: Path) -> None:

@@ -346,7 +346,7 @@ def test_eight_callers_embed_two_of_each_kind_the_cheapest_first(embedder: Embed
 def test_batches_are_told_by_how_many_there_were(embedder: Embedder) -> None:
     golden = run_golden(embedder, EACH)
     image = check_image_batch(embedder, golden.images[:3], 1e-6)
-    assert (image.name, image.detail) == ("image batch", "3 images alone and in one batch")
+    assert (image.name, image.detail) == ("image batch", "3 images alone and in batches")
     text = check_text_batch(embedder, golden.texts[:2], 1e-6)
     assert (text.name, text.detail) == ("text batch", "2 texts alone and padded to the longest")
 
