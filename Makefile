@@ -12,10 +12,12 @@ AGAINST := .against
 AGAINST_READY := $(AGAINST)/.ready
 AGAINST_REQUIREMENTS := benchmarks/against/requirements.txt benchmarks/against/requirements-fastembed.txt
 
+# A file's tests stay in one process: what they share is made once. tests/conftest.py puts the longest files first.
+SPREAD := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
 # The operators of the mutants. In a folder of its own: nothing else needs the two dozen packages that it brings.
 MUTATION := .mutation
 LATEST := .latest
-SPREAD := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 COSMIC_RAY := cosmic-ray==8.7.0
 
 # What builds the documents: 160 MB in an environment of its own, which needs none of the project's dependencies.
@@ -50,7 +52,6 @@ $(READY): constraints.txt pyproject.toml runtime/pyproject.toml export/pyproject
 demo: setup
 	$(BIN)/python benchmarks/demo/run.py --out demo
 
-# A file's tests stay in one process: what they share is made once. tests/conftest.py puts the longest files first.
 test: setup
 	$(BIN)/python -m pytest $(SPREAD)
 
