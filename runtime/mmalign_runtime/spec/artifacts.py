@@ -49,7 +49,7 @@ class Quantization(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     mean_cosine: float | None = None
     lost_recall_at_1: float | None = None
     clipping: str | None = None
-    weight_level: int | None = None
+    weight_level: Annotated[int, msgspec.Meta(ge=1, le=127)] | None = None
 
 
 class Artifact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
