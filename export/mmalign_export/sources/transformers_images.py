@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from mmalign.preprocess import check_image_spec
+from mmalign.pixels.preprocess import check_image_spec
 from mmalign_export.errors import SourceError
 from mmalign_export.sources import SourceOptions
 from mmalign_runtime.spec import ImageSpec, Interpolation
