@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, cast
 
 import typer
 
-from mmalign.openmp import wait_without_spinning
+from mmalign.cpu import keep_freed_memory, wait_without_spinning
 from mmalign_runtime.bundle import is_bundle
 from mmalign_runtime.cli.terminal import say
 from mmalign_runtime.errors import InputError
@@ -33,7 +33,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
 ) -> None:
     """Train a dual encoder on image-text pairs, also by several processes that `torchrun -m mmalign train` starts."""
-    wait_without_spinning()
+    _prepare_torch()
     from mmalign.config import load_config
     from mmalign.distributed import is_first_process
     from mmalign.progress import log_to_stderr
@@ -81,7 +81,7 @@ def evaluate(
     _check_run(run)
     split_name = cast('Literal["val", "test"]', _one_of(split, ("test", "val"), "--split"))
     checkpoint_name = cast('Literal["best", "last"]', _one_of(checkpoint, ("best", "last"), "--checkpoint"))
-    wait_without_spinning()
+    _prepare_torch()
     from mmalign.evaluation import evaluate as run_evaluation
     from mmalign.evaluation.table import print_evaluation
     from mmalign.progress import log_to_stderr
@@ -137,7 +137,7 @@ def _evaluate_bundle(
     *,
     as_json: bool,
 ) -> None:
-    wait_without_spinning()
+    _prepare_torch()
     import msgspec
 
     from mmalign.config import EvaluateConfig
@@ -173,6 +173,11 @@ def _caption_columns(words: Sequence[str]) -> tuple[str, ...] | dict[str, tuple[
             )
         columns[language] = (*columns.get(language, ()), name)
     return columns
+
+
+def _prepare_torch() -> None:
+    wait_without_spinning()
+    keep_freed_memory()
 
 
 def _one_of(word: str, choices: tuple[str, ...], option: str) -> str:

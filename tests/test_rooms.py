@@ -35,7 +35,7 @@ ROOMS = {
         *("base_embedder", "explain", "verify", "embedder", "bulk", "bench", "cli"),
     ),
     "mmalign": (
-        *("_compat", "errors", "distributed", "writing", "openmp", "progress", "seeds", "signature", "fingerprint"),
+        *("_compat", "errors", "distributed", "writing", "cpu", "progress", "seeds", "signature", "fingerprint"),
         *("pixels", "data", "figures", "dual_model", "space", "imported"),
         *("towers", "heads", "losses", "model"),
         *("optim", "hard_batches", "checkpoints", "config", "device", "run", "features", "training"),

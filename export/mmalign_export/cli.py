@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
-from mmalign.openmp import wait_without_spinning
+from mmalign.cpu import wait_without_spinning
 from mmalign_export.cli_import import import_source
 from mmalign_runtime.cli.terminal import say
 

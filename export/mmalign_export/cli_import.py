@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mmalign.openmp import wait_without_spinning
+from mmalign.cpu import wait_without_spinning
 from mmalign_runtime.cli.terminal import say
 
 if TYPE_CHECKING:
