@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
 import torch
 
 from mmalign.config import Config, StreamConfig
 from mmalign.data import Splits
-from mmalign.data.augment import AugmentConfig
 from mmalign.distributed import World
 from mmalign.errors import ConfigError
 from mmalign.features import ModelFeatures
@@ -41,18 +39,14 @@ def check_streamable(config: Config) -> None:
 
 def check_read(config: Config) -> None:
     """Raise ConfigError for a setting other than the default that this run would not read, as others stand."""
-    images, texts, optim, plain = config.image_tower, config.text_tower, config.optim, AugmentConfig()
+    images, texts, optim = config.image_tower, config.text_tower, config.optim
     is_streamed = any(source.stream for source in config.data.sources)
-    varies = msgspec.structs.replace(config.augment, first_caption=plain.first_caption) != plain
     unread = {
         ("data.stream", "no source has stream = true"): config.data.stream != StreamConfig() and not is_streamed,
         ("image_tower.frozen_blocks", "image_tower.frozen is true"): images.frozen and images.frozen_blocks > 0,
         ("text_tower.frozen_blocks", "text_tower.frozen is true"): texts.frozen and texts.frozen_blocks > 0,
         ("train.num_views", "image_tower.frozen is false, and what learns sees another view at each step"): (
             config.train.num_views > 0 and not images.frozen
-        ),
-        ("augment of images", "image_tower.frozen is true and train.num_views is 0"): (
-            varies and images.frozen and not config.train.num_views and not is_streamed
         ),
         ("optim.layer_decay", "both towers are frozen"): optim.layer_decay != 1 and images.frozen and texts.frozen,
         ("optim.unfreeze_every", "both towers are frozen"): optim.unfreeze_every > 0 and images.frozen and texts.frozen,

@@ -52,14 +52,6 @@ SETUPS: dict[str, tuple[dict[str, object], tuple[Term, ...]]] = {
     ),
     "frozen towers, all terms, sigmoid": ({**FROZEN, "loss.kind": "sigmoid"}, ALL_TERMS),
     "a text tower that learns": ({**FROZEN_IMAGES, "train.chunk_size": 3}, ()),
-    "adapters and a pool by attention in a text tower": (
-        {
-            **{**FROZEN_IMAGES, "text_tower.lora": {"rank": 2}, "text_tower.pooling": "attention"},
-            **{"optim.text_tower_lr": 1e-2, "train.epochs": 5, "train.chunk_size": 3},
-        },
-        (),
-    ),
-    "a pool by attention over kept tokens": ({**FROZEN, "text_tower.pooling": "attention", "train.epochs": 5}, ()),
     "towers that learn, all terms, soft targets, accumulation, mining": (
         {
             **{"train.chunk_size": 3, "loss.kind": "soft_targets", "loss.caption_share": 0.2, "optim.accumulate": 2},

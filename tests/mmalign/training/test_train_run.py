@@ -359,7 +359,6 @@ def test_damaged_image_stops_training_and_is_named(
         ({"image_tower.frozen": True, "image_tower.frozen_blocks": 1}, "image_tower.frozen_blocks would not be read"),
         ({"text_tower.frozen": True, "text_tower.frozen_blocks": 1}, "text_tower.frozen_blocks would not be read"),
         ({"train.num_views": 1}, "train.num_views would not be read: image_tower.frozen is false"),
-        ({"image_tower.frozen": True, "augment.blur": 0.5}, "augment of images would not be read"),
         ({**FROZEN, "optim.layer_decay": 0.5}, "optim.layer_decay would not be read: both towers are frozen"),
         ({**FROZEN, "optim.unfreeze_every": 1}, "optim.unfreeze_every would not be read: both towers are frozen"),
     ],
