@@ -20,7 +20,7 @@ _Positive = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class MiningConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Hard negatives, mined with the model as it stands. Off while `share` is 0.
+    """Hard negatives, mined with the model as it stands. Off at a share of 0, and without this table.
 
     Attributes:
         share: Share of a batch that is taken from the neighbours of the rest.
@@ -31,7 +31,7 @@ class MiningConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         ramp: Share of the run in which the neighbours' share of a batch then rises from 0.
     """
 
-    share: _Share = 0.0
+    share: _Share
     every: _Positive = 100
     num_neighbours: _Positive = 8
     start: _Share = 0.1

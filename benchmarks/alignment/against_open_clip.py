@@ -69,7 +69,7 @@ class OpenClipLoss(InfoNCE):
 def train_theirs(config: Config, path: Path, budget_s: float) -> int:
     """Train open_clip's recipe in about `budget_s` seconds, keep the last weights, and return the number of steps."""
     run = open_run(config, path, lambda new: None, resume=False)
-    splits = merged_splits(load_sources(config.data, config.image))
+    splits = merged_splits(load_sources(config.data, config.image, config.text))
     started = time.perf_counter()
     device = torch.device("cpu")
     features = ModelFeatures(dual_model(run), Path(config.train.cache_dir), device, is_training=True)

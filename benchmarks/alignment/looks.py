@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     config = load_config(CONFIG)
-    pairs = [pair for source in load_sources(config.data, config.image) for pair in source.splits.test]
+    pairs = [pair for source in load_sources(config.data, config.image, config.text) for pair in source.splits.test]
     chosen = random.Random(arguments.seed).sample(pairs, arguments.num)
     rows = -(-len(chosen) // COLUMNS)
     sheet = Image.new("RGB", (COLUMNS * 2 * SIDE, rows * (SIDE + LINE)), "white")

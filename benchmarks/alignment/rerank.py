@@ -102,7 +102,7 @@ def rerank_run(run: Run, seed: int, num_candidates: int, split: str) -> Reranked
     model = dual_model(run)
     features = ModelFeatures(model, Path(config.train.cache_dir), device, is_training=False)
     regions = RegionFeatures(model.image, Path(config.train.cache_dir), device)
-    sources = load_sources(config.data, config.image)
+    sources = load_sources(config.data, config.image, config.text)
     styles = tuple(_style(run, features, regions, source, num_candidates, split) for source in sources)
     return Reranked(seed, attention.share_logit.sigmoid().item(), attention.log_temperature.exp().item(), styles)
 

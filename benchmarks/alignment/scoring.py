@@ -59,7 +59,7 @@ def score_run(run_dir: Path, dims: Sequence[int]) -> tuple[StyleScores, ...]:
     """Return the figures of a run's best checkpoint on the test split. Raises what reading the run raises."""
     run = load_run(run_dir)
     config = run.config
-    sources = load_sources(config.data, config.image)
+    sources = load_sources(config.data, config.image, config.text)
     features = ModelFeatures(dual_model(run), Path(config.train.cache_dir), torch.device("cpu"), is_training=False)
     # Near-synonyms are told by the tower as training began with it, so that recipes are asked the same queries.
     start = dual_model(msgspec.structs.replace(run, model=initial_model(config).eval()))

@@ -267,7 +267,7 @@ def measure(options: argparse.Namespace) -> Training:
     pairs: Sequence[Pair] = ()
     for setting in _asked(options.settings):
         config = settings(options.tokenizer, device, setting)
-        pairs = pairs or merged_splits(load_sources(config.data, config.image)).train
+        pairs = pairs or merged_splits(load_sources(config.data, config.image, config.text)).train
         with tempfile.TemporaryDirectory() as folder:
             bench = Bench(config, pairs, Path(folder), device)
             found.append(time_steps(bench, setting, options.seconds))

@@ -73,8 +73,8 @@ class DataConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             alone.
         stream: How shards of streamed sources are read.
         on_error: What a row that cannot be read does. "raise" stops the run; "skip" leaves the row out and counts it,
-            and decodes every image once at the start to find those that are damaged. Streamed pairs are left out as
-            they are read.
+            and decodes every image once at the start to find those that are damaged. A pair with a caption longer than
+            `text.max_characters` is left out too. Streamed pairs are left out as they are read.
     """
 
     sources: Annotated[tuple[DataSource, ...], msgspec.Meta(min_length=1)]
@@ -175,7 +175,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     model: ModelConfig = ModelConfig()
     loss: AnyLossConfig = InfoNCEConfig()
     terms: tuple[AnyTerm, ...] = ()
-    mining: MiningConfig = MiningConfig()
+    mining: MiningConfig = MiningConfig(share=0.0)
     augment: AugmentConfig = AugmentConfig()
     optim: OptimConfig = OptimConfig()
     average: AnyAverage = NoAverage()

@@ -58,7 +58,7 @@ def evaluate(
     run = load_run(Path(run_dir), checkpoint)
     config = run.config
     asked = _with_dims(config, dims)
-    sources = load_sources(config.data, config.image)
+    sources = load_sources(config.data, config.image, config.text)
     trained, start = _features(run)
     limit = config.data.split.max_caption_similarity
     evaluation = evaluate_model(

@@ -28,7 +28,7 @@ _LEAST_TEMPERATURE = 0.01
 
 
 class AttentionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Texts look at regions of images, for a second stage of search. Off while `weight` is 0.
+    """Texts look at regions of images, for a second stage of search. Off at a weight of 0, and without this table.
 
     Attributes:
         weight: Factor of its loss beside the main loss.
@@ -40,7 +40,7 @@ class AttentionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             stage. 0 takes all of the batch.
     """
 
-    weight: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    weight: Annotated[float, msgspec.Meta(ge=0)]
     dropout: _Share = 0.3
     temperature: _Positive = 0.1
     share: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.5

@@ -40,7 +40,7 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     image_head: AnyHead = LinearHead()
     text_head: AnyHead = LinearHead()
     start: Literal["random", "linear_map"] = "random"
-    attention: AttentionConfig = AttentionConfig()
+    attention: AttentionConfig = AttentionConfig(weight=0.0)
 
     def __post_init__(self) -> None:
         """Raise ValueError for heads that cannot begin as a linear map."""

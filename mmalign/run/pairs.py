@@ -29,17 +29,18 @@ from mmalign.data import (
 from mmalign.data.augment import ImageAugment
 from mmalign.data.identity import image_identity
 from mmalign.errors import TrainingError
+from mmalign.figures.truncation import check_captions
 from mmalign.fingerprint import digest_texts
 from mmalign.progress import track
 from mmalign_runtime.engine.threads import available_threads
 from mmalign_runtime.errors import ItemError
 from mmalign_runtime.image import Pixels, WantedPixels, decode_image
-from mmalign_runtime.spec import ImageSpec
+from mmalign_runtime.spec import ImageSpec, TextSpec
 
 logger = logging.getLogger(__name__)
 
 _LEAST_PAIRS = 2  # below two there is nothing to contrast
-_DEFAULT_SPEC = ImageSpec()
+_DEFAULT_SPEC, _DEFAULT_TEXT_SPEC = ImageSpec(), TextSpec()
 
 
 class SourcePairs(msgspec.Struct, frozen=True):
@@ -50,17 +51,20 @@ class SourcePairs(msgspec.Struct, frozen=True):
     splits: Splits
 
 
-def load_sources(config: DataConfig, image: ImageSpec = _DEFAULT_SPEC) -> tuple[SourcePairs, ...]:
+def load_sources(
+    config: DataConfig, image: ImageSpec = _DEFAULT_SPEC, text: TextSpec = _DEFAULT_TEXT_SPEC
+) -> tuple[SourcePairs, ...]:
     """Read every source that is not streamed, held-out ones last, one pair an image. Raises DataError naming source and
     line.
 
-    With `on_error` "skip" images are decoded too, as `image` says, and those that are damaged left out.
+    With `on_error` "skip" pairs are left out whose image cannot be decoded as `image` says, or that have a caption that
+    is too long by `text`.
     """
     listed = [(source, False) for source in config.sources if not source.stream] + [
         (source, True) for source in config.held_out
     ]
     stems = Counter(Path(source.path).stem for source, _ in listed)
-    read = [_read(source, config, image) for source, _ in listed]
+    read = [_read(source, config, image, text) for source, _ in listed]
     joined = joined_concepts(pair for pairs in read for pair in pairs)
     _report_joined(joined)
     _report_shared_numbers([source.path for source, _ in listed], read)
@@ -131,9 +135,9 @@ def augment_pair(pair: Pair, augment: ImageAugment, index: int, seed: int) -> Te
     return augment(decode_pair(pair, augment.spec, index, wanted), seed, *stored)
 
 
-def _read(source: DataSource, config: DataConfig, image: ImageSpec) -> Sequence[Pair]:
+def _read(source: DataSource, config: DataConfig, image: ImageSpec, text: TextSpec) -> Sequence[Pair]:
     pairs = merge_pairs(read_pairs(source, on_error=config.on_error).pairs)
-    return pairs if config.on_error == "raise" else _without_damaged(source, pairs, image)
+    return pairs if config.on_error == "raise" else _without_damaged(source, pairs, image, text)
 
 
 def _report_joined(joined: Mapping[str, str]) -> None:
@@ -165,10 +169,11 @@ def _report_shared_numbers(names: Sequence[str], read: Sequence[Sequence[Pair]])
         numbered[name] = concepts
 
 
-def _without_damaged(source: DataSource, pairs: Sequence[Pair], spec: ImageSpec) -> Sequence[Pair]:
+def _without_damaged(source: DataSource, pairs: Sequence[Pair], image: ImageSpec, text: TextSpec) -> Sequence[Pair]:
     def damage(numbered: tuple[int, Pair]) -> ItemError | None:
         try:
-            decode_pair(numbered[1], spec, numbered[0])
+            check_captions(numbered[1], text, numbered[0])
+            decode_pair(numbered[1], image, numbered[0])
         except ItemError as error:
             return error
         return None
@@ -177,7 +182,7 @@ def _without_damaged(source: DataSource, pairs: Sequence[Pair], spec: ImageSpec)
         found = list(track(threads.map(damage, enumerate(pairs)), f"{source.path}: decoding", len(pairs)))
     errors = [error for error in found if error is not None]
     if len(errors) == len(pairs):
-        raise EmptySourceError(f"{source.path}: no image of {len(pairs)} can be decoded; the first: {errors[0]}")
+        raise EmptySourceError(f"{source.path}: none of {len(pairs)} pairs can be trained on; the first: {errors[0]}")
     if errors:
-        logger.warning("%s: skipped %d of %d images; the first: %s", source.path, len(errors), len(pairs), errors[0])
+        logger.warning("%s: skipped %d of %d pairs; the first: %s", source.path, len(errors), len(pairs), errors[0])
     return [pair for pair, error in zip(pairs, found, strict=True) if error is None]

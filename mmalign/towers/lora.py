@@ -34,7 +34,7 @@ class LoraConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             names, such as ["query", "value"], each of which the tower has. Those in `frozen_blocks` have none.
     """
 
-    rank: Annotated[int, msgspec.Meta(ge=0)] = 0
+    rank: Annotated[int, msgspec.Meta(ge=0)]
     alpha: Annotated[float, msgspec.Meta(gt=0)] = 16.0
     dropout: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
     targets: Literal["auto"] | tuple[str, ...] = "auto"

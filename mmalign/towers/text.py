@@ -66,7 +66,7 @@ class TextTowerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     tokenizer: str = ""
     frozen: bool = False
     frozen_blocks: Annotated[int, msgspec.Meta(ge=0)] = 0
-    lora: LoraConfig = LoraConfig()
+    lora: LoraConfig = LoraConfig(rank=0)
 
     def __post_init__(self) -> None:
         """Raise ValueError for adapters in a frozen tower."""

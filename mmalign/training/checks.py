@@ -1,4 +1,4 @@
-"""What a run's teacher, towers and streamed sources do not allow, refused before the run's folder is begun."""
+"""Settings that a run would not read, and what its teacher, towers and streams do not allow: refused at its start."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from mmalign.config import Config
+from mmalign.config import Config, StreamConfig
 from mmalign.data import Splits
 from mmalign.distributed import World
 from mmalign.errors import ConfigError
@@ -37,6 +37,25 @@ def check_streamable(config: Config) -> None:
         )
 
 
+def check_read(config: Config) -> None:
+    """Raise ConfigError for a setting other than the default that this run would not read, as others stand."""
+    images, texts, optim = config.image_tower, config.text_tower, config.optim
+    is_streamed = any(source.stream for source in config.data.sources)
+    unread = {
+        ("data.stream", "no source has stream = true"): config.data.stream != StreamConfig() and not is_streamed,
+        ("image_tower.frozen_blocks", "image_tower.frozen is true"): images.frozen and images.frozen_blocks > 0,
+        ("text_tower.frozen_blocks", "text_tower.frozen is true"): texts.frozen and texts.frozen_blocks > 0,
+        ("train.num_views", "image_tower.frozen is false, and what learns sees another view at each step"): (
+            config.train.num_views > 0 and not images.frozen
+        ),
+        ("optim.layer_decay", "both towers are frozen"): optim.layer_decay != 1 and images.frozen and texts.frozen,
+        ("optim.unfreeze_every", "both towers are frozen"): optim.unfreeze_every > 0 and images.frozen and texts.frozen,
+    }
+    for (key, reason), is_unread in unread.items():
+        if is_unread:
+            raise ConfigError(f"{key} would not be read: {reason}. Change that, or leave {key} out.")
+
+
 def check_new_run(
     run: Run,
     sources: Sequence[SourcePairs],
@@ -46,12 +65,13 @@ def check_new_run(
     *,
     num_streamed: int | None = None,
 ) -> None:
-    """Raise what training would raise of a teacher, of too few pairs without near-synonyms, and of BatchNorm.
+    """Raise as `check_read`, and what training would of a teacher, of few pairs without near-synonyms, of BatchNorm.
 
     The first process does so alone; what near-synonyms are told by is the features of a tower that stands still, so
     that they are in the cache when all processes ask for them.
     """
     config = run.config
+    check_read(config)
     if term := config.term(Distillation):
         check_teacher(term, config.model.embed_dim)
     features = ModelFeatures(dual_model(run), Path(config.train.cache_dir), device, is_training=True)

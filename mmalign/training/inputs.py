@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from multiprocessing import connection
 from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import msgspec
 import torch
@@ -26,6 +29,7 @@ from mmalign.data import DataError, Pair
 from mmalign.data.augment import ImageAugment
 from mmalign.data.identity import image_identity
 from mmalign.data.image_store import ImageStore
+from mmalign.errors import TrainingError
 from mmalign.features import ModelFeatures, PooledTextFeatures
 from mmalign.features.cache import MappedRows
 from mmalign.features.region_features import RegionFeatures
@@ -40,7 +44,10 @@ from mmalign.training.sides import CachedTexts, CachedTokens, Features, LiveText
 from mmalign.training.teacher import Teacher, read_teacher
 from mmalign_runtime.errors import ItemError
 
+T = TypeVar("T")
+
 _WHOLE = Sharing()
+_UNTIL_DEAD_S = 5.0  # a pipe is seen to be closed before its process is seen to have ended
 
 
 class StepInputs(msgspec.Struct, frozen=True):
@@ -261,7 +268,7 @@ def load_steps(
     steps: Dataset[StepInputs | FailedStep | DataError], plans: Iterable[StepPlan], num_workers: int
 ) -> Iterator[StepInputs]:
     """Yield the inputs of each plan, prepared ahead by worker processes when there are any; worker n of N takes each
-    Nth plan. Raises ItemError, and DataError where shards are read.
+    Nth plan. Raises ItemError, DataError where shards are read, and TrainingError when a worker was killed.
     """
     loader: DataLoader[StepInputs | FailedStep | DataError] = DataLoader(
         steps,
@@ -271,12 +278,40 @@ def load_steps(
         multiprocessing_context=_worker_context() if num_workers else None,
         worker_init_fn=_end_with_trainer,
     )
-    for inputs in loader:
+    for inputs in _watched(loader, num_workers):
         if isinstance(inputs, FailedStep):
             raise ItemError(inputs.index, inputs.source, inputs.stage, inputs.reason)
         if isinstance(inputs, DataError):
             raise inputs
         yield inputs
+
+
+def _watched(loader: DataLoader[T], num_workers: int) -> Iterator[T]:
+    """Yield what a loader gives. Raises TrainingError when one of its worker processes was killed."""
+    steps = iter(loader)
+    workers = multiprocessing.active_children() if num_workers else []
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration:
+            return
+        except (RuntimeError, OSError, EOFError) as error:  # torch's own, or a pipe's whose other end is gone
+            if workers and isinstance(error, OSError | EOFError):
+                connection.wait([worker.sentinel for worker in workers], _UNTIL_DEAD_S)
+            if killed := [worker for worker in workers if worker.exitcode]:
+                raise TrainingError(_death_of(killed[0], num_workers)) from error
+            raise
+        yield step
+
+
+def _death_of(worker: BaseProcess, num_workers: int) -> str:
+    code = worker.exitcode or 0
+    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    return (
+        f"worker process {worker.pid}, one of {num_workers} that prepare steps (train.num_workers), {how}. A system "
+        "that runs out of memory kills processes so: set fewer workers, or a smaller train.batch_size. --resume goes "
+        "on from the last checkpoint."
+    )
 
 
 def _end_with_trainer(worker: int) -> None:

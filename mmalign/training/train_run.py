@@ -96,7 +96,7 @@ def train(config: Config, run_dir: str | Path, *, resume: bool = False) -> Train
 
 def _train(config: Config, run_dir: Path, device: torch.device, world: World, *, resume: bool) -> TrainResult:
     stream = open_stream(config)  # shards that are read as training goes
-    sources = load_sources(config.data, config.image)  # rows of the others to pairs, each concept on one side
+    sources = load_sources(config.data, config.image, config.text)  # of the others: concepts on one side
     splits = merged_splits(sources) if stream is None else msgspec.structs.replace(merged_splits(sources), train=())
     check_enough(splits, is_streamed=stream is not None)
 

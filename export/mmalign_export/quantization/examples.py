@@ -109,7 +109,7 @@ def _pairs(data: str, split: str) -> Sequence[Pair]:
     if Path(data).suffix != ".toml":
         return merge_pairs(read_pairs(DataSource(data)).pairs)
     config = load_config(Path(data))
-    sources = load_sources(config.data, config.image)
+    sources = load_sources(config.data, config.image, config.text)
     if split == "train":
         return [pair for source in sources if not source.is_held_out for pair in source.splits.train]
     return [pair for source in sources for pair in source.splits.test]

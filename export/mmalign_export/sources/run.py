@@ -71,7 +71,7 @@ def _own_pairs(run: Run) -> tuple[Pair, ...]:
     if kept is not None:
         return kept
     try:
-        return unseen(load_sources(run.config.data)[0].splits)
+        return unseen(load_sources(run.config.data, run.config.image, run.config.text)[0].splits)
     except (DataError, OSError) as error:
         logger.warning("the golden cases have no pairs of the run's own, since its data cannot be read: %s", error)
         return ()

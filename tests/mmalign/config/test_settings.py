@@ -242,3 +242,18 @@ def test_a_number_that_is_not_finite_is_refused_with_its_key(tmp_path: Path, key
     value = f"[0.5, {number}, 0.5]" if key == "image.mean" else number
     with pytest.raises(ConfigError, match=rf"{key} is .*{number}.*, expected a finite number"):
         load_config(path, [f"{key}={value}"])
+
+
+@pytest.mark.parametrize(
+    ("table", "needed"),
+    [
+        ("[text_tower.lora]\n", "rank"),
+        ("[image_tower.lora]\nalpha = 8.0\n", "rank"),
+        ("[mining]\nevery = 5\n", "share"),
+        ("[model.attention]\ndropout = 0.5\n", "weight"),
+    ],
+)
+def test_a_table_that_does_nothing_without_a_key_asks_for_it(toml: Path, table: str, needed: str) -> None:
+    toml.write_text(MINIMAL + table)
+    with pytest.raises(ConfigError, match=f"missing required field .{needed}"):
+        load_config(toml)

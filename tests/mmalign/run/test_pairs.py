@@ -15,7 +15,7 @@ from mmalign.data.augment import AugmentConfig, ImageAugment
 from mmalign.errors import TrainingError
 from mmalign.run.pairs import augment_pair, check_enough, decode_pair, identify_pairs, load_sources, merged_splits
 from mmalign_runtime.errors import ItemError
-from mmalign_runtime.spec import ImageSpec
+from mmalign_runtime.spec import ImageSpec, TextSpec
 
 
 @pytest.fixture
@@ -96,13 +96,26 @@ def test_damaged_images_are_skipped_and_counted_when_asked(copied: Path, caplog:
     with caplog.at_level(logging.WARNING):
         (source,) = load_sources(data_config(copied, on_error="skip"))
     assert len(source.splits.train + source.splits.val + source.splits.test) == 23
-    assert "skipped 1 of 24 images; the first: item" in caplog.text
+    assert "skipped 1 of 24 pairs; the first: item" in caplog.text
+
+
+def test_pairs_whose_captions_are_too_long_are_skipped_as_those_of_streams_are(
+    copied: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = TextSpec(context_length=8, max_characters=40)
+    lines = copied.read_text().splitlines()
+    copied.write_text("\n".join([*lines[:-1], lines[-1].replace(",", f",{'x' * 41} ", 1)]))
+    with caplog.at_level(logging.WARNING):
+        (source,) = load_sources(data_config(copied, on_error="skip"), text=text)
+    assert len(source.splits.train + source.splits.val + source.splits.test) == 23
+    assert "skipped 1 of 24 pairs; the first: item" in caplog.text
+    assert "56 characters are more than the 40" in caplog.text
 
 
 def test_a_source_of_damaged_images_alone_is_refused(copied: Path) -> None:
     for path in copied.parent.glob("*.png"):
         path.write_bytes(b"")
-    with pytest.raises(EmptySourceError, match="no image of 24 can be decoded"):
+    with pytest.raises(EmptySourceError, match="none of 24 pairs can be trained on"):
         load_sources(data_config(copied, on_error="skip"))
 
 

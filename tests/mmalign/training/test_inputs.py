@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 import queue
+import signal
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -10,13 +12,17 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
+from torch.utils.data import Dataset
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from mmalign.config import Config
 from mmalign.data import Origin, Pair
 from mmalign.data.augment import AugmentConfig, ImageAugment
+from mmalign.errors import TrainingError
 from mmalign.optim import Schedule, StepPlan, plan_steps
 from mmalign.run import create_run
 from mmalign.run.pairs import load_sources, merged_splits
+from mmalign.training import inputs as inputs_module
 from mmalign.training.inputs import (
     CachedImages,
     CachedTexts,
@@ -206,3 +212,34 @@ def test_a_worker_ends_when_the_process_that_trains_was_killed(monkeypatch: pyte
     assert ended.empty()
     killed.set()
     assert ended.get(timeout=10) == 1
+
+
+class Killed(Dataset[StepInputs]):
+    """Steps of which the second ends the process that prepares it; or its pipe, with an error of the process's own."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+
+    def __getitem__(self, plan: StepPlan) -> StepInputs:
+        if plan.step == 1:
+            if self.error:
+                raise self.error
+            os.kill(os.getpid(), signal.SIGKILL)
+        features = Features(torch.zeros(1, 1))
+        return StepInputs(plan, features, features, torch.zeros(1, 2))
+
+
+def test_a_worker_that_was_killed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the system kills one that takes too much memory. torch looks each five seconds for those that are gone."""
+    monkeypatch.setattr(_MultiProcessingDataLoaderIter._try_get_data, "__defaults__", (0.1,))
+    steps = load_steps(Killed(), plan_steps(SCHEDULE, seed=1), num_workers=2)
+    assert next(steps).plan.step == 0
+    with pytest.raises(TrainingError, match=r"one of 2 .*was killed by SIGKILL.*fewer workers.*--resume goes on"):
+        list(steps)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a fault"), BrokenPipeError("a pipe")])
+def test_an_error_of_a_worker_that_lives_stays_what_it_is(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inputs_module, "_UNTIL_DEAD_S", 0.1)
+    with pytest.raises(type(error), match=str(error)):
+        list(load_steps(Killed(error), plan_steps(SCHEDULE, seed=1), num_workers=1))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -349,3 +350,22 @@ def test_damaged_image_stops_training_and_is_named(
         train(make_config({**settings, "data.sources": [source]}), tmp_path / "run")
     result = train(make_config({**settings, "data.sources": [source], "data.on_error": "skip"}), tmp_path / "skipped")
     assert result.num_steps > 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "unread"),
+    [
+        ({"data.stream": {"lanes": 2}}, "data.stream would not be read: no source has stream = true"),
+        ({"image_tower.frozen": True, "image_tower.frozen_blocks": 1}, "image_tower.frozen_blocks would not be read"),
+        ({"text_tower.frozen": True, "text_tower.frozen_blocks": 1}, "text_tower.frozen_blocks would not be read"),
+        ({"train.num_views": 1}, "train.num_views would not be read: image_tower.frozen is false"),
+        ({**FROZEN, "optim.layer_decay": 0.5}, "optim.layer_decay would not be read: both towers are frozen"),
+        ({**FROZEN, "optim.unfreeze_every": 1}, "optim.unfreeze_every would not be read: both towers are frozen"),
+    ],
+)
+def test_a_setting_that_would_not_be_read_is_refused_before_a_folder_is_begun(
+    make_config: MakeConfig, tmp_path: Path, settings: dict[str, object], unread: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(unread)):
+        train(make_config(settings), tmp_path / "run")
+    assert not (tmp_path / "run" / "config.toml").exists()
