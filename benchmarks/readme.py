@@ -16,7 +16,7 @@ from benchmarks.against.models import DEMO
 from benchmarks.against.results import Results, latency_ms
 from benchmarks.harness.markdown import number, table
 from benchmarks.performance.measured import read_measured
-from mmalign.scores import Evaluation
+from mmalign.figures.scores import Evaluation
 from mmalign_runtime.bench import BenchReport
 from mmalign_runtime.bundle import open_bundle
 from mmalign_runtime.spec import BundleSpec

@@ -10,23 +10,23 @@ from typing import TYPE_CHECKING
 from mmalign_runtime.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from mmalign.bundle_evaluation import evaluate_bundle
     from mmalign.config import Config, load_config
     from mmalign.dual_model import DualModel, ImageModelTower, ModelOrigin, TextModelTower
     from mmalign.errors import CheckpointError, ConfigError, ModelError, TrainingError, WeightsError
     from mmalign.evaluation import evaluate
-    from mmalign.scores import BundleScores, Evaluation
+    from mmalign.evaluation.of_bundle import evaluate_bundle
+    from mmalign.figures.scores import BundleScores, Evaluation
     from mmalign.space import space_id
     from mmalign.training import TrainResult, train
     from mmalign_runtime.spec import Similarity
 
 _HOMES = {
-    "BundleScores": "scores",
+    "BundleScores": "figures.scores",
     "CheckpointError": "errors",
     "Config": "config",
     "ConfigError": "errors",
     "DualModel": "dual_model",
-    "Evaluation": "scores",
+    "Evaluation": "figures.scores",
     "ImageModelTower": "dual_model",
     "ModelError": "errors",
     "ModelOrigin": "dual_model",
@@ -36,7 +36,7 @@ _HOMES = {
     "TrainingError": "errors",
     "WeightsError": "errors",
     "evaluate": "evaluation",
-    "evaluate_bundle": "bundle_evaluation",
+    "evaluate_bundle": "evaluation.of_bundle",
     "load_config": "config",
     "space_id": "space",
     "train": "training",

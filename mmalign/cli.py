@@ -83,7 +83,7 @@ def evaluate(
     checkpoint_name = cast('Literal["best", "last"]', _one_of(checkpoint, ("best", "last"), "--checkpoint"))
     wait_without_spinning()
     from mmalign.evaluation import evaluate as run_evaluation
-    from mmalign.evaluation_table import print_evaluation
+    from mmalign.evaluation.table import print_evaluation
     from mmalign.progress import log_to_stderr
     from mmalign.report import pictures_of, report_run
 
@@ -140,10 +140,10 @@ def _evaluate_bundle(
     wait_without_spinning()
     import msgspec
 
-    from mmalign.bundle_evaluation import evaluate_bundle
     from mmalign.config import EvaluateConfig
     from mmalign.data import DataSource
-    from mmalign.evaluation_table import print_bundle_scores
+    from mmalign.evaluation.of_bundle import evaluate_bundle
+    from mmalign.evaluation.table import print_bundle_scores
     from mmalign.progress import log_to_stderr
     from mmalign.report import pictures_of, report_bundle
 

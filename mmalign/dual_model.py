@@ -23,8 +23,8 @@ from torch.nn import functional
 
 from mmalign.data import Pair
 from mmalign.errors import ModelError
-from mmalign.preprocess import build_preprocess
-from mmalign.scores import Evaluation
+from mmalign.figures.scores import Evaluation
+from mmalign.pixels.preprocess import build_preprocess
 from mmalign.signature import ModuleInput, TraceExample, trace_example
 from mmalign_runtime.engine.pool import thread_pool
 from mmalign_runtime.engine.threads import available_threads

@@ -13,10 +13,10 @@ import msgspec
 import torch
 from torch import nn
 
-from mmalign.additions import is_pool, is_still_below_pool, pool_parameters
-from mmalign.depth import layers_of
 from mmalign.model import DualEncoder
 from mmalign.seeds import seed_of
+from mmalign.towers.additions import is_pool, is_still_below_pool, pool_parameters
+from mmalign.towers.depth import layers_of
 
 Rate = Annotated[float, msgspec.Meta(ge=0)]
 

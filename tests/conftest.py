@@ -10,7 +10,7 @@ import pytest
 # The files that take longest, longest first. xdist gives each process a file at a time: one of these at the end would
 # let the other processes wait for it.
 LONGEST = (
-    "tests/mmalign/test_torchrun.py",
+    "tests/mmalign/training/test_torchrun.py",
     "tests/export/test_aotinductor.py",
     "tests/export/sources/test_open_clip.py",
     "tests/export/sources/test_transformers.py",
@@ -18,7 +18,7 @@ LONGEST = (
     "tests/export/rewrite/test_pooled_row.py",
     "tests/export/sources/test_training_from_imports.py",
     "tests/export/sources/test_one_space.py",
-    "tests/mmalign/test_training.py",
+    "tests/mmalign/training/test_train_run.py",
     "tests/benchmarks/test_against_peers.py",
     "tests/export/test_to_bundle.py",
     "tests/runtime/cli/test_embed_survives.py",

@@ -15,9 +15,9 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from mmalign.config import parse_config
 from mmalign.model import DualEncoder
 from mmalign.run import Run, RunFolder
-from mmalign.run_model import dual_model
-from mmalign.text import create_text_tower
-from mmalign.vision import create_image_tower
+from mmalign.run.model import dual_model
+from mmalign.towers.text import create_text_tower
+from mmalign.towers.vision import create_image_tower
 from mmalign_export import export_model
 from mmalign_export.golden import golden_files
 

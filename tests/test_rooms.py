@@ -35,90 +35,26 @@ ROOMS = {
         *("base_embedder", "explain", "verify", "embedder", "bulk", "bench", "cli"),
     ),
     "mmalign": (
-        *(
-            "_compat",
-            "errors",
-            "distributed",
-            "writing",
-            "openmp",
-            "progress",
-            "seeds",
-            "signature",
-            "pixels",
-            "preprocess",
-            "fingerprint",
-        ),
-        *(
-            "data",
-            "retrieval",
-            "figures",
-            "retrieval_set",
-            "zero_shot",
-            "linear_map",
-            "scores",
-            "answers",
-            "figure_rows",
-            "truncation",
-        ),
-        *("image_store",),
-        *("dual_model", "imported"),
-        *(
-            "weights",
-            "pooling",
-            "additions",
-            "depth",
-            "lora",
-            "text_files",
-            "sentence_modules",
-            "text",
-            "vision",
-            "text_tokenizer",
-            "probe_texts",
-        ),
-        *(
-            "feature_cache",
-            "token_states",
-            "regions",
-            "text_checks",
-            "traceable",
-            "heads",
-            "losses",
-            "attention",
-            "model",
-            "batch_statistics",
-            "chunks",
-        ),
-        *("optim", "hard_batches", "tensors", "checkpoint", "averaging"),
-        *(
-            "augment",
-            "moved_keys",
-            "config_keys",
-            "config",
-            "adapted",
-            "imported_specs",
-            "device",
-            "pairs",
-            "own_pairs",
-            "space",
-            "run",
-            "attention_graphs",
-            "run_model",
-        ),
-        *(
-            "folded",
-            "features",
-            "region_features",
-            "near_synonyms",
-            "embedded_pairs",
-            "closed_form",
-        ),
-        *("teacher", "run_checks", "sides", "inputs", "shards", "shard_steps"),
-        *("metrics", "trainer", "mining", "records", "training"),
-        *("scoring", "evaluation", "bundle_evaluation", "report", "evaluation_table", "aotinductor", "cli", "__main__"),
+        *("_compat", "errors", "distributed", "writing", "openmp", "progress", "seeds", "signature", "fingerprint"),
+        *("pixels", "data", "figures", "dual_model", "space", "imported"),
+        *("towers", "heads", "losses", "model"),
+        *("optim", "hard_batches", "checkpoints", "config", "device", "run", "features", "training"),
+        *("evaluation", "report", "cli", "__main__"),
     ),
     "mmalign_export": (
         *("errors", "exchange", "staging", "profile", "parity", "golden", "attention", "side_files", "card"),
-        *("artifacts", "onnx_file", "onnx_backbone", "rewrite", "to_onnx", "to_compiled", "bundle", "probe", "sources"),
+        *(
+            "aotinductor",
+            "artifacts",
+            "onnx_file",
+            "onnx_backbone",
+            "rewrite",
+            "to_onnx",
+            "to_compiled",
+            "bundle",
+            "probe",
+            "sources",
+        ),
         *("to_bundle", "importing", "quantization", "cli_import", "cli"),
     ),
 }
@@ -252,10 +188,10 @@ def test_files_and_functions_stay_short_enough_to_read() -> None:
 
 
 def test_export_and_evaluation_know_models_and_no_runs(graph: Graph) -> None:
-    of_runs = {"mmalign.run", "mmalign.run_model"}
+    of_runs = {"mmalign.run", "mmalign.run.folder", "mmalign.run.model"}
     knowing = {name for name, imported in graph.items() if imported & of_runs}
     assert {name for name in knowing if name.startswith("mmalign_export.")} == {"mmalign_export.sources.run"}
-    assert knowing.isdisjoint({"mmalign.scoring", "mmalign.features", "mmalign.dual_model"})
+    assert knowing.isdisjoint({"mmalign.evaluation.scoring", "mmalign.features", "mmalign.dual_model"})
 
 
 @pytest.mark.parametrize(

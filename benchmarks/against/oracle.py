@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from benchmarks.against.peers.pytorch import load_model
 from benchmarks.against.protocol import Kind
-from mmalign.preprocess import build_preprocess
+from mmalign.pixels.preprocess import build_preprocess
 from mmalign_runtime.engine.pool import thread_pool
 from mmalign_runtime.engine.threads import available_threads
 from mmalign_runtime.image import decode_image

@@ -28,18 +28,18 @@ from benchmarks.alignment.scoring import Done, score_run
 from benchmarks.harness.environment import Watch
 from benchmarks.harness.markdown import table
 from benchmarks.harness.results import command_line, read_result, write_result
-from mmalign.checkpoint import Progress, save_best
+from mmalign.checkpoints.checkpoint import Progress, save_best
 from mmalign.config import Config, load_config
 from mmalign.features import ModelFeatures
-from mmalign.inputs import Steps, load_steps, prepare_steps
 from mmalign.losses.infonce import InfoNCE
 from mmalign.losses.protocol import EmbeddedBatch
 from mmalign.optim import Schedule, plan_steps
-from mmalign.pairs import load_sources, merged_splits
 from mmalign.run import Run, initial_model, open_run
-from mmalign.run_model import dual_model
-from mmalign.trainer import Trainer
+from mmalign.run.model import dual_model
+from mmalign.run.pairs import load_sources, merged_splits
 from mmalign.training import train
+from mmalign.training.inputs import Steps, load_steps, prepare_steps
+from mmalign.training.trainer import Trainer
 
 SHIPPED, LOCKED, FULL = "the demo's", "open_clip's, towers locked", "open_clip's, everything learns"
 _THEIRS = (

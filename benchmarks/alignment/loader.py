@@ -27,10 +27,10 @@ from benchmarks.harness.environment import Environment, Watch
 from benchmarks.harness.markdown import table
 from benchmarks.harness.places import CACHE
 from benchmarks.harness.results import command_line, write_result
-from mmalign.augment import AugmentConfig, ImageAugment
 from mmalign.data import Origin, Pair
-from mmalign.pairs import augment_pair
-from mmalign.vision import ImageTowerConfig, load_image_tower
+from mmalign.data.augment import AugmentConfig, ImageAugment
+from mmalign.run.pairs import augment_pair
+from mmalign.towers.vision import ImageTowerConfig, load_image_tower
 from mmalign_runtime.spec import ImageSpec
 
 RESULTS = Path(__file__).parent / "results/loader.json"

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from mmalign.config import load_config
 from mmalign.data import Pair
-from mmalign.pairs import load_sources
+from mmalign.run.pairs import load_sources
 from mmalign_runtime import Embedder
 from mmalign_runtime.explain import explain
 

@@ -20,13 +20,13 @@ from benchmarks.harness.markdown import table
 from benchmarks.harness.results import command_line, write_result
 from mmalign.config import Config, DataConfig, TrainConfig
 from mmalign.data import DataSource
-from mmalign.inputs import StepInputs, TowerInputs
 from mmalign.losses.infonce import InfoNCEConfig
 from mmalign.model import DualEncoder
 from mmalign.optim import Schedule, StepPlan
-from mmalign.text import create_text_tower
-from mmalign.trainer import Trainer
-from mmalign.vision import create_image_tower
+from mmalign.towers.text import create_text_tower
+from mmalign.towers.vision import create_image_tower
+from mmalign.training.inputs import StepInputs, TowerInputs
+from mmalign.training.trainer import Trainer
 
 RESULTS = Path(__file__).parent / "results/memory.json"
 SIDE, NUM_TOKENS, NUM_STEPS = 32, 16, 2

@@ -20,12 +20,12 @@ from benchmarks.harness.environment import Environment, Watch
 from benchmarks.harness.results import command_line, write_result
 from mmalign.config import load_config
 from mmalign.features import ModelFeatures
-from mmalign.pairs import SourcePairs, load_sources
-from mmalign.region_features import RegionFeatures
-from mmalign.retrieval import Relevance
-from mmalign.retrieval_set import build_retrieval_set
+from mmalign.features.region_features import RegionFeatures
+from mmalign.figures.retrieval import Relevance
+from mmalign.figures.retrieval_set import build_retrieval_set
 from mmalign.run import Run, load_run
-from mmalign.run_model import dual_model
+from mmalign.run.model import dual_model
+from mmalign.run.pairs import SourcePairs, load_sources
 from mmalign.training import train
 
 BLOCK = 32  # texts whose scores against all images are held at a time

@@ -13,13 +13,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from mmalign.features import ModelFeatures, TextFeatures
+from mmalign.features.near_synonyms import without_near_synonyms
+from mmalign.figures.retrieval import best_ranks
+from mmalign.figures.retrieval_set import build_retrieval_set
 from mmalign.model import DualEncoder
-from mmalign.near_synonyms import without_near_synonyms
-from mmalign.pairs import SourcePairs, load_sources, merged_splits
-from mmalign.retrieval import best_ranks
-from mmalign.retrieval_set import build_retrieval_set
 from mmalign.run import initial_model, load_run
-from mmalign.run_model import dual_model
+from mmalign.run.model import dual_model
+from mmalign.run.pairs import SourcePairs, load_sources, merged_splits
 
 # Cosine of two labels by the frozen text tower, above which one says nearly what the other says.
 MAX_CAPTION_SIMILARITY = 0.8

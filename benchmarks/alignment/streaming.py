@@ -26,14 +26,14 @@ from benchmarks.harness.environment import Environment, Watch
 from benchmarks.harness.markdown import table
 from benchmarks.harness.processes import printed_numbers
 from benchmarks.harness.results import command_line, write_result
-from mmalign.augment import ImageAugment
 from mmalign.config import Config, DataConfig, StreamConfig, TrainConfig
 from mmalign.data import DataSource, SplitConfig
+from mmalign.data.augment import ImageAugment
 from mmalign.distributed import ALONE
-from mmalign.inputs import LiveImages, LiveTexts, Steps, load_steps
 from mmalign.optim import Schedule, plan_steps
-from mmalign.pairs import identify_pairs, load_sources, merged_splits
-from mmalign.shard_steps import ShardStream
+from mmalign.run.pairs import identify_pairs, load_sources, merged_splits
+from mmalign.training.inputs import LiveImages, LiveTexts, Steps, load_steps
+from mmalign.training.shard_steps import ShardStream
 from mmalign_runtime.spec import ImageSpec, TextSpec
 from mmalign_runtime.tokenizer import TextTokenizer
 

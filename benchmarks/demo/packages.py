@@ -3,7 +3,7 @@
 import msgspec
 
 from benchmarks.demo.steps import ROOT
-from mmalign.weights import PackagedWeights, register_packages
+from mmalign.towers.weights import PackagedWeights, register_packages
 
 PACKAGES = ROOT / "benchmarks/demo/packages.toml"
 

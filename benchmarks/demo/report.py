@@ -14,7 +14,7 @@ from PIL import Image
 
 from benchmarks.demo import plots
 from benchmarks.demo.results import DemoResults, GoldenImage
-from mmalign.scores import Scored, SourceScores
+from mmalign.figures.scores import Scored, SourceScores
 from mmalign_runtime.atomic import replacing
 from mmalign_runtime.image import decode_image
 from mmalign_runtime.spec import ImageSpec

@@ -8,8 +8,8 @@ import msgspec
 from benchmarks.demo.drawings import Attribution, Drawing
 from benchmarks.demo.queries import TextQuery
 from benchmarks.demo.steps import Step
-from mmalign.metrics import read_metrics
-from mmalign.scores import Evaluation
+from mmalign.figures.scores import Evaluation
+from mmalign.training.metrics import read_metrics
 from mmalign_runtime.bench import BenchReport
 from mmalign_runtime.bundle.golden import ImageCase
 from mmalign_runtime.ranking import Hit

@@ -33,7 +33,7 @@ from benchmarks.demo.results import (
 from benchmarks.demo.steps import ROOT, DemoError, Stage
 from benchmarks.harness.results import read_result
 from mmalign.config import load_config
-from mmalign.scores import Evaluation
+from mmalign.figures.scores import Evaluation
 from mmalign_runtime.bench import BenchReport
 from mmalign_runtime.bundle import open_bundle
 from mmalign_runtime.bundle.golden import load_golden

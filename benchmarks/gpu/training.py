@@ -28,13 +28,13 @@ from benchmarks.harness.results import write_result
 from mmalign.config import Config, parse_config
 from mmalign.data import Pair
 from mmalign.features import ModelFeatures
-from mmalign.inputs import StepInputs, Steps, TowerInputs, load_steps, prepare_steps
 from mmalign.model import DualEncoder
 from mmalign.optim import Schedule, plan_steps
-from mmalign.pairs import load_sources, merged_splits
 from mmalign.run import create_run
-from mmalign.run_model import dual_model
-from mmalign.trainer import Trainer
+from mmalign.run.model import dual_model
+from mmalign.run.pairs import load_sources, merged_splits
+from mmalign.training.inputs import StepInputs, Steps, TowerInputs, load_steps, prepare_steps
+from mmalign.training.trainer import Trainer
 from mmalign_runtime.engine.threads import available_threads
 
 Autocast = Literal["off", "bf16", "fp16"]

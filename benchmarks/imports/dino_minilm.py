@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from benchmarks.demo.packages import register_demo_packages
-from mmalign.weights import packaged_file
+from mmalign.towers.weights import packaged_file
 from mmalign_runtime.bundle.hashes import sha256_of_file
 
 logger = logging.getLogger(__name__)

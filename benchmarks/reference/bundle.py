@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.demo.packages import PACKAGES
 from mmalign.config import parse_config
 from mmalign.run import Run, create_run
-from mmalign.run_model import dual_model
+from mmalign.run.model import dual_model
 from mmalign_export import export_model
 
 

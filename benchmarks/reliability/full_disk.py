@@ -21,11 +21,11 @@ import torch
 
 from benchmarks.harness.places import FIXTURE
 from benchmarks.reliability.record import Row, record
-from mmalign.checkpoint import Progress, save_last
+from mmalign.checkpoints.checkpoint import Progress, save_last
 from mmalign.errors import CheckpointError
-from mmalign.metrics import MetricsLog, MetricsRow, read_metrics
 from mmalign.model import DualEncoder
-from mmalign.run_model import dual_model
+from mmalign.run.model import dual_model
+from mmalign.training.metrics import MetricsLog, MetricsRow, read_metrics
 from mmalign_export import export_model
 from mmalign_runtime.embedder import Embedder
 from mmalign_runtime.errors import MmalignError

@@ -19,14 +19,14 @@ from pathlib import Path
 import msgspec
 import torch
 
-import mmalign.checkpoint as checkpoint_module
+import mmalign.checkpoints.checkpoint as checkpoint_module
 from benchmarks.reliability.record import Row, fell_into, record
 from benchmarks.reliability.trials import Killed, Phases, kill_at, measure, moments
-from mmalign.checkpoint import Progress, restore, save_best, save_last
+from mmalign.checkpoints.checkpoint import Progress, restore, save_best, save_last
+from mmalign.checkpoints.tensors import read_tensors
 from mmalign.config import Config, parse_config
 from mmalign.model import DualEncoder
 from mmalign.run import load_run
-from mmalign.tensors import read_tensors
 from mmalign.training import train
 from mmalign_runtime.errors import MmalignError
 from tests.make_tiny_bundle import tiny_run, tiny_tokenizer

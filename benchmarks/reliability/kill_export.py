@@ -20,7 +20,7 @@ import mmalign_export.staging as staging_module
 from benchmarks.reliability.record import Row, fell_into, record
 from benchmarks.reliability.trials import Killed, Phases, kill_at, measure, moments
 from mmalign.run import Run
-from mmalign.run_model import dual_model
+from mmalign.run.model import dual_model
 from mmalign_export import export_model
 from mmalign_export import to_bundle as export_module
 from mmalign_export.staging import staged

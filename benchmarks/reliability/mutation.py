@@ -54,7 +54,7 @@ TARGETS = (
     Target("mmalign_runtime.engine.binding", ("tests/runtime/engine/test_binding.py",)),
     Target("mmalign_runtime.engine.graphs", ("tests/runtime/engine/test_graphs.py",)),
     *(Target(f"mmalign.losses.{name}", _LOSSES) for name in ("infonce", "sigmoid", "protocol")),
-    Target("mmalign.retrieval", ("tests/mmalign/test_retrieval.py",)),
+    Target("mmalign.figures.retrieval", ("tests/mmalign/figures/test_retrieval.py",)),
     Target("mmalign.data.split", ("tests/mmalign/data/test_split.py",)),
     Target("mmalign_export.quantization.budget", ("tests/export/quantization/test_budget.py",)),
     Target("mmalign_export.quantization.search", ("tests/export/quantization/test_search.py",)),

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from benchmarks.reliability.resize_graph import build_resize_graph
-from mmalign.preprocess import build_preprocess
+from mmalign.pixels.preprocess import build_preprocess
 from mmalign_runtime.spec import ImageSpec, Interpolation, Resize
 
 # A drawing, and photographs up to a camera's 20 megapixels.

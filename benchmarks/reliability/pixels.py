@@ -22,7 +22,7 @@ from benchmarks.harness.places import PHOTO
 from benchmarks.reliability.pillow_resize import with_pillow
 from benchmarks.reliability.pixel_pace import PACE_SIZES, PACE_THREADS, PixelPace, paces, session
 from benchmarks.reliability.record import Row, record
-from mmalign.preprocess import build_preprocess
+from mmalign.pixels.preprocess import build_preprocess
 from mmalign_runtime.spec import ImageSpec, Interpolation, Resize
 
 NUM_SIZES = 200

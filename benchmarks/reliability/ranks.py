@@ -20,7 +20,7 @@ import sys, threading, time
 import torch
 from benchmarks.harness.processes import resident_mb
 from torch.nn import functional
-from mmalign.retrieval import Relevance, recall_both_ways
+from mmalign.figures.retrieval import Relevance, recall_both_ways
 
 num_images, num_texts = map(int, sys.argv[1:])
 generator = torch.Generator().manual_seed(0)

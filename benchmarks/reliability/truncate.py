@@ -81,7 +81,7 @@ def cut_vectors(folder: Path, step: int) -> Iterator[Cut]:
 def cut_checkpoint(folder: Path, step: int) -> Cut:
     """Cut a checkpoint of tiny towers."""
     from benchmarks.reliability.kill_checkpoint import optimizer_of
-    from mmalign.checkpoint import Progress, restore, save_last
+    from mmalign.checkpoints.checkpoint import Progress, restore, save_last
     from mmalign.errors import CheckpointError
     from tests.make_tiny_bundle import tiny_run
 

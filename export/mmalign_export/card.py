@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mmalign.scores import Evaluation
+from mmalign.figures.scores import Evaluation
 from mmalign_runtime.bench import StageTiming
 from mmalign_runtime.spec import BundleSpec, ImageSpec, ImageTower, ImportRecord, TextTower
 

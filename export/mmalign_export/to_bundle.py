@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Literal, cast
 
 from mmalign.dual_model import DualModel
-from mmalign.own_pairs import usable_pairs
-from mmalign.preprocess import write_preprocess
+from mmalign.pixels.preprocess import write_preprocess
+from mmalign.run.own_pairs import usable_pairs
 from mmalign_export.artifacts import onnx_artifact, torch_artifact
 from mmalign_export.attention import attention_golden, check_attention
 from mmalign_export.bundle import (

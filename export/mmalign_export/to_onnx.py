@@ -9,7 +9,7 @@ import onnx_ir
 import torch
 
 from mmalign.dual_model import ModelGraph, ModelTower
-from mmalign.text import first_line
+from mmalign.towers.text import first_line
 from mmalign_export.errors import ExportError
 from mmalign_export.onnx_backbone import OnnxBackbone
 from mmalign_export.onnx_file import LARGEST_FILE_BYTES, opset_of, write_onnx

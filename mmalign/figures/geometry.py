@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmalign.retrieval import Relevance
+from mmalign.figures.retrieval import Relevance
 
 # Vectors that uniformity is computed of, drawn at random where there are more: 8.4 million pairs, in place of the 450
 # million of 30,000 captions.

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mmalign.retrieval import Relevance
+from mmalign.figures.retrieval import Relevance
 
 
 class BlockRelevance:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mmalign.errors import ConfigError
-from mmalign.retrieval import Recall, Relevance, recall_both_ways
+from mmalign.figures.retrieval import Recall, Relevance, recall_both_ways
 
 
 class PrefixScores(msgspec.Struct, frozen=True):

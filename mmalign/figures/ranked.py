@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmalign.figures.graded import GradedRelevance
-from mmalign.retrieval import TIE, similarity_blocks
+from mmalign.figures.retrieval import TIE, similarity_blocks
 from mmalign_runtime.spec import Similarity
 
 NDCG_AT = 10

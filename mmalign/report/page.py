@@ -8,11 +8,11 @@ from pathlib import Path
 
 import msgspec
 
-from mmalign.figure_rows import Group, groups, remarks
+from mmalign.figures.rows import Group, groups, remarks
+from mmalign.figures.scores import BundleScores, Diagnosis, Evaluation, Scored, SourceScores
 from mmalign.report.charts import line_chart, reliability_chart
 from mmalign.report.pictures import ImageQuery, Pictures, TextQuery, Tile
 from mmalign.report.style import STYLE
-from mmalign.scores import BundleScores, Diagnosis, Evaluation, Scored, SourceScores
 from mmalign.writing import named_writes
 from mmalign_runtime.atomic import replacing
 

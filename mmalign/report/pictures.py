@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from mmalign.pairs import decode_pair
-from mmalign.retrieval_set import RetrievalSet
-from mmalign.scoring import Shown
+from mmalign.evaluation.scoring import Shown
+from mmalign.figures.retrieval_set import RetrievalSet
+from mmalign.run.pairs import decode_pair
 
 NUM_WORST, NUM_NEIGHBOURS, NUM_FOUND = 12, 8, 5
 _SIDE = 96  # of a thumbnail, shown at 48 to 72 pixels

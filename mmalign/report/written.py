@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mmalign.metrics import read_metrics
+from mmalign.evaluation.scoring import Shown
+from mmalign.figures.scores import BundleScores, Evaluation
 from mmalign.report.page import CoursePoint, bundle_section, run_sections, write_report
 from mmalign.report.pictures import Pictures, pictures
-from mmalign.scores import BundleScores, Evaluation
-from mmalign.scoring import Shown
+from mmalign.training.metrics import read_metrics
 
 
 def pictures_of(report: Path | None) -> tuple[list[Pictures], Callable[[Shown], None]]:

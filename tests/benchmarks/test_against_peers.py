@@ -19,7 +19,7 @@ from benchmarks.against.results import cosine
 from benchmarks.harness.places import FASTEMBED_PYTHON
 from mmalign.config import parse_config
 from mmalign.run import create_run
-from mmalign.run_model import dual_model
+from mmalign.run.model import dual_model
 from mmalign_export import export_model
 from mmalign_export.golden import golden_files
 from tests.make_tiny_bundle import tiny_tokenizer

@@ -22,8 +22,8 @@ from benchmarks.demo.results import (
     read_curve,
 )
 from benchmarks.demo.steps import Step
-from mmalign.retrieval import Recall
-from mmalign.scores import Evaluation, Scored, SourceScores
+from mmalign.figures.retrieval import Recall
+from mmalign.figures.scores import Evaluation, Scored, SourceScores
 from mmalign_runtime.bench import BenchReport, Environment, StageTiming
 from mmalign_runtime.engine.providers import ProviderChoice
 from mmalign_runtime.engine.session import NodeGroup

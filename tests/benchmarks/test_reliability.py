@@ -171,16 +171,16 @@ def test_two_versions_that_part_are_named() -> None:
 
 
 def test_mutants_are_counted_by_module_and_survivors_told_with_their_reason() -> None:
-    kept = Survivor("mmalign.retrieval", 7, "a | b", "a & b", "alike")
-    open_question = Survivor("mmalign.retrieval", 9, "x = 1", "x = 2", "")
-    found = Mutation((Score("mmalign.retrieval", 20, 18, 1),), (kept, open_question), 60.0)
+    kept = Survivor("mmalign.figures.retrieval", 7, "a | b", "a & b", "alike")
+    open_question = Survivor("mmalign.figures.retrieval", 9, "x = 1", "x = 2", "")
+    found = Mutation((Score("mmalign.figures.retrieval", 20, 18, 1),), (kept, open_question), 60.0)
     row = summary(found)
     assert (row.num_trials, row.num_good) == (20, 19)
     assert row.measured.startswith("18 killed (90%), 1 survive")
     text = "\n".join(tables(found))
-    assert "| `mmalign.retrieval` | 20 | 18 (90%) | 2 |" in text
-    assert r"| retrieval: `a \| b` | `a & b` | alike |" in text
-    assert "| retrieval: `x = 1` | `x = 2` | **not explained** |" in text
+    assert "| `mmalign.figures.retrieval` | 20 | 18 (90%) | 2 |" in text
+    assert r"| figures.retrieval: `a \| b` | `a & b` | alike |" in text
+    assert "| figures.retrieval: `x = 1` | `x = 2` | **not explained** |" in text
 
 
 def test_every_survivor_has_a_reason_and_nine_mutants_of_ten_are_killed() -> None:

@@ -18,7 +18,7 @@ from mmalign.config import parse_config
 from mmalign.dual_model import DualModel
 from mmalign.model import DualEncoder, ModelConfig
 from mmalign.run import Run
-from mmalign.run_model import dual_model
+from mmalign.run.model import dual_model
 from mmalign.training import train
 from mmalign_export import export_model, golden, to_bundle
 from mmalign_export.golden import GoldenFile, golden_files

@@ -9,12 +9,12 @@ import onnx
 import pytest
 import torch
 
+from mmalign.checkpoints.tensors import read_tensors
 from mmalign.config import load_config
 from mmalign.evaluation import evaluate
 from mmalign.run import join_run, load_run
-from mmalign.run_model import dual_model
+from mmalign.run.model import dual_model
 from mmalign.space import space_id
-from mmalign.tensors import read_tensors
 from mmalign.training import train
 from mmalign_export import export, read_source
 from mmalign_export.quantization.fusion import fuse_transformer

@@ -16,14 +16,14 @@ import torch
 import transformers
 from torch import nn
 
-from mmalign.aotinductor import AotInductorEngine, AotInductorSession
 from mmalign.dual_model import DualModel
 from mmalign.model import DualEncoder
 from mmalign.run import Run
-from mmalign.run_model import dual_model
-from mmalign.text import create_text_tower
-from mmalign.vision import ImageTower
+from mmalign.run.model import dual_model
+from mmalign.towers.text import create_text_tower
+from mmalign.towers.vision import ImageTower
 from mmalign_export import export_model
+from mmalign_export.aotinductor import AotInductorEngine, AotInductorSession
 from mmalign_export.artifacts import torch_artifact
 from mmalign_export.bundle import TOWER_FILES
 from mmalign_export.errors import ParityError
@@ -70,7 +70,7 @@ def packaged(small_model: DualModel, tmp_path_factory: pytest.TempPathFactory) -
 @pytest.fixture(autouse=True)
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Register what pyproject.toml says, whatever metadata this environment was installed with."""
-    entries = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["mmalign.engines"]
+    entries = tomllib.loads((ROOT / "export/pyproject.toml").read_text())["project"]["entry-points"]["mmalign.engines"]
     found = [EntryPoint(name, value, "mmalign.engines") for name, value in entries.items()]
     monkeypatch.setattr("importlib.metadata.entry_points", lambda group: found)
 

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from mmalign.dual_model import ModelTower
 from mmalign.model import DualEncoder, ModelConfig
-from mmalign.run_model import image_model_tower, text_model_tower
-from mmalign.text import TextTower, create_text_tower
-from mmalign.text_checks import check_text_spec, check_text_tower
-from mmalign.traceable import TRACED_IMAGE, TRACED_TEXT, check_traceable
-from mmalign.vision import ImageTower, create_image_tower
+from mmalign.run.model import image_model_tower, text_model_tower
+from mmalign.towers.text import TextTower, create_text_tower
+from mmalign.towers.text_checks import check_text_spec, check_text_tower
+from mmalign.towers.traceable import TRACED_IMAGE, TRACED_TEXT, check_traceable
+from mmalign.towers.vision import ImageTower, create_image_tower
 from mmalign_export.errors import ExportError
 from mmalign_export.to_onnx import export_onnx
 from mmalign_runtime.spec import ImageSpec, TextSpec

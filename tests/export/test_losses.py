@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmalign.checkpoints.tensors import read_tensors
 from mmalign.config import dump_config, load_config, load_dumped
-from mmalign.metrics import read_metrics
 from mmalign.run import load_run
-from mmalign.tensors import read_tensors
 from mmalign.training import train
+from mmalign.training.metrics import read_metrics
 from mmalign_export import export, read_source
 from mmalign_runtime import Embedder, open_bundle
 from mmalign_runtime.verify import verify_bundle

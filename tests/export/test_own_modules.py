@@ -16,11 +16,11 @@ from mmalign.config import EvaluateConfig
 from mmalign.data import Origin, Pair, Splits
 from mmalign.dual_model import DualModel, Similarity
 from mmalign.errors import ModelError
+from mmalign.evaluation.scoring import evaluate_model
 from mmalign.features import ModelFeatures
-from mmalign.pairs import SourcePairs
-from mmalign.retrieval import recall_both_ways
-from mmalign.retrieval_set import build_retrieval_set
-from mmalign.scoring import evaluate_model
+from mmalign.figures.retrieval import recall_both_ways
+from mmalign.figures.retrieval_set import build_retrieval_set
+from mmalign.run.pairs import SourcePairs
 from mmalign.signature import BATCH, ModuleInput
 from mmalign_export.errors import FormatLimitError
 from mmalign_export.to_bundle import export_model

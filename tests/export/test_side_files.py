@@ -16,12 +16,12 @@ from tokenizers import Tokenizer
 from torch import nn
 
 from mmalign.model import DualEncoder
-from mmalign.preprocess import write_preprocess
+from mmalign.pixels.preprocess import write_preprocess
 from mmalign.run import Run
-from mmalign.run_model import dual_model
-from mmalign.text import TextTowerConfig
-from mmalign.text_tokenizer import load_tokenizer
-from mmalign.vision import create_image_tower
+from mmalign.run.model import dual_model
+from mmalign.towers.text import TextTowerConfig
+from mmalign.towers.tokenizer import load_tokenizer
+from mmalign.towers.vision import create_image_tower
 from mmalign_export.golden import golden_texts
 from mmalign_export.side_files import _RESIZES, _preprocessor_config, write_side_files
 from mmalign_runtime.engine.pool import thread_pool

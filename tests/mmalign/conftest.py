@@ -20,8 +20,8 @@ from benchmarks.demo.packages import register_demo_packages
 from mmalign.config import Config, parse_config
 from mmalign.losses.protocol import LossConfig
 from mmalign.model import DualEncoder, ModelConfig
-from mmalign.text import create_text_tower
-from mmalign.vision import ImageTower
+from mmalign.towers.text import create_text_tower
+from mmalign.towers.vision import ImageTower
 
 register_demo_packages()
 

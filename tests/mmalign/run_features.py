@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from mmalign.features import ModelFeatures
-from mmalign.inputs import Features, SideInputs
 from mmalign.run import Run
-from mmalign.run_model import dual_model
+from mmalign.run.model import dual_model
+from mmalign.training.inputs import Features, SideInputs
 
 
 def features_of(run: Run, *, is_training: bool) -> ModelFeatures:

@@ -17,10 +17,10 @@ import torch
 from torch import distributed as dist
 
 from mmalign.config import load_config
-from mmalign.inputs import StepInputs
-from mmalign.metrics import MetricsRow
-from mmalign.trainer import Trainer
 from mmalign.training import train
+from mmalign.training.inputs import StepInputs
+from mmalign.training.metrics import MetricsRow
+from mmalign.training.trainer import Trainer
 
 
 class Job(msgspec.Struct, frozen=True):

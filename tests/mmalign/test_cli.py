@@ -12,9 +12,9 @@ import pytest
 
 from mmalign.cli import _caption_columns
 from mmalign.config import Config, dump_config
-from mmalign.evaluation_table import print_evaluation
-from mmalign.retrieval import Recall
-from mmalign.scores import Evaluation, Scored, SourceScores
+from mmalign.evaluation.table import print_evaluation
+from mmalign.figures.retrieval import Recall
+from mmalign.figures.scores import Evaluation, Scored, SourceScores
 from mmalign_runtime.cli import main
 from mmalign_runtime.errors import InputError
 

@@ -17,12 +17,12 @@ from mmalign.losses import AnyLossConfig
 from mmalign.losses.intra_modal import IntraModal
 from mmalign.losses.matryoshka import Matryoshka
 from mmalign.losses.protocol import LossConfig
-from mmalign.metrics import MetricsRow
-from mmalign.pairs import load_sources, merged_splits
 from mmalign.run import create_run, load_run
-from mmalign.run_model import dual_model
-from mmalign.trainer import Trainer
+from mmalign.run.model import dual_model
+from mmalign.run.pairs import load_sources, merged_splits
 from mmalign.training import train
+from mmalign.training.metrics import MetricsRow
+from mmalign.training.trainer import Trainer
 
 MakeConfig = Callable[[dict[str, object]], Config]
 KINDS: tuple[type[LossConfig], ...] = get_args(AnyLossConfig)

@@ -13,21 +13,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mmalign.chunks import Sharing
 from mmalign.config import Config
 from mmalign.distributed import ALONE, World, check_agreement, joined_world, local_device, named_failures
 from mmalign.errors import ConfigError, OtherProcessError, TrainingError
-from mmalign.inputs import StepInputs, TowerInputs
 from mmalign.losses import AnyLossConfig
 from mmalign.losses.intra_modal import IntraModal
 from mmalign.losses.matryoshka import Matryoshka
 from mmalign.losses.protocol import LossConfig
 from mmalign.model import DualEncoder, freeze
+from mmalign.model.chunks import Sharing
 from mmalign.optim import Schedule, StepPlan
-from mmalign.pairs import load_sources, merged_splits
 from mmalign.run import Run, create_run
-from mmalign.run_checks import check_new_run
-from mmalign.trainer import Trainer
+from mmalign.run.pairs import load_sources, merged_splits
+from mmalign.training.checks import check_new_run
+from mmalign.training.inputs import StepInputs, TowerInputs
+from mmalign.training.trainer import Trainer
 from tests.tolerances import CHUNKED_GRADIENT
 
 MakeModel = Callable[..., DualEncoder]

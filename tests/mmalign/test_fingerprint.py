@@ -5,9 +5,9 @@ from pathlib import Path
 
 import torch
 
+from mmalign.checkpoints.tensors import read_tensors, write_tensors
 from mmalign.fingerprint import digest_state, digest_texts
 from mmalign.model import DualEncoder
-from mmalign.tensors import read_tensors, write_tensors
 
 MakeModel = Callable[..., DualEncoder]
 

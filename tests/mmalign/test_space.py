@@ -13,7 +13,7 @@ from mmalign.data import DataSource
 from mmalign.dual_model import DualModel
 from mmalign.model import DualEncoder
 from mmalign.run import Run, RunFolder
-from mmalign.run_model import dual_model
+from mmalign.run.model import dual_model
 from mmalign.space import _without_limits, space_id
 from mmalign_runtime.spec import ImageLimits, ImageSpec, TextSpec
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import msgspec
 
-from mmalign.retrieval import RECALL_AT, Recall
+from mmalign.figures.retrieval import RECALL_AT, Recall
 from mmalign_export.errors import QuantizationError
 from mmalign_runtime.spec import LEAST_GOLDEN_COSINE
 

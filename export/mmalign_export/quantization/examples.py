@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from mmalign.config import load_config
 from mmalign.data import DataSource, Pair, merge_pairs, read_pairs
 from mmalign.data.identity import image_identity
-from mmalign.pairs import load_sources
-from mmalign.retrieval import Relevance
-from mmalign.retrieval_set import build_retrieval_set
+from mmalign.figures.retrieval import Relevance
+from mmalign.figures.retrieval_set import build_retrieval_set
+from mmalign.run.pairs import load_sources
 from mmalign_export.errors import QuantizationError
 from mmalign_runtime.bundle.golden import load_golden
 from mmalign_runtime.embedder import Embedder

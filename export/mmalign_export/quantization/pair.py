@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from mmalign.retrieval import Recall, Relevance
+from mmalign.figures.retrieval import Recall, Relevance
 from mmalign_export.quantization.budget import Budget, lost_points
 from mmalign_export.quantization.search import Found, Tower, pair_recalls
 from mmalign_export.quantization.trial import open_model, run_all

@@ -6,7 +6,7 @@ from statistics import geometric_mean, mean
 
 import msgspec
 
-from mmalign.retrieval import Recall
+from mmalign.figures.retrieval import Recall
 from mmalign_export.quantization.trial import Speed
 from mmalign_runtime.clipping import ClippedTensor
 from mmalign_runtime.engine.providers import ResolvedProvider

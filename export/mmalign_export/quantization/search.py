@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 import torch
 
-from mmalign.retrieval import Recall, Relevance, recall_both_ways
+from mmalign.figures.retrieval import Recall, Relevance, recall_both_ways
 from mmalign_export.errors import QuantizationError
 from mmalign_export.quantization.budget import Budget, lost_points
 from mmalign_export.quantization.recipe import Recipe

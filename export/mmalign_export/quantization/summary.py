@@ -7,7 +7,7 @@ from functools import partial
 
 import msgspec
 
-from mmalign.retrieval import Recall
+from mmalign.figures.retrieval import Recall
 from mmalign_export.quantization.report import NOT_TIMED, QuantizationReport, Trial
 from mmalign_runtime.spec import Modality
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
-from mmalign.retrieval import Recall
+from mmalign.figures.retrieval import Recall
 from mmalign_export.quantization.budget import Budget
 from mmalign_export.quantization.data import Data
 from mmalign_export.quantization.packaged import PACKAGED

@@ -12,7 +12,7 @@ from typing import Annotated, Literal, Protocol, cast
 
 import msgspec
 
-from mmalign.scores import Checkpoint
+from mmalign.figures.scores import Checkpoint
 from mmalign_export.errors import ExportError
 from mmalign_export.sources.protocol import Imported
 

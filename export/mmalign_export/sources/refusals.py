@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from mmalign.preprocess import check_image_spec
+from mmalign.pixels.preprocess import check_image_spec
 from mmalign_export.errors import SourceError
 from mmalign_export.sources import SourceOptions
 from mmalign_runtime.spec import ImageSpec, Modality

@@ -10,11 +10,11 @@ import msgspec
 from mmalign.data import DataError, Pair
 from mmalign.errors import CheckpointError
 from mmalign.evaluation import EVALUATION
-from mmalign.own_pairs import OWN_PAIRS, read_own_pairs, unseen
-from mmalign.pairs import load_sources
+from mmalign.figures.scores import Evaluation
 from mmalign.run import Run, load_run
-from mmalign.run_model import dual_model
-from mmalign.scores import Evaluation
+from mmalign.run.model import dual_model
+from mmalign.run.own_pairs import OWN_PAIRS, read_own_pairs, unseen
+from mmalign.run.pairs import load_sources
 from mmalign_export.sources import SourceOptions
 from mmalign_export.sources.protocol import Imported
 from mmalign_export.sources.refusals import refuse_options

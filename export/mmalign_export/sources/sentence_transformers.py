@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from mmalign.dual_model import DualModel, ModelTower, TextModelTower
 from mmalign.signature import text_inputs
-from mmalign.text import TextTower, TextTowerConfig, load_text_tower, sentence_modules
-from mmalign.text_tokenizer import load_tokenizer
+from mmalign.towers.text import TextTower, TextTowerConfig, load_text_tower, sentence_modules
+from mmalign.towers.tokenizer import load_tokenizer
 from mmalign_export.errors import SourceError
 from mmalign_export.sources import SourceOptions
 from mmalign_export.sources.folders import model_folder, source_files

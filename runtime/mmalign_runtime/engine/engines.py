@@ -1,7 +1,7 @@
 """Engines by name: the runtime's own, and those that other distributions add.
 
 A distribution adds an engine with an entry point of the group "mmalign.engines", named after the engine, that makes an
-`Engine` when it is called. So mmalign, which has torch, brings AOTInductor, and the runtime imports none of it.
+`Engine` when it is called. So mmalign-export, which has torch, brings AOTInductor, and the runtime imports none of it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ENTRY_POINT_GROUP = "mmalign.engines"
 
 _OWN = (DEFAULT_ENGINE, "openvino")
 # Engines of mmalign's other distributions, and how to get them.
-_INSTALL = {"aotinductor": "pip install 'mmalign[cpu]'"}
+_INSTALL = {"aotinductor": "pip install 'mmalign-export[cpu]'"}
 
 
 def find_engine(name: str) -> Engine:

@@ -11,7 +11,7 @@ import torch
 from onnx import ModelProto
 
 from mmalign.run import Run
-from mmalign.run_model import dual_model
+from mmalign.run.model import dual_model
 from mmalign_export import export_model
 from mmalign_export.quantization.activations import Activations, record_activations
 from mmalign_export.quantization.examples import prepared_images

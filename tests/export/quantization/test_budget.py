@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmalign.retrieval import Recall
+from mmalign.figures.retrieval import Recall
 from mmalign_export.errors import QuantizationError
 from mmalign_export.quantization.budget import LEAST_COSINE, Budget, lost_points, parse_budget
 

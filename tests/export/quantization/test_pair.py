@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from mmalign.retrieval import Relevance
+from mmalign.figures.retrieval import Relevance
 from mmalign_export.quantization.budget import Budget
 from mmalign_export.quantization.pair import PairOfTowers, choose_pair
 from mmalign_export.quantization.search import Found, GoldenFeeds, Tower

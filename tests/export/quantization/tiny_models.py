@@ -10,7 +10,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from mmalign.retrieval import Recall
+from mmalign.figures.retrieval import Recall
 from mmalign_export.quantization.report import QuantizationReport, Trial
 from mmalign_export.quantization.trial import Speed
 from mmalign_runtime.engine.pool import thread_pool

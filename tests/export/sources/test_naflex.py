@@ -20,8 +20,8 @@ from transformers.models.siglip2.modeling_siglip2 import Siglip2VisionEmbeddings
 from mmalign.config import parse_config
 from mmalign.dual_model import ImageModelTower
 from mmalign.errors import ConfigError
-from mmalign.imported_specs import with_imported
 from mmalign.pixels import patches as patches_module
+from mmalign.run.imported_specs import with_imported
 from mmalign_export.errors import ProofError, SourceError
 from mmalign_export.golden import GoldenFile
 from mmalign_export.sources import SourceOptions, read_source
@@ -147,7 +147,7 @@ def test_a_number_of_patches_that_is_none_is_refused(value: object, saved: Saved
 
 def test_training_from_it_is_refused_before_anything_is_written(saved: Saved, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "mmalign.imported_specs.read_imported", lambda name: read_source("transformers", saved(FAMILY)).model
+        "mmalign.run.imported_specs.read_imported", lambda name: read_source("transformers", saved(FAMILY)).model
     )
     given = {"data": {"sources": [{"path": "pairs.csv"}]}, "image_tower": {"name": f"import:{saved(FAMILY)}"}}
     with pytest.raises(

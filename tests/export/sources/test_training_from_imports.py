@@ -13,17 +13,18 @@ import pytest
 from PIL import Image
 from torch import nn
 
-from mmalign import evaluate, traceable, train
+from mmalign import evaluate, train
+from mmalign.checkpoints.tensors import read_tensors
 from mmalign.config import Config, parse_config
 from mmalign.errors import CheckpointError, ConfigError, WeightsError
 from mmalign.imported import ImportedTextTower
-from mmalign.imported_specs import with_imported
 from mmalign.losses.infonce import InfoNCEConfig
 from mmalign.losses.sigmoid import SigmoidConfig
 from mmalign.run import create_run, load_run
-from mmalign.run_model import dual_model
+from mmalign.run.imported_specs import with_imported
+from mmalign.run.model import dual_model
 from mmalign.signature import TraceExample
-from mmalign.tensors import read_tensors
+from mmalign.towers import traceable
 from mmalign_export import export, read_source
 from mmalign_export.golden import GoldenFile
 from mmalign_export.sources import detect

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from mmalign.figures import geometry as module
 from mmalign.figures.geometry import geometry, uniformity
-from mmalign.retrieval import Relevance
+from mmalign.figures.retrieval import Relevance
 
 
 def unit(num_rows: int, seed: int) -> Tensor:

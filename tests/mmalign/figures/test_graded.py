@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mmalign.figures.graded import GradedRelevance
-from mmalign.retrieval import Relevance
+from mmalign.figures.retrieval import Relevance
 
 # Four concepts; the third caption is of two of them.
 KEYWORDS = [frozenset(words.split()) for words in ("cat pet animal", "dog pet animal", "car wheel", "tree")]

@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from mmalign.errors import ConfigError
 from mmalign.figures.prefixes import prefix_scores
-from mmalign.retrieval import Relevance
+from mmalign.figures.retrieval import Relevance
 
 LABELS = [(item,) for item in range(20)]
 RELEVANT = Relevance(LABELS, LABELS)

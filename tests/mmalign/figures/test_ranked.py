@@ -9,11 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from mmalign import retrieval
-from mmalign.figures import ranked
+from mmalign.figures import ranked, retrieval
 from mmalign.figures.graded import GradedRelevance
 from mmalign.figures.ranked import Ranked, rank
-from mmalign.retrieval import Relevance, best_ranks
+from mmalign.figures.retrieval import Relevance, best_ranks
 from mmalign_runtime.spec import Similarity
 from tests.mmalign.largest import Largest
 

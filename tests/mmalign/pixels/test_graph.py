@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from benchmarks.reliability.pillow_resize import with_pillow
-from mmalign.preprocess import build_preprocess
+from mmalign.pixels.preprocess import build_preprocess
 from mmalign_runtime.spec import ImageSpec
 from tests.tolerances import OLDER_PILLOW
 
@@ -217,7 +217,7 @@ def test_memory_for_81_megapixels_is_less_than_once_the_picture_more(channels: i
     code = f"""
 import resource, numpy as np, onnxruntime
 from tests.mmalign.pixels.test_graph import SQUASH
-from mmalign.preprocess import build_preprocess
+from mmalign.pixels.preprocess import build_preprocess
 options = onnxruntime.SessionOptions()
 options.intra_op_num_threads, options.enable_cpu_mem_arena, options.enable_mem_pattern = 1, False, False
 graph = onnxruntime.InferenceSession(build_preprocess(SQUASH).SerializeToString(), options, ["CPUExecutionProvider"])

@@ -16,7 +16,7 @@ from transformers.models.siglip2.image_processing_siglip2 import get_image_size_
 
 from mmalign.pixels.nodes import INT64, Nodes, info
 from mmalign.pixels.patches import add_patch_grid
-from mmalign.preprocess import build_preprocess
+from mmalign.pixels.preprocess import build_preprocess
 from mmalign_runtime.spec import ImageSpec
 from tests.mmalign.pixels.test_graph import OPERATORS, noise, spec_with
 from tests.tolerances import OLDER_PILLOW

@@ -41,7 +41,7 @@ def test_an_unknown_engine_is_refused_with_the_known_ones(tiny_bundle: Path, els
 
 def test_an_engine_that_is_not_installed_is_refused_with_its_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [])
-    with pytest.raises(MissingDependencyError, match=r"pip install 'mmalign\[cpu\]'"):
+    with pytest.raises(MissingDependencyError, match=r"pip install 'mmalign-export\[cpu\]'"):
         find_engine("aotinductor")
 
 

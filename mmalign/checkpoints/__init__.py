@@ -1,0 +1,1 @@
+"""What a run keeps of its state: tensors in files, checkpoints, and averages of them."""
