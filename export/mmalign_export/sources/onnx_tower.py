@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import msgspec
 import numpy as np
@@ -27,6 +28,8 @@ from mmalign_runtime.spec import Modality
 Arrays = Mapping[str, NDArray[np.generic]]
 Vectors = NDArray[np.float32]
 
+# A graph that onnxruntime runs need not be one that the standard allows.
+_WRITING_ERRORS = (*ONNXRUNTIME_ERRORS, cast("type[Exception]", onnx.checker.ValidationError))
 _TRIED_BATCH = 3
 _SAME = 1e-3
 
@@ -108,7 +111,7 @@ def to_backbone(tower: OnnxTower, model: ir.Model, output_name: str, sides: tupl
     divide_by_length(model, output_name)
     try:
         return OnnxBackbone(model)
-    except (*ONNXRUNTIME_ERRORS, onnx.checker.ValidationError) as error:
+    except _WRITING_ERRORS as error:
         raise SourceError(
             f"{tower.path}: its graph cannot be given a bundle's inputs and outputs: {first_sentence(error)}. Export "
             "the model again, with a dynamic batch."

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
+import warnings
 import zipfile
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -62,6 +64,14 @@ def check_finite(name: str, state: Mapping[str, torch.Tensor]) -> None:
             and not bool(torch.isfinite(torch.stack(tensor.aminmax())).all())
         ):
             raise SourceError(f"{name}: the tensor {key} holds values that are not finite. Fetch the model again.")
+
+
+def check_plain(name: str, state: Mapping[str, object]) -> None:
+    """Raise SourceError, naming the tensor, for one that does not hold its values one after the other."""
+    for key, tensor in state.items():
+        if isinstance(tensor, torch.Tensor) and (tensor.layout != torch.strided or tensor.is_meta):
+            kind = "without values (meta)" if tensor.is_meta else f"of the layout {tensor.layout}"
+            raise SourceError(f"{name}: the tensor {key} is {kind}; expected a dense one. Save the model's state dict.")
 
 
 def check_weight_file(path: Path) -> None:
@@ -138,9 +148,17 @@ def load_state(path: Path) -> dict[str, torch.Tensor]:
     """Return the tensors of a PyTorch file, by name, without running any code in it. Raises SourceError."""
     check_weight_file(path)
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except Exception as error:  # torch raises pickle, zip, runtime and end-of-file errors alike
-        raise SourceError(f"{path} cannot be read as weights alone: {first_sentence(error)}. {_PICKLE_FIX}") from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickles that it then refuses, and of tensors that are refused here
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except pickle.UnpicklingError as error:  # torch's own message advises to run the code
+        raise SourceError(
+            f"{path} cannot be read as weights alone: it holds code, or other objects than tensors. {_PICKLE_FIX}"
+        ) from error
+    except Exception as error:  # torch raises zip, runtime and end-of-file errors alike
+        raise SourceError(
+            f"{path} cannot be read as weights alone: {first_sentence(error)}. Fetch it again."
+        ) from error
     if not isinstance(state, dict):
         raise SourceError(f"{path} holds {type(state).__name__}, expected tensors by name. {_PICKLE_FIX}")
     return state

@@ -64,8 +64,8 @@ def check_config(folder: Path) -> None:
     _load(folder, "config.json", transformers.AutoConfig.from_pretrained)
 
 
-def load_tokenizer(folder: Path) -> transformers.PreTrainedTokenizerBase:
-    """Return the tokenizer of a folder. Raises SourceError."""
+def check_tokenizer_files(folder: Path) -> None:
+    """Raise SourceError for a folder without a tokenizer, and where a library that reads it is not there."""
     if not any(found for pattern in _VOCABULARIES for found in folder.glob(pattern)):
         raise SourceError(f"{folder} holds no tokenizer ({', '.join(_VOCABULARIES)}). Fetch the model whole.")
     if not (folder / "tokenizer.json").is_file() and any(folder.glob("*.model")) and find_spec("sentencepiece") is None:
@@ -73,6 +73,11 @@ def load_tokenizer(folder: Path) -> transformers.PreTrainedTokenizerBase:
             f"the tokenizer in {folder} is a sentencepiece model, and sentencepiece is not installed. Run "
             "`pip install 'mmalign-export[sentencepiece]'`."
         )
+
+
+def load_tokenizer(folder: Path) -> transformers.PreTrainedTokenizerBase:
+    """Return the tokenizer of a folder. Raises SourceError."""
+    check_tokenizer_files(folder)
     found = _load(folder, "tokenizer", transformers.AutoTokenizer.from_pretrained)
     return cast("transformers.PreTrainedTokenizerBase", found)
 

@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 
 from mmalign_export.errors import SourceError
-from mmalign_export.sources.refusals import check_weight_file, is_pointer, load_state, read_json
+from mmalign_export.sources.refusals import check_plain, check_weight_file, is_pointer, load_state, read_json
 
 # torch's, or what a safetensors header says where it is none of a model's.
 Dtype = torch.dtype | str
@@ -130,4 +130,6 @@ def _tensors(paths: Iterable[Path]) -> Iterator[tuple[str, torch.Tensor]]:
                 for key in opened.keys():  # noqa: SIM118  it is no dictionary
                     yield key, opened.get_tensor(key)
         else:
-            yield from ((key, each) for key, each in load_state(path).items() if isinstance(each, torch.Tensor))
+            state = load_state(path)
+            check_plain(str(path), state)
+            yield from ((key, each) for key, each in state.items() if isinstance(each, torch.Tensor))
