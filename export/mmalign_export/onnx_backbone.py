@@ -28,7 +28,8 @@ ONNXRUNTIME_ERRORS: tuple[type[Exception], ...] = (
     *(_STATE.EPFail, _STATE.Fail, _STATE.InvalidArgument, _STATE.InvalidGraph, _STATE.InvalidProtobuf),
     *(_STATE.NoSuchFile, _STATE.NotImplemented, _STATE.RuntimeException),
 )
-_ERRORS_ONLY = 3
+# Errors are raised, and told in our own words.
+_FATAL_ONLY = 4
 
 
 class OnnxBackbone(nn.Module):
@@ -55,6 +56,6 @@ class OnnxBackbone(nn.Module):
 def open_session(path: Path) -> onnxruntime.InferenceSession:
     """Return an ONNX file, loaded for the CPU. Raises one of `ONNXRUNTIME_ERRORS`."""
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = _ERRORS_ONLY
+    options.log_severity_level = _FATAL_ONLY
     options.intra_op_num_threads = available_threads()
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

@@ -16,11 +16,24 @@ def read_external(path: Path, proto: onnx.ModelProto) -> None:
 
     Raises SourceError for files that are not there, are not whole, or lie in another folder.
     """
+    for tensor in _tensors(proto.graph):
+        if _is_external(tensor):
+            _check_entries(path, tensor)
     for name in external_files(proto):
         _check_external(path, name, _ends(proto, name))
     for tensor in _tensors(proto.graph):
         if _is_external(tensor):
             _fill(path, tensor)
+
+
+def _check_entries(path: Path, tensor: onnx.TensorProto) -> None:
+    entries = _entries(tensor)
+    numbers = [entries[name] for name in ("offset", "length") if name in entries]
+    if "location" not in entries or not all(each.isdecimal() for each in numbers):
+        raise SourceError(
+            f"{path}: the tensor {tensor.name} lies in another file, at {entries}; expected a location, and an offset "
+            "and a length in bytes. Fetch the model again."
+        )
 
 
 def external_files(proto: onnx.ModelProto) -> list[str]:

@@ -20,7 +20,7 @@ from tokenizers import Regex, Tokenizer, normalizers
 
 from mmalign_export.errors import SourceError
 from mmalign_export.sources import SourceOptions
-from mmalign_export.sources.refusals import read_json
+from mmalign_export.sources.refusals import checked_pictures, read_json
 from mmalign_runtime.spec import ImageSpec
 
 _WHITESPACE = "[\\t-\\r\\x1c-\\x20\\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]+"  # str.split's
@@ -59,7 +59,7 @@ def read_preprocessing(folder: Path) -> Preprocessing:
 
 def immich_image_spec(found: Preprocessing, options: SourceOptions) -> ImageSpec:
     """Return the image spec of immich's way: sides and offsets rounded down."""
-    return ImageSpec(
+    spec = ImageSpec(
         size=found.side,
         resize="squash" if found.resize_mode == "squash" else "shortest_edge",
         shortest_edge=found.side,
@@ -72,6 +72,7 @@ def immich_image_spec(found: Preprocessing, options: SourceOptions) -> ImageSpec
         alpha="dropped" if options.alpha == "source" else "composited",
         jpeg_oversampling=options.jpeg_oversampling,
     )
+    return checked_pictures(spec)
 
 
 def immich_pixels(found: Preprocessing) -> Callable[[Image.Image], NDArray[np.float32]]:

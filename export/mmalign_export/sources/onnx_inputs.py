@@ -69,10 +69,11 @@ def text_inputs_of(
     rows = embedding_rows(graph)
     if rows is not None:
         check_vocabulary(1 + max(tokenizer.get_vocab().values()), rows)
-    if length not in (None, texts.spec.context_length):
+    said = limit if place.layout == "immich" and isinstance(limit, int) else texts.spec.context_length
+    if length not in (None, said):
         raise SourceError(
-            f"{place.text} reads texts of {length} tokens, and the configuration beside it makes "
-            f"{texts.spec.context_length}. They are not of one model: fetch both again."
+            f"{place.text} reads texts of {length} tokens, and the configuration beside it makes {said}. They are "
+            "not of one model: fetch both again."
         )
     bound = library_tokens(tokenizer, texts.spec, is_padded=needs_all)
     if place.layout != "immich":

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import msgspec
 import numpy as np
+import onnx
 import onnx_ir as ir
 import onnxruntime
 from numpy.typing import NDArray
@@ -20,12 +22,14 @@ from mmalign_export.onnx_backbone import ONNXRUNTIME_ERRORS, OnnxBackbone, open_
 from mmalign_export.rewrite.onnx_batch import loop_over_batch
 from mmalign_export.rewrite.onnx_interface import divide_by_length, keep_output, name_inputs
 from mmalign_export.sources.onnx_roles import check_sides, dtype_of, inputs_of, roles_of, vector_of
-from mmalign_export.sources.refusals import first_sentence
+from mmalign_export.sources.refusals import check_alive, first_sentence
 from mmalign_runtime.spec import Modality
 
 Arrays = Mapping[str, NDArray[np.generic]]
 Vectors = NDArray[np.float32]
 
+# A graph that onnxruntime runs need not be one that the standard allows.
+_WRITING_ERRORS = (*ONNXRUNTIME_ERRORS, cast("type[Exception]", onnx.checker.ValidationError))
 _TRIED_BATCH = 3
 _SAME = 1e-3
 
@@ -91,6 +95,7 @@ def open_tower(path: Path, model: ir.Model, kind: Modality, sides: tuple[int, ..
             f"{path}: its output {tower.output} has the shape {alone[0].shape} for one item; expected (1, D), one "
             "vector. The pooled output of the model with its projection is needed."
         )
+    check_alive(str(path), np.concatenate(alone))
     is_batched = batch != 1 and _takes_batch(tower, examples, np.concatenate(alone))
     return msgspec.structs.replace(tower, embed_dim=alone[0].shape[1], is_batched=is_batched)
 
@@ -106,7 +111,7 @@ def to_backbone(tower: OnnxTower, model: ir.Model, output_name: str, sides: tupl
     divide_by_length(model, output_name)
     try:
         return OnnxBackbone(model)
-    except ONNXRUNTIME_ERRORS as error:
+    except _WRITING_ERRORS as error:
         raise SourceError(
             f"{tower.path}: its graph cannot be given a bundle's inputs and outputs: {first_sentence(error)}. Export "
             "the model again, with a dynamic batch."

@@ -14,6 +14,7 @@ from mmalign_export.rewrite.copies import structural_copy
 from mmalign_export.rewrite.reparameterized import fold_branches
 from mmalign_export.sources import SourceOptions
 from mmalign_export.sources.open_clip_place import OpenClipPlace
+from mmalign_export.sources.refusals import checked_pictures
 from mmalign_runtime.spec import ImageSpec
 
 # As open_clip's transform checks them; it reads "random", of training, as bicubic.
@@ -58,7 +59,7 @@ def image_spec(config: PreprocessCfg, options: SourceOptions) -> ImageSpec:
     longest = config.resize_mode == "longest"
     resize = {"squash": "squash", "shortest": "shortest_edge", "longest": "longest_edge"}[config.resize_mode]
     level = config.fill_color
-    return ImageSpec(
+    spec = ImageSpec(
         size=height if height == width else (height, width),
         resize=resize,  # type: ignore[arg-type]
         shortest_edge=min(height, width),
@@ -72,6 +73,7 @@ def image_spec(config: PreprocessCfg, options: SourceOptions) -> ImageSpec:
         alpha="dropped" if options.alpha == "source" else "composited",
         jpeg_oversampling=options.jpeg_oversampling,
     )
+    return checked_pictures(spec)
 
 
 def _three(values: object) -> tuple[float, float, float]:

@@ -14,7 +14,7 @@ from mmalign_export.sources import SourceOptions
 from mmalign_export.sources.open_clip_image import image_backbone, image_spec, preprocessing
 from mmalign_export.sources.open_clip_original import DualModule, OpenClipOriginal
 from mmalign_export.sources.open_clip_place import OpenClipPlace, part
-from mmalign_export.sources.open_clip_text import keeps_vectors_at_real_length, text_backbone
+from mmalign_export.sources.open_clip_text import check_end, keeps_vectors_at_real_length, text_backbone
 from mmalign_export.sources.open_clip_tokenizer import OpenClipTokenizer, read_tokenizer
 from mmalign_export.sources.open_clip_weights import load_module, similarity
 from mmalign_export.sources.protocol import Imported
@@ -37,7 +37,8 @@ def import_place(place: OpenClipPlace, options: SourceOptions, kind: str) -> Imp
     module = load_module(place)
     visual = cast("nn.Module", module.visual)
     tokenizer = read_tokenizer(place)
-    check_vocabulary(tokenizer.converted.get_vocab_size(), _vocabulary(module))
+    check_vocabulary(1 + max(tokenizer.converted.get_vocab().values()), _vocabulary(module))
+    check_end(module, tokenizer)
     pixels = preprocessing(place, visual)
     text, length = _text_tower(module, place, tokenizer, options)
     images = image_spec(pixels, options)

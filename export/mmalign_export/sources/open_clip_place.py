@@ -17,7 +17,8 @@ from open_clip.pretrained import download_pretrained_from_hf, get_pretrained_cfg
 
 from mmalign_export.errors import SourceError
 from mmalign_export.sources import SourceOptions
-from mmalign_export.sources.refusals import first_sentence, read_json
+from mmalign_export.sources.refusals import check_weight_file, first_sentence, read_json, refuse_remote_code
+from mmalign_export.sources.weight_files import check_same
 from mmalign_runtime.spec import Choice
 
 logger = logging.getLogger(__name__)
@@ -79,6 +80,7 @@ def part(config: Config, name: str) -> Config:
 
 
 def _in_folder(folder: Path, weights: Path, name: str, tokenizer: str) -> OpenClipPlace:
+    refuse_remote_code(folder)
     config = read_json(folder / CONFIG)
     model = part(config, "model_cfg")
     preprocessing = part(config, "preprocess_cfg") if "preprocess_cfg" in config else {}
@@ -110,9 +112,12 @@ def _on_hub(name: str) -> OpenClipPlace:
 
 
 def _weights_in(folder: Path) -> Path:
-    for name in _WEIGHTS:
-        if (folder / name).is_file():
-            return folder / name
+    known = [folder / name for name in _WEIGHTS if (folder / name).is_file()]
+    if known:
+        check_weight_file(known[0])
+        for other in known[1:]:
+            check_same(known[:1], [other])
+        return known[0]
     others = sorted(path for suffix in ("safetensors", "bin", "pth", "pt") for path in folder.glob(f"*.{suffix}"))
     if len(others) != 1:
         names = ", ".join(path.name for path in others) or "none"

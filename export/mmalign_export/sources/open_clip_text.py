@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from mmalign_export.rewrite.attention import write_out_attention
 from mmalign_export.rewrite.copies import structural_copy
 from mmalign_export.sources.open_clip_tokenizer import OpenClipTokenizer
+from mmalign_export.sources.refusals import check_last
 
 
 class _Parts(Protocol):
@@ -106,6 +107,14 @@ def keeps_vectors_at_real_length(module: nn.Module, tokenizer: OpenClipTokenizer
         return False
     pool = _pool(module)
     return pool in ("first", "eos") or (pool == "argmax" and tokenizer.pad_id < tokenizer.end_id)
+
+
+def check_end(module: nn.Module, tokenizer: OpenClipTokenizer) -> None:
+    """Raise SourceError for a tokenizer that ends its texts otherwise than the tower that is read at their end."""
+    if _is_whole(module) or (pool := _pool(module)) not in ("argmax", "eos"):
+        return
+    ids = tokenizer.converted.encode("a").ids
+    check_last(ids, max(ids, default=-1) if pool == "argmax" else _end_id(module))
 
 
 def _is_whole(module: nn.Module) -> bool:

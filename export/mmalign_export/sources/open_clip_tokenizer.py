@@ -99,7 +99,7 @@ def _of_transformers(place: OpenClipPlace, length: int, options: dict[str, objec
     cleaning = _cleaning(options, "whitespace")
     try:
         original = HFTokenizer(place.tokenizer, context_length=length, trust_remote_code=False, **options)
-    except (OSError, ValueError, TypeError, ImportError) as error:
+    except Exception as error:  # tokenizers raises Exception itself
         raise SourceError(
             f"the tokenizer of {place.name} cannot be read at {Path(place.tokenizer).name}: {first_sentence(error)}. "
             "Put its files (tokenizer.json, tokenizer_config.json) beside the weights."

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from mmalign_export.errors import SourceError
 from mmalign_export.sources.open_clip_place import OpenClipPlace, part
-from mmalign_export.sources.refusals import check_finite, check_loaded, first_sentence
+from mmalign_export.sources.refusals import LIBRARY_ERRORS, check_finite, check_loaded, first_sentence
 from mmalign_export.sources.state_dicts import read_state
+from mmalign_export.sources.weight_files import check_precision
 from mmalign_runtime.spec import Similarity
 
 # Kept in files that older releases of transformers wrote; what they hold is computed.
 _COMPUTED = "text.transformer.embeddings.position_ids"
-_CONFIG_ERRORS = (TypeError, ValueError, KeyError, IndexError, AttributeError, AssertionError, RuntimeError, OSError)
 
 
 def load_module(place: OpenClipPlace) -> nn.Module:
@@ -33,6 +33,7 @@ def load_module(place: OpenClipPlace) -> nn.Module:
         surplus=state.keys() - shared,
         mismatched=[name for name in shared if state[name].shape != expected[name].shape],
     )
+    check_precision(place.weights.name, {name: tensor.dtype for name, tensor in state.items()}, expected)
     check_finite(place.weights.name, state)
     module.load_state_dict(state)
     return module.eval().requires_grad_(False)
@@ -61,7 +62,7 @@ def _build(place: OpenClipPlace) -> nn.Module:
         kind = open_clip.CoCa if "multimodal_cfg" in config else open_clip.CustomTextCLIP
     try:
         return cast("nn.Module", kind(**config))
-    except _CONFIG_ERRORS as error:
+    except LIBRARY_ERRORS as error:
         raise SourceError(
             f"open_clip {open_clip.__version__} cannot build {place.name}: {type(error).__name__}: "
             f"{first_sentence(error)}. Correct its configuration, or update open_clip_torch and timm."
@@ -72,7 +73,7 @@ def _renamed(module: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors by the names of open_clip's modules: those of Apple's MobileCLIP and of older files too."""
     try:
         state = cast("dict[str, Tensor]", convert_state_dict(module, state))
-    except (KeyError, AttributeError, RuntimeError) as error:
+    except LIBRARY_ERRORS as error:
         raise SourceError(
             f"these weights are of Apple's MobileCLIP, and not of {type(module).__name__} as configured: "
             f"{first_sentence(error)}. Give the --model that they are of."

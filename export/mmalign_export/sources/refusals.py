@@ -6,6 +6,9 @@ Shapes: B batch, D embedding.
 from __future__ import annotations
 
 import json
+import math
+import pickle
+import warnings
 import zipfile
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,15 +19,26 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
+from mmalign.pixels.preprocess import check_image_spec
 from mmalign_export.errors import SourceError
 from mmalign_export.sources import SourceOptions
-from mmalign_runtime.spec import Modality
+from mmalign_runtime.spec import ImageSpec, Modality
 
+# What libraries raise of a model that they cannot read, build or run: there is no common class.
+LIBRARY_ERRORS = (
+    *(OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, ImportError),
+    *(ArithmeticError, AssertionError, MemoryError),
+)
 # Where the vectors of all cases are nearer than this, one case's vector would pass for another's.
 MOST_ALIKE = 0.999
 _LFS = b"version https://git-lfs.github.com/spec/"
 _PICKLE_FIX = "Convert it to safetensors where it was made: code in a file of weights is never run."
 _SHOWN = 5
+# Of the text tower's vectors. Published towers leave a few out, to round their number.
+_FEWEST_USED = 0.5
+# Where transformers looks for code of a model's own.
+_ASKS = "auto_map"
+_CONFIGURATIONS = ("config.json", "tokenizer_config.json", "preprocessor_config.json", "processor_config.json")
 
 
 def check_loaded(
@@ -52,26 +66,47 @@ def check_finite(name: str, state: Mapping[str, torch.Tensor]) -> None:
             raise SourceError(f"{name}: the tensor {key} holds values that are not finite. Fetch the model again.")
 
 
+def check_plain(name: str, state: Mapping[str, object]) -> None:
+    """Raise SourceError, naming the tensor, for one that does not hold its values one after the other."""
+    for key, tensor in state.items():
+        if isinstance(tensor, torch.Tensor) and (tensor.layout != torch.strided or tensor.is_meta):
+            kind = "without values (meta)" if tensor.is_meta else f"of the layout {tensor.layout}"
+            raise SourceError(f"{name}: the tensor {key} is {kind}; expected a dense one. Save the model's state dict.")
+
+
 def check_weight_file(path: Path) -> None:
     """Raise SourceError for weights that are no file, a pointer of Git LFS, empty, truncated, or hold code."""
     if not path.is_file():
         raise SourceError(f"{path} is a folder, or a link to nothing; expected a file of weights. Fetch it again.")
-    with path.open("rb") as file:
-        head = file.read(len(_LFS))
-    if head == _LFS:
+    if is_pointer(path):
         raise SourceError(f"{path} is a pointer of Git LFS, not the weights. Run `git lfs pull` there.")
-    if not head:
+    if not path.stat().st_size:
         raise SourceError(f"{path} is empty. Fetch it again.")
     if path.suffix == ".safetensors":
         _check_safetensors(path)
 
 
+def is_pointer(path: Path) -> bool:
+    """Say whether a file is what Git LFS puts in the place of one that was not fetched."""
+    with path.open("rb") as file:
+        return file.read(len(_LFS)) == _LFS
+
+
 def check_vocabulary(num_tokens: int, num_embeddings: int) -> None:
-    """Raise SourceError for a tokenizer with ids that the text tower has no vector for."""
-    if num_tokens > num_embeddings:
+    """Raise SourceError for a tokenizer with ids that the text tower has no vector for, or that uses few of them."""
+    if num_tokens > num_embeddings or num_tokens < num_embeddings * _FEWEST_USED:
         raise SourceError(
             f"the tokenizer has {num_tokens} tokens, and the text tower vectors for {num_embeddings}: they are not of "
             "one model. Fetch both again."
+        )
+
+
+def check_last(ids: Sequence[int], read_at: object) -> None:
+    """Raise SourceError unless a text ends with the id that its tower is read at."""
+    if not ids or ids[-1] != read_at:
+        raise SourceError(
+            f"the tokenizer ends a text with id {ids[-1] if ids else None}, and the text tower is read at id "
+            f"{read_at}: they are not of one model. Fetch both again."
         )
 
 
@@ -113,21 +148,51 @@ def load_state(path: Path) -> dict[str, torch.Tensor]:
     """Return the tensors of a PyTorch file, by name, without running any code in it. Raises SourceError."""
     check_weight_file(path)
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except Exception as error:  # torch raises pickle, zip, runtime and end-of-file errors alike
-        raise SourceError(f"{path} cannot be read as weights alone: {first_sentence(error)}. {_PICKLE_FIX}") from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickles that it then refuses, and of tensors that are refused here
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except pickle.UnpicklingError as error:  # torch's own message advises to run the code
+        raise SourceError(
+            f"{path} cannot be read as weights alone: it holds code, or other objects than tensors. {_PICKLE_FIX}"
+        ) from error
+    except Exception as error:  # torch raises zip, runtime and end-of-file errors alike
+        raise SourceError(
+            f"{path} cannot be read as weights alone: {first_sentence(error)}. Fetch it again."
+        ) from error
     if not isinstance(state, dict):
         raise SourceError(f"{path} holds {type(state).__name__}, expected tensors by name. {_PICKLE_FIX}")
     return state
 
 
-def refuse_remote_code(name: str, config: Mapping[str, object]) -> None:
-    """Raise SourceError for a configuration that asks for code of its own."""
-    if "auto_map" in config:
+def refuse_remote_code(folder: Path) -> None:
+    """Raise SourceError for a folder whose configurations ask for code of its own, at any depth."""
+    for name in _CONFIGURATIONS:
+        if (folder / name).is_file() and _asks_for_code(read_json(folder / name)):
+            raise SourceError(
+                f"{folder / name} asks for code that lies beside the weights (auto_map), which is never run here. Load "
+                "the model yourself, and give its modules to mmalign_export.import_modules."
+            )
+
+
+def _asks_for_code(value: object) -> bool:
+    if isinstance(value, dict):
+        return bool(value.get(_ASKS)) or any(map(_asks_for_code, value.values()))
+    return isinstance(value, list) and any(map(_asks_for_code, value))
+
+
+def checked_pictures(spec: ImageSpec) -> ImageSpec:
+    """Return an image spec that a preprocessing graph can be made of. Raises SourceError for another."""
+    try:
+        msgspec.convert(msgspec.to_builtins(spec), ImageSpec)  # types and ranges, as a bundle is read
+        if not all(map(math.isfinite, (*spec.mean, *spec.std))):
+            raise ValueError(f"mean {spec.mean} and std {spec.std} have to be finite")
+        check_image_spec(spec)
+    except ValueError as error:  # of which msgspec's are
         raise SourceError(
-            f"{name} asks for code that lies beside its weights (auto_map in its configuration), which is never run "
-            "here. Load it yourself, and give its modules to mmalign_export.import_modules."
-        )
+            f"what its configuration makes of pictures cannot be written as a graph: {error}. Correct the "
+            "configuration, or fetch it again."
+        ) from error
+    return spec
 
 
 def check_vectors(
@@ -148,13 +213,24 @@ def check_vectors(
         )
 
 
+def check_alive(name: str, vectors: NDArray[np.float32]) -> None:
+    """Raise SourceError for a tower that gives no number, or the vector of zeros whatever it is given."""
+    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
+    if not np.isfinite(lengths).all() or lengths.max() == 0:
+        raise SourceError(
+            f"{name} gives vectors of lengths {lengths.min()} to {lengths.max()}; expected finite ones above zero. "
+            "Its weights are not those of a trained model, or its configuration is wrong: fetch both again."
+        )
+
+
 def check_spread(vectors: NDArray[np.float32], tower: Modality) -> None:
     """Raise SourceError for unit vectors that hardly differ from each other: equal ones would prove nothing."""
     alike = float((vectors.astype(np.float64) @ vectors.astype(np.float64).T).min())
     if alike > MOST_ALIKE:
         raise SourceError(
             f"the {tower} vectors of all golden cases are alike (cosine {alike:.6f} between the two farthest, expected "
-            f"less than {MOST_ALIKE}), so that nothing could be proven. The weights look untrained."
+            f"less than {MOST_ALIKE}), so that nothing could be proven. The weights look untrained, or "
+            "the tokenizer or the image processor is not this model's."
         )
 
 

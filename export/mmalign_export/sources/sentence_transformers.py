@@ -12,18 +12,16 @@ from typing import cast
 import msgspec
 from torch import Tensor, nn
 
-from mmalign.dual_model import DualModel, ModelTower, TextModelTower
-from mmalign.signature import text_inputs
-from mmalign.towers.text import TextTower, TextTowerConfig, load_text_tower, sentence_modules
-from mmalign.towers.tokenizer import load_tokenizer
+from mmalign.dual_model import DualModel, ModelTower
 from mmalign_export.errors import SourceError
 from mmalign_export.sources import SourceOptions
-from mmalign_export.sources.folders import model_folder, source_files
+from mmalign_export.sources.folders import model_folder
 from mmalign_export.sources.protocol import Imported
-from mmalign_export.sources.refusals import check_vocabulary, refuse_options
+from mmalign_export.sources.refusals import refuse_options
+from mmalign_export.sources.sentence_transformers_text import text_files, text_tower
 from mmalign_export.sources.transformers import read as read_transformers
 from mmalign_runtime.errors import MissingDependencyError
-from mmalign_runtime.spec import Choice, SourceFile, TextSpec
+from mmalign_runtime.spec import Choice
 
 _KIND = "sentence_transformers"
 _LIBRARY = "sentence-transformers"
@@ -72,8 +70,8 @@ def read(location: str | Path, options: SourceOptions) -> Imported:
     towers, files, choices = dict(inner.model.towers), inner.model.origin.files, list(inner.choices)
     text_folder = _folder(options.text) if options.text else None
     if text_folder is not None:
-        towers["text"] = _text_tower(text_folder, options)
-        files = files | _files(text_folder)
+        towers["text"] = text_tower(text_folder, options)
+        files = files | text_files(text_folder)
         choices.append(Choice(what="text tower", value=text_folder.name, origin="--text"))
     if options.dim is not None:
         towers = {name: _shortened(tower, options.dim) for name, tower in towers.items()}
@@ -113,43 +111,7 @@ def _clip_folder(folder: Path) -> Path:
     return folder / listed[0].path
 
 
-def _text_tower(folder: Path, options: SourceOptions) -> TextModelTower:
-    """Return the text tower of a folder: its encoder, pooling and dense layers. Raises SourceError."""
-    config = TextTowerConfig(name=str(folder))
-    tower, tokenizer, modules = load_text_tower(config), load_tokenizer(config), sentence_modules(config)
-    assert isinstance(tower, TextTower), "a folder is no import"
-    encoder = tower.encoder.config
-    limits = [modules.max_seq_length if modules else None, getattr(encoder, "max_position_embeddings", None)]
-    length = min((int(each) for each in limits if each), default=0)
-    pad_id = getattr(encoder, "pad_token_id", None)
-    pad_token = None if pad_id is None else tokenizer.id_to_token(pad_id)
-    if pad_token is None or length < 2:
-        raise SourceError(f"{folder.name} does not say its padding token or how many tokens it reads.")
-    check_vocabulary(tokenizer.get_vocab_size(), int(encoder.vocab_size))
-    spec = TextSpec(
-        context_length=length,
-        padding="fixed" if options.length == "fixed" else "longest",
-        pad_token_id=int(cast("int", pad_id)),
-        pad_token=pad_token,
-    )
-    return TextModelTower(
-        backbone=tower.eval().requires_grad_(False),
-        feature_dim=tower.feature_dim,
-        embed_dim=tower.feature_dim,
-        inputs=text_inputs(spec),
-        architecture=str(encoder.model_type),
-        definition=f"{encoder.model_type} {tower.definition()}",
-        spec=spec,
-        tokenizer=tokenizer,
-    )
-
-
 def _shortened(tower: ModelTower, dim: int) -> ModelTower:
     if dim > tower.embed_dim:
         raise SourceError(f"--dim {dim} is more than the {tower.embed_dim} components that there are.")
     return msgspec.structs.replace(tower, projection=FirstComponents(tower.projection, dim), embed_dim=dim)
-
-
-def _files(folder: Path) -> dict[str, SourceFile]:
-    weights = sorted(folder.rglob("*.safetensors")) or sorted(folder.rglob("*.bin"))
-    return {f"text/{name}": file for name, file in source_files(folder, weights).items()}

@@ -14,7 +14,7 @@ import safetensors.torch
 from torch import Tensor
 
 from mmalign_export.errors import SourceError
-from mmalign_export.sources.refusals import check_weight_file, load_state
+from mmalign_export.sources.refusals import check_plain, check_weight_file, load_state
 from mmalign_export.sources.torchscript import read_torchscript
 
 # What training loops call the weights in their checkpoints, and what wrappers put before each name.
@@ -30,15 +30,33 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         return dict(safetensors.torch.load_file(path))
     state: Mapping[str, object] = read_torchscript(path) if _is_torchscript(path) else load_state(path)
-    inner = (state[name] for name in _NESTED if name in state)
-    nested = next((each for each in inner if isinstance(each, dict)), state)
-    tensors = {name: value for name, value in nested.items() if isinstance(value, Tensor) and name not in _NUMBERS}
+    found = {str(name): _tensors(each) for name, each in state.items() if isinstance(each, dict)}
+    nested = next((name for name in _NESTED if found.get(name)), None)
+    tensors = _tensors(state) if nested is None else found.pop(nested)
     if not tensors:
         raise SourceError(
             f"{path} holds {', '.join(sorted(map(str, state))[:5]) or 'nothing'}, and no tensors by name: expected the "
             "state dict of a model, or a checkpoint with one."
         )
-    return {name[_wrapped(name) :]: value for name, value in tensors.items()}
+    check_plain(str(path), tensors)
+    bare = {name[_wrapped(name) :]: value for name, value in tensors.items()}
+    if len(bare) < len(tensors):
+        raise SourceError(f"{path} holds tensors both with and without `module.` before their names. Keep one of each.")
+    if again := [name for name, each in found.items() if bare.keys() & {key[_wrapped(key) :] for key in each}]:
+        raise SourceError(
+            f"{path} holds the weights of several models ({', '.join(filter(None, [nested, *again]))}), and does not "
+            "say which was meant. Save the state dict of one of them."
+        )
+    return bare
+
+
+def _tensors(state: Mapping[str, object]) -> dict[str, Tensor]:
+    """Return the tensors of a dictionary by their names, without OpenAI's numbers."""
+    return {
+        name: value
+        for name, value in state.items()
+        if isinstance(name, str) and isinstance(value, Tensor) and name not in _NUMBERS
+    }
 
 
 def _is_torchscript(path: Path) -> bool:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from mmalign_export.errors import SourceError
-from mmalign_export.sources.refusals import first_sentence
+from mmalign_export.sources.refusals import LIBRARY_ERRORS, first_sentence
 
 _DTYPES = {
     "DoubleStorage": torch.float64,
@@ -39,13 +39,12 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
     try:
         with zipfile.ZipFile(path) as archive:
             (name,) = (each for each in archive.namelist() if each.count("/") == 1 and each.endswith("/data.pkl"))
-            root = _Unpickler(archive, name).load()
-    except (pickle.UnpicklingError, zipfile.BadZipFile, KeyError, ValueError, TypeError, EOFError) as error:
+            return dict(_tensors(_Unpickler(archive, name).load(), ""))
+    except (pickle.UnpicklingError, zipfile.BadZipFile, EOFError, *LIBRARY_ERRORS) as error:  # on bytes of any kind
         raise SourceError(
             f"{path} is not a TorchScript archive of weights: {first_sentence(error)}. Fetch it again, or save its "
             "state dict as safetensors where it was made."
         ) from error
-    return dict(_tensors(root, ""))
 
 
 class _Saved:

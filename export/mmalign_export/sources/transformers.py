@@ -25,7 +25,7 @@ from mmalign_export.sources.transformers_loading import (
     weight_files,
 )
 from mmalign_export.sources.transformers_original import TransformersOriginal
-from mmalign_export.sources.transformers_texts import fast_tokenizer, text_spec
+from mmalign_export.sources.transformers_texts import check_end, fast_tokenizer, text_spec
 from mmalign_export.sources.transformers_towers import image_tower, text_tower
 from mmalign_runtime.spec import Choice, Similarity
 
@@ -37,15 +37,16 @@ def read(location: str | Path, options: SourceOptions) -> Imported:
     refuse_options("transformers", options, _READS)
     folder = model_folder(str(location))
     config = read_json(folder / "config.json")
-    refuse_remote_code(str(location), config)
+    refuse_remote_code(folder)
     family = _family(str(location), config)
     check_config(folder)
     weights = weight_files(folder)
     tokenizer, processor = load_tokenizer(folder), load_processor(folder)
-    model = load_model(folder, family)
+    model = load_model(folder, family, weights)
     text_config, vision_config = _part_config(model, "text_config"), _part_config(model, "vision_config")
     text = text_spec(tokenizer, text_config, family, options)
     check_vocabulary(1 + max(tokenizer.get_vocab().values()), int(cast("int", text_config["vocab_size"])))
+    check_end(tokenizer, text_config, family)
     dual = DualModel(
         towers={
             "image": image_tower(model, family, image_spec(processor.to_dict(), options), vision_config),
@@ -62,7 +63,8 @@ def read(location: str | Path, options: SourceOptions) -> Imported:
         ),
     )
     original = TransformersOriginal(model, family, tokenizer, processor, text.context_length)
-    return Imported(model=dual, original=original, choices=_choices(dual, family, text_config, options))
+    read_from = Choice(what="weights", value=", ".join(path.name for path in weights), origin="the folder's files")
+    return Imported(model=dual, original=original, choices=(read_from, *_choices(dual, family, text_config, options)))
 
 
 def _family(location: str, config: Mapping[str, object]) -> Family:

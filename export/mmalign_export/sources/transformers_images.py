@@ -10,9 +10,9 @@ from collections.abc import Mapping
 
 import msgspec
 
-from mmalign.pixels.preprocess import check_image_spec
 from mmalign_export.errors import SourceError
 from mmalign_export.sources import SourceOptions
+from mmalign_export.sources.refusals import checked_pictures
 from mmalign_runtime.spec import ImageSpec, Interpolation
 from mmalign_runtime.spec.image import Resize
 
@@ -55,11 +55,7 @@ def image_spec(config: Mapping[str, object], options: SourceOptions) -> ImageSpe
         alpha="dropped" if options.alpha == "source" and not config.get("do_convert_rgb") else "composited",
         jpeg_oversampling=options.jpeg_oversampling,
     )
-    try:
-        check_image_spec(spec)
-    except ValueError as error:
-        raise SourceError(f"the image processor cannot be written as a graph: {error}.") from error
-    return spec
+    return checked_pictures(spec)
 
 
 def _patches(config: Mapping[str, object]) -> Geometry:

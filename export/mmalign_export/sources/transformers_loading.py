@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import cast
@@ -12,36 +12,29 @@ from huggingface_hub.errors import StrictDataclassError
 
 from mmalign._compat import quiet_loading
 from mmalign_export.errors import SourceError
-from mmalign_export.sources.refusals import check_finite, check_loaded, check_weight_file, first_sentence, load_state
+from mmalign_export.sources.refusals import LIBRARY_ERRORS, check_finite, check_loaded, first_sentence
 from mmalign_export.sources.transformers_families import Family
+from mmalign_export.sources.weight_files import check_precision, dtypes_of, saved_weights
 from mmalign_runtime.errors import MissingDependencyError
 
-# What transformers raises on a folder that it cannot read: there is no common class.
-LOADING_ERRORS = (
-    *(OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, ImportError, IndexError),
-    *(ZeroDivisionError, StrictDataclassError),  # sizes of zero, and fields of another type or that do not go together
-)
+# Fields of another type, or that do not go together, are an error of the hub's library.
+LOADING_ERRORS = (*LIBRARY_ERRORS, StrictDataclassError)
 # No code is run, and nothing is fetched beside what is in the folder.
 _CLOSED = {"trust_remote_code": False, "local_files_only": True}
 # Without one of these, transformers makes a tokenizer of no words, and says nothing.
 _VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "*.model")
-_WEIGHTS = ("*.safetensors", "*.bin")
+# In transformers' own order of preference.
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Return the files of weights, each of them whole and without code. Raises SourceError."""
-    found = next((files for pattern in _WEIGHTS if (files := sorted(folder.glob(pattern)))), [])
-    if not found:
-        raise SourceError(f"{folder} holds no weights ({' or '.join(_WEIGHTS)}). Fetch the model whole.")
-    for path in found:
-        check_weight_file(path)
-        if path.suffix == ".bin":
-            load_state(path)
-    return found
+    """Return the files of weights that transformers reads, each of them whole and without code. Raises SourceError."""
+    return saved_weights(folder, _WEIGHTS)
 
 
-def load_model(folder: Path, family: Family) -> transformers.PreTrainedModel:
+def load_model(folder: Path, family: Family, weights: Iterable[Path]) -> transformers.PreTrainedModel:
     """Load the weights as float32, held to the configuration: nothing missing, nothing over. Raises SourceError."""
+    dtypes = dtypes_of(weights)
     load = cast("Callable[..., object]", getattr(transformers, family.model).from_pretrained)
     try:
         with quiet_loading():
@@ -60,6 +53,7 @@ def load_model(folder: Path, family: Family) -> transformers.PreTrainedModel:
         surplus=map(str, told["unexpected_keys"]),
         mismatched=(" ".join(map(str, cast("tuple[object, ...]", each))) for each in told["mismatched_keys"]),
     )
+    check_precision(str(folder), dtypes, model.state_dict())
     check_finite(str(folder), model.state_dict())
     model.train(False)
     return model
@@ -70,8 +64,8 @@ def check_config(folder: Path) -> None:
     _load(folder, "config.json", transformers.AutoConfig.from_pretrained)
 
 
-def load_tokenizer(folder: Path) -> transformers.PreTrainedTokenizerBase:
-    """Return the tokenizer of a folder. Raises SourceError."""
+def check_tokenizer_files(folder: Path) -> None:
+    """Raise SourceError for a folder without a tokenizer, and where a library that reads it is not there."""
     if not any(found for pattern in _VOCABULARIES for found in folder.glob(pattern)):
         raise SourceError(f"{folder} holds no tokenizer ({', '.join(_VOCABULARIES)}). Fetch the model whole.")
     if not (folder / "tokenizer.json").is_file() and any(folder.glob("*.model")) and find_spec("sentencepiece") is None:
@@ -79,6 +73,11 @@ def load_tokenizer(folder: Path) -> transformers.PreTrainedTokenizerBase:
             f"the tokenizer in {folder} is a sentencepiece model, and sentencepiece is not installed. Run "
             "`pip install 'mmalign-export[sentencepiece]'`."
         )
+
+
+def load_tokenizer(folder: Path) -> transformers.PreTrainedTokenizerBase:
+    """Return the tokenizer of a folder. Raises SourceError."""
+    check_tokenizer_files(folder)
     found = _load(folder, "tokenizer", transformers.AutoTokenizer.from_pretrained)
     return cast("transformers.PreTrainedTokenizerBase", found)
 
@@ -93,7 +92,7 @@ def _load(folder: Path, what: str, load: Callable[..., object]) -> object:
     try:
         with quiet_loading():
             return load(folder, **_CLOSED)
-    except LOADING_ERRORS as error:
+    except Exception as error:  # there is no common class, and tokenizers raises Exception itself
         raise SourceError(
             f"{folder}: its {what} cannot be read: {first_sentence(error)}. Fetch the model whole: weights alone do "
             "not say what their inputs are."

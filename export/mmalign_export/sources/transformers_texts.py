@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import cast
 
 import transformers
@@ -10,10 +10,13 @@ from tokenizers import Tokenizer
 
 from mmalign_export.errors import SourceError
 from mmalign_export.sources import SourceOptions
+from mmalign_export.sources.refusals import check_last, first_sentence
 from mmalign_export.sources.siglip_tokenizer import convert_siglip, siglip_cleaning
 from mmalign_export.sources.transformers_families import Family
 from mmalign_runtime.spec import TextSpec
 
+# The eos_token_id of CLIP's first configurations: a text is read at its highest id.
+_HIGHEST = 2
 # What stands around a text.
 _FEWEST = 2
 # transformers writes 10**30 where a tokenizer has no limit.
@@ -80,6 +83,21 @@ def context_length(
     if family.padding == "fixed" and isinstance(positions, int):
         return positions
     return min(limits)
+
+
+def check_end(tokenizer: transformers.PreTrainedTokenizerBase, config: Mapping[str, object], family: Family) -> None:
+    """Raise SourceError for a tokenizer that ends its texts otherwise than the tower that is read at their end."""
+    if family.read_at not in ("CLIP's end token", "end token"):
+        return
+    try:
+        ids = cast("list[int]", cast("Callable[[str], dict[str, object]]", tokenizer)("a")["input_ids"])
+    except Exception as error:  # tokenizers raises Exception itself
+        raise SourceError(
+            f"the tokenizer cannot read a text: {first_sentence(error)}. It is not this model's: fetch both again."
+        ) from error
+    configured = config.get("eos_token_id")
+    is_highest = family.read_at == "CLIP's end token" and configured == _HIGHEST
+    check_last(ids, max(ids, default=-1) if is_highest else configured)
 
 
 def _counts_from_padding(config: Mapping[str, object]) -> bool:

@@ -12,9 +12,7 @@ from torch import nn
 
 from mmalign.signature import ModuleInput, trace_example
 from mmalign_export.errors import SourceError
-from mmalign_export.sources.refusals import first_sentence
-
-_RAISED = (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError, AssertionError)
+from mmalign_export.sources.refusals import LIBRARY_ERRORS, check_alive, first_sentence
 
 
 def tried_width(name: str, inputs: Sequence[ModuleInput], *modules: nn.Module) -> tuple[int, ...]:
@@ -29,7 +27,7 @@ def tried_width(name: str, inputs: Sequence[ModuleInput], *modules: nn.Module) -
             example = trace_example(inputs).inputs  # sizes that no memory holds are an error of the configuration too
             with torch.inference_mode():
                 found = module(*example) if found is None else module(found)
-        except _RAISED as error:
+        except LIBRARY_ERRORS as error:
             raise SourceError(
                 f"the {name} cannot take {', '.join(each.name for each in inputs)} as its configuration makes them: "
                 f"{type(error).__name__}: {first_sentence(error)}. Model and configuration disagree, or its library "
@@ -38,5 +36,7 @@ def tried_width(name: str, inputs: Sequence[ModuleInput], *modules: nn.Module) -
         if not isinstance(found, torch.Tensor) or found.ndim != 2 or len(found) != len(example[0]):
             seen = f"of shape {tuple(found.shape)}" if isinstance(found, torch.Tensor) else type(found).__name__
             raise SourceError(f"the {name} gives {seen}; expected a tensor (B, D), one vector an item.")
+        if example[0].is_floating_point():  # the ids of an example may all be padding, which has no vector
+            check_alive(f"the {name}", found.numpy())
         widths.append(int(found.shape[1]))
     return tuple(widths)

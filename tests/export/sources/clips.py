@@ -150,7 +150,7 @@ def write(folder: Path, family: str) -> Path:
         text["hf_model_name"] = str(folder / "encoder")
     if "hf_tokenizer_name" in text:
         _tokenizer(pad_first=encoder == "mt5" or family in ("clipa", "siglip")).save_pretrained(folder)
-        text.setdefault("vocab_size", 700)
+        text["vocab_size"] = 700
     return save(folder, config, build(config))
 
 

@@ -7,6 +7,7 @@ import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,10 @@ from safetensors.torch import load_file, save_file
 from mmalign_export import import_model
 from mmalign_export.errors import ExportError, SourceError
 from mmalign_export.golden import GoldenFile
+from mmalign_export.sources import read_source
+from mmalign_export.sources.transformers_loading import weight_files
 from mmalign_runtime.errors import MmalignError
+from tests.export.sources.tiny import TOKENIZERS
 
 LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 4567\n"
 WEIGHTS = "model.safetensors"
@@ -97,6 +101,42 @@ def _missing_shard(folder: Path) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
+def _as_int8(folder: Path) -> None:
+    """Numbers without their scales, which load as if they were weights."""
+    _tensors(folder, lambda state: state.update({name: (each * 10).to(torch.int8) for name, each in state.items()}))
+
+
+def _twice(folder: Path) -> None:
+    state = load_file(folder / WEIGHTS)
+    state["visual_projection.weight"] = state["visual_projection.weight"] + 1
+    torch.save(state, folder / "pytorch_model.bin")
+
+
+def _shard_elsewhere(folder: Path) -> None:
+    _missing_shard(folder)
+    (folder / "model-00001-of-00002.safetensors").rename(folder.parent / "shard.safetensors")
+    index = folder / "model.safetensors.index.json"
+    index.write_text(index.read_text().replace("model-00002-of-00002", "../shard"))
+
+
+def _zero_head(folder: Path) -> None:
+    _tensors(folder, lambda state: state["visual_projection.weight"].zero_())
+
+
+def _tokenizer_json(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    found = json.loads((folder / "tokenizer.json").read_text())
+    change(found)
+    (folder / "tokenizer.json").write_text(json.dumps(found))
+
+
+def _words_of_another(folder: Path) -> None:
+    """A tokenizer of BERT's: no text ends with the id that CLIP's tower is read at."""
+    tokenizer = TOKENIZERS["align"](folder)
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+    tokenizer.save_pretrained(folder)
+
+
 def _text_only(folder: Path) -> None:
     shutil.rmtree(folder)
     sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
@@ -132,7 +172,22 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
         _other_shape,
         r"1 of another shape \(text_projection\.weight torch\.Size\(\[5, 32\]\)",
     ),
-    "a missing shard": (_missing_shard, r"cannot load the weights"),
+    "a missing shard": (_missing_shard, r"names the file model-00002-of-00002\.safetensors, which is not beside it"),
+    "a shard outside of the folder": (_shard_elsewhere, r"keeps weights at '\.\./shard\.safetensors', outside of its"),
+    "an index of nothing": (
+        lambda folder: (_missing_shard(folder), _write("model.safetensors.index.json", "{}")(folder))[0],
+        r"says of no tensor in which file it is",
+    ),
+    "weights by another name": (
+        lambda folder: (folder / WEIGHTS).rename(folder / "adapter.safetensors") and None,
+        r"holds no weights that its library reads .* it holds adapter\.safetensors",
+    ),
+    "weights of eight bits": (_as_int8, r"46 of its tensors are of I8 .* Quantized weights are not read"),
+    "weights twice, and not the same": (
+        _twice,
+        r"model\.safetensors and pytorch_model\.bin, and they differ \(in visual",
+    ),
+    "a head of zeros": (_zero_head, r"the image tower gives vectors of lengths 0\.0 to 0\.0"),
     "weights that are not numbers": (_not_a_number, r"tensor text_projection\.weight holds values that are not finite"),
     "a pickle with code": (_pickle_with_code, r"cannot be read as weights alone.*is never run"),
     "a pickle of a module": (_pickle_of_a_module, r"cannot be read as weights alone"),
@@ -143,7 +198,7 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "no configuration": (_unlink("config.json"), r"expected a config\.json"),
     "a configuration that is not JSON": (_write("config.json", "{"), r"config\.json is not JSON"),
     "a configuration that is a list": (_write("config.json", "[]"), r"holds list, expected an object"),
-    "remote code": (_edit(auto_map={"AutoModel": "model.Own"}), r"asks for code that lies beside its weights"),
+    "remote code": (_edit(auto_map={"AutoModel": "model.Own"}), r"asks for code that lies beside the weights"),
     "a text model": (_text_only, r"type 'bert', which is not a known dual encoder"),
     "another family's name": (_edit(model_type="siglip2"), r"its weights and its configuration disagree"),
     "a tower that is a word": (_edit(vision_config="x"), r"its config\.json cannot be read: .*vision_config"),
@@ -192,6 +247,20 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
         lambda folder: [path.unlink() for path in folder.glob("tokenizer*")] and None,
         r"holds no tokenizer",
     ),
+    "another model's tokenizer": (_words_of_another, r"ends a text with id 3, and the text tower is read at id 1027"),
+    "a tokenizer of other merges": (
+        lambda folder: _tokenizer_json(folder, lambda found: found["model"]["merges"].append(["#", "##"])),
+        r"its tokenizer cannot be read: .*out of vocabulary",
+    ),
+    "no end of a text": (_edit(text_config__eos_token_id=5), r"and the text tower is read at id 5"),
+    "code of the tokenizer": (
+        _edit("tokenizer_config.json", auto_map={"AutoTokenizer": ["own.Own", None]}),
+        r"tokenizer_config\.json asks for code that lies beside the weights",
+    ),
+    "code of the image tower": (
+        _edit(vision_config__auto_map={"AutoModel": "own.Own"}),
+        r"config\.json asks for code that lies beside the weights",
+    ),
     "no image processor": (_unlink(PROCESSOR), r"image processor cannot be read"),
     "pictures of another size": (
         _edit(PROCESSOR, crop_size={"height": 16, "width": 16}),
@@ -228,3 +297,27 @@ def test_a_place_that_is_none_is_told_apart_from_a_folder_of_something_else(tmp_
         import_model(tmp_path / "folder", tmp_path / "bundle")
     with pytest.raises(SourceError, match=r"is not there\. Fetch the model whole"):
         import_model(tmp_path / "folder", tmp_path / "bundle", kind="transformers")
+
+
+def test_weights_that_were_saved_twice_are_read_once_and_a_pointer_beside_them_is_left_alone(
+    saved: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(saved("clip"), tmp_path / "model")
+    torch.save(load_file(folder / WEIGHTS), folder / "pytorch_model.bin")
+    assert weight_files(folder) == [folder / WEIGHTS]
+    (folder / "pytorch_model.bin").write_text(LFS)
+    assert weight_files(folder) == [folder / WEIGHTS]
+
+
+def test_weights_of_half_precision_and_shards_are_read(saved: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(saved("clip"), tmp_path / "model")
+    state = {name: tensor.to(torch.bfloat16) for name, tensor in load_file(folder / WEIGHTS).items()}
+    files = {name: f"model-0000{1 + at % 2}-of-00002.safetensors" for at, name in enumerate(sorted(state))}
+    for file in set(files.values()):
+        save_file({name: state[name] for name in state if files[name] == file}, folder / file, {"format": "pt"})
+    (folder / WEIGHTS).unlink()
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": files}))
+    read = read_source("transformers", folder)
+    head = read.model.image.projection.state_dict()["weight"]
+    torch.testing.assert_close(head, state["visual_projection.weight"].float(), rtol=0, atol=0)
+    assert {"model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"} <= read.model.origin.files.keys()

@@ -233,6 +233,21 @@ def _outside(model: onnx.ModelProto, location: str) -> None:
     tensor.ClearField("raw_data")
 
 
+def _at(model: onnx.ModelProto, **changed: str) -> None:
+    """Keep a tensor in another file, by entries that no exporter writes; an empty one is left out."""
+    _outside(model, "weights.onnx_data")
+    tensor = next(each for each in model.graph.initializer if each.external_data)
+    entries = {each.key: each.value for each in tensor.external_data} | changed
+    del tensor.external_data[:]
+    for key, value in entries.items():
+        if value:
+            tensor.external_data.add(key=key, value=value)
+
+
+def _other_domain(model: onnx.ModelProto) -> None:
+    model.graph.node[0].domain = "own.operators"
+
+
 def _other_shape(model: onnx.ModelProto) -> None:
     tensor = next(each for each in model.graph.initializer if len(each.dims) == 2 and each.raw_data)
     tensor.dims[0] += 1
@@ -337,6 +352,14 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
         ),
         "is a link to another place",
     ),
+    "an offset below zero": (lambda folder: _edit(folder / TEXT, lambda m: _at(m, offset="-4")), "expected a location"),
+    "a length in words": (lambda folder: _edit(folder / TEXT, lambda m: _at(m, length="all")), "expected a location"),
+    "no location": (lambda folder: _edit(folder / TEXT, lambda m: _at(m, location="")), "expected a location"),
+    "other operators": (
+        lambda folder: _edit(folder / VISION, _other_domain),
+        "cannot be given a bundle's inputs|cannot be loaded by onnxruntime",
+    ),
+    "zeros": (lambda folder: _weights(folder / VISION, np.zeros_like), r"gives vectors of lengths 0\.0 to 0\.0"),
     "fewer values": (lambda folder: _edit(folder / TEXT, _other_shape), "does not hold as many values as its shape"),
     "batch of 8": (lambda folder: _edit(folder / VISION, _batch_of_8), "exported for batches of 8"),
     "old opset": (lambda folder: _edit(folder / TEXT, _opset_8), "of ONNX opset 8; expected 9 or later"),
@@ -389,11 +412,22 @@ def test_towers_of_two_models_are_refused(pairs: Pairs, saved: Saved, tmp_path: 
         read_source("onnx_pair", folder)
 
 
-def test_a_resize_that_immich_does_not_do_is_refused(pairs: Pairs, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "changed", "match"),
+    [
+        ("visual/preprocess_cfg.json", {"resize_mode": "longest"}, r"immich does not do: Invalid enum value 'longest'"),
+        ("visual/preprocess_cfg.json", {"std": [0, 1, 1]}, "divides by a number that is not positive"),
+        ("visual/preprocess_cfg.json", {"mean": [float("nan"), 1, 1]}, "have to be finite"),
+        ("config.json", {"text_cfg": {"context_length": 50}}, "texts of 24 tokens, and the .* beside it makes 50"),
+    ],
+)
+def test_what_immich_does_not_do_is_refused(
+    name: str, changed: dict[str, object], match: str, pairs: Pairs, tmp_path: Path
+) -> None:
     folder = shutil.copytree(pairs.immich, tmp_path / "model")
-    path = folder / "visual/preprocess_cfg.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"resize_mode": "longest"}))
-    with pytest.raises(SourceError, match=r"asks for what immich does not do: Invalid enum value 'longest'"):
+    path = folder / name
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+    with pytest.raises(SourceError, match=match):
         read_source("onnx_pair", folder)
 
 

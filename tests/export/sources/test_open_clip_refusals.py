@@ -59,6 +59,19 @@ def not_finite(state: State) -> None:
     state["ln_final.weight"][3] = torch.nan
 
 
+def as_int8(state: State) -> None:
+    state.update({name: (tensor * 10).to(torch.int8) for name, tensor in state.items()})
+
+
+def no_head(state: State) -> None:
+    state["visual.proj"].zero_()
+
+
+def twice(folder: Path) -> None:
+    state = load_file(folder / WEIGHTS)
+    torch.save(state | {"visual.proj": state["visual.proj"] + 1}, folder / "open_clip_pytorch_model.bin")
+
+
 def two_files(folder: Path) -> None:
     for name in ("a.bin", "b.bin"):
         shutil.copy(folder / WEIGHTS, folder / name)
@@ -79,6 +92,19 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "a context to be resized": (config(other_context), r"of another shape \(positional_embedding\)"),
     "weights of another width": (config(lambda c: c["model_cfg"].update(embed_dim=8)), "of another shape"),
     "weights that are not finite": (weights(not_finite), "ln_final.weight holds values that are not finite"),
+    "weights of eight bits": (weights(as_int8), r"of its tensors are of int8 .* Quantized weights are not read"),
+    "a head of zeros": (weights(no_head), r"the image tower gives vectors of lengths 0\.0 to 0\.0"),
+    "weights twice, and not the same": (twice, r"open_clip_pytorch_model\.bin, and they differ \(in visual\.proj\)"),
+    "patches of no size": (config(lambda c: c["model_cfg"]["vision_cfg"].update(patch_size=0)), "cannot build .*Zero"),
+    "a deviation of zero": (config(lambda c: c["preprocess_cfg"].update(std=[0, 1, 1])), "divides by a number that is"),
+    "a fill that is no level": (
+        config(lambda c: c["preprocess_cfg"].update(resize_mode="longest", fill_color=[1, 2, 3])),
+        r"cannot be written as a graph: Expected .* at `\$\.fill",
+    ),
+    "a mean that is not a number": (
+        config(lambda c: c["preprocess_cfg"].update(mean=[float("nan"), 1, 1])),
+        "have to be finite",
+    ),
     "no weights": (lambda folder: (folder / WEIGHTS).unlink(), "holds these weights: none"),
     "two files of weights": (two_files, "holds these weights: a.bin, b.bin"),
     "weights cut off": (

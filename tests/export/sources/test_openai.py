@@ -164,6 +164,33 @@ def numbers(path: Path) -> None:
     torch.save({"epoch": 3, "loss": 0.5}, path)
 
 
+def by_number(path: Path) -> None:
+    torch.save({1: torch.zeros(2)}, path)
+
+
+def sparse(path: Path) -> None:
+    torch.save({"visual.proj": torch.eye(3).to_sparse()}, path)
+
+
+def without_values(path: Path) -> None:
+    torch.save({"visual.proj": torch.zeros(2, device="meta")}, path)
+
+
+def wrapped_and_not(path: Path) -> None:
+    torch.save({"visual.proj": torch.zeros(2), "module.visual.proj": torch.ones(2)}, path)
+
+
+def averaged_too(path: Path) -> None:
+    torch.save({"state_dict": {"module.a": torch.zeros(2)}, "ema": {"a": torch.ones(2)}}, path)
+
+
+def in_a_circle(path: Path) -> None:
+    """A module of an archive that holds itself."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("model/data.pkl", b"\x80\x02c__torch__.X\nY\n)\x81q\x00}X\x01\x00\x00\x00ah\x00sb.")
+        archive.writestr("model/constants.pkl", b"")
+
+
 def cut_off(path: Path) -> None:
     torch.save({"a": torch.zeros(1000)}, path)
     path.write_bytes(path.read_bytes()[:2000])
@@ -177,6 +204,12 @@ def cut_off(path: Path) -> None:
         (empty, "is empty"),
         (pointer, "pointer of Git LFS"),
         (numbers, "holds epoch, loss, and no tensors by name"),
+        (by_number, "holds 1, and no tensors by name"),
+        (sparse, r"visual\.proj is of the layout torch\.sparse_coo"),
+        (without_values, r"visual\.proj is without values \(meta\)"),
+        (wrapped_and_not, "both with and without `module\\.`"),
+        (averaged_too, r"weights of several models \(state_dict, ema\)"),
+        (in_a_circle, "not a TorchScript archive of weights: maximum recursion depth"),
         (cut_off, "cannot be read as weights alone"),
     ],
 )

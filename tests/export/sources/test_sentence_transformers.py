@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import pickle
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 
 from mmalign_export import import_model
@@ -22,6 +27,7 @@ from mmalign_runtime.verify import verify_bundle
 from tests.export.sources.sentences import save_clip, save_words
 
 Saved = Callable[[str], Path]
+WEIGHTS = "model.safetensors"
 
 
 @pytest.fixture
@@ -79,3 +85,54 @@ def test_what_is_no_clip_is_refused(clip: Path, words: Path, monkeypatch: pytest
     monkeypatch.delitem(sys.modules, "mmalign_export.sources.sentence_transformers_original", raising=False)
     with pytest.raises(MissingDependencyError, match=r"pip install 'mmalign-export\[sentence-transformers\]'"):
         read_source("sentence_transformers", clip)
+
+
+def _state(path: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    state = load_file(path)
+    change(state)
+    save_file(state, path, metadata={"format": "pt"})
+
+
+def _as_int8(path: Path) -> None:
+    _state(path, lambda state: state.update({name: (each * 10).to(torch.int8) for name, each in state.items()}))
+
+
+def _code(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"auto_map": {"AutoModel": "own.Own"}}))
+
+
+def _pickle(folder: Path) -> None:
+    (folder / WEIGHTS).unlink()
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps({"weight": Path.touch}))
+
+
+BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
+    "eight bits": (lambda folder: _as_int8(folder / WEIGHTS), "of its tensors are of I8"),
+    "a layer of eight bits": (lambda folder: _as_int8(folder / "2_Dense" / WEIGHTS), "1 of its tensors are of I8"),
+    "a surplus tensor": (
+        lambda folder: _state(folder / WEIGHTS, lambda state: state.update(extra=torch.ones(2))),
+        r"1 surplus \(extra\)",
+    ),
+    "not finite": (
+        lambda folder: _state(folder / "2_Dense" / WEIGHTS, lambda state: state["linear.weight"].fill_(torch.nan)),
+        r"tensor dense\.0\.weight holds values that are not finite",
+    ),
+    "code": (_code, "asks for code that lies beside the weights"),
+    "a pickle": (_pickle, "cannot be read as weights alone"),
+    "a pointer": (
+        lambda folder: (folder / WEIGHTS).write_text("version https://git-lfs.github.com/spec/v1\noid"),
+        "pointer of Git LFS",
+    ),
+    "no weights": (lambda folder: (folder / WEIGHTS).unlink(), "holds no weights that its library reads"),
+    "no tokenizer": (lambda folder: [path.unlink() for path in folder.glob("tokenizer*")], "holds no tokenizer"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_text_model_is_refused_by_name(case: str, clip: Path, words: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(words, tmp_path / "words")
+    change, match = BROKEN[case]
+    change(folder)
+    with pytest.raises(SourceError, match=match):
+        read_source("sentence_transformers", clip, SourceOptions(text=str(folder)))
