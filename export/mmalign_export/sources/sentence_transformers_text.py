@@ -18,8 +18,8 @@ from mmalign_export.sources.transformers_loading import check_tokenizer_files, w
 from mmalign_export.sources.weight_files import check_precision, dtypes_of
 from mmalign_runtime.spec import SourceFile, TextSpec
 
-# What encoders are saved with and computed without: the pooler of BERT's pretraining, and counted positions.
-_UNREAD = ("pooler.", "embeddings.position_ids")
+# What encoders are saved with and computed without: the pooler and the heads of pretraining, and counted positions.
+_UNREAD = ("pooler.", "embeddings.position_ids", "cls.", "lm_head.", "vocab_")
 
 
 def text_tower(folder: Path, options: SourceOptions) -> TextModelTower:

@@ -18,7 +18,8 @@ def refuse_empty_paths(command: Any, args: Sequence[str]) -> None:  # noqa: ANN4
         return
     for parameter, word in _given(command.commands[args[0]].params, iter(args[1:])):
         if not word and (parameter.type_descriptor.annotation is Path or parameter.name in _PATHS_AS_TEXTS):
-            name = parameter.opts[0] if parameter.param_type_name == "option" else parameter.metavar
+            is_option = parameter.param_type_name == "option"
+            name = parameter.opts[0] if is_option else parameter.metavar or parameter.name.upper()
             raise InputError(f"{name} is empty, as an unset variable of the shell is. Give a path.")
 
 

@@ -83,3 +83,9 @@ def test_a_source_that_is_not_there_is_one_line_and_exit_code_2(
     assert code == 2
     assert error.startswith("error: ")
     assert len(error.strip().splitlines()) == 1
+
+
+def test_an_empty_source_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, out, err = _run(capsys, "import", "", "--out", tmp_path / "bundle")
+    assert (code, out) == (2, "")
+    assert err == "error: SOURCE is empty, as an unset variable of the shell is. Give a path.\n"

@@ -136,3 +136,17 @@ def test_a_broken_text_model_is_refused_by_name(case: str, clip: Path, words: Pa
     change(folder)
     with pytest.raises(SourceError, match=match):
         read_source("sentence_transformers", clip, SourceOptions(text=str(folder)))
+
+
+def test_a_head_of_pretraining_is_left_aside(clip: Path, words: Path, tmp_path: Path) -> None:
+    """As transformers' own checkpoints have it: the encoder below its prefix, the head beside it."""
+    folder = shutil.copytree(words, tmp_path / "words")
+
+    def pretrained(state: dict[str, torch.Tensor]) -> None:
+        encoder = {f"distilbert.{name}": state.pop(name) for name in list(state)}
+        state.update(encoder | {"vocab_projector.bias": torch.ones(2), "vocab_layer_norm.weight": torch.ones(2)})
+
+    _state(folder / WEIGHTS, pretrained)
+    options = [SourceOptions(text=str(path)) for path in (words, folder)]
+    plain, found = (read_source("sentence_transformers", clip, each).model.towers["text"].backbone for each in options)
+    assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), found.parameters(), strict=True))
