@@ -137,7 +137,7 @@ def _evaluate_bundle(
     *,
     as_json: bool,
 ) -> None:
-    _prepare_torch()
+    wait_without_spinning()
     import msgspec
 
     from mmalign.config import EvaluateConfig

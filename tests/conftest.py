@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+from importlib.util import find_spec
 
 import pytest
 
@@ -28,6 +29,15 @@ LONGEST = (
 os.environ["HF_HUB_OFFLINE"] = "1"
 # On tiny tensors threads only wait for each other, and as many processes as processors run tests already.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def freed_memory_is_given_back() -> None:
+    """`mmalign train` keeps memory for the life of its process: here that of all tests, and some measure memory."""
+    if find_spec("torch") is not None:
+        import mmalign.cli
+
+        mmalign.cli.keep_freed_memory = lambda: None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -54,7 +54,10 @@ def test_train_and_evaluate_from_the_command_line(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    kept: list[str] = []
+    monkeypatch.setattr("mmalign.cli.keep_freed_memory", lambda: kept.append("a verb"))
     (tmp_path / "config.toml").write_text(dump_config(make_config({"text_tower.frozen": True})))
     run_dir = str(tmp_path / "run")
     assert run("train", str(tmp_path / "config.toml"), "--out", run_dir, "--set", "train.epochs=1") == 0
@@ -62,6 +65,7 @@ def test_train_and_evaluate_from_the_command_line(
     assert f"{run_dir}: 3 steps, best validation score" in capsys.readouterr().out
     assert run("evaluate", run_dir, "--json") == 0
     assert json.loads(capsys.readouterr().out)["sources"][0]["num_images"] == 6
+    assert len(kept) == 2
 
 
 @pytest.mark.parametrize(
