@@ -305,6 +305,11 @@ def test_weights_that_were_saved_twice_are_read_once_and_a_pointer_beside_them_i
     folder = shutil.copytree(saved("clip"), tmp_path / "model")
     torch.save(load_file(folder / WEIGHTS), folder / "pytorch_model.bin")
     assert weight_files(folder) == [folder / WEIGHTS]
+    for dtype in (torch.float16, torch.bfloat16):  # the same weights in fewer bits, as many publish them
+        torch.save(
+            {name: each.to(dtype) for name, each in load_file(folder / WEIGHTS).items()}, folder / "pytorch_model.bin"
+        )
+        assert weight_files(folder) == [folder / WEIGHTS]
     (folder / "pytorch_model.bin").write_text(LFS)
     assert weight_files(folder) == [folder / WEIGHTS]
 
