@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, cast
 
 import typer
 
-from mmalign.cpu import keep_freed_memory, wait_without_spinning
+from mmalign.cpu import importing_torch, keep_freed_memory
 from mmalign_runtime.bundle import is_bundle
 from mmalign_runtime.cli.terminal import say
 from mmalign_runtime.errors import InputError
@@ -33,11 +33,12 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
 ) -> None:
     """Train a dual encoder on image-text pairs, also by several processes that `torchrun -m mmalign train` starts."""
-    _prepare_torch()
-    from mmalign.config import load_config
-    from mmalign.distributed import is_first_process
-    from mmalign.progress import log_to_stderr
-    from mmalign.training import train as run_training
+    keep_freed_memory()
+    with importing_torch():
+        from mmalign.config import load_config
+        from mmalign.distributed import is_first_process
+        from mmalign.progress import log_to_stderr
+        from mmalign.training import train as run_training
 
     log_to_stderr("mmalign")
     result = run_training(load_config(config, settings or []), out, resume=resume)
@@ -81,11 +82,12 @@ def evaluate(
     _check_run(run)
     split_name = cast('Literal["val", "test"]', _one_of(split, ("test", "val"), "--split"))
     checkpoint_name = cast('Literal["best", "last"]', _one_of(checkpoint, ("best", "last"), "--checkpoint"))
-    _prepare_torch()
-    from mmalign.evaluation import evaluate as run_evaluation
-    from mmalign.evaluation.table import print_evaluation
-    from mmalign.progress import log_to_stderr
-    from mmalign.report import pictures_of, report_run
+    keep_freed_memory()
+    with importing_torch():
+        from mmalign.evaluation import evaluate as run_evaluation
+        from mmalign.evaluation.table import print_evaluation
+        from mmalign.progress import log_to_stderr
+        from mmalign.report import pictures_of, report_run
 
     log_to_stderr("mmalign")
     seen, show = pictures_of(report)
@@ -137,15 +139,15 @@ def _evaluate_bundle(
     *,
     as_json: bool,
 ) -> None:
-    wait_without_spinning()
-    import msgspec
+    with importing_torch():
+        import msgspec
 
-    from mmalign.config import EvaluateConfig
-    from mmalign.data import DataSource
-    from mmalign.evaluation.of_bundle import evaluate_bundle
-    from mmalign.evaluation.table import print_bundle_scores
-    from mmalign.progress import log_to_stderr
-    from mmalign.report import pictures_of, report_bundle
+        from mmalign.config import EvaluateConfig
+        from mmalign.data import DataSource
+        from mmalign.evaluation.of_bundle import evaluate_bundle
+        from mmalign.evaluation.table import print_bundle_scores
+        from mmalign.progress import log_to_stderr
+        from mmalign.report import pictures_of, report_bundle
 
     log_to_stderr("mmalign")
     asked = EvaluateConfig(dims=dims, templates=templates) if templates else EvaluateConfig(dims=dims)
@@ -173,11 +175,6 @@ def _caption_columns(words: Sequence[str]) -> tuple[str, ...] | dict[str, tuple[
             )
         columns[language] = (*columns.get(language, ()), name)
     return columns
-
-
-def _prepare_torch() -> None:
-    wait_without_spinning()
-    keep_freed_memory()
 
 
 def _one_of(word: str, choices: tuple[str, ...], option: str) -> str:

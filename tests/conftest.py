@@ -40,6 +40,11 @@ def freed_memory_is_given_back() -> None:
         mmalign.cli.keep_freed_memory = lambda: None
 
 
+def pytest_collection() -> None:
+    """Look for no garbage while the modules of all tests are imported: a quarter of the time of that."""
+    gc.disable()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the longest files first where several processes share the tests; `--no-loadscope-reorder` keeps it so."""
     if "PYTEST_XDIST_WORKER" in os.environ:
@@ -49,6 +54,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     """Keep the million objects of torch and transformers out of every later collection of garbage."""
+    gc.enable()
     gc.collect()
     gc.freeze()
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
-from mmalign.cpu import wait_without_spinning
+from mmalign.cpu import importing_torch
 from mmalign_export.cli_import import import_source
 from mmalign_runtime.cli.terminal import say
 
@@ -36,11 +36,11 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Replace the bundle at --out.")] = False,
 ) -> None:
     """Export a run to a bundle, and prove it equal to PyTorch."""
-    wait_without_spinning()
-    from mmalign.progress import log_to_stderr
-    from mmalign_export.sources import SourceOptions
-    from mmalign_export.to_bundle import export as export_source
-    from mmalign_export.to_onnx import OPSET_VERSION
+    with importing_torch():
+        from mmalign.progress import log_to_stderr
+        from mmalign_export.sources import SourceOptions
+        from mmalign_export.to_bundle import export as export_source
+        from mmalign_export.to_onnx import OPSET_VERSION
 
     log_to_stderr("mmalign_export")
     known = _one_of(checkpoint, ("best", "last"), "--checkpoint")
@@ -80,17 +80,17 @@ def quantize(
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Add towers of fewer bits to a bundle: the fastest here that stay inside a budget of recall."""
-    wait_without_spinning()
-    from mmalign.progress import log_to_stderr
+    with importing_torch():
+        from mmalign.progress import log_to_stderr
 
-    log_to_stderr("mmalign_export")  # before the next imports: onnxruntime's quantizers would set up the root logger
-    import msgspec
+        log_to_stderr("mmalign_export")  # before the next imports: onnxruntime's quantizers set up the root logger
+        import msgspec
 
-    from mmalign_export.quantization import parse_budget
-    from mmalign_export.quantization import quantize as add_quantized
-    from mmalign_export.quantization.data import default_budget
-    from mmalign_export.quantization.table import print_report
-    from mmalign_runtime.cli.options import as_towers
+        from mmalign_export.quantization import parse_budget
+        from mmalign_export.quantization import quantize as add_quantized
+        from mmalign_export.quantization.data import default_budget
+        from mmalign_export.quantization.table import print_report
+        from mmalign_runtime.cli.options import as_towers
 
     _, report = add_quantized(
         bundle,

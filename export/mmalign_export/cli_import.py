@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mmalign.cpu import wait_without_spinning
+from mmalign.cpu import importing_torch
 from mmalign_runtime.cli.terminal import say
 
 if TYPE_CHECKING:
@@ -56,10 +56,10 @@ def import_source(
     force: Annotated[bool, typer.Option("--force", help="Replace the bundle at --out.")] = False,
 ) -> None:
     """Import a model of another library as a bundle, and prove it equal to that library."""
-    wait_without_spinning()
-    from mmalign.progress import log_to_stderr
-    from mmalign_export.importing import import_model, read_import
-    from mmalign_export.sources import SourceOptions
+    with importing_torch():
+        from mmalign.progress import log_to_stderr
+        from mmalign_export.importing import import_model, read_import
+        from mmalign_export.sources import SourceOptions
 
     log_to_stderr("mmalign_export")
     options = SourceOptions(

@@ -33,7 +33,7 @@ from mmalign.model.chunks import Sharing, run_in_chunks
 from mmalign.optim import Schedule, StepPlan, build_optimizer, set_learning_rate
 from mmalign.seeds import Stream, seed_of
 from mmalign.towers.additions import is_still_below_pool
-from mmalign.towers.depth import Unfreezing, stand_still
+from mmalign.towers.depth import Modes, Unfreezing
 from mmalign.towers.regions import TowerWithRegions, image_tower_with_regions
 from mmalign.towers.text import TextTower
 from mmalign.training.inputs import StepInputs
@@ -63,6 +63,7 @@ class Trainer:
         self.averaging = Averaging(config.average, model, schedule, self.kept)
         learning = [tower for tower in (model.image_tower, model.text_tower) if not is_still_below_pool(tower)]
         self._unfreezing = Unfreezing(learning, config.optim.unfreeze_every)
+        self._modes = Modes(model, (model.image_tower, model.text_tower))
         if config.train.compile:
             for tower in (self._with_regions or model.image_tower, model.text_tower):
                 if not is_still_below_pool(tower):
@@ -76,7 +77,7 @@ class Trainer:
     def _step(self, inputs: StepInputs) -> MetricsRow:
         plan = inputs.plan
         waiting = self._unfreezing.waiting(self.schedule.epoch_of(plan.step))
-        self._set_modes(waiting)
+        self._modes.set(waiting)
         self.model.loss.schedule_scale(plan.step / max(1, self.schedule.num_steps - 1))
         set_learning_rate(self.optimizer, plan.step, self.schedule.num_steps, self.config.optim)
         with self._autocast():
@@ -192,11 +193,6 @@ class Trainer:
             self.model.attention.bound()
         self.averaging.take(step)
         return norm.item()
-
-    def _set_modes(self, waiting: set[nn.Parameter]) -> None:
-        self.model.train()
-        for tower in (self.model.image_tower, self.model.text_tower):
-            stand_still(tower, waiting)
 
     def _autocast(self) -> torch.autocast | nullcontext[None]:
         if self.config.train.autocast == "off":

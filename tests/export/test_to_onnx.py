@@ -32,15 +32,15 @@ def test_the_opset_is_the_one_asked_for(bundle_dir: Path) -> None:
         assert [entry.version for entry in model.opset_import if entry.domain == ""] == [OPSET_VERSION]
 
 
-@pytest.mark.parametrize("opset_version", [18, 19, 21, 23, 25])
-def test_every_opset_that_can_be_asked_for_is_the_one_in_the_file_and_runs(
+@pytest.mark.parametrize("opset_version", [18, 21, 25])
+def test_an_opset_that_is_asked_for_is_the_one_in_the_file_and_runs(
     model: DualModel, tmp_path: Path, opset_version: int
 ) -> None:
     path = tmp_path / "text_model.onnx"
     export_onnx(model.text, path, opset_version)
     written = onnx.load(path)
     assert [(entry.domain, entry.version) for entry in written.opset_import] == [("", opset_version)]
-    assert written.ir_version == {18: 8, 19: 9, 21: 10, 23: 11, 25: 13}[opset_version]
+    assert written.ir_version == {18: 8, 21: 10, 25: 13}[opset_version]
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     ids = np.array([[2, 5, 6, 3], [2, 7, 3, 0]], np.int64)
     mask = (ids > 0).astype(np.int64)

@@ -152,11 +152,12 @@ def check_equal(model: onnx_ir.Model, tmp_path: Path, num_products: int) -> None
 
 MASKS = (None, causal, of_ones_and_length, of_items, of_keys)
 POOLS = (first, last, highest)
-# Every pooling with every mask, and either with both places of the norm: which of them a pair has makes no difference.
+# Every mask with the first row; every row with the mask that CLIP has and with one of keys; both places of the norm.
 CASES = [
     pytest.param(pool, mask, ("before", "after")[(i + j) % 2], id=f"{pool.__name__}-{getattr(mask, '__name__', mask)}")
     for i, pool in enumerate(POOLS)
     for j, mask in enumerate(MASKS)
+    if pool is first or mask in (causal, of_keys)
 ]
 
 

@@ -17,7 +17,7 @@ from mmalign.errors import ConfigError
 from mmalign.model import DualEncoder
 from mmalign.optim import OptimConfig, build_optimizer
 from mmalign.run import initial_model, load_run
-from mmalign.towers.depth import Unfreezing, freeze_first_blocks, layers_of, stand_still
+from mmalign.towers.depth import Modes, Unfreezing, freeze_first_blocks, layers_of
 from mmalign.training import train
 from mmalign.training.trainer import Trainer
 from mmalign_runtime.errors import MmalignError
@@ -96,10 +96,24 @@ def test_frozen_blocks_stay_as_they_are_with_their_statistics(make_config: MakeC
 def test_what_stands_still_has_no_dropout() -> None:
     tower = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 2), nn.Dropout()), nn.Dropout())
     tower[1].requires_grad_(False)
-    stand_still(tower.train(), set())
+    modes = Modes(tower, [tower])
+    modes.set(set())
     assert [module.training for module in tower.modules()] == [True, True, False, False, False, True]
-    stand_still(tower.train(), set(tower[0].parameters()))
+    modes.set(set(tower[0].parameters()))
     assert not any(module.training for module in tower.modules())
+    modes.set(set())
+    assert [module.training for module in tower.modules()] == [True, True, False, False, False, True]
+
+
+def test_modes_are_those_of_training_again_after_an_evaluation_in_between() -> None:
+    tower = nn.Sequential(nn.Linear(2, 2), nn.Dropout())
+    head = nn.Sequential(nn.Linear(2, 2), nn.Dropout())
+    tower.requires_grad_(False)
+    modes = Modes(model := nn.Sequential(tower, head), [tower])
+    for _ in range(2):
+        modes.set(set())
+        assert [each.training for each in model.modules()] == [True, False, False, False, True, True, True]
+        model.eval()
 
 
 def test_rates_fall_by_a_factor_a_block(make_config: MakeConfig) -> None:
