@@ -10,6 +10,7 @@ import typer
 
 from mmalign.cpu import keep_freed_memory, wait_without_spinning
 from mmalign_runtime.bundle import is_bundle
+from mmalign_runtime.cli.options import one_of
 from mmalign_runtime.cli.terminal import say
 from mmalign_runtime.errors import InputError
 from mmalign_runtime.places import check_place
@@ -79,8 +80,8 @@ def evaluate(
         _evaluate_bundle(run, source, precision, tuple(templates or ()), tuple(dims or ()), report, as_json=json)
         return
     _check_run(run)
-    split_name = cast('Literal["val", "test"]', _one_of(split, ("test", "val"), "--split"))
-    checkpoint_name = cast('Literal["best", "last"]', _one_of(checkpoint, ("best", "last"), "--checkpoint"))
+    split_name = cast('Literal["val", "test"]', one_of(split, ("test", "val"), "--split"))
+    checkpoint_name = cast('Literal["best", "last"]', one_of(checkpoint, ("best", "last"), "--checkpoint"))
     _prepare_torch()
     from mmalign.evaluation import evaluate as run_evaluation
     from mmalign.evaluation.table import print_evaluation
@@ -149,7 +150,7 @@ def _evaluate_bundle(
 
     log_to_stderr("mmalign")
     asked = EvaluateConfig(dims=dims, templates=templates) if templates else EvaluateConfig(dims=dims)
-    known = cast("ComputePrecision", _one_of(precision, ("fp32", "fp16", "int8", "bf16"), "--precision"))
+    known = cast("ComputePrecision", one_of(precision, ("fp32", "fp16", "int8", "bf16"), "--precision"))
     seen, show = pictures_of(report)
     found = evaluate_bundle(bundle, DataSource(**pairs._asdict()), asked, show, precision=known)
     if report is not None:
@@ -178,9 +179,3 @@ def _caption_columns(words: Sequence[str]) -> tuple[str, ...] | dict[str, tuple[
 def _prepare_torch() -> None:
     wait_without_spinning()
     keep_freed_memory()
-
-
-def _one_of(word: str, choices: tuple[str, ...], option: str) -> str:
-    if word not in choices:
-        raise InputError(f"{option} {word!r} is not known; choose one of {', '.join(choices)}.")
-    return word
