@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mmalign_export.errors import ExportError
-from mmalign_runtime.addresses import foreign
 from mmalign_runtime.bundle.archive import ARCHIVE_SUFFIX
 from mmalign_runtime.bundle.packing import pack_bundle
+from mmalign_runtime.errors import InputError
+from mmalign_runtime.places import check_place
 from mmalign_runtime.spec import SPEC_NAME
 from mmalign_runtime.staging import put, staging
 
@@ -38,10 +39,12 @@ def staged(out: Path, *, force: bool) -> Iterator[Path]:
 def check_free(out: Path, *, force: bool) -> None:
     """Raise ExportError when `out` is there and `force` is not set, or when it is something else than a bundle.
 
-    And when it is a URL, of which a folder would be made here.
+    And when nothing can be written there, which is found out before any work is done.
     """
-    if foreign(out):
-        raise ExportError(f"{out} is not a path on this machine. Write to one, and copy the result from there.")
+    try:
+        check_place(out)
+    except InputError as error:
+        raise ExportError(str(error)) from error
     if not out.exists():
         return
     if not force:

@@ -29,7 +29,7 @@ from mmalign_export.onnx_file import LARGEST_FILE_BYTES
 from mmalign_export.parity import Artifact, check_parity
 from mmalign_export.side_files import write_side_files
 from mmalign_export.sources import SourceOptions, read_source
-from mmalign_export.sources.proof import golden_bounds, golden_rounding, prove_bundle, prove_model
+from mmalign_export.sources.proof import check_golden, golden_bounds, golden_rounding, prove_bundle, prove_model
 from mmalign_export.sources.protocol import Imported
 from mmalign_export.staging import check_free, staged
 from mmalign_export.to_compiled import compile_tower, load_aoti, package_aoti
@@ -167,6 +167,8 @@ def export_imported(
             if imported.original is None
             else prove_model(model, imported.original, files, golden, imported.resized_as_stored)
         )
+        if imported.must_differ and reference is None:
+            check_golden(golden)
         opset_version = _write_towers(model, formats, folder, opset_version, largest_file_bytes)
         write_side_files(model, folder)
         write_golden(golden, folder)
