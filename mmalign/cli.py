@@ -10,6 +10,7 @@ import typer
 
 from mmalign.cpu import importing_torch, keep_freed_memory
 from mmalign_runtime.bundle import is_bundle
+from mmalign_runtime.cli.options import one_of
 from mmalign_runtime.cli.terminal import say
 from mmalign_runtime.errors import InputError
 from mmalign_runtime.places import check_place
@@ -80,8 +81,8 @@ def evaluate(
         _evaluate_bundle(run, source, precision, tuple(templates or ()), tuple(dims or ()), report, as_json=json)
         return
     _check_run(run)
-    split_name = cast('Literal["val", "test"]', _one_of(split, ("test", "val"), "--split"))
-    checkpoint_name = cast('Literal["best", "last"]', _one_of(checkpoint, ("best", "last"), "--checkpoint"))
+    split_name = cast('Literal["val", "test"]', one_of(split, ("test", "val"), "--split"))
+    checkpoint_name = cast('Literal["best", "last"]', one_of(checkpoint, ("best", "last"), "--checkpoint"))
     keep_freed_memory()
     with importing_torch():
         from mmalign.evaluation import evaluate as run_evaluation
@@ -151,7 +152,7 @@ def _evaluate_bundle(
 
     log_to_stderr("mmalign")
     asked = EvaluateConfig(dims=dims, templates=templates) if templates else EvaluateConfig(dims=dims)
-    known = cast("ComputePrecision", _one_of(precision, ("fp32", "fp16", "int8", "bf16"), "--precision"))
+    known = cast("ComputePrecision", one_of(precision, ("fp32", "fp16", "int8", "bf16"), "--precision"))
     seen, show = pictures_of(report)
     found = evaluate_bundle(bundle, DataSource(**pairs._asdict()), asked, show, precision=known)
     if report is not None:
@@ -175,9 +176,3 @@ def _caption_columns(words: Sequence[str]) -> tuple[str, ...] | dict[str, tuple[
             )
         columns[language] = (*columns.get(language, ()), name)
     return columns
-
-
-def _one_of(word: str, choices: tuple[str, ...], option: str) -> str:
-    if word not in choices:
-        raise InputError(f"{option} {word!r} is not known; choose one of {', '.join(choices)}.")
-    return word

@@ -24,7 +24,19 @@ FOLDERS = {
 # written where it belongs; one that fits nowhere knows too much. The distributions' own __init__ may import the first.
 ROOMS = {
     "mmalign_runtime": (
-        *("lazy", "errors", "strict_json", "addresses", "atomic", "once", "names", "counts", "image_suffixes"),
+        *(
+            "lazy",
+            "errors",
+            "strict_json",
+            "addresses",
+            "atomic",
+            "exchange",
+            "staging",
+            "once",
+            "names",
+            "counts",
+            "image_suffixes",
+        ),
         *("spec", "arguments", "config", "places", "streaming", "freed_memory", "text_prefix", "unit_vectors"),
         *("prefixes",),
         *("parquet", "saved", "ranking", "spaces"),
@@ -42,7 +54,7 @@ ROOMS = {
         *("evaluation", "report", "cli", "__main__"),
     ),
     "mmalign_export": (
-        *("errors", "exchange", "staging", "profile", "parity", "golden", "attention", "side_files", "card"),
+        *("errors", "staging", "profile", "parity", "golden", "attention", "side_files", "card"),
         *(
             "aotinductor",
             "artifacts",

@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
-from mmalign_runtime.cli import main
+from mmalign_runtime.cli import app, main
+from mmalign_runtime.cli.verbs import load_verbs
 
 FIXTURE = Path(__file__).parent / "runtime/fixtures/tiny_bundle"
 PHOTO = FIXTURE / "golden/landscape_3x2.jpg"
@@ -108,3 +111,55 @@ def test_an_edited_bundle_file_is_named(tmp_path: Path, capsys: pytest.CaptureFi
     assert name in error
     assert "was changed" in error
     assert "Copy the bundle again" in error
+
+
+def _verbs() -> dict[str, Any]:
+    load_verbs(app)
+    return dict(typer.main.get_command(app).commands)
+
+
+def _options() -> list[tuple[str, str]]:
+    """Return each verb with each of its options that takes a value, of all three distributions."""
+    options = [(verb, each) for verb, command in _verbs().items() for each in command.params if each.nargs == 1]
+    return [(verb, each.opts[0]) for verb, each in options if each.param_type_name == "option" and not each.is_flag]
+
+
+@pytest.mark.parametrize(("verb", "option"), _options())
+def test_a_word_that_does_not_fit_an_option_is_one_line(
+    verb: str, option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    parameters = _verbs()[verb].params
+    needed = [each for each in parameters if each.required and each.opts[0] != option]
+    words = [word for each in needed for word in ([each.opts[0], "not-here"][each.param_type_name == "argument" :])]
+    error = error_of(capsys, verb, *words, option, "x!")
+    assert error.count("\n") == 1
+    kind = next(each.type_descriptor.annotation for each in parameters if each.opts[0] == option)
+    if kind not in (str, Path, list[str]):
+        assert error.startswith(f"error: {option} 'x!': ")
+        assert error.endswith(f". See `mmalign {verb} --help`.\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("verb", list(_verbs()))
+@pytest.mark.parametrize(
+    ("words", "seen"),
+    [
+        (("--no-such-option",), "no such option: --no-such-option"),
+        (("--json=3",), "'--json' does not take a value"),
+        ((), " is missing"),
+    ],
+)
+def test_a_command_line_that_does_not_fit_is_one_line(
+    verb: str, words: tuple[str, ...], seen: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = error_of(capsys, verb, *words)
+    assert error.count("\n") == 1
+    has_json = any(each.opts[0] == "--json" and each.is_flag for each in _verbs()[verb].params[1:])
+    assert (seen if has_json or "json" not in seen else "") in error
+    assert error.endswith(f". See `mmalign {verb} --help`.\n")
+
+
+def test_a_verb_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    error = error_of(capsys, "improt", "model")
+    assert error == "error: no such command 'improt'. Did you mean 'import'? See `mmalign --help`.\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +16,20 @@ from mmalign_runtime.spec import ONNX, Modality
 
 
 def onnx_artifact(embedder: Embedder) -> Artifact:
-    """Return a bundle as the runtime serves it, one batch a call."""
+    """Return a bundle as the runtime serves it, one batch a call; a batch that comes again is not run again.
 
-    def embed_images(paths: Sequence[Path]) -> NDArray[np.float32]:
-        return embedder.encode_image(list(paths), batch_size=len(paths))
+    An import is held first to eager PyTorch and then to its library, by the same vectors of the same files.
+    """
 
-    def embed_texts(texts: Sequence[str]) -> NDArray[np.float32]:
-        return embedder.encode_text(texts, batch_size=len(texts))
+    @cache
+    def images(paths: tuple[Path, ...]) -> NDArray[np.float32]:
+        return embedder.encode_image(paths, batch_size=len(paths))
 
-    return Artifact(ONNX, embed_images, embed_texts)
+    @cache
+    def texts(batch: tuple[str, ...]) -> NDArray[np.float32]:
+        return embedder.encode_text(batch, batch_size=len(batch))
+
+    return Artifact(ONNX, lambda paths: images(tuple(paths)), lambda batch: texts(tuple(batch)))
 
 
 def torch_artifact(engine: str, model: DualModel, functions: Mapping[Modality, TowerFunction]) -> Artifact:

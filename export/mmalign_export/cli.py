@@ -12,6 +12,7 @@ import typer
 
 from mmalign.cpu import importing_torch
 from mmalign_export.cli_import import import_source
+from mmalign_runtime.cli.options import as_towers, one_of
 from mmalign_runtime.cli.terminal import say
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def export(
         from mmalign_export.to_onnx import OPSET_VERSION
 
     log_to_stderr("mmalign_export")
-    known = _one_of(checkpoint, ("best", "last"), "--checkpoint")
+    known = one_of(checkpoint, ("best", "last"), "--checkpoint")
     spec = export_source(
         run,
         out,
@@ -90,7 +91,6 @@ def quantize(
         from mmalign_export.quantization import quantize as add_quantized
         from mmalign_export.quantization.data import default_budget
         from mmalign_export.quantization.table import print_report
-        from mmalign_runtime.cli.options import as_towers
 
     _, report = add_quantized(
         bundle,
@@ -98,9 +98,9 @@ def quantize(
         calibration=calibration,
         evaluation=evaluation,
         budget=parse_budget(budget) if budget else default_budget(has_pairs=evaluation is not None),
-        precision="fp16" if _one_of(precision, ("int8", "fp16"), "--precision") == "fp16" else "int8",
+        precision="fp16" if one_of(precision, ("int8", "fp16"), "--precision") == "fp16" else "int8",
         engine=engine,
-        provider="cuda" if _one_of(provider, ("cpu", "cuda"), "--provider") == "cuda" else "cpu",
+        provider="cuda" if one_of(provider, ("cpu", "cuda"), "--provider") == "cuda" else "cpu",
         towers=as_towers(towers),
         num_threads=threads,
         max_images=max_images,
@@ -112,19 +112,8 @@ def quantize(
         print_report(report)
 
 
-def _one_of(word: str, choices: tuple[str, str], option: str) -> str:
-    if word not in choices:
-        raise typer.BadParameter(f"{word!r} is not known; choose {' or '.join(choices)}.", param_hint=option)
-    return word
-
-
 def _formats(words: str) -> tuple[Format, ...]:
     from mmalign_export.to_bundle import Format
 
-    formats = tuple(word.strip() for word in words.split(","))
-    for word in formats:
-        if word not in get_args(Format):
-            raise typer.BadParameter(
-                f"{word!r} is not known; choose among {', '.join(get_args(Format))}.", param_hint="--formats"
-            )
-    return cast("tuple[Format, ...]", formats)
+    formats = (one_of(word.strip(), get_args(Format), "--formats") for word in words.split(","))
+    return cast("tuple[Format, ...]", tuple(formats))

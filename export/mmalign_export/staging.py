@@ -1,29 +1,20 @@
-"""A folder that is whole or not there: written beside its place, then put there in one step.
-
-A process that is killed leaves the folder it was writing, locked no more; the next one for the same place removes it.
-"""
+"""Where a bundle may be written, and its folder or file put there in one step when all of it is proven."""
 
 from __future__ import annotations
 
 import errno
-import glob
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import lock_descriptor
-
 from mmalign_export.errors import ExportError
-from mmalign_export.exchange import exchange
-from mmalign_runtime.addresses import foreign
 from mmalign_runtime.bundle.archive import ARCHIVE_SUFFIX
 from mmalign_runtime.bundle.packing import pack_bundle
+from mmalign_runtime.errors import InputError
+from mmalign_runtime.places import check_place
 from mmalign_runtime.spec import SPEC_NAME
+from mmalign_runtime.staging import put, staging
 
-_STAGED = ".staged"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -35,31 +26,25 @@ def staged(out: Path, *, force: bool) -> Iterator[Path]:
     `force` is not set, when it is something else than a bundle, or the disk is full.
     """
     check_free(out, force=force)
-    with _errors_named(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(out)
-        stage = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.", suffix=_STAGED))
-        try:
-            stage.chmod(0o755)
-            with _locked(stage):
-                yield stage
-                if not force:
-                    check_free(out, force=False)  # another process may have put a bundle there meanwhile
-                if out.suffix == ARCHIVE_SUFFIX:
-                    pack_bundle(stage, out, force=True)
-                else:
-                    _replace(stage, out)
-        finally:
-            _remove(stage)
+    with _errors_named(out), staging(out) as stage:
+        yield stage
+        if not force:
+            check_free(out, force=False)  # another process may have put a bundle there meanwhile
+        if out.suffix == ARCHIVE_SUFFIX:
+            pack_bundle(stage, out, force=True)
+        else:
+            put(stage, out)
 
 
 def check_free(out: Path, *, force: bool) -> None:
     """Raise ExportError when `out` is there and `force` is not set, or when it is something else than a bundle.
 
-    And when it is a URL, of which a folder would be made here.
+    And when nothing can be written there, which is found out before any work is done.
     """
-    if foreign(out):
-        raise ExportError(f"{out} is not a path on this machine. Write to one, and copy the result from there.")
+    try:
+        check_place(out)
+    except InputError as error:
+        raise ExportError(str(error)) from error
     if not out.exists():
         return
     if not force:
@@ -84,52 +69,3 @@ def _errors_named(out: Path) -> Iterator[None]:
         fix = "Make room" if error.errno in _NO_ROOM else "Check the path and its permissions"
         reason = f"{out} cannot be written: {error.strerror}. What was there is as it was. {fix}, then export again."
         raise ExportError(reason) from error
-
-
-def _replace(stage: Path, out: Path) -> None:
-    """Put the stage in place of what is there.
-
-    An old folder is swapped for the new one, so that one of the two is at `out` at every moment. Where the system
-    cannot swap, the old one is moved aside first: a kill between the two renames leaves it whole, but beside `out`.
-    """
-    if not out.exists():
-        stage.rename(out)
-        return
-    if exchange(stage, out):
-        return  # the old folder lies at `stage` now, and is removed with it
-    aside = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.old."))
-    out.rename(aside / out.name)
-    stage.rename(out)
-    shutil.rmtree(aside)
-
-
-def _remove_leftovers(out: Path) -> None:
-    """Remove what killed processes were writing for `out`; what is locked is being written now."""
-    for path in out.parent.glob(f".{glob.escape(out.name)}.*{_STAGED}"):
-        with _locked(path) as is_ours:
-            if is_ours:
-                _remove(path)
-
-
-def _remove(path: Path) -> None:
-    if path.is_symlink() or path.is_file():  # what was at `out` need not have been a folder
-        path.unlink()
-    else:
-        shutil.rmtree(path, ignore_errors=True)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[bool]:
-    """Lock a folder while the block runs, and say whether that was possible. A killed process holds no lock."""
-    if os.name == "nt":  # folders cannot be locked there, so nothing is known to be left over
-        yield False
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        is_ours = lock_descriptor(descriptor, blocking=False)
-    except OSError:  # the file system has no locks: nothing is known to be left over
-        is_ours = False
-    try:
-        yield is_ours
-    finally:
-        os.close(descriptor)

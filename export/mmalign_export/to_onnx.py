@@ -78,7 +78,8 @@ def _trace(tower: ModelTower | ModelGraph, opset_version: int) -> onnx_ir.Model:
     except torch.onnx.errors.OnnxExporterError as error:
         cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
         raise ExportError(
-            f"the tower of {tower.output_name} cannot be written as ONNX: {first_line(cause)} Train with another tower."
+            f"the tower of {tower.output_name} cannot be written as ONNX: {first_line(cause)} Take what "
+            "torch.export cannot trace out of its forward (a branch on values), or use another tower."
         ) from error
     if program is None:
         raise ExportError(f"torch.onnx.export gave no program for {tower.output_name}.")

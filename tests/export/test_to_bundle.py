@@ -17,9 +17,10 @@ from mmalign.errors import CheckpointError
 from mmalign.run import Run
 from mmalign.space import space_id
 from mmalign_export.errors import ExportError, ParityError
-from mmalign_export.to_bundle import export, export_model
+from mmalign_export.to_bundle import _card_pictures, export, export_model
 from mmalign_runtime import Embedder
 from mmalign_runtime.bundle import open_bundle
+from mmalign_runtime.bundle.golden import load_golden
 from mmalign_runtime.spec import Similarity
 from tests.export.canaries import move_one_weight, step_for
 
@@ -60,6 +61,15 @@ def test_the_card_tells_parity_latency_and_licence(bundle_dir: Path) -> None:
     for heading in ("## Use", "## Parity", "## Recall", "## Latency", "## Origin"):
         assert heading in card
     assert "onnx-fp32" in card
+
+
+def test_the_card_times_pictures_of_a_usual_size_first(bundle_dir: Path) -> None:
+    golden = load_golden(open_bundle(bundle_dir))
+    files = _card_pictures(golden)
+    assert len(files) == 8
+    assert max(case.height * case.width for case in golden.images if case.file in files) <= 1_000_000
+    large = tuple(case for case in golden.images if case.height * case.width > 1_000_000)
+    assert _card_pictures(msgspec.structs.replace(golden, images=large)) == [case.file for case in large]
 
 
 @pytest.mark.usefixtures("traced_once")

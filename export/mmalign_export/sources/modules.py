@@ -9,12 +9,18 @@ import msgspec
 from tokenizers import Tokenizer
 from torch import nn
 
-from mmalign.dual_model import DualModel, ImageModelTower, ModelOrigin, TextModelTower
+from mmalign.dual_model import Arrays, DualModel, ImageModelTower, ModelOrigin, TextModelTower
 from mmalign.signature import ModuleInput, image_inputs, text_inputs
+from mmalign_export.errors import SourceError
 from mmalign_export.sources.protocol import Imported, Original
-from mmalign_export.sources.refusals import check_finite
-from mmalign_export.sources.trial import tried_width
+from mmalign_export.sources.reference import CheckedReference
+from mmalign_export.sources.refusals import LIBRARY_ERRORS, check_finite, first_sentence
+from mmalign_export.sources.trial import check_each_alone, tried_width
+from mmalign_runtime.errors import EngineError
 from mmalign_runtime.spec import Choice, ImageSpec, Similarity, TextSpec
+
+# Of several lengths, and none like another.
+_TEXTS = ["dog", "a photo of a dog running on the beach", "Café déjà-vu, 一只在雨中奔跑的狗"]
 
 
 class OwnModules(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,8 +39,7 @@ class OwnModules(msgspec.Struct, frozen=True, kw_only=True):
 
 def read_modules(given: OwnModules, reference: Original | None) -> Imported:
     """Return the modules as a model, in evaluation mode. Raises SourceError for ones that give no vectors."""
-    given.image.eval()
-    given.text.eval()
+    original = None if reference is None else CheckedReference(reference)
     pixels = image_inputs(given.image_spec)
     tokens = text_inputs(given.text_spec)[: 2 if given.takes_mask else 1]
     image = ImageModelTower(
@@ -56,17 +61,39 @@ def read_modules(given: OwnModules, reference: Original | None) -> Imported:
         spec=given.text_spec,
         tokenizer=given.tokenizer,
     )
+    check_each_alone("image module", given.image, image.example().inputs)
+    check_each_alone("text module", given.text, text.tensors(_tokenized(text)))
     origin = ModelOrigin(kind="modules", name=given.name, weights_licence=given.licence)
     model = DualModel(towers={"image": image, "text": text}, similarity=given.similarity, origin=origin)
-    proven = "eager PyTorch on the modules" if reference is None else reference.library
+    proven = "eager PyTorch on the modules" if original is None else original.library
     choices = (
         Choice(what="modules", value=f"{image.architecture} and {text.architecture}", origin="given"),
         Choice(what="inputs of the text module", value=", ".join(text.input_names), origin="takes_mask"),
         Choice(what="reference", value=proven, origin="reference"),
     )
-    return Imported(model=model, original=reference, choices=choices)
+    return Imported(model=model, original=original, choices=choices, must_differ=True)
 
 
 def _width(name: str, module: nn.Module, inputs: tuple[ModuleInput, ...]) -> int:
+    if not isinstance(module, nn.Module):
+        raise SourceError(f"{name} is {type(module).__name__}, expected a torch.nn.Module. Give the loaded module.")
+    module.eval()
+    others = {str(each.dtype) for each in module.state_dict().values() if each.is_floating_point()} - {"torch.float32"}
+    if others:
+        raise SourceError(
+            f"the {name} module has weights of {', '.join(sorted(others))}; expected torch.float32, in which a bundle "
+            "computes. Call .float() on it."
+        )
     check_finite(f"the {name} module", module.state_dict())
     return tried_width(f"{name} module", inputs, module)[0]
+
+
+def _tokenized(tower: TextModelTower) -> Arrays:
+    """Return a few texts as the text module gets them. Raises SourceError for a tokenizer that cannot read them."""
+    try:
+        return tower.prepare(_TEXTS)
+    except (EngineError, *LIBRARY_ERRORS) as error:
+        raise SourceError(
+            f"the tokenizer cannot read {_TEXTS}: {first_sentence(error)}. Give the text module's own tokenizer, with "
+            "a token for what it does not know."
+        ) from error

@@ -29,10 +29,11 @@ from mmalign_export.sources.onnx_immich import (
 )
 from mmalign_export.sources.onnx_place import OnnxPlace
 from mmalign_export.sources.onnx_texts import OnnxTexts, library_tokens, read_texts, read_tokenizer
-from mmalign_export.sources.refusals import check_vocabulary, read_json
+from mmalign_export.sources.refusals import read_json
 from mmalign_export.sources.transformers_images import image_spec
 from mmalign_export.sources.transformers_loading import load_processor
 from mmalign_export.sources.transformers_original import processed_pixels
+from mmalign_export.sources.vocabulary import fitted_tokenizer
 from mmalign_runtime.spec import ImageSpec
 
 # From a picture to pixels (1, 3, H, W).
@@ -65,10 +66,9 @@ def text_inputs_of(
     name = "context_length" if place.layout == "immich" else "max_position_embeddings"
     limit = config.get(name, 77 if place.layout == "immich" else None)
     lengths = {"the graph": length, name: limit if isinstance(limit, int) else None}
-    texts = read_texts(place.text_folder, tokenizer, lengths, padding)
     rows = embedding_rows(graph)
-    if rows is not None:
-        check_vocabulary(1 + max(tokenizer.get_vocab().values()), rows)
+    fitted = tokenizer if rows is None else fitted_tokenizer(tokenizer, rows)
+    texts = read_texts(place.text_folder, fitted, lengths, padding)
     said = limit if place.layout == "immich" and isinstance(limit, int) else texts.spec.context_length
     if length not in (None, said):
         raise SourceError(

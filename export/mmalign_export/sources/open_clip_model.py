@@ -6,6 +6,7 @@ import json
 from importlib.metadata import version
 from typing import cast
 
+import msgspec
 from torch import nn
 
 from mmalign.dual_model import DualModel, ImageModelTower, ModelOrigin, TextModelTower
@@ -18,8 +19,9 @@ from mmalign_export.sources.open_clip_text import check_end, keeps_vectors_at_re
 from mmalign_export.sources.open_clip_tokenizer import OpenClipTokenizer, read_tokenizer
 from mmalign_export.sources.open_clip_weights import load_module, similarity
 from mmalign_export.sources.protocol import Imported
-from mmalign_export.sources.refusals import check_vocabulary, check_widths
+from mmalign_export.sources.refusals import check_widths
 from mmalign_export.sources.trial import tried_width
+from mmalign_export.sources.vocabulary import fitted_tokenizer
 from mmalign_runtime.bundle.hashes import sha256_of_file
 from mmalign_runtime.spec import Choice, SourceFile, TextSpec
 
@@ -37,7 +39,8 @@ def import_place(place: OpenClipPlace, options: SourceOptions, kind: str) -> Imp
     module = load_module(place)
     visual = cast("nn.Module", module.visual)
     tokenizer = read_tokenizer(place)
-    check_vocabulary(1 + max(tokenizer.converted.get_vocab().values()), _vocabulary(module))
+    converted = fitted_tokenizer(tokenizer.converted, _vocabulary(module))
+    tokenizer = msgspec.structs.replace(tokenizer, converted=converted)
     check_end(module, tokenizer)
     pixels = preprocessing(place, visual)
     text, length = _text_tower(module, place, tokenizer, options)

@@ -91,6 +91,13 @@ def prove_model(
     return Reference(found, {"image": pixels.differing, "text": named}, (ids, pixels.stage, image, text))
 
 
+def check_golden(golden: Golden) -> None:
+    """Raise SourceError where the golden vectors of a tower hardly differ, so that nothing could be proven of it."""
+    cases: dict[Modality, Sequence[ImageCase | TextCase]] = {"image": golden.images, "text": golden.texts}
+    for name, of_tower in cases.items():
+        check_spread(np.array([case.embedding for case in of_tower], np.float32), name)
+
+
 def prove_bundle(
     imported: Imported, reference: Reference, artifact: Artifact, golden: Golden, folder: Path
 ) -> tuple[Golden, ImportRecord]:

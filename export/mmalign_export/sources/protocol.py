@@ -45,10 +45,12 @@ class Imported(msgspec.Struct, frozen=True, kw_only=True):
 
     `choices` are what was decided that the weights do not say, and where it was read: `--explain` prints them.
     `resized_as_stored` says that the library resizes a picture in the mode that it is stored in, and makes RGB of it
-    after that: palettes by nearest neighbours, and colours weighted by their alpha.
+    after that: palettes by nearest neighbours, and colours weighted by their alpha. `must_differ` says that golden
+    vectors which are all alike are an error without an `original` too: a run may be exported before it has learned.
     """
 
     model: DualModel
     original: Original | None = None
     choices: tuple[Choice, ...] = ()
     resized_as_stored: bool = False
+    must_differ: bool = False

@@ -34,8 +34,6 @@ MOST_ALIKE = 0.999
 _LFS = b"version https://git-lfs.github.com/spec/"
 _PICKLE_FIX = "Convert it to safetensors where it was made: code in a file of weights is never run."
 _SHOWN = 5
-# Of the text tower's vectors. Published towers leave a few out, to round their number.
-_FEWEST_USED = 0.5
 # Where transformers looks for code of a model's own.
 _ASKS = "auto_map"
 _CONFIGURATIONS = ("config.json", "tokenizer_config.json", "preprocessor_config.json", "processor_config.json")
@@ -90,15 +88,6 @@ def is_pointer(path: Path) -> bool:
     """Say whether a file is what Git LFS puts in the place of one that was not fetched."""
     with path.open("rb") as file:
         return file.read(len(_LFS)) == _LFS
-
-
-def check_vocabulary(num_tokens: int, num_embeddings: int) -> None:
-    """Raise SourceError for a tokenizer with ids that the text tower has no vector for, or that uses few of them."""
-    if num_tokens > num_embeddings or num_tokens < num_embeddings * _FEWEST_USED:
-        raise SourceError(
-            f"the tokenizer has {num_tokens} tokens, and the text tower vectors for {num_embeddings}: they are not of "
-            "one model. Fetch both again."
-        )
 
 
 def check_last(ids: Sequence[int], read_at: object) -> None:

@@ -13,8 +13,9 @@ from mmalign.towers.tokenizer import load_tokenizer
 from mmalign_export.errors import SourceError
 from mmalign_export.sources import SourceOptions
 from mmalign_export.sources.folders import source_files
-from mmalign_export.sources.refusals import check_finite, check_loaded, check_vocabulary, refuse_remote_code
+from mmalign_export.sources.refusals import check_finite, check_loaded, refuse_remote_code
 from mmalign_export.sources.transformers_loading import check_tokenizer_files, weight_files
+from mmalign_export.sources.vocabulary import fitted_tokenizer
 from mmalign_export.sources.weight_files import check_precision, dtypes_of
 from mmalign_runtime.spec import SourceFile, TextSpec
 
@@ -37,7 +38,7 @@ def text_tower(folder: Path, options: SourceOptions) -> TextModelTower:
     pad_token = None if pad_id is None else tokenizer.id_to_token(pad_id)
     if pad_token is None or length < 2:
         raise SourceError(f"{folder.name} does not say its padding token or how many tokens it reads.")
-    check_vocabulary(1 + max(tokenizer.get_vocab().values()), int(encoder.vocab_size))
+    tokenizer = fitted_tokenizer(tokenizer, int(encoder.vocab_size))
     spec = TextSpec(
         context_length=length,
         padding="fixed" if options.length == "fixed" else "longest",

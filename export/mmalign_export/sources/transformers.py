@@ -14,7 +14,7 @@ from mmalign_export.errors import SourceError
 from mmalign_export.sources import SourceOptions
 from mmalign_export.sources.folders import licence_of, model_folder, source_files
 from mmalign_export.sources.protocol import Imported
-from mmalign_export.sources.refusals import check_vocabulary, read_json, refuse_options, refuse_remote_code
+from mmalign_export.sources.refusals import read_json, refuse_options, refuse_remote_code
 from mmalign_export.sources.transformers_families import FAMILIES, Family
 from mmalign_export.sources.transformers_images import image_spec
 from mmalign_export.sources.transformers_loading import (
@@ -27,6 +27,7 @@ from mmalign_export.sources.transformers_loading import (
 from mmalign_export.sources.transformers_original import TransformersOriginal
 from mmalign_export.sources.transformers_texts import check_end, fast_tokenizer, text_spec
 from mmalign_export.sources.transformers_towers import image_tower, text_tower
+from mmalign_export.sources.vocabulary import fitted_tokenizer
 from mmalign_runtime.spec import Choice, Similarity
 
 _READS = ("orientation", "alpha", "length", "jpeg_oversampling", "licence")
@@ -45,12 +46,12 @@ def read(location: str | Path, options: SourceOptions) -> Imported:
     model = load_model(folder, family, weights)
     text_config, vision_config = _part_config(model, "text_config"), _part_config(model, "vision_config")
     text = text_spec(tokenizer, text_config, family, options)
-    check_vocabulary(1 + max(tokenizer.get_vocab().values()), int(cast("int", text_config["vocab_size"])))
+    fast = fitted_tokenizer(fast_tokenizer(tokenizer), int(cast("int", text_config["vocab_size"])))
     check_end(tokenizer, text_config, family)
     dual = DualModel(
         towers={
             "image": image_tower(model, family, image_spec(processor.to_dict(), options), vision_config),
-            "text": text_tower(model, family, text, text_config, fast_tokenizer(tokenizer)),
+            "text": text_tower(model, family, text, text_config, fast),
         },
         similarity=_similarity(model, family),
         origin=ModelOrigin(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from pathlib import Path
 
 from mmalign_runtime.atomic import replacing
@@ -13,6 +11,7 @@ from mmalign_runtime.bundle.contents import Contents
 from mmalign_runtime.errors import InputError
 from mmalign_runtime.places import check_place
 from mmalign_runtime.spec import SPEC_NAME, BundleSpec
+from mmalign_runtime.staging import put, staging
 
 
 def pack_bundle(path: str | Path, out: str | Path, *, force: bool = False) -> Path:
@@ -57,17 +56,12 @@ def put_folder(contents: Contents, spec: BundleSpec, target: Path) -> None:
     Raises InputError.
     """
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-        try:
+        with staging(target) as stage:
             for name in (SPEC_NAME, *spec.files):
                 (stage / name).parent.mkdir(parents=True, exist_ok=True)
                 with (stage / name).open("wb") as file:
                     file.writelines(contents.chunks(name))
-            stage.chmod(0o755)
-            _put(stage, target)
-        finally:
-            shutil.rmtree(stage, ignore_errors=True)
+            put(stage, target)
     except OSError as error:
         raise not_written(target, error) from error
 
@@ -75,23 +69,6 @@ def put_folder(contents: Contents, spec: BundleSpec, target: Path) -> None:
 def not_written(target: Path, error: OSError) -> InputError:
     """Return the error of a place that could not be written to."""
     return InputError(f"{target} cannot be written: {error}. Nothing was changed there.")
-
-
-def _put(stage: Path, target: Path) -> None:
-    """Give the staged folder its name. What bore it is put aside first, and put back where that fails."""
-    if not target.exists():
-        stage.rename(target)
-        return
-    aside = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
-    try:
-        target.rename(aside / target.name)
-        try:
-            stage.rename(target)
-        except OSError:
-            (aside / target.name).rename(target)
-            raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def check_file(target: Path, *, force: bool) -> None:

@@ -19,17 +19,19 @@ from mmalign_runtime.cli.embed import embed
 from mmalign_runtime.cli.empty_paths import refuse_empty_paths
 from mmalign_runtime.cli.explain import explain
 from mmalign_runtime.cli.info import info
+from mmalign_runtime.cli.interrupts import stop_on_signals
 from mmalign_runtime.cli.pack import pack, unpack
 from mmalign_runtime.cli.search import search
 from mmalign_runtime.cli.terminal import discard_what_is_left, escape_what_does_not_fit
 from mmalign_runtime.cli.upgrade import upgrade
+from mmalign_runtime.cli.usage import UsageError, refusal
 from mmalign_runtime.cli.verbs import load_verbs
 from mmalign_runtime.cli.verify import verify
 from mmalign_runtime.errors import MmalignError
 from mmalign_runtime.names import printable
 
 EXIT_CANNOT_RUN = 2
-EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it: what typer makes of every KeyboardInterrupt
 EXIT_PIPE_CLOSED = 141  # 128 + SIGPIPE
 
 app = typer.Typer(
@@ -47,42 +49,48 @@ app.command(context_settings={"allow_extra_args": True})(embed)  # a pattern tha
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line and exit with the verb's code.
 
-    0: done; 2, with one line of error on stderr: cannot run; 130: interrupted; 141: whoever read the output closed it.
+    0: done; 2, with one line of error on stderr: cannot run; 130, 143, 129: Ctrl-C, SIGTERM, SIGHUP; 141: whoever read
+    the output closed it.
     """
     escape_what_does_not_fit()
-    try:
-        code = _run(args)
-    except MmalignError as error:
-        code = _fail(error)
-    except KeyboardInterrupt:
-        code = EXIT_INTERRUPTED
-    except BrokenPipeError:
-        code = EXIT_PIPE_CLOSED
-    except OSError as error:
-        code = _fail(MmalignError(f"{error.filename or 'the output'}: {error.strerror or error}. Check it."))
-    except Exception:  # noqa: BLE001  a fault of ours: told in full, and never taken for the 1 that says a bundle differs
-        traceback.print_exc()
-        code = EXIT_CANNOT_RUN
+    with stop_on_signals() as stop:
+        try:
+            code = _run(args)
+        except MmalignError as error:
+            code = _fail(error)
+        except KeyboardInterrupt:
+            code = EXIT_INTERRUPTED
+        except BrokenPipeError:
+            code = EXIT_PIPE_CLOSED
+        except OSError as error:
+            code = _fail(MmalignError(f"{error.filename or 'the output'}: {error.strerror or error}. Check it."))
+        except Exception:  # noqa: BLE001  a fault of ours: told in full, and never taken for the 1 that says a bundle differs
+            traceback.print_exc()
+            code = EXIT_CANNOT_RUN
     discard_what_is_left()
-    raise SystemExit(code)
+    raise SystemExit(stop.exit_code if code == EXIT_INTERRUPTED else code)
 
 
 def _run(args: Sequence[str] | None) -> int | str | None:
     """Return the exit code. Raises BrokenPipeError, of which typer and rich make 1, as if a bundle differed."""
     load_verbs(app)
-    refuse_empty_paths(typer.main.get_command(app), sys.argv[1:] if args is None else args)
+    command, words = typer.main.get_command(app), sys.argv[1:] if args is None else args
+    refuse_empty_paths(command, words)
     try:
-        app(args, prog_name="mmalign")
+        # Without words it prints its help, which is no error of the words.
+        code: int | str | None = command(words, prog_name="mmalign", standalone_mode=not words)
+    except UsageError as error:
+        raise refusal(error, command, words) from error
     except SystemExit as left:
         if isinstance(left.__context__, BrokenPipeError):
             raise left.__context__ from None
-        sys.stdout.flush()  # here, where a full disk or a closed pipe can still be told
-        return left.code
-    return 0
+        code = left.code
+    sys.stdout.flush()  # here, where a full disk or a closed pipe can still be told
+    return code
 
 
 def _fail(error: MmalignError) -> int:
-    with contextlib.suppress(BrokenPipeError, SystemExit):  # nobody reads it: the code says it as well
+    with contextlib.suppress(OSError, SystemExit):  # nobody reads it, a terminal was closed: the code says it as well
         _print_error(error)
     return EXIT_CANNOT_RUN
 

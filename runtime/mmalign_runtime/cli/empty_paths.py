@@ -16,22 +16,28 @@ def refuse_empty_paths(command: Any, args: Sequence[str]) -> None:  # noqa: ANN4
     """Raise InputError for an empty path among the words of a verb; other empty words are left to it."""
     if not args or args[0] not in command.commands:
         return
-    for parameter, word in _given(command.commands[args[0]].params, iter(args[1:])):
+    for parameter, word in given(command.commands[args[0]].params, args[1:]):
         if not word and (parameter.type_descriptor.annotation is Path or parameter.name in _PATHS_AS_TEXTS):
-            is_option = parameter.param_type_name == "option"
-            name = parameter.opts[0] if is_option else parameter.metavar or parameter.name.upper()
-            raise InputError(f"{name} is empty, as an unset variable of the shell is. Give a path.")
+            raise InputError(f"{shown_name(parameter)} is empty, as an unset variable of the shell is. Give a path.")
 
 
-def _given(parameters: Sequence[Any], words: Iterator[str]) -> Iterator[tuple[Any, str]]:
+def shown_name(parameter: Any) -> str:  # noqa: ANN401  as above
+    """Return what a user knows a parameter of a verb by: an option's word, an argument's name in its usage."""
+    if parameter.param_type_name == "option":
+        return str(parameter.opts[0])
+    return str(parameter.metavar or parameter.name.upper())
+
+
+def given(parameters: Sequence[Any], words: Sequence[str]) -> Iterator[tuple[Any, str]]:
     """Yield what is given for each parameter, as far as the words can be told apart."""
     options = {name: each for each in parameters if each.param_type_name == "option" for name in each.opts}
     arguments = [each for each in parameters if each.param_type_name == "argument"]
-    for word in words:
+    left = iter(words)
+    for word in left:
         name, has_value, value = word.partition("=")
         if not name.startswith("--"):
             if arguments:
                 yield arguments[0], word
                 arguments = arguments[1:] if arguments[0].nargs == 1 else arguments
         elif name in options and not options[name].is_flag:
-            yield options[name], value if has_value else next(words, " ")
+            yield options[name], value if has_value else next(left, " ")

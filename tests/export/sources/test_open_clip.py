@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import onnxruntime
 import open_clip
 import pytest
 import torch
+import transformers
 from torch import nn
 
 from mmalign.space import space_id
@@ -80,6 +82,20 @@ def test_every_kind_of_tower_is_traced(family: str, name: str, saved_clip: Saved
     for arrays in batches(tower.spec) if name == "image" else (tower.prepare(each) for each in CAPTIONS):
         fed = {key: arrays[key] for key in tower.input_names}
         np.testing.assert_allclose(session.run(None, fed)[0], tower.run(fed), atol=1e-5)
+
+
+def test_t5_s_extra_tokens_which_have_no_vector_are_read_as_text(saved_clip: Saved, tmp_path: Path) -> None:
+    """As in timm/ViT-B-16-SigLIP: 32,100 tokens and 32,000 vectors."""
+    folder = shutil.copytree(saved_clip("siglip"), tmp_path / "siglip")
+    tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(folder)
+    tokenizer.add_tokens([f"<extra_id_{number}>" for number in range(300)], special_tokens=True)
+    tokenizer.save_pretrained(folder)
+    text = read_source("open_clip", folder).model.text
+    rows = text.prepare(["a dog <extra_id_299>", "a dog"])["input_ids"]
+    assert rows.max() < 700 < len(tokenizer)
+    plain = read_source("open_clip", saved_clip("siglip")).model.text.prepare(["a dog"])["input_ids"]
+    np.testing.assert_array_equal(rows[1:], plain)
+    assert np.isfinite(text.run({"input_ids": rows})).all()
 
 
 def batches(spec: ImageSpec) -> Iterator[dict[str, np.ndarray]]:

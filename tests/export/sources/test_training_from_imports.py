@@ -30,11 +30,13 @@ from mmalign_export.golden import GoldenFile
 from mmalign_export.sources import detect
 from mmalign_runtime import Embedder
 from mmalign_runtime.verify import verify_bundle
+from tests.export.sources.test_broken import BROKEN
 
 Saved = Callable[[str], Path]
 MakeConfig = Callable[..., Config]
 
 DIM = 24
+FOUND_BY_THE_PROOF = "vectors that hardly differ"
 _traced: set[str] = set()
 SAME = 1e-6  # one computation, in batches of another size
 TEXTS = ["a red square", "two blue circles on the left", ""]
@@ -209,6 +211,22 @@ def test_a_place_that_is_gone_and_an_exporter_that_is_not_installed_are_named(
     monkeypatch.setattr("mmalign.imported.entry_points", lambda group: ())
     with pytest.raises(ConfigError, match=r"is not installed\. Run `pip install mmalign-export`"):
         train(make_config(tmp_path / "nowhere"), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in BROKEN if name != "vectors that hardly differ"]
+)  # found by the proof
+def test_training_from_a_broken_source_is_refused_as_its_import_is(
+    name: str, saved: Saved, make_config: MakeConfig, tmp_path: Path
+) -> None:
+    place = shutil.copytree(saved("clip"), tmp_path / "source" / "model")
+    change, match = BROKEN[name]
+    change(place)
+    with pytest.raises(WeightsError, match=rf"'import:.*model' cannot be read: .*({match})") as raised:
+        train(make_config(place), tmp_path / "run")
+    assert "\n" not in str(raised.value)
+    assert not (tmp_path / "run").exists()
+    assert not (place.parent / "ran").exists()
 
 
 def test_weights_of_another_model_are_not_read_into_a_run(

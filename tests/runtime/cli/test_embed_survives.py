@@ -27,7 +27,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
 
 def start(place: Workplace, out: Path, *options: str) -> subprocess.Popen[str]:
     """Start a run and wait for its first part."""
-    process = subprocess.Popen(command(place.texts, out, *options), stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command(place.texts, out, *options),
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell in the background has it ignored
+    )
     while process.poll() is None and not list(out.glob("part-*")):
         time.sleep(0.001)
     return process
@@ -38,7 +43,7 @@ def test_a_killed_run_goes_on_to_the_same_rows(place: Workplace) -> None:
     assert all(trial.whole and trial.resumed_equal for trial in trials), trials
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_an_interrupted_run_says_how_to_go_on(place: Workplace, number: signal.Signals, code: int) -> None:
     out = place.folder / "interrupted"
     clear(out)

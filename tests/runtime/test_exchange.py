@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mmalign_export.exchange import exchange
+from mmalign_runtime.exchange import exchange
 
 
 def make_folder(path: Path, text: str) -> Path:
