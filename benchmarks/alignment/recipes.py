@@ -3,6 +3,10 @@
 import msgspec
 
 _VIEWS = "train.num_views=2"
+_RESIDUAL = (
+    "model.image_head={kind='residual', standardize_features=true, dropout=0.5}",
+    "model.text_head={kind='residual', standardize_features=true, dropout=0.3}",
+)
 
 
 class Recipe(msgspec.Struct, frozen=True):
@@ -41,10 +45,10 @@ RECIPES = (
     Recipe("targets by captions, 0.3", ("loss={kind='soft_targets', smoothing=0.0, caption_share=0.3}",)),
     Recipe("hard negatives mined, 0.25", ("mining.share=0.25", "mining.every=25")),
     Recipe("matryoshka 64 and 128", ("terms=[{kind='matryoshka', dims=[64, 128]}]",)),
-    Recipe("residual heads", ("model.image_head.kind=residual", "model.text_head.kind=residual")),
+    Recipe("residual heads", _RESIDUAL),
     Recipe(
         "residual heads from the linear map",
-        ("model.image_head.kind=residual", "model.text_head.kind=residual", "model.start=linear_map"),
+        (*_RESIDUAL, "model.start=linear_map"),
         against="residual heads",
     ),
     Recipe("attention over tokens", ("text_tower.pooling=attention",)),

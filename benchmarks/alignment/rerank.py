@@ -103,7 +103,8 @@ def rerank_run(run: Run, seed: int, num_candidates: int, split: str) -> Reranked
     features = ModelFeatures(model, Path(config.train.cache_dir), device, is_training=False)
     regions = RegionFeatures(model.image, Path(config.train.cache_dir), device)
     sources = load_sources(config.data, config.image, config.text)
-    styles = tuple(_style(run, features, regions, source, num_candidates, split) for source in sources)
+    evaluated = [source for source in sources if source.is_evaluated]
+    styles = tuple(_style(run, features, regions, source, num_candidates, split) for source in evaluated)
     return Reranked(seed, attention.share_logit.sigmoid().item(), attention.log_temperature.exp().item(), styles)
 
 

@@ -68,7 +68,7 @@ def score_run(run_dir: Path, dims: Sequence[int]) -> tuple[StyleScores, ...]:
     splits = without_near_synonyms(merged_splits(sources), sources, limit, judge)
     labels = sorted({pair.captions[0] for pair in splits.train})
     trained = judge.of(labels, "labels of training")
-    return tuple(_score(run.model, features, judge, trained, source, dims) for source in sources)
+    return tuple(_score(run.model, features, judge, trained, source, dims) for source in sources if source.is_evaluated)
 
 
 def _score(

@@ -43,8 +43,9 @@ class Attribution(msgspec.Struct, frozen=True):
 
 
 def read_test_drawings(config: DataConfig) -> tuple[Drawing, ...]:
-    """Return the drawings of every pack whose concepts are on the test side."""
-    sources = [(source, False) for source in config.sources] + [(source, True) for source in config.held_out]
+    """Return the drawings of every evaluated pack whose concepts are on the test side."""
+    evaluated = [source for source in config.sources if source.split == "auto"]
+    sources = [(source, False) for source in evaluated] + [(source, True) for source in config.held_out]
     return tuple(
         drawing
         for source, is_held_out in sources

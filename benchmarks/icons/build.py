@@ -2,7 +2,7 @@
 
 python -m benchmarks.icons.build --out FOLDER [--cache DIR] [--sets NAME ...] [--sample FILE]
 
-Three sets and a sample of 2,000 icons are committed: all are made in some minutes from pinned packages.
+Five sets and a sample of 2,000 icons are committed: all are made in some minutes from pinned packages.
 """
 
 import argparse

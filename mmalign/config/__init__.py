@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+from mmalign.config.data import DataConfig, StreamConfig
 from mmalign.config.settings import (
     Config,
-    DataConfig,
     EvaluateConfig,
     Natural,
-    StreamConfig,
     TrainConfig,
     differing_keys,
     dump_config,

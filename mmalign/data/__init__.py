@@ -18,7 +18,7 @@ from mmalign.data.merge import merge_pairs
 from mmalign.data.pair import Origin, Pair, PairSet, RejectedRow
 from mmalign.data.read import iter_pairs, read_pairs
 from mmalign.data.source import DataSource
-from mmalign.data.split import SplitConfig, Splits, joined_concepts, split_of, split_pairs
+from mmalign.data.split import SplitConfig, Splits, joined_concepts, split_of, split_pairs, split_sources
 
 __all__ = [
     "ColumnError",
@@ -42,4 +42,5 @@ __all__ = [
     "read_pairs",
     "split_of",
     "split_pairs",
+    "split_sources",
 ]

@@ -76,6 +76,9 @@ class DataSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         stream: WebDataset: whether shards are read as training goes, and not before it. All pairs of such a source are
             trained on, each of them a concept of its own; see `[data.stream]`.
         num_pairs: How many pairs a streamed source has, about: it decides how many steps an epoch takes.
+        split: Which split the pairs are for. "auto" splits them by concept, as `[data.split]` says. "train" trains on
+            them all but those whose concept, or image, is in the val or test split of another source: such a source is
+            never evaluated, and no pair is left out of training for being near to it.
     """
 
     path: str
@@ -91,12 +94,18 @@ class DataSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     header: bool | tuple[str, ...] = True
     stream: bool = False
     num_pairs: int | None = None
+    split: Literal["auto", "train"] = "auto"
 
     def __post_init__(self) -> None:
         """Raise `DataConfigError` for a value that no source can have."""
         known = ("auto", *get_args(Format))
         if self.format not in known:
             raise DataConfigError(f"format = {self.format!r} is unknown; expected one of {', '.join(known)}")
+        if self.split not in ("auto", "train"):
+            raise DataConfigError(
+                f'split = {self.split!r} is unknown; expected "auto", or "train" for a source that is never evaluated. '
+                "One that is only evaluated stands in data.held_out"
+            )
         self._check_captions()
         self._check_delimited()
         self._check_stream()
@@ -133,6 +142,10 @@ class DataSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             )
         if self.num_pairs is not None and self.num_pairs < 1:
             raise DataConfigError(f"num_pairs = {self.num_pairs}; expected the number of pairs in all the shards")
+        if self.stream and self.split != "auto":
+            raise DataConfigError(
+                f"split = {self.split!r} has no meaning for a streamed source, which is trained on alone. Remove it"
+            )
         for option in ("concept_column", "group_column"):
             if self.stream and getattr(self, option) is not None:
                 raise DataConfigError(

@@ -29,7 +29,8 @@ class SplitConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         test: Fraction of concepts, in [0, 1).
         seed: Seed of the draw. Another seed gives another split.
         max_caption_similarity: Cosine of two first captions, by the features of a frozen text tower, from which a
-            training pair is left out as a near-synonym of a validation or test pair of any source. Unset keeps all.
+            training pair is left out as a near-synonym of a validation or test pair of any source that is evaluated.
+            Unset keeps all.
     """
 
     val: float = 0.1
@@ -100,3 +101,29 @@ def split_pairs(pairs: Sequence[Pair], config: SplitConfig, joined: Mapping[str,
     for pair in pairs:
         sides[split_of(joined[pair.concept], config)].append(pair)
     return Splits(tuple(sides["train"]), tuple(sides["val"]), tuple(sides["test"]))
+
+
+def split_sources(
+    sources: Sequence[Sequence[Pair]],
+    is_evaluated: Sequence[bool],
+    config: SplitConfig,
+    joined: Mapping[str, str],
+) -> list[Splits]:
+    """Put the pairs of several sources on their sides, those of a source that is not evaluated on the train side.
+
+    Of such a source the pairs are left out whose concept is in val or test of an evaluated one, or shares an image with
+    a concept that is, also by way of others. `joined` is of the evaluated sources alone, so that the others move no
+    concept of theirs.
+    """
+    splits = [
+        split_pairs(pairs, config, joined) if own else Splits(tuple(pairs), (), ())
+        for pairs, own in zip(sources, is_evaluated, strict=True)
+    ]
+    if all(is_evaluated):
+        return splits
+    everywhere = joined_concepts(pair for pairs in sources for pair in pairs)
+    withheld = {everywhere[pair.concept] for each in splits for pair in (*each.val, *each.test)}
+    return [
+        each if own else Splits(tuple(pair for pair in each.train if everywhere[pair.concept] not in withheld), (), ())
+        for each, own in zip(splits, is_evaluated, strict=True)
+    ]

@@ -84,7 +84,7 @@ def evaluate_model(
     from, None where that is not known. `show` is given what there is to see of each source. Raises ConfigError for a
     source with nothing in the split, and ItemError.
     """
-    tasks = [_task(source, split, config, trained_images) for source in sources]
+    tasks = [_task(source, split, config, trained_images) for source in sources if source.is_evaluated]
     report_truncated((pair for task in tasks for pair in task.items.pairs), trained.model.text.bound_tokenizer)
     linear_map = _fit_map(splits, start, config.captions)
     scores = tuple(_score(task, trained, start, linear_map, config.dims, show) for task in tasks)

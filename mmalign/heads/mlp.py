@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import msgspec
 from torch import nn
 
 from mmalign.heads.protocol import Head
 
 
 class MLPHead(Head, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="mlp"):
-    """A layer as wide as the features, GELU, and a layer without bias."""
+    """A layer, GELU, and a layer without bias.
+
+    Attributes:
+        hidden_dim: Width of the first layer. Unset: that of the features.
+    """
+
+    hidden_dim: Annotated[int, msgspec.Meta(ge=1)] | None = None
 
     def layers(self, feature_dim: int, embed_dim: int) -> list[nn.Module]:
         """Return both layers."""
-        hidden = [nn.Linear(feature_dim, feature_dim), nn.GELU(), *self.dropouts()]
-        return [*hidden, nn.Linear(feature_dim, embed_dim, bias=False)]
+        width = self.hidden_dim or feature_dim
+        return [nn.Linear(feature_dim, width), nn.GELU(), *self.dropouts(), nn.Linear(width, embed_dim, bias=False)]

@@ -1,7 +1,8 @@
 """From the configuration's sources to pairs on their sides, each still knowing its source.
 
-Held-out sources lend nothing to training; of them only the validation and test concepts are evaluated. Concepts that
-share an image are on one side, whatever sources they come from.
+Held-out sources lend nothing to training; of them only the validation and test concepts are evaluated. Sources with
+`split = "train"` lend nothing to validation and test, and give way to them. Concepts that share an image are on one
+side, whatever sources they come from.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from mmalign.data import (
     joined_concepts,
     merge_pairs,
     read_pairs,
-    split_pairs,
+    split_sources,
 )
 from mmalign.data.augment import ImageAugment
 from mmalign.data.identity import image_identity
@@ -44,11 +45,15 @@ _DEFAULT_SPEC, _DEFAULT_TEXT_SPEC = ImageSpec(), TextSpec()
 
 
 class SourcePairs(msgspec.Struct, frozen=True):
-    """The pairs of one source on their sides; `name` is the file's stem, or its path where stems are alike."""
+    """The pairs of one source on their sides; `name` is the file's stem, or its path where stems are alike.
+
+    Of one that is not evaluated all pairs are for training.
+    """
 
     name: str
     is_held_out: bool
     splits: Splits
+    is_evaluated: bool = True
 
 
 def load_sources(
@@ -65,14 +70,17 @@ def load_sources(
     ]
     stems = Counter(Path(source.path).stem for source, _ in listed)
     read = [_read(source, config, image, text) for source, _ in listed]
-    joined = joined_concepts(pair for pairs in read for pair in pairs)
+    is_evaluated = [source.split == "auto" for source, _ in listed]
+    joined = joined_concepts(pair for pairs, own in zip(read, is_evaluated, strict=True) if own for pair in pairs)
     _report_joined(joined)
     _report_shared_numbers([source.path for source, _ in listed], read)
+    sides = split_sources(read, is_evaluated, config.split, joined)
     loaded = []
-    for (source, is_held_out), pairs in zip(listed, read, strict=True):
+    for (source, is_held_out), own, pairs, splits in zip(listed, is_evaluated, read, sides, strict=True):
         stem = Path(source.path).stem
-        splits = split_pairs(pairs, config.split, joined)
-        loaded.append(SourcePairs(stem if stems[stem] == 1 else source.path, is_held_out, splits))
+        loaded.append(SourcePairs(stem if stems[stem] == 1 else source.path, is_held_out, splits, is_evaluated=own))
+        if not own:
+            _report_withheld(loaded[-1], len(pairs))
     return tuple(loaded)
 
 
@@ -149,6 +157,13 @@ def _report_joined(joined: Mapping[str, str]) -> None:
             "%d of %d concepts share images with others, so they are on one side; the most together are %d, with %r",
             *(num_joined, len(joined), size, largest),
         )
+
+
+def _report_withheld(source: SourcePairs, num_pairs: int) -> None:
+    logger.info(
+        "%s is trained on alone: %d of %d pairs are left out, whose concept or image is in validation or test",
+        *(source.name, num_pairs - len(source.splits.train), num_pairs),
+    )
 
 
 def _report_shared_numbers(names: Sequence[str], read: Sequence[Sequence[Pair]]) -> None:

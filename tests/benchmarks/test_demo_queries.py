@@ -30,7 +30,7 @@ def drawings(config: Config) -> tuple[Drawing, ...]:
 def test_the_configuration_names_files_that_exist(config: Config) -> None:
     paths = [Path(source.path) for source in (*config.data.sources, *config.data.held_out)]
 
-    assert len(paths) == 7
+    assert len(paths) == 9
     assert all(path.is_file() for path in paths)
 
 
@@ -74,6 +74,8 @@ def test_packs_say_whose_work_they_are(config: Config) -> None:
         "noto-v1": "Apache-2.0",
         "fxemoji": "Apache-2.0",
         "streamline-emojis": "CC-BY-4.0",
+        "flat-color-icons": "MIT",
+        "streamline-ultimate-color": "CC-BY-4.0",
         "openmoji": "CC-BY-SA-4.0",
         "captions": "MIT AND Unicode-3.0",
     }

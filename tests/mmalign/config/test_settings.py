@@ -125,6 +125,29 @@ def test_values_that_do_not_go_together_are_refused(toml: Path) -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
+        ("data.sources=[{path='a.csv', split='train'}, {path='b.csv', split='train'}]", "nothing to validate on"),
+        ("data.held_out=[{path='a.csv', split='train'}]", "'a.csv' is held out, so that it is never trained on"),
+        (
+            "data.sources=[{path='a.csv'}, {path='b.csv', split='train'}, {path='c.tar', stream=true, num_pairs=9}]",
+            "'b.csv' has split = \"train\", and another source is streamed",
+        ),
+        (
+            "data.sources=[{path='a.csv'}, {path='c.tar', stream=true, num_pairs=9, split='train'}]",
+            "no meaning for a streamed source",
+        ),
+        ("data.sources=[{path='a.csv', split='test'}]", "Invalid enum value 'test'"),
+    ],
+)
+def test_a_source_for_training_alone_that_is_to_be_something_else_too_is_refused(
+    toml: Path, setting: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config(toml, [setting])
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
         ("train.epochs", "expected KEY=VALUE"),
         ("data.sources.path=a", "'sources' is a value, not a table"),
     ],

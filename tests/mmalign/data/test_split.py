@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmalign.data import DataConfigError, Origin, Pair, SplitConfig, joined_concepts, split_of, split_pairs
+from mmalign.data import (
+    DataConfigError,
+    Origin,
+    Pair,
+    SplitConfig,
+    joined_concepts,
+    split_of,
+    split_pairs,
+    split_sources,
+)
 from mmalign.data.split import Splits
 
 # Lone surrogates too: that is how Python spells the undecodable bytes of a file name.
@@ -131,3 +140,33 @@ def test_a_split_is_frozen_and_its_configuration_takes_no_other_field() -> None:
     assert SplitConfig.__struct_config__.frozen
     assert SplitConfig.__struct_config__.forbid_unknown_fields
     assert Splits.__struct_config__.frozen
+
+
+@given(ROWS, ROWS, ROWS, CONFIGS)
+def test_what_is_trained_on_alone_has_no_concept_or_image_that_is_evaluated_and_moves_none(
+    first: list[tuple[str, int]], second: list[tuple[str, int]], alone: list[tuple[str, int]], config: SplitConfig
+) -> None:
+    sources = [pairs_of_rows(rows) for rows in (first, alone, second)]
+    within = joined_concepts([*sources[0], *sources[2]])
+    own, added, other = split_sources(sources, [True, False, True], config, within)
+    assert [own, other] == [split_pairs(pairs, config, within) for pairs in (sources[0], sources[2])]
+    evaluated = [pair for each in (own, other) for pair in (*each.val, *each.test)]
+    assert not {pair.concept for pair in added.train} & {pair.concept for pair in evaluated}
+    assert not {pair.image for pair in added.train} & {pair.image for pair in evaluated}
+    assert added.val == added.test == ()
+    # All else is there: what shares nothing with what is evaluated, not even through others.
+    joined = joined_concepts(pair for pairs in sources for pair in pairs)
+    far = {joined[pair.concept] for pair in evaluated}
+    assert added.train == tuple(pair for pair in sources[1] if joined[pair.concept] not in far)
+
+
+def test_a_concept_of_the_train_side_or_of_no_evaluated_source_is_trained_on_whatever_its_hash() -> None:
+    config = SplitConfig(val=0.1, test=0.8)
+    names = [f"thing {number}" for number in range(30)]
+    shared = pairs_of(names)
+    sides = split_pairs(shared, config)
+    assert sides.train
+    alone = pairs_of([*names, *(f"other {number}" for number in range(20))])
+    alone = [Pair(b"another " + pair.image, *(pair.captions, pair.concept, pair.origin)) for pair in alone]  # type: ignore[operator]
+    _, added = split_sources([shared, alone], [True, False], config, joined_concepts(shared))
+    assert [pair.concept for pair in added.train] == [pair.concept for pair in (*sides.train, *alone[30:])]

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from mmalign.checkpoints.checkpoint import Progress, save_best
 from mmalign.config import Config
-from mmalign.data import Splits
+from mmalign.data import DataSource, Splits
 from mmalign.errors import CheckpointError, ConfigError
 from mmalign.evaluation import evaluate, scoring
 from mmalign.features import ModelFeatures
@@ -145,6 +145,16 @@ def test_the_linear_map_sees_no_near_synonyms_either(
     evaluate(tmp_path / "run")
     assert fitted == [len(read_trained_images(load_run(tmp_path / "run").folder) or ())]
     assert fitted[0] < len(splits.train)
+
+
+def test_a_source_that_is_trained_on_alone_is_not_evaluated(
+    make_config: MakeConfig, tmp_path: Path, held_out: dict[str, object]
+) -> None:
+    config = make_config(FROZEN)
+    alone = msgspec.convert({**held_out, "split": "train"}, DataSource)
+    data = msgspec.structs.replace(config.data, sources=(alone, *config.data.sources))
+    train(msgspec.structs.replace(config, data=data), tmp_path / "run")
+    assert [source.source for source in evaluate(tmp_path / "run").sources] == ["pairs"]
 
 
 def test_split_without_pairs_is_refused(make_config: MakeConfig, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from mmalign.data import Pair, Splits
 from mmalign.data.pair import Origin
 from mmalign.errors import ConfigError, TrainingError
 from mmalign.features.near_synonyms import without_near_synonyms
-from mmalign.run.pairs import SourcePairs
+from mmalign.run.pairs import SourcePairs, merged_splits
 from mmalign.training import train
 
 MakeConfig = Callable[[dict[str, object]], Config]
@@ -58,6 +58,17 @@ def test_pairs_near_an_evaluated_caption_are_left_out_and_counted(caplog: pytest
 def test_what_is_evaluated_of_a_held_out_source_counts_and_what_is_trained_there_does_not() -> None:
     held_out = Splits(train=pairs("star"), val=pairs("boat"), test=())
     assert guarded(0.9, held_out) == ["wolf", "star"]  # ship and boat: cos 15 = 0.97
+
+
+def test_a_source_that_is_trained_on_alone_guards_nothing_and_is_guarded_against() -> None:
+    own = Splits(train=pairs("wolf", "star"), val=pairs("sun", "fox"), test=())
+    alone = Splits(train=pairs("red fox", "boat", "ship"), val=(), test=())
+    sources = [
+        SourcePairs("own", is_held_out=False, splits=own),
+        SourcePairs("alone", is_held_out=False, splits=alone, is_evaluated=False),
+    ]
+    kept = without_near_synonyms(merged_splits(sources), sources, 0.9, Angles())  # type: ignore[arg-type]
+    assert {pair.captions[0] for pair in kept.train} == {"wolf", "star", "boat", "ship"}
 
 
 def test_blocks_of_captions_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from mmalign.errors import ConfigError
 from mmalign.heads import AnyHead
 from mmalign.heads.identity import IdentityHead
 from mmalign.heads.linear import LinearHead
+from mmalign.heads.mlp import MLPHead
 from mmalign.heads.protocol import Head
 from mmalign.heads.residual import ResidualHead
 from tests.tolerances import STANDARDIZED
@@ -35,6 +36,12 @@ def test_a_head_has_as_many_layers_as_it_says(kind: str, num_layers: int) -> Non
     projection = build(msgspec.convert({"kind": kind}, AnyHead))
     assert sum(isinstance(module, nn.Linear) for module in projection.modules()) == num_layers
     assert projection(torch.rand(3, 5)).shape == (3, 4)
+
+
+@pytest.mark.parametrize(("hidden_dim", "width"), [(None, 5), (3, 3)])
+def test_the_first_layer_of_an_mlp_is_as_wide_as_the_features_or_as_said(hidden_dim: int | None, width: int) -> None:
+    projection = build(MLPHead(hidden_dim=hidden_dim))
+    assert [module.weight.shape for module in projection if isinstance(module, nn.Linear)] == [(width, 5), (4, width)]
 
 
 @pytest.mark.parametrize("head", HEADS)

@@ -53,6 +53,32 @@ def test_held_out_sources_are_read_and_lend_nothing_to_training(pairs_csv: Path,
     assert {pair.origin.source_path for pair in merged_splits(load_sources(config)).train} == {pairs_csv}
 
 
+def test_what_is_trained_on_alone_is_counted_and_never_evaluated(
+    pairs_csv: Path, copied: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = copied.read_text().splitlines()
+    at = rows[0].split(",").index("concept")
+    renamed = [row.split(",") for row in rows[1:]]
+    taken = {row[at] for row in renamed[::2]}  # these concepts stay the same, the others are known by no other source
+    for number, row in enumerate(renamed):
+        row[0] = f"{number}-{row[0]}"
+        Image.new("RGB", (4, 4), (number, 0, 0)).save(copied.parent / row[0])
+        row[at] = row[at] if row[at] in taken else f"new {row[at]}"
+    copied.write_text("\n".join([rows[0], *(",".join(row) for row in renamed)]))
+    config = data_config(pairs_csv)
+    alone = msgspec.structs.replace(config.sources[0], path=str(copied), split="train")
+    with caplog.at_level(logging.INFO):
+        own, added = load_sources(msgspec.structs.replace(config, sources=(*config.sources, alone)))
+    assert (own.is_evaluated, added.is_evaluated, added.is_held_out) == (True, False, False)
+    assert own.splits == load_sources(config)[0].splits
+    evaluated = {pair.concept for pair in (*own.splits.val, *own.splits.test)}
+    num_left = sum(row[at] in evaluated for row in renamed)
+    assert 0 < num_left < len(renamed)
+    assert (len(added.splits.train), added.splits.val, added.splits.test) == (len(renamed) - num_left, (), ())
+    assert f"is trained on alone: {num_left} of {len(renamed)} pairs are left out" in caplog.text
+    assert set(added.splits.train) < set(merged_splits([own, added]).train)
+
+
 def test_sources_are_named_by_stem_and_by_path_where_stems_are_alike(pairs_csv: Path, copied: Path) -> None:
     assert [source.name for source in load_sources(data_config(pairs_csv))] == ["pairs"]
     assert [source.name for source in load_sources(data_config(pairs_csv, copied))] == [str(pairs_csv), str(copied)]
