@@ -79,26 +79,8 @@ def evaluate(
     if pairs is not None:
         source = BundlePairs(pairs, _caption_columns(caption_columns or ["caption"]), concept_column, group_column)
         _evaluate_bundle(run, source, precision, tuple(templates or ()), tuple(dims or ()), report, as_json=json)
-        return
-    _check_run(run)
-    split_name = cast('Literal["val", "test"]', one_of(split, ("test", "val"), "--split"))
-    checkpoint_name = cast('Literal["best", "last"]', one_of(checkpoint, ("best", "last"), "--checkpoint"))
-    keep_freed_memory()
-    with importing_torch():
-        from mmalign.evaluation import evaluate as run_evaluation
-        from mmalign.evaluation.table import print_evaluation
-        from mmalign.progress import log_to_stderr
-        from mmalign.report import pictures_of, report_run
-
-    log_to_stderr("mmalign")
-    seen, show = pictures_of(report)
-    found = run_evaluation(run, split=split_name, checkpoint=checkpoint_name, dims=dims or (), show=show)
-    if report is not None:
-        report_run(report, run, found, seen)
-    if json:
-        typer.echo((run / "evaluation.json").read_bytes())
     else:
-        print_evaluation(found)
+        _evaluate_run(run, split, checkpoint, tuple(dims or ()), report, as_json=json)
 
 
 def _check_run(path: Path) -> None:
@@ -128,6 +110,30 @@ class BundlePairs(NamedTuple):
     caption_columns: tuple[str, ...] | dict[str, tuple[str, ...]]
     concept_column: str | None
     group_column: str | None
+
+
+def _evaluate_run(
+    run: Path, split: str, checkpoint: str, dims: tuple[int, ...], report: Path | None, *, as_json: bool
+) -> None:
+    _check_run(run)
+    split_name = cast('Literal["val", "test"]', one_of(split, ("test", "val"), "--split"))
+    checkpoint_name = cast('Literal["best", "last"]', one_of(checkpoint, ("best", "last"), "--checkpoint"))
+    keep_freed_memory()
+    with importing_torch():
+        from mmalign.evaluation import evaluate as run_evaluation
+        from mmalign.evaluation.table import print_evaluation
+        from mmalign.progress import log_to_stderr
+        from mmalign.report import pictures_of, report_run
+
+    log_to_stderr("mmalign")
+    seen, show = pictures_of(report)
+    found = run_evaluation(run, split=split_name, checkpoint=checkpoint_name, dims=dims, show=show)
+    if report is not None:
+        report_run(report, run, found, seen)
+    if as_json:
+        typer.echo((run / "evaluation.json").read_bytes())
+    else:
+        print_evaluation(found)
 
 
 def _evaluate_bundle(

@@ -104,7 +104,7 @@ class Modes:
         self._waiting: set[nn.Parameter] | None = None
         self._modes: list[tuple[nn.Module, bool]] = []
 
-    def set(self, waiting: set[nn.Parameter]) -> None:
+    def apply(self, waiting: set[nn.Parameter]) -> None:
         """Put every module into its mode, where parameters wait that do not learn yet."""
         if waiting != self._waiting:
             self._waiting, self._modes = waiting, self._found(waiting)

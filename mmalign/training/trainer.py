@@ -77,7 +77,7 @@ class Trainer:
     def _step(self, inputs: StepInputs) -> MetricsRow:
         plan = inputs.plan
         waiting = self._unfreezing.waiting(self.schedule.epoch_of(plan.step))
-        self._modes.set(waiting)
+        self._modes.apply(waiting)
         self.model.loss.schedule_scale(plan.step / max(1, self.schedule.num_steps - 1))
         set_learning_rate(self.optimizer, plan.step, self.schedule.num_steps, self.config.optim)
         with self._autocast():

@@ -97,11 +97,11 @@ def test_what_stands_still_has_no_dropout() -> None:
     tower = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 2), nn.Dropout()), nn.Dropout())
     tower[1].requires_grad_(False)
     modes = Modes(tower, [tower])
-    modes.set(set())
+    modes.apply(set())
     assert [module.training for module in tower.modules()] == [True, True, False, False, False, True]
-    modes.set(set(tower[0].parameters()))
+    modes.apply(set(tower[0].parameters()))
     assert not any(module.training for module in tower.modules())
-    modes.set(set())
+    modes.apply(set())
     assert [module.training for module in tower.modules()] == [True, True, False, False, False, True]
 
 
@@ -111,7 +111,7 @@ def test_modes_are_those_of_training_again_after_an_evaluation_in_between() -> N
     tower.requires_grad_(False)
     modes = Modes(model := nn.Sequential(tower, head), [tower])
     for _ in range(2):
-        modes.set(set())
+        modes.apply(set())
         assert [each.training for each in model.modules()] == [True, False, False, False, True, True, True]
         model.eval()
 
