@@ -7,12 +7,13 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import msgspec
 import pyarrow.parquet as pq
 
 from mmalign.config import DataConfig
-from mmalign.data import SplitConfig, split_of
+from mmalign.run.pairs import load_sources
 
 
 class Drawing(msgspec.Struct, frozen=True):
@@ -43,13 +44,11 @@ class Attribution(msgspec.Struct, frozen=True):
 
 
 def read_test_drawings(config: DataConfig) -> tuple[Drawing, ...]:
-    """Return the drawings of every evaluated pack whose concepts are on the test side."""
-    evaluated = [source for source in config.sources if source.split == "auto"]
-    sources = [(source, False) for source in evaluated] + [(source, True) for source in config.held_out]
+    """Return the drawings on the test side of every pack that is evaluated, as training and evaluation split them."""
     return tuple(
-        drawing
-        for source, is_held_out in sources
-        for drawing in _read_pack(Path(source.path), is_held_out, config.split)
+        Drawing(source.name, pair.concept, pair.captions[0], cast("bytes", pair.image), source.is_held_out)
+        for source in load_sources(config)
+        for pair in source.splits.test
     )
 
 
@@ -73,11 +72,6 @@ def write_labels(drawings: Sequence[Drawing], path: Path) -> tuple[str, ...]:
     labels = tuple(dict.fromkeys(drawing.label for drawing in drawings))
     path.write_text("".join(f"{label}\n" for label in labels), encoding="utf-8")
     return labels
-
-
-def _read_pack(path: Path, is_held_out: bool, split: SplitConfig) -> list[Drawing]:
-    rows = pq.read_table(path, columns=["style", "concept", "label", "image"]).to_pylist()
-    return [Drawing(**row, is_held_out=is_held_out) for row in rows if split_of(row["concept"], split) == "test"]
 
 
 def _attribution(metadata: dict[bytes, bytes], name: str, prefix: str) -> Attribution:
