@@ -71,7 +71,7 @@ def main(args: Sequence[str] | None = None) -> None:
     raise SystemExit(stop.exit_code if code == EXIT_INTERRUPTED else code)
 
 
-def _run(args: Sequence[str] | None) -> int | str | None:
+def _run(args: Sequence[str] | None) -> int | str:
     """Return the exit code. Raises BrokenPipeError, of which typer and rich make 1, as if a bundle differed."""
     load_verbs(app)
     command, words = typer.main.get_command(app), sys.argv[1:] if args is None else args
@@ -86,7 +86,7 @@ def _run(args: Sequence[str] | None) -> int | str | None:
             raise left.__context__ from None
         code = left.code
     sys.stdout.flush()  # here, where a full disk or a closed pipe can still be told
-    return code
+    return code or 0
 
 
 def _fail(error: MmalignError) -> int:

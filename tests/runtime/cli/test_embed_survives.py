@@ -25,13 +25,19 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     return prepare(tmp_path_factory.mktemp("place"))
 
 
+def heed_signals() -> None:
+    """Undo what a shell in the background ignores, and nohup."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def start(place: Workplace, out: Path, *options: str) -> subprocess.Popen[str]:
     """Start a run and wait for its first part."""
     process = subprocess.Popen(
         command(place.texts, out, *options),
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell in the background has it ignored
+        preexec_fn=heed_signals,
     )
     while process.poll() is None and not list(out.glob("part-*")):
         time.sleep(0.001)

@@ -20,7 +20,9 @@ from mmalign_runtime.atomic import replacing
 from mmalign_runtime.cli import app, main
 from mmalign_runtime.staging import staging
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background has it ignored
+# As a terminal has them: a shell in the background has the one ignored, and nohup the other.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL if sys.argv[2] == "terminal" else signal.SIG_IGN)
 
 @app.command()
 def write(place: Path):
@@ -35,9 +37,9 @@ main(["write", sys.argv[1]])
 """
 
 
-def start(place: Path, before: str = "") -> subprocess.Popen[str]:
+def start(place: Path, under: str = "terminal") -> subprocess.Popen[str]:
     """Start the verb, and wait until it is in the middle."""
-    command = [sys.executable, "-c", before + CODE, str(place)]
+    command = [sys.executable, "-c", CODE, str(place), under]
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -67,7 +69,7 @@ def test_two_signals_at_once_are_one_wish(tmp_path: Path) -> None:
 
 
 def test_what_nohup_has_ignored_stays_ignored(tmp_path: Path) -> None:
-    with start(tmp_path, "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n") as process:
+    with start(tmp_path, "nohup") as process:
         process.send_signal(signal.SIGHUP)
         process.communicate("go on\n", timeout=60)
     assert process.returncode == 0
