@@ -10,6 +10,8 @@ from typing import Annotated
 import msgspec
 from torch import nn
 
+from mmalign.errors import ConfigError
+
 
 class Head(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind"):
     """What every head has before its layers.
@@ -23,9 +25,20 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     dropout: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
 
     def build(self, feature_dim: int, embed_dim: int) -> nn.Sequential:
-        """Return the projection (B, F) -> (B, D), before training; unit length is made after it."""
+        """Return the projection (B, F) -> (B, D), before training; unit length is made after it.
+
+        Raises ConfigError for one that is too large for the memory.
+        """
         before = [nn.BatchNorm1d(feature_dim, affine=False)] if self.standardize_features else []
-        return nn.Sequential(*before, *self.dropouts(), *self.layers(feature_dim, embed_dim))
+        try:
+            layers = self.layers(feature_dim, embed_dim)
+        except (RuntimeError, MemoryError, OverflowError, TypeError) as error:  # torch has no class of its own for it
+            reason = str(error).strip().splitlines()[0].rpartition("DefaultCPUAllocator: ")[2]
+            raise ConfigError(
+                f"a head from {feature_dim} features to model.embed_dim = {embed_dim} cannot be made: {reason}. Choose "
+                "a smaller model.embed_dim, or hidden_dim of the head."
+            ) from error
+        return nn.Sequential(*before, *self.dropouts(), *layers)
 
     def layers(self, feature_dim: int, embed_dim: int) -> list[nn.Module]:
         """Return the layers after standardization and dropout."""
