@@ -98,7 +98,6 @@ def _import(
     )
 
 
-@pytest.mark.filterwarnings("ignore")  # of Pillow, on pictures of the format matrix
 def test_own_modules_are_proven_against_a_reference_of_one_s_own(tmp_path: Path) -> None:
     _import(tmp_path / "bundle", _ByHand())
     report = verify_bundle(tmp_path / "bundle")
@@ -178,7 +177,6 @@ def test_weights_of_other_numbers_are_not_imported(dtype: torch.dtype, tmp_path:
         _import(tmp_path / "bundle", None, image=image)
 
 
-@pytest.mark.filterwarnings("ignore")  # of Pillow, on pictures of the format matrix
 def test_vectors_that_are_all_alike_prove_nothing(tmp_path: Path) -> None:
     text = _Changed(_MODEL.text.backbone, lambda found: 1 + 0 * found)
     with pytest.raises(SourceError, match="the text vectors of all golden cases are alike"):
@@ -217,7 +215,6 @@ WRONG_ANSWERS: dict[str, tuple[str, Callable[[Any], object], str]] = {
 }
 
 
-@pytest.mark.filterwarnings("ignore")  # of Pillow, on pictures of the format matrix
 @pytest.mark.parametrize("name", WRONG_ANSWERS)
 def test_a_reference_that_answers_otherwise_is_named(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
