@@ -138,6 +138,20 @@ def test_text_features_do_not_depend_on_order_or_company(make_texts: Callable[..
         assert (alone - expected).abs().max() <= PADDING_INVARIANCE.bound
 
 
+def test_a_text_that_comes_again_is_computed_once(
+    make_texts: Callable[..., TextFeatures], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts, seen = make_texts(0), []
+    batches = texts.batches
+    monkeypatch.setattr(texts, "batches", lambda some, name: seen.extend(some) or batches(some, name))
+    features = texts.compute(["the", "a picture", "the", "a", "the"], "test")
+    assert sorted(seen) == ["a", "a picture", "the"]
+    assert torch.equal(features[0], features[2])
+    assert torch.equal(features[0], features[4])
+    assert torch.equal(features, texts.compute(["the", "a picture", "a"], "test")[[0, 1, 0, 2, 0]])
+    assert texts.compute([], "test").shape == (0, 6)
+
+
 def test_key_of_texts_follows_tower_tokenizer_and_texts(make_texts: Callable[..., TextFeatures]) -> None:
     keys = [make_texts(0).key(["a", "b"]), make_texts(1).key(["a", "b"])]
     keys += [make_texts(0).key(["ab"]), make_texts(0, token="new").key(["a", "b"])]
