@@ -8,16 +8,9 @@ tokens, S image side, T of a teacher.
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Iterable, Iterator, Sequence
-from multiprocessing import connection
-from multiprocessing.context import BaseContext
-from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import msgspec
 import torch
@@ -29,7 +22,6 @@ from mmalign.data import DataError, Pair
 from mmalign.data.augment import ImageAugment
 from mmalign.data.identity import image_identity
 from mmalign.data.image_store import ImageStore
-from mmalign.errors import TrainingError
 from mmalign.features import ModelFeatures, PooledTextFeatures
 from mmalign.features.cache import MappedRows
 from mmalign.features.region_features import RegionFeatures
@@ -42,12 +34,10 @@ from mmalign.run.pairs import augment_pair
 from mmalign.seeds import Stream, seed_of
 from mmalign.training.sides import CachedTexts, CachedTokens, Features, LiveTexts, Side, SideInputs, TowerInputs
 from mmalign.training.teacher import Teacher, read_teacher
+from mmalign.training.workers import end_with_trainer, from_workers, worker_context
 from mmalign_runtime.errors import ItemError
 
-T = TypeVar("T")
-
 _WHOLE = Sharing()
-_UNTIL_DEAD_S = 5.0  # a pipe is seen to be closed before its process is seen to have ended
 
 
 class StepInputs(msgspec.Struct, frozen=True):
@@ -275,62 +265,12 @@ def load_steps(
         sampler=plans,
         batch_size=None,
         num_workers=num_workers,
-        multiprocessing_context=_worker_context() if num_workers else None,
-        worker_init_fn=_end_with_trainer,
+        multiprocessing_context=worker_context() if num_workers else None,
+        worker_init_fn=end_with_trainer,
     )
-    for inputs in _watched(loader, num_workers):
+    for inputs in from_workers(loader, num_workers):
         if isinstance(inputs, FailedStep):
             raise ItemError(inputs.index, inputs.source, inputs.stage, inputs.reason)
         if isinstance(inputs, DataError):
             raise inputs
         yield inputs
-
-
-def _watched(loader: DataLoader[T], num_workers: int) -> Iterator[T]:
-    """Yield what a loader gives. Raises TrainingError when one of its worker processes was killed."""
-    steps = iter(loader)
-    workers = multiprocessing.active_children() if num_workers else []
-    while True:
-        try:
-            step = next(steps)
-        except StopIteration:
-            return
-        except (RuntimeError, OSError, EOFError) as error:  # torch's own, or a pipe's whose other end is gone
-            if workers and isinstance(error, OSError | EOFError):
-                connection.wait([worker.sentinel for worker in workers], _UNTIL_DEAD_S)
-            if killed := [worker for worker in workers if worker.exitcode]:
-                raise TrainingError(_death_of(killed[0], num_workers)) from error
-            raise
-        yield step
-
-
-def _death_of(worker: BaseProcess, num_workers: int) -> str:
-    code = worker.exitcode or 0
-    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-    return (
-        f"worker process {worker.pid}, one of {num_workers} that prepare steps (train.num_workers), {how}. A system "
-        "that runs out of memory kills processes so: set fewer workers, or a smaller train.batch_size. --resume goes "
-        "on from the last checkpoint."
-    )
-
-
-def _end_with_trainer(worker: int) -> None:
-    """End a worker when the process that trains was killed: torch watches the fork server, which waits for workers."""
-    trainer = multiprocessing.parent_process()
-    assert trainer is not None, "workers are started by the process that trains"
-
-    def wait() -> None:
-        trainer.join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
-def _worker_context() -> BaseContext:
-    """Return a context whose workers start from a fresh process that has imported what they need, once for all.
-
-    Forked from this one they would inherit the locks of the tokenizer's and onnxruntime's threads.
-    """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    return context

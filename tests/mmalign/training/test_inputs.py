@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import queue
 import signal
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -22,7 +23,6 @@ from mmalign.errors import TrainingError
 from mmalign.optim import Schedule, StepPlan, plan_steps
 from mmalign.run import create_run
 from mmalign.run.pairs import load_sources, merged_splits
-from mmalign.training import inputs as inputs_module
 from mmalign.training.inputs import (
     CachedImages,
     CachedTexts,
@@ -84,6 +84,20 @@ def test_worker_processes_change_nothing(live: Steps) -> None:
     plans = list(plan_steps(SCHEDULE, seed=1))
     here, elsewhere = (list(load_steps(live, plans, num_workers=workers)) for workers in (0, 2))
     assert all(same(a, b) for a, b in zip(here, elsewhere, strict=True))
+
+
+def test_workers_do_not_run_the_script_that_trains(
+    live: Steps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a script without `if __name__ == "__main__"` would be run once more by each."""
+    script = tmp_path / "train.py"
+    script.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nraise SystemExit(3)\n")
+    main = sys.modules["__main__"]
+    monkeypatch.setattr(main, "__spec__", None)
+    monkeypatch.setattr(main, "__file__", str(script), raising=False)
+    assert len(list(load_steps(live, plan_steps(SCHEDULE, seed=1), num_workers=1))) == 6
+    assert not (tmp_path / "ran").exists()
+    assert main.__file__ == str(script)
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
@@ -217,13 +231,16 @@ def test_a_worker_ends_when_the_process_that_trains_was_killed(monkeypatch: pyte
 class Killed(Dataset[StepInputs]):
     """Steps of which the second ends the process that prepares it; or its pipe, with an error of the process's own."""
 
-    def __init__(self, error: Exception | None = None) -> None:
+    def __init__(self, error: Exception | None = None, exit_code: int | None = None) -> None:
         self.error = error
+        self.exit_code = exit_code
 
     def __getitem__(self, plan: StepPlan) -> StepInputs:
         if plan.step == 1:
             if self.error:
                 raise self.error
+            if self.exit_code is not None:
+                os._exit(self.exit_code)
             os.kill(os.getpid(), signal.SIGKILL)
         features = Features(torch.zeros(1, 1))
         return StepInputs(plan, features, features, torch.zeros(1, 2))
@@ -238,8 +255,14 @@ def test_a_worker_that_was_killed_is_told(monkeypatch: pytest.MonkeyPatch) -> No
         list(steps)
 
 
+def test_a_worker_that_ended_itself_was_not_killed_for_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_MultiProcessingDataLoaderIter._try_get_data, "__defaults__", (0.1,))
+    with pytest.raises(TrainingError, match=r"one of 1 .*, ended with exit code 7\. What it wrote"):
+        list(load_steps(Killed(exit_code=7), plan_steps(SCHEDULE, seed=1), num_workers=1))
+
+
 @pytest.mark.parametrize("error", [RuntimeError("a fault"), BrokenPipeError("a pipe")])
 def test_an_error_of_a_worker_that_lives_stays_what_it_is(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inputs_module, "_UNTIL_DEAD_S", 0.1)
+    monkeypatch.setattr("mmalign.training.workers._UNTIL_DEAD_S", 0.1)
     with pytest.raises(type(error), match=str(error)):
         list(load_steps(Killed(error), plan_steps(SCHEDULE, seed=1), num_workers=1))
