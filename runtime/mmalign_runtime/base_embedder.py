@@ -5,12 +5,11 @@ Verification runs these and stands above them; `Embedder`, which users load, sta
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Literal, NoReturn, Self, TypeVar, Unpack, overload
 
 import msgspec
 import numpy as np
@@ -151,7 +150,8 @@ class BaseEmbedder:
 
     def whole(self) -> Self:
         """Return an embedder of whole vectors that shares these towers: what golden cases hold is whole."""
-        same = copy.copy(self)
+        same = object.__new__(type(self))
+        vars(same).update(vars(self))
         same.config = msgspec.structs.replace(self.config, dim=None)
         same.options = msgspec.structs.replace(self.options, dim=None)
         return same
@@ -255,6 +255,10 @@ class BaseEmbedder:
         """Return (N,) which texts are longer than the bundle's context length, and lose their end before the tower."""
         reject_single(texts, "texts")
         return self.text.tokenizer.encode(texts).truncated
+
+    def __reduce__(self) -> NoReturn:
+        """Raise EmbedderStateError: sessions and threads are of one process."""
+        raise EmbedderStateError("an embedder cannot be pickled or copied. Load it in each process that embeds.")
 
     def _prefixes(self, stream: Iterator[StreamedItem]) -> Iterator[StreamedItem]:
         dim = self.options.dim

@@ -1,11 +1,14 @@
 """An embedder's life: lazy and partial loading, closing, forks."""
 
+import copy
 import gc
 import multiprocessing
 import os
+import pickle
 import subprocess
 import sys
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -131,6 +134,12 @@ def test_texts_that_lose_their_end_are_told_on_request(embedder: Embedder) -> No
 def _embed(path: str) -> list[float]:
     with Embedder.load(path, provider="cpu", num_threads=2) as embedder:
         return embedder.encode_text(["a dog"])[0].tolist()
+
+
+@pytest.mark.parametrize("take", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_an_embedder_stays_in_its_process(tiny_bundle: Path, take: Callable[[Embedder], object]) -> None:
+    with Embedder.load(tiny_bundle) as embedder, pytest.raises(EmbedderStateError, match="Load it in each process"):
+        take(embedder)
 
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
