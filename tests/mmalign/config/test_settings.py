@@ -100,6 +100,7 @@ def test_unknown_key_in_a_source_names_the_nearest(toml: Path) -> None:
         ("loss.kind=sigmoidal", r"loss\.kind 'sigmoidal' is not known; choose one of .*infonce.*sigmoid"),
         ("model.image_head.kind=deep", r"model\.image_head\.kind 'deep' is not known; .*linear.*mlp.*residual"),
         (f"train.seed={2**63}", r"<= 9223372036854775807 - at `train\.seed`"),
+        ("optim.image_tower_lr=1e300", r"<= 1e\+?30 - at `optim\.image_tower_lr`"),
         ("train.num_workers=100000", r"<= 1024 - at `train\.num_workers`"),
         ("model.text_head={kind = 'residual', num_blocks = 100000}", r"<= 1000 - at `model\.text_head\.num_blocks`"),
         ('evaluate.templates=["a picture"]', r"template 'a picture' has no \{\}.*at `evaluate`"),
