@@ -157,7 +157,10 @@ def _evaluate_bundle(
         from mmalign.report import pictures_of, report_bundle
 
     log_to_stderr("mmalign")
-    asked = EvaluateConfig(dims=dims, templates=templates) if templates else EvaluateConfig(dims=dims)
+    try:
+        asked = EvaluateConfig(dims=dims, templates=templates or EvaluateConfig().templates)
+    except ValueError as error:
+        raise InputError(f"--template: {error}.") from error
     known = cast("ComputePrecision", one_of(precision, ("fp32", "fp16", "int8", "bf16"), "--precision"))
     seen, show = pictures_of(report)
     found = evaluate_bundle(bundle, DataSource(**pairs._asdict()), asked, show, precision=known)

@@ -18,7 +18,8 @@ from mmalign.seeds import seed_of
 from mmalign.towers.additions import is_pool, is_still_below_pool, pool_parameters
 from mmalign.towers.depth import layers_of
 
-Rate = Annotated[float, msgspec.Meta(ge=0)]
+# float32, which the weights are in, ends at 3.4e38.
+Rate = Annotated[float, msgspec.Meta(ge=0, le=1e30)]
 
 
 class OptimConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

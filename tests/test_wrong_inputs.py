@@ -141,6 +141,31 @@ def test_a_word_that_does_not_fit_an_option_is_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
+def _repeatable() -> list[tuple[str, str]]:
+    """Return each verb with each of its options that may be given several times and takes a number."""
+    numbers = (list[int], list[float])
+    return [
+        (verb, each.opts[0])
+        for verb, command in _verbs().items()
+        for each in command.params
+        if each.param_type_name == "option" and each.multiple and each.type_descriptor.annotation in numbers
+    ]
+
+
+@pytest.mark.parametrize(("words", "wrong"), [("1 x!", "x!"), ("x! 1", "x!"), ("1 x! 0", "x!"), ("1 0 3", "0")])
+@pytest.mark.parametrize(("verb", "option"), _repeatable())
+def test_of_an_option_given_several_times_the_word_that_does_not_fit_is_shown_alone(
+    verb: str, option: str, words: str, wrong: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [word for each in words.split() for word in (option, each)]
+    assert error_of(capsys, verb, "not-here", *given).startswith(f"error: {option} {wrong!r}: input should be ")
+
+
+def test_of_an_option_that_takes_one_word_the_last_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    error = error_of(capsys, "import", "model", "--out", "bundle", "--dim", "1", "--dim", "x!")
+    assert error.startswith("error: --dim 'x!': input should be ")
+
+
 @pytest.mark.parametrize("verb", list(_verbs()))
 @pytest.mark.parametrize(
     ("words", "seen"),

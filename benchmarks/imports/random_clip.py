@@ -16,6 +16,8 @@ import torch
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor, nn
 
+from benchmarks.imports.settling import STEP, settle, settling_pictures
+
 _PREPROCESSING = {
     "mean": OPENAI_DATASET_MEAN,
     "std": OPENAI_DATASET_STD,
@@ -33,8 +35,13 @@ def save_random(name: str, folder: Path) -> Path:
     config = open_clip.get_model_config(name)
     module = _build(config)
     generator = torch.Generator().manual_seed(0)
-    state = {key: _drawn(key, tensor, generator) for key, tensor in module.state_dict().items()}
-    safetensors.torch.save_file(state, weights)
+    module.load_state_dict({key: _drawn(key, tensor, generator) for key, tensor in module.state_dict().items()})
+    if any(isinstance(each, nn.BatchNorm2d) for each in module.modules()):
+        given = open_clip.transform.PreprocessCfg(size=config["vision_cfg"]["image_size"], **_PREPROCESSING)
+        transform = open_clip.transform.image_transform_v2(given, is_train=False)
+        pixels = torch.stack([transform(picture) for picture in settling_pictures()])
+        settle(module, lambda: module.encode_image(pixels))
+    safetensors.torch.save_file(module.state_dict(), weights)
     described = {"model_cfg": config, "preprocess_cfg": _PREPROCESSING}
     (folder / "open_clip_config.json").write_text(json.dumps(described))
     return folder
@@ -51,7 +58,9 @@ def _drawn(name: str, tensor: Tensor, generator: torch.Generator) -> Tensor:
     if name in ("logit_scale", "logit_bias") or not tensor.is_floating_point():
         return tensor.clone()
     noise = torch.randn(tensor.shape, generator=generator)
+    if name.endswith("gamma"):  # of what a block adds to its skip path
+        return (noise.clamp(-3, 3) * 0.1 + 1.0) * STEP
     if tensor.ndim < 2:
-        is_scale = name.endswith(("weight", "gamma", "running_var"))
+        is_scale = name.endswith(("weight", "running_var"))
         return noise.clamp(-3, 3) * 0.1 + (1.0 if is_scale else 0.0)
     return noise * (0.5 if "embedding" in name else float(tensor.shape[1:].numel()) ** -0.5)

@@ -23,15 +23,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
-import numpy as np
 import torch
 import transformers
-from PIL import Image
 from torch import nn
 
 from benchmarks.imports.random_clip import save_random
+from benchmarks.imports.settling import STEP, settle, settling_pictures
 from mmalign_export import import_model
-from mmalign_export.golden import golden_photo
 from mmalign_runtime.spec import BundleSpec
 from mmalign_runtime.verify import verify_bundle
 from tests.export.sources.onnx_pairs import save_immich, save_transformers_js
@@ -94,11 +92,6 @@ _OPEN_CLIP = "open_clip:"
 # Where the processor's default is not the size of the default tower.
 _SIDES = {"blip": transformers.BlipImageProcessor, "tipsv2": transformers.Tipsv2ImageProcessor}
 
-# Where parts of a photograph begin, in pixels.
-_CORNERS = (0, 60, 120)
-# What a block adds to its skip path, of what a norm gives.
-_STEP = 0.25
-
 
 def save_real_size(family: str, folder: Path) -> Path:
     """Write the model, its tokenizer and its image processor, as transformers does."""
@@ -121,32 +114,14 @@ def save_real_size(family: str, folder: Path) -> Path:
 
 @torch.no_grad()
 def settle_norms(model: nn.Module, processor: transformers.BaseImageProcessor) -> None:
-    """Make a tower of batch norms as training leaves one: norms that know pictures, small steps on the skip path.
-
-    Without the statistics, ALIGN's 55 blocks make all vectors alike. With every block's step as large as what it is
-    added to, they amplify rounding until a picture is half a cosine from itself in float64: such a tower is chaotic,
-    as no trained one is, whose residual blocks begin at a step of zero (Goyal et al. 2017) and stay small.
-    """
-    norms = [each for each in model.modules() if isinstance(each, nn.BatchNorm2d)]
-    if not norms:
+    """Make a tower of batch norms as training leaves one (`settling`)."""
+    if not any(isinstance(each, nn.BatchNorm2d) for each in model.modules()):
         return
     for name, block in model.named_modules():
         if name.endswith("projection") and getattr(block, "apply_dropout", False):  # a block with a skip path
-            block.project_bn.weight.mul_(_STEP)
-    for norm in norms:
-        norm.momentum = None  # the mean of all that is seen
-    photo = golden_photo()
-    parts = [photo.crop((x, y, x + photo.width // 2, y + photo.height // 2)) for x in _CORNERS for y in _CORNERS]
-    drawn = np.random.default_rng(0).integers(0, 256, (len(parts), 8, 8, 3), np.uint8)
-    dithered = [part.convert("1").convert("RGB") for part in parts]
-    flat = [part.resize((1, 1)) for part in parts]
-    pictures = [*parts, *dithered, *flat, *(Image.fromarray(each).resize(photo.size) for each in drawn)]
-    pixels = processor(images=pictures, return_tensors="pt")["pixel_values"]
-    model.eval()  # no dropout, which would move the statistics
-    for norm in norms:
-        norm.train()
-    model.vision_model(pixel_values=pixels)
-    model.eval()
+            block.project_bn.weight.mul_(STEP)
+    pixels = processor(images=settling_pictures(), return_tensors="pt")["pixel_values"]
+    settle(model, lambda: model.vision_model(pixel_values=pixels))
 
 
 def import_and_verify(place: Path, bundle: Path) -> dict[str, object]:

@@ -14,6 +14,7 @@ from mmalign.cpu import importing_torch
 from mmalign_export.cli_import import import_source
 from mmalign_runtime.cli.options import as_towers, one_of
 from mmalign_runtime.cli.terminal import say
+from mmalign_runtime.config import MOST_THREADS
 
 if TYPE_CHECKING:
     from mmalign_export.to_bundle import Format
@@ -75,7 +76,9 @@ def quantize(
     engine: Annotated[str, typer.Option(help="The engine to be fast with.")] = "onnxruntime",
     provider: Annotated[str, typer.Option(help="The provider to be fast on: cpu or cuda.")] = "cpu",
     towers: Annotated[str, typer.Option(help="image, text, or both with a comma.")] = "image,text",
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads; default: what is available.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=MOST_THREADS, help="Threads; default: what is available.")
+    ] = None,
     max_images: Annotated[int, typer.Option(min=1, help="Images to measure recall on, at most.")] = 1000,
     force: Annotated[bool, typer.Option("--force", help="Replace the bundle at --out.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,

@@ -70,7 +70,7 @@ class Averaging:
             self._mix(min(self._config.decay, (1 + num_updates) / (10 + num_updates)))
         elif isinstance(self._config, LastEpochs) and (epoch := self._epoch_that_ends(step)) is not None:
             self._put(f"{_EPOCH}{epoch % self._config.count}.", learned_state(self._model))
-            self._put(AVERAGE, self._mean(self._config.count))
+            self._put(AVERAGE, self._mean(min(self._config.count, epoch + 1)))
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -103,10 +103,10 @@ class Averaging:
         for name, tensor in state.items():
             self._kept[f"{prefix}{name}"] = tensor.detach().clone()
 
-    def _mean(self, count: int) -> dict[str, Tensor]:
+    def _mean(self, num_slots: int) -> dict[str, Tensor]:
         found = {}
         for name, tensor in learned_state(self._model).items():
-            slots = (self._kept.get(f"{_EPOCH}{slot}.{name}") for slot in range(count))
+            slots = (self._kept.get(f"{_EPOCH}{slot}.{name}") for slot in range(num_slots))
             epochs = torch.stack([each.to(tensor.device) for each in slots if each is not None])
             found[name] = epochs.mean(dim=0) if tensor.is_floating_point() else tensor
         return found

@@ -55,7 +55,7 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         cache_dir: Folder for the features of frozen towers.
         num_views: Augmented views of each image, beside the clean one, whose features are cached for a frozen image
             tower.
-        num_workers: Processes that decode images. 0 decodes in the training process.
+        num_workers: Processes that decode images, at most 1024. 0 decodes in the training process.
         validate_every: Epochs between two validations. A checkpoint follows each.
         checkpoint_minutes: Minutes of work, about, that a kill may cost: checkpoints come at least this often.
     """
@@ -63,13 +63,13 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     epochs: Positive = 10
     batch_size: Annotated[int, msgspec.Meta(ge=2)] = 256
     chunk_size: Natural = 0
-    seed: Natural = 0
+    seed: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     autocast: Literal["off", "bf16", "fp16"] = "off"
     compile: bool = False
     cache_dir: str = ".cache/mmalign"
     num_views: Natural = 0
-    num_workers: Natural = 0
+    num_workers: Annotated[int, msgspec.Meta(ge=0, le=1024)] = 0
     validate_every: Positive = 1
     checkpoint_minutes: Annotated[float, msgspec.Meta(ge=0)] = 2.0
 

@@ -11,6 +11,7 @@ import msgspec
 from torch import nn
 
 from mmalign.errors import ConfigError
+from mmalign.memory import within_memory
 
 
 class Head(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind"):
@@ -30,14 +31,11 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         Raises ConfigError for one that is too large for the memory.
         """
         before = [nn.BatchNorm1d(feature_dim, affine=False)] if self.standardize_features else []
-        try:
+        what = f"a head from {feature_dim} features to model.embed_dim = {embed_dim}"
+        with within_memory(
+            what, "Choose a smaller model.embed_dim, hidden_dim or num_blocks of the head.", ConfigError
+        ):
             layers = self.layers(feature_dim, embed_dim)
-        except (RuntimeError, MemoryError, OverflowError, TypeError) as error:  # torch has no class of its own for it
-            reason = str(error).strip().splitlines()[0].rpartition("DefaultCPUAllocator: ")[2]
-            raise ConfigError(
-                f"a head from {feature_dim} features to model.embed_dim = {embed_dim} cannot be made: {reason}. Choose "
-                "a smaller model.embed_dim, or hidden_dim of the head."
-            ) from error
         return nn.Sequential(*before, *self.dropouts(), *layers)
 
     def layers(self, feature_dim: int, embed_dim: int) -> list[nn.Module]:

@@ -18,10 +18,10 @@ class ResidualHead(Head, frozen=True, kw_only=True, forbid_unknown_fields=True, 
     """Residual blocks as wide as the features, and a layer without bias.
 
     Attributes:
-        num_blocks: How many blocks.
+        num_blocks: How many blocks, at most 1000.
     """
 
-    num_blocks: Annotated[int, msgspec.Meta(ge=1)] = 1
+    num_blocks: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 1
 
     def layers(self, feature_dim: int, embed_dim: int) -> list[nn.Module]:
         """Return the blocks and the layer."""

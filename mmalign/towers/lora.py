@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from mmalign.errors import ConfigError
+from mmalign.memory import within_memory
 from mmalign.towers.additions import is_added, pool_parameters
 from mmalign.towers.depth import in_block
 
@@ -51,7 +52,7 @@ def add_adapters(tower: nn.Module, config: LoraConfig, key: str) -> None:
     """Put adapters beside the linear layers of a tower that learn, and let nothing else of it learn but a pool.
 
     They add nothing before they have learned. `key` is the configuration's ("text_tower.lora"). Raises ConfigError when
-    peft is not installed, or the tower has no such layers.
+    peft is not installed, the tower has no such layers, or the memory does not hold so wide a rank.
     """
     try:
         import peft
@@ -67,7 +68,8 @@ def add_adapters(tower: nn.Module, config: LoraConfig, key: str) -> None:
         target_modules="|".join(map(re.escape, names)),  # a pattern for whole names: peft's lists match their ends
         fan_in_fan_out=isinstance(tower.get_submodule(names[0]), Conv1D),  # a tower has one kind or the other
     )
-    peft.inject_adapter_in_model(wanted, tower)
+    with within_memory(f"{key}.rank = {config.rank}", "Choose a smaller one.", ConfigError):
+        peft.inject_adapter_in_model(wanted, tower)
     for parameter in pool_parameters(tower):
         parameter.requires_grad_(True)
 

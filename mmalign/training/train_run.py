@@ -25,6 +25,7 @@ from mmalign.features.embedded_pairs import EmbeddedPairs
 from mmalign.features.near_synonyms import without_near_synonyms
 from mmalign.figures.prefixes import check_dims
 from mmalign.figures.truncation import report_truncated
+from mmalign.memory import within_memory
 from mmalign.model.chunks import Sharing
 from mmalign.optim import Schedule, plan_steps
 from mmalign.progress import Pace, track
@@ -44,6 +45,12 @@ from mmalign_runtime.atomic import remove_leftovers
 
 logger = logging.getLogger(__name__)
 
+# The keys whose arrays grow with them.
+_SMALLER = (
+    "Choose a smaller train.batch_size, or a train.chunk_size; or a smaller image.size, text.context_length, "
+    "model.embed_dim, hidden_dim of a head or rank of lora."
+)
+
 
 class TrainResult(msgspec.Struct, frozen=True):
     """Where a run ended: steps done, best validation score (mean recall@1/5/10 of both directions) and its step."""
@@ -53,6 +60,7 @@ class TrainResult(msgspec.Struct, frozen=True):
     best_step: int
 
 
+@within_memory("the run", _SMALLER, TrainingError)
 def train(config: Config, run_dir: str | Path, *, resume: bool = False) -> TrainResult:
     """Train a dual encoder, or go on with the run in a folder.
 
@@ -73,7 +81,8 @@ def train(config: Config, run_dir: str | Path, *, resume: bool = False) -> Train
         DataError: The data cannot be read.
         WeightsError: Pretrained weights are not here and cannot be fetched.
         BundleError: The teacher of a distillation cannot be used.
-        TrainingError: There are too few pairs, the loss is not finite, or another process of this run has ended.
+        TrainingError: There are too few pairs, the loss is not finite, the memory does not hold what the configuration
+            asks for, or another process of this run has ended.
         InputError: Another process trains in `run_dir`.
         CheckpointError: `run_dir` holds another run, or cannot be written to.
         ItemError: An image cannot be decoded.

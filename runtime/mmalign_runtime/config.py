@@ -24,6 +24,8 @@ ComputePrecision: TypeAlias = Precision | Literal["bf16"]
 
 DEFAULT_ENGINE: Final = "onnxruntime"
 DEFAULT_BATCH_SIZE: Final = 32
+# More than any machine has: engines end in errors of their own, or use up the memory.
+MOST_THREADS: Final = 4096
 
 # The words that a field may be, of fields that are words. Engines are known by `find_engine`.
 CHOICES: Final[dict[str, tuple[str, ...]]] = {
@@ -90,6 +92,8 @@ class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             value = getattr(self, name)
             if value is not None or or_none is None:
                 msgspec.structs.force_setattr(self, name, as_count(value, name, otherwise=or_none or ""))
+        if (self.num_threads or 1) > MOST_THREADS:
+            raise ValueError(f"num_threads is {self.num_threads}, expected at most {MOST_THREADS}.")
         for name in _FLAGS:
             value = getattr(self, name)
             if not isinstance(value, bool | np.bool_):

@@ -73,6 +73,7 @@ def test_a_field_that_is_given_wins_and_none_leaves_it(name: str) -> None:
             "num_threads is 0, expected a whole number of at least 1, or None for what is",
         ),
         ({"dim": 0}, ValueError, "dim is 0, expected a whole number of at least 1, or None for whole vectors"),
+        ({"num_threads": 10**20}, ValueError, "num_threads is 100000000000000000000, expected at most 4096"),
         ({"num_threads": True}, ValueError, "num_threads is True, expected a whole number"),
         ({"image_batch_size": 0}, ValueError, r"image_batch_size is 0, expected a whole number of at least 1\."),
         ({"text_batch_size": "8"}, ValueError, "text_batch_size is '8', expected a whole number"),

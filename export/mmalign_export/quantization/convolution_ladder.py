@@ -53,9 +53,7 @@ class ConvolutionLadder:
 
     def recipes(self) -> tuple[Recipe, ...]:
         """Return the rungs, the widest ranges first."""
-        return tuple(
-            Recipe(self.title(kind), partial(self._build, kind), self.layers, has_ranges=True) for kind in _TITLES
-        )
+        return tuple(Recipe(self.title(kind), partial(self._build, kind), self.layers) for kind in _TITLES)
 
     @staticmethod
     def title(kind: Range) -> str:

@@ -52,9 +52,13 @@ class ProductLadder:
     def recipes(self) -> tuple[Recipe, ...]:
         """Return the rungs: static, by token in part, by token."""
         return tuple(
-            Recipe(name, partial(self.build, name), self.layers, has_ranges=plan.granularity != _EVERY_TOKEN)
-            for name, plan in _PLANS.items()
+            Recipe(name, partial(self.build, name), self.layers, fixes_products=self.fixes(name)) for name in _PLANS
         )
+
+    @staticmethod
+    def fixes(plan: str) -> bool:
+        """Whether a plan has fixed ranges, where others have scales by token."""
+        return _PLANS[plan].granularity != _EVERY_TOKEN
 
     def build(self, plan: str, excluded: frozenset[str]) -> ModelProto:
         """Return the model with its products rounded as a plan says, all but the `excluded`."""

@@ -13,12 +13,13 @@ Build = Callable[[frozenset[str]], ModelProto]
 class Recipe(msgspec.Struct, frozen=True):
     """One way to make a tower smaller; `layers` are what it can leave in float32, by name, in the order they run.
 
-    `refused` says why it is only measured, and never offered. `has_ranges`: fixed ranges of the calibration bound its
-    activations, so that it is as good as the calibration is like what will be served.
+    `refused` says why it is only measured, and never offered. `fixes_products`: what its products read has fixed ranges
+    of the calibration, and could have scales by token, so that it is as good as the calibration is like what will be
+    served. Convolutions have no other.
     """
 
     name: str
     build: Build
     layers: tuple[str, ...] = ()
     refused: str = ""
-    has_ranges: bool = False
+    fixes_products: bool = False

@@ -63,7 +63,7 @@ def eight_bit_recipes(path: Path, items: Sequence[Item], bounds: Mapping[str, Bo
                 f"{plan} and {convolutions.title(kind)}",
                 partial(_both, convolutions, products, kind, plan),
                 _in_order(products.fused, {*convolutions.layers, *products.layers}),
-                has_ranges=True,
+                fixes_products=products.fixes(plan),
             )
             for kind, plan in _JOINED
         ]

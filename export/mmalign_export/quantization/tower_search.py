@@ -103,5 +103,5 @@ class TowerSearch:
         recipes = eight_bit_recipes(model, items, bounds_of(self._embedder, kind))
         if kind == "image" and self._data.calibration == PACKAGED:
             # The photograph that gives fixed ranges also judges them: others were seen to lose ten times as much.
-            return tuple(recipe for recipe in recipes if not recipe.has_ranges) or recipes
+            return tuple(recipe for recipe in recipes if not recipe.fixes_products)
         return recipes

@@ -40,14 +40,16 @@ SecondsOption: TypeAlias = Annotated[
     float, typer.Option(min=1, help="About how long to measure, cold starts on top; 10 for a quick look.")
 ]
 BatchSizeOption: TypeAlias = Annotated[
-    list[int] | None, typer.Option(min=1, help="Items in a batch; repeat for several.")
+    list[int] | None, typer.Option(min=1, max=100_000, help="Items in a batch; repeat for several.")
 ]
 RoundsOption: TypeAlias = Annotated[
     int | None, typer.Option(min=1, help="This many laps of each batch size and number of callers, not seconds.")
 ]
 CallersOption: TypeAlias = Annotated[
     list[int] | None,
-    typer.Option(min=1, help="Closed loop: how many callers; repeat for several. Default: 1, and one a thread."),
+    typer.Option(
+        min=1, max=1000, help="Closed loop: how many callers; repeat for several. Default: 1, and one a thread."
+    ),
 ]
 StartsOption: TypeAlias = Annotated[int, typer.Option(min=1, help="Cold starts of each tower.")]
 OnErrorOption: TypeAlias = Annotated[

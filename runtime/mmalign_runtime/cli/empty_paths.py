@@ -16,7 +16,7 @@ def refuse_empty_paths(command: Any, args: Sequence[str]) -> None:  # noqa: ANN4
     """Raise InputError for an empty path among the words of a verb; other empty words are left to it."""
     if not args or args[0] not in command.commands:
         return
-    for parameter, word in given(command.commands[args[0]].params, args[1:]):
+    for parameter, word in _given(command.commands[args[0]].params, args[1:]):
         if not word and (parameter.type_descriptor.annotation is Path or parameter.name in _PATHS_AS_TEXTS):
             raise InputError(f"{shown_name(parameter)} is empty, as an unset variable of the shell is. Give a path.")
 
@@ -28,7 +28,7 @@ def shown_name(parameter: Any) -> str:  # noqa: ANN401  as above
     return str(parameter.metavar or parameter.name.upper())
 
 
-def given(parameters: Sequence[Any], words: Sequence[str]) -> Iterator[tuple[Any, str]]:
+def _given(parameters: Sequence[Any], words: Sequence[str]) -> Iterator[tuple[Any, str]]:
     """Yield what is given for each parameter, as far as the words can be told apart."""
     options = {name: each for each in parameters if each.param_type_name == "option" for name in each.opts}
     arguments = [each for each in parameters if each.param_type_name == "argument"]

@@ -12,7 +12,7 @@ import msgspec
 import typer
 
 from mmalign_runtime.cli.options import one_of
-from mmalign_runtime.config import CHOICES, RuntimeConfig, RuntimeFields, configured
+from mmalign_runtime.config import CHOICES, MOST_THREADS, RuntimeConfig, RuntimeFields, configured
 from mmalign_runtime.spec import Modality
 
 if TYPE_CHECKING:
@@ -91,9 +91,9 @@ def _parameters() -> list[inspect.Parameter]:
     found = {"profile": Annotated[Path | None, _PROFILE]}
     for name, words in _OPTIONS.items():
         default, says = getattr(defaults, name), hints[name].__metadata__[0].description
-        least = 1 if name in _COUNTS else None
+        least, most = 1 if name in _COUNTS else None, MOST_THREADS if name == "num_threads" else None
         help_text = f"{says} Default: {default}." if isinstance(default, str) else says
-        option = typer.Option(words, min=least, help=help_text, show_default=False, rich_help_panel=_PANEL)
+        option = typer.Option(words, min=least, max=most, help=help_text, show_default=False, rich_help_panel=_PANEL)
         kind = str if isinstance(default, str) else int if name in _COUNTS else bool
         found[name] = Annotated[kind | None, option]
     keyword = inspect.Parameter.KEYWORD_ONLY

@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from mmalign_runtime.cli.empty_paths import given, shown_name
+from mmalign_runtime.cli.empty_paths import shown_name
 from mmalign_runtime.errors import InputError
 
 # A missing argument, an unknown option or verb, a value that does not fit: typer gives their class no public name.
@@ -25,11 +25,16 @@ def refusal(error: Any, command: Any, words: Sequence[str]) -> InputError:  # no
     elif not error.message:
         reason = f"{shown_name(parameter)} is missing"
     else:
-        seen = [] if verb is None else [repr(word) for each, word in given(verb.params, words[1:]) if each is parameter]
-        reason = f"{' '.join([shown_name(parameter), *seen])}: {_lower(error.message.removeprefix(_PREFIX))}"
+        reason = f"{shown_name(parameter)}{_seen(error)}: {_lower(error.message.removeprefix(_PREFIX))}"
     place = "mmalign" if verb is None else f"mmalign {words[0]}"
     end = "" if reason.endswith(("?", ".")) else "."
     return InputError(f"{_lower(reason)}{end} See `{place} --help`.")
+
+
+def _seen(error: Any) -> str:  # noqa: ANN401  as above
+    """Return the word that the message is about: of an option given several times, that one alone."""
+    found = error.__cause__  # pydantic's, whose first fault is the message
+    return f" {found.errors()[0]['input']!r}" if hasattr(found, "errors") else ""
 
 
 def _lower(sentence: str) -> str:

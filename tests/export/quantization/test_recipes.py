@@ -83,6 +83,19 @@ def test_a_graph_that_neither_convolves_nor_multiplies_has_no_ladder(tmp_path: P
     assert eight_bit_recipes(tmp_path / "model.onnx", image_items(pictures(2), "pixel_values"), {}) == ()
 
 
+@pytest.mark.parametrize(
+    ("kind", "left"),
+    [
+        ("clip vision", ["by token, 0.7", *WEIGHTS]),
+        ("hybrid", [*CONVOLUTIONS, "by token, 0.7", JOINED[1], JOINED[3], *WEIGHTS]),
+    ],
+)
+def test_without_fixed_ranges_of_products_the_convolutions_of_a_hybrid_are_rounded_all_the_same(
+    kind: str, left: list[str], ladder: Callable[[str], Ladder]
+) -> None:
+    assert [recipe.name for recipe in ladder(kind)[1] if not recipe.fixes_products] == left
+
+
 @pytest.mark.parametrize("kind", [*TRANSFORMERS, "hybrid"])
 def test_every_candidate_keeps_the_vectors_and_none_that_is_offered_moves_with_its_batch(
     kind: str, ladder: Callable[[str], Ladder]

@@ -73,6 +73,13 @@ def test_the_mean_of_epochs_is_that_of_their_last_weights(make_model: MakeModel)
     assert torch.allclose(kept[f"average.{NAME}"], torch.tensor((25 + 64 + 121) / 3), rtol=AVERAGED.bound)
 
 
+def test_the_mean_of_more_epochs_than_there_ever_are_takes_no_longer(make_model: MakeModel) -> None:
+    model = make_model()
+    kept: dict[str, Tensor] = {}
+    walk(model, Averaging(LastEpochs(count=10**12), model, Schedule(12, 4, 4), kept), range(6))
+    assert (kept[f"average.{NAME}"] == (4 + 25) / 2).all()
+
+
 def test_an_update_that_goes_on_into_the_next_epoch_ends_it(make_model: MakeModel) -> None:
     model = make_model()
     kept: dict[str, Tensor] = {}

@@ -93,6 +93,10 @@ def test_the_command_prints_the_bundle_beside_chance(
             ("--pairs", "PAIRS", "--split", "val"),
             "--split say nothing with --pairs: --pairs measures a bundle, else it is a run.",
         ),
+        (
+            ("--pairs", "PAIRS", "--template", "{}", "--template", "a"),
+            "--template: template 'a' has no {} for the name",
+        ),
         (("--template", "a {}"), "--template say nothing without --pairs: --pairs measures a bundle"),
         (("--pairs", "PAIRS", "--report", "PAIRS"), "pairs.csv ends in '.csv', expected .html. Choose such a name."),
         (("--pairs", "PAIRS", "--precision", "int4"), "--precision 'int4' is not known; choose one of fp32, "),

@@ -93,5 +93,5 @@ def test_a_residual_block_adds_its_change_to_the_features() -> None:
     [(MLPHead(hidden_dim=10**14), 4), (MLPHead(), 10**15), (ResidualHead(), 10**15), (LinearHead(), 10**20)],
 )
 def test_a_head_that_the_memory_does_not_hold_is_an_error_of_the_configuration(head: Head, embed_dim: int) -> None:
-    with pytest.raises(ConfigError, match=r"cannot be made: .* Choose a smaller"):
+    with pytest.raises(ConfigError, match=r"needs more memory than there is: .* Choose a smaller"):
         head.build(5, embed_dim)

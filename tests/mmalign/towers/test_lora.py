@@ -240,6 +240,11 @@ class GoesPast(nn.Module):
         return nn.functional.linear(called(x), read.weight, read.bias)
 
 
+def test_a_rank_that_no_memory_holds_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"^text_tower\.lora\.rank = 10{12} needs more memory .* smaller one\.$"):
+        add_adapters(bert_tower(), LoraConfig(rank=10**12), "text_tower.lora")
+
+
 def test_adapters_that_a_tower_goes_past_are_named() -> None:
     tower = GoesPast()
     add_adapters(tower, LoraConfig(rank=1), "text_tower.lora")
