@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 from importlib.util import find_spec
@@ -11,11 +12,11 @@ import pytest
 # The files that take longest, longest first. xdist gives each process a file at a time: one of these at the end would
 # let the other processes wait for it.
 LONGEST = (
+    "tests/export/test_architectures.py",
+    "tests/export/sources/test_transformers.py",
+    "tests/export/sources/test_open_clip.py",
     "tests/mmalign/training/test_torchrun.py",
     "tests/export/test_aotinductor.py",
-    "tests/export/sources/test_open_clip.py",
-    "tests/export/sources/test_transformers.py",
-    "tests/export/test_architectures.py",
     "tests/export/rewrite/test_pooled_row.py",
     "tests/export/sources/test_training_from_imports.py",
     "tests/export/sources/test_one_space.py",
@@ -53,12 +54,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Keep the million objects of torch and transformers out of every later collection of garbage."""
+    """Keep the million objects of torch and transformers out of every later collection of garbage.
+
+    The five that pytest does at its end are later too. The interpreter takes apart at its own end what was kept; triton
+    would list all of it as leaked.
+    """
     gc.enable()
-    gc.collect()
     gc.freeze()
-
-
-def pytest_unconfigure() -> None:
-    """Let the interpreter take apart at its end what was kept; triton would list all of it as leaked."""
-    gc.unfreeze()
+    atexit.register(gc.unfreeze)

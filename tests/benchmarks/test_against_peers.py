@@ -1,11 +1,13 @@
-"""Every peer that is installed gives the vectors of eager PyTorch: on tiny towers, in a process of its own."""
+"""Every peer that is installed gives the vectors of eager PyTorch: on tiny towers, as its process gives them."""
 
 from __future__ import annotations
 
+import io
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 import transformers
 from PIL import Image
@@ -14,8 +16,19 @@ from benchmarks.against.entries import Entry, ours, peers
 from benchmarks.against.models import ModelSource, prepare_files
 from benchmarks.against.oracle import Oracle
 from benchmarks.against.processes import PeerError, PeerProcess
-from benchmarks.against.protocol import Kind, Measure, ModelFiles, Setting
+from benchmarks.against.protocol import (
+    Kind,
+    Load,
+    Loaded,
+    Measure,
+    Measured,
+    ModelFiles,
+    Setting,
+    read_reply,
+    write_message,
+)
 from benchmarks.against.results import cosine
+from benchmarks.against.worker import serve
 from benchmarks.harness.places import FASTEMBED_PYTHON
 from mmalign.config import parse_config
 from mmalign.run import create_run
@@ -30,6 +43,7 @@ TEXTS = ("a dog", "the quick brown fox jumps over the lazy dog on the beach")  #
 # PIL and torchvision resize as the graph does, but for a level; tiny random towers make more of that than trained ones.
 BOUND = 0.999
 ENTRIES = {entry.name: entry for entry in [*ours(["fp32"]), *peers(1)] if entry.name != "eager-tuned"}
+HERE = ("eager", "onnxruntime")  # asked as a process is, but in this one: it has imported what they import
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +74,29 @@ def files(source: ModelSource, tmp_path_factory: pytest.TempPathFactory) -> Mode
     return prepare_files(source, tmp_path_factory.mktemp("files"))
 
 
-@pytest.mark.parametrize("name", ENTRIES)
+@pytest.mark.parametrize("name", HERE)
+def test_a_peer_that_is_asked_here_gives_the_vectors_of_pytorch(
+    name: str, source: ModelSource, files: ModelFiles, tmp_path: Path
+) -> None:
+    entry, oracle, items = ENTRIES[name], Oracle(source.run), {"image": _images(tmp_path), "text": TEXTS}
+    requests, replies = io.BytesIO(), io.BytesIO()
+    write_message(requests, Load(entry.peer, files, 1, entry.precision, entry.engine, entry.spin_us))
+    for kind in entry.settings:
+        write_message(requests, Measure(kind, items[kind], _plain(kind), lead_in=0, give_vectors=True))
+    requests.seek(0)
+    serve(requests, replies)
+    replies.seek(0)
+    loaded = read_reply(replies)
+    assert isinstance(loaded, Loaded)
+    assert loaded.versions
+    for kind in entry.settings:
+        measured = read_reply(replies)
+        assert isinstance(measured, Measured)
+        vectors = np.frombuffer(measured.vectors, np.float32).reshape(len(items[kind]), -1)
+        assert cosine(vectors, oracle.vectors(kind, items[kind])).lowest > BOUND, kind
+
+
+@pytest.mark.parametrize("name", [name for name in ENTRIES if name not in HERE])
 def test_a_peer_gives_the_vectors_of_pytorch(name: str, source: ModelSource, files: ModelFiles, tmp_path: Path) -> None:
     entry = ENTRIES[name]
     python = _python_or_skip(entry)

@@ -22,7 +22,7 @@ from mmalign.run.model import dual_model
 from mmalign.training import train
 from mmalign_export import export_model, golden, to_bundle
 from mmalign_export.golden import GoldenFile, golden_files
-from tests.export.tracing import equal_towers_traced_once, operators_read_once
+from tests.export.tracing import Store, equal_towers_traced_once, operators_read_once
 from tests.make_tiny_bundle import tiny_run, tiny_tokenizer
 from tests.shared import made_once
 
@@ -32,7 +32,8 @@ register_demo_packages()  # some parametrizations read them
 
 
 @pytest.fixture(scope="session", autouse=True)
-def quick_traces() -> Iterator[None]:
+def quick_traces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    Store.made_once = functools.partial(made_once, tmp_path_factory)
     with operators_read_once():
         yield
 
@@ -86,7 +87,10 @@ def attention_model(tmp_path_factory: pytest.TempPathFactory) -> DualModel:
 def attention_bundle(attention_model: DualModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its bundle, with the small ones of the golden images. Copy it before changing anything in it."""
     files = small_golden_files()
-    return made_once(tmp_path_factory, "attention", lambda out: export_model(attention_model, out, image_files=files))
+    with equal_towers_traced_once():
+        return made_once(
+            tmp_path_factory, "attention", lambda out: export_model(attention_model, out, image_files=files)
+        )
 
 
 @functools.cache

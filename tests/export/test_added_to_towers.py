@@ -41,6 +41,7 @@ def run_dir(
     return folder
 
 
+@pytest.mark.usefixtures("traced_once")  # what the next test looks at is traced here
 def test_the_bundle_has_the_vectors_of_the_run_as_it_was_trained(run_dir: Path, tmp_path: Path) -> None:
     evaluate(run_dir)
     export(run_dir, tmp_path / "bundle")
@@ -61,6 +62,7 @@ def test_the_bundle_has_the_vectors_of_the_run_as_it_was_trained(run_dir: Path, 
     assert np.abs(dual_model(before).text.embed(TEXTS) - together).max() > 0.01
 
 
+@pytest.mark.usefixtures("traced_once")
 def test_a_graph_is_quantized_as_one_of_a_tower_without(
     run_dir: Path, trained: tuple[Path, Path], tmp_path: Path
 ) -> None:

@@ -34,6 +34,7 @@ def bundle(attention_bundle: Path, tmp_path: Path) -> Path:
     return shutil.copytree(attention_bundle, tmp_path / "bundle")
 
 
+@pytest.mark.usefixtures("traced_once")
 def test_its_graphs_are_artifacts_with_parity_and_leave_space_and_variant_alone(
     attention_model: DualModel, attention_bundle: Path, tmp_path: Path
 ) -> None:

@@ -23,6 +23,7 @@ from mmalign_runtime.bundle import open_bundle
 from mmalign_runtime.bundle.golden import load_golden
 from mmalign_runtime.spec import Similarity
 from tests.export.canaries import move_one_weight, step_for
+from tests.export.own_modules import own_model
 
 
 def test_the_runtime_gives_pytorchs_vectors_for_an_image_and_a_text(
@@ -47,12 +48,13 @@ def test_every_file_is_hashed_and_the_ids_fit(bundle_dir: Path, model: DualModel
 
 
 @pytest.mark.usefixtures("traced_once")
-def test_an_export_can_be_one_file(model: DualModel, bundle_dir: Path, tmp_path: Path) -> None:
-    out = tmp_path / "bundle.mmalign"
-    export_model(model, out)
-    assert list(tmp_path.iterdir()) == [out]
-    assert open_bundle(out).spec.space_id == open_bundle(bundle_dir).spec.space_id
-    vectors = [Embedder.load(path, provider="cpu").encode_text(["a dog"]) for path in (out, bundle_dir)]
+def test_an_export_can_be_one_file(tmp_path: Path) -> None:
+    out, folder = tmp_path / "one" / "bundle.mmalign", tmp_path / "folder"
+    for place in (out, folder):
+        export_model(own_model(), place)
+    assert list(out.parent.iterdir()) == [out]
+    assert open_bundle(out).spec.space_id == open_bundle(folder).spec.space_id
+    vectors = [Embedder.load(path, provider="cpu").encode_text(["a dog"]) for path in (out, folder)]
     np.testing.assert_array_equal(*vectors)
 
 
@@ -73,10 +75,10 @@ def test_the_card_times_pictures_of_a_usual_size_first(bundle_dir: Path) -> None
 
 
 @pytest.mark.usefixtures("traced_once")
-def test_own_images_and_captions_join_the_golden_cases(model: DualModel, tmp_path: Path) -> None:
+def test_own_images_and_captions_join_the_golden_cases(tmp_path: Path) -> None:
     Image.new("RGB", (20, 30), "red").save(tmp_path / "red.png")
     pair = Pair(tmp_path / "red.png", ("a red thing",), "red", Origin(tmp_path / "pairs.csv", line=2))
-    export_model(msgspec.structs.replace(model, own_pairs=(pair,)), tmp_path / "bundle")
+    export_model(msgspec.structs.replace(own_model(), own_pairs=(pair,)), tmp_path / "bundle")
     cases = json.loads((tmp_path / "bundle/golden/cases.json").read_text())
     assert cases["images"][-1]["name"] == "own image 1"
     assert cases["texts"][-1]["text"] == "a red thing"
@@ -84,14 +86,14 @@ def test_own_images_and_captions_join_the_golden_cases(model: DualModel, tmp_pat
 
 @pytest.mark.usefixtures("traced_once")
 def test_a_damaged_image_among_the_first_is_passed_over_and_told(
-    model: DualModel, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (24, 16), "red").save(buffer, "JPEG")
     origin = Origin(tmp_path / "pairs.parquet", row=1)
     pairs = [Pair(data, (name,), name, origin) for name, data in (("cut", buffer.getvalue()[:90]), ("b", b"P9"))]
     pairs.append(Pair(buffer.getvalue(), ("whole",), "whole", origin))
-    export_model(msgspec.structs.replace(model, own_pairs=tuple(pairs)), tmp_path / "bundle")
+    export_model(msgspec.structs.replace(own_model(), own_pairs=tuple(pairs)), tmp_path / "bundle")
     cases = json.loads((tmp_path / "bundle/golden/cases.json").read_text())
     assert [case["name"] for case in cases["images"] if case["name"].startswith("own")] == ["own image 1"]
     assert [case["text"] for case in cases["texts"] if case["name"].startswith("own")] == ["whole"]
@@ -168,8 +170,8 @@ def test_an_export_that_differs_just_outside_the_bound_fails_and_leaves_nothing(
 
 
 @pytest.mark.usefixtures("traced_once")
-def test_a_bundle_in_the_way_is_kept_unless_forced(model: DualModel, tmp_path: Path) -> None:
-    out = tmp_path / "bundle"
+def test_a_bundle_in_the_way_is_kept_unless_forced(tmp_path: Path) -> None:
+    model, out = own_model(), tmp_path / "bundle"
     out.mkdir()
     (out / "bundle.json").write_text("{}")
     with pytest.raises(ExportError, match="--force"):

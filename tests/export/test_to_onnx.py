@@ -13,6 +13,7 @@ from mmalign.dual_model import DualModel
 from mmalign_export import export_model
 from mmalign_export.errors import ExportError
 from mmalign_export.to_onnx import OPSET_VERSION, export_onnx
+from tests.export.own_modules import own_model
 from tests.tolerances import FEATURES
 
 
@@ -34,10 +35,12 @@ def test_the_opset_is_the_one_asked_for(bundle_dir: Path) -> None:
 
 @pytest.mark.parametrize("opset_version", [18, 21, 25])
 def test_an_opset_that_is_asked_for_is_the_one_in_the_file_and_runs(
-    model: DualModel, tmp_path: Path, opset_version: int
+    model: DualModel, bundle_dir: Path, tmp_path: Path, opset_version: int
 ) -> None:
-    path = tmp_path / "text_model.onnx"
-    export_onnx(model.text, path, opset_version)
+    path = bundle_dir / "onnx/text_model.onnx"  # which has the default
+    if opset_version != OPSET_VERSION:
+        path = tmp_path / "text_model.onnx"
+        export_onnx(model.text, path, opset_version)
     written = onnx.load(path)
     assert [(entry.domain, entry.version) for entry in written.opset_import] == [("", opset_version)]
     assert written.ir_version == {18: 8, 21: 10, 25: 13}[opset_version]
@@ -62,14 +65,12 @@ def test_an_opset_that_cannot_be_written_is_refused_before_anything_is_traced(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_with_another_opset_than_asked_is_refused(
-    model: DualModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_with_another_opset_than_asked_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # As torch does with an opset that its converter does not reach: it logs, and writes 18.
     honest = torch.onnx.export
     monkeypatch.setattr(torch.onnx, "export", lambda *args, **kwargs: honest(*args, **kwargs | {"opset_version": 18}))
     with pytest.raises(ExportError, match=r"text_model\.onnx came out with opset 18, not 20 as asked"):
-        export_onnx(model.text, tmp_path / "text_model.onnx", 20)
+        export_onnx(own_model().text, tmp_path / "text_model.onnx", 20)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -83,8 +84,8 @@ def test_a_tower_that_cannot_be_traced_is_an_error_that_says_so(model: DualModel
         export_onnx(tower, tmp_path / "vision_model.onnx")
 
 
-def test_the_bundle_records_the_opset_of_its_files(model: DualModel, tmp_path: Path) -> None:
-    spec = export_model(model, tmp_path / "bundle", opset_version=20)
+def test_the_bundle_records_the_opset_of_its_files(tmp_path: Path) -> None:
+    spec = export_model(own_model(), tmp_path / "bundle", opset_version=20)
     models = [onnx.load(tmp_path / "bundle" / spec.artifact(tower).file) for tower in ("image", "text")]
     assert [model.opset_import[0].version for model in models] == [20, 20]
     assert spec.provenance.opset_version == 20

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeAlias
 
 import onnx_ir
 import pytest
@@ -16,19 +18,24 @@ from torch.onnx._internal.exporter import _registration
 from mmalign.dual_model import ModelGraph, ModelTower
 from mmalign_export import to_onnx
 
-_traced: dict[str, onnx_ir.Model] = {}
+Make: TypeAlias = Callable[[Path], object]
+
+
+class Store:
+    """Where traces lie for all processes of a session: set by its conftest to `made_once` for files by their names."""
+
+    made_once: Callable[[str, Make], Path]
 
 
 @contextmanager
 def equal_towers_traced_once() -> Iterator[None]:
-    """Trace a tower once for all exports of this process that are made inside, and of others as they are."""
+    """Trace a tower once for all exports of a session that are made inside, in whatever process of xdist's."""
     trace = to_onnx._trace
 
     def remembered(tower: ModelTower | ModelGraph, opset_version: int) -> onnx_ir.Model:
-        key = _digest(tower, opset_version)
-        if key not in _traced:
-            _traced[key] = trace(tower, opset_version)
-        return _traced[key].clone()
+        name = f"{_digest(tower, opset_version)}.onnx"
+        path = Store.made_once(name, lambda path: onnx_ir.save(trace(tower, opset_version), path))
+        return onnx_ir.load(path)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(to_onnx, "_trace", remembered)
@@ -37,7 +44,9 @@ def equal_towers_traced_once() -> Iterator[None]:
 
 def _digest(tower: ModelTower | ModelGraph, opset_version: int) -> str:
     """Of the architecture, the weights and the inputs: enough for models of the tests, which run nothing else."""
-    digest = hashlib.sha256(f"{tower.module} {tower.inputs} {tower.output_name} {opset_version}".encode())
+    definition = tower.definition if isinstance(tower, ModelTower) else ""
+    words = (tower.module, definition, tower.inputs, tower.output_name, opset_version)
+    digest = hashlib.sha256(" ".join(map(str, words)).encode())
     for tensor in tower.module.state_dict().values():
         digest.update(tensor.numpy().tobytes())
     return digest.hexdigest()

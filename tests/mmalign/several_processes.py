@@ -15,6 +15,7 @@ from unittest.mock import patch
 import msgspec
 import torch
 from torch import distributed as dist
+from transformers.models.bert import modeling_bert  # noqa: F401  (the towers': transformers imports it when it is built)
 
 from mmalign.config import load_config
 from mmalign.training import train

@@ -19,6 +19,7 @@ from mmalign_runtime.embedder import Embedder
 from mmalign_runtime.verify import verify_bundle
 from tests.export.quantization.conftest import CANNOT_RUN, run_quantize
 from tests.export.sources.tiny import save_tiny
+from tests.export.tracing import equal_towers_traced_once
 from tests.tolerances import BATCH_MATES
 
 NUM_SHAPES = 16
@@ -33,7 +34,8 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny CLIP as transformers saves it: vision transformer, QuickGELU, causal text without a mask."""
     folder = tmp_path_factory.mktemp("imported")
     files = [file for file in golden_files(()) if file.name in (*PHOTOGRAPHS, "tiny")]
-    import_model(save_tiny("clip", folder / "source"), folder / "bundle", image_files=files)
+    with equal_towers_traced_once():
+        import_model(save_tiny("clip", folder / "source"), folder / "bundle", image_files=files)
     return folder / "bundle"
 
 

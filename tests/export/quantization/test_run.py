@@ -78,7 +78,7 @@ def test_the_command_adds_both_towers_and_they_verify(
     assert list(tmp_path.iterdir()) == [out]
 
 
-@pytest.mark.usefixtures("still")
+@pytest.mark.usefixtures("still", "one_recipe")
 def test_float16_needs_no_calibration_stands_beside_int8_and_verifies(
     bundle_dir: Path, pairs: Path, others: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -89,10 +89,11 @@ class Tower(nn.Module):
         *,
         is_separate: bool = False,
         norm: str = "before",
+        num_blocks: int = 2,
     ) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.blocks = nn.ModuleList(Block(is_separate=is_separate) for _ in range(2))
+        self.blocks = nn.ModuleList(Block(is_separate=is_separate) for _ in range(num_blocks))
         self.norm, self.projection = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 8, bias=False)
         self.pool, self.mask, self.place = pool, mask, norm
         for parameter in self.parameters():
@@ -172,7 +173,7 @@ def test_the_numbers_are_those_of_the_whole_block(
 
 def test_a_row_that_is_not_the_pooled_one_would_be_seen(tmp_path: Path) -> None:
     """The check of equality fails for its neighbour."""
-    model = traced(Tower(first))
+    model = traced(Tower(first, num_blocks=1))
     before = outputs(model, tmp_path / "before.onnx")
     take_pooled_row_early(model)
     (index,) = (value for name, value in model.graph.initializers.items() if name.endswith("_early_0"))
@@ -210,7 +211,7 @@ class Shuffled(nn.Module):
 
 @pytest.mark.parametrize("pool", [mean, first_and_mean, Probe(), Shuffled()])
 def test_a_tower_that_reads_other_rows_stays_as_it_is(pool: Callable[..., torch.Tensor]) -> None:
-    model = traced(Tower(pool))
+    model = traced(Tower(pool, num_blocks=1))
     before = onnx_ir.to_proto(model).SerializeToString(deterministic=True)
     assert take_pooled_row_early(model) == 0
     assert onnx_ir.to_proto(model).SerializeToString(deterministic=True) == before
@@ -232,7 +233,7 @@ def test_all_tokens_that_are_an_output_besides_are_kept(tmp_path: Path) -> None:
     class Both(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.block = Tower(first).blocks[0]
+            self.block = Tower(first, num_blocks=1).blocks[0]
 
         def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             x = self.block(x)

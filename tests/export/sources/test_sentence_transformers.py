@@ -40,6 +40,7 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_words(tmp_path_factory.mktemp("words"))
 
 
+@pytest.mark.usefixtures("traced_once")
 def test_a_clip_is_proven_against_its_own_encode(clip: Path, image_files: list[GoldenFile], tmp_path: Path) -> None:
     spec = import_model(clip, tmp_path / "bundle", image_files=image_files)
     report = verify_bundle(tmp_path / "bundle")
@@ -55,6 +56,7 @@ def test_a_clip_is_proven_against_its_own_encode(clip: Path, image_files: list[G
     np.testing.assert_allclose(ours, theirs / lengths, atol=1e-5)
 
 
+@pytest.mark.usefixtures("traced_once")
 def test_a_text_model_beside_it_and_fewer_components(
     clip: Path, words: Path, image_files: list[GoldenFile], tmp_path: Path
 ) -> None:

@@ -207,7 +207,7 @@ def test_tower_that_cannot_be_traced_is_refused_before_anything_is_written(
 ) -> None:
     folder = shutil.copytree(text_encoder_dir, tmp_path / "longformer")
     sizes = json.loads((folder / "config.json").read_text())
-    sizes |= {"model_type": "longformer", "attention_window": 4, "pad_token_id": 0}
+    sizes |= {"model_type": "longformer", "attention_window": 4, "pad_token_id": 0, "num_hidden_layers": 1}
     (folder / "config.json").write_text(json.dumps(sizes))
     with pytest.raises(ConfigError, match=r"'longformer', which torch\.export cannot trace.*never exported"):
         create_run(make_config({"text_tower.name": str(folder)}), tmp_path / "run")

@@ -33,7 +33,7 @@ MakeConfig = Callable[..., Config]
 ROOT = Path(__file__).parents[3]
 TEACHER = str(ROOT / "tests/runtime/fixtures/tiny_bundle")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"}
-NUM_STEPS = 12  # an epoch has one
+NUM_STEPS = 8  # an epoch has one
 COMMON: dict[str, object] = {
     **{"train.epochs": NUM_STEPS, "train.batch_size": 10, "train.validate_every": 4, "train.checkpoint_minutes": 0},
     **{"optim.projection_lr": 3e-3, "loss.chunk_size": 4},
@@ -164,20 +164,20 @@ def started(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 def test_a_process_or_all_of_them_are_killed_and_the_run_goes_on_to_the_same_numbers(
     make_config: MakeConfig, tmp_path: Path, started: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    config = make_config({**COMMON, **FROZEN_IMAGES, "train.chunk_size": 3, "train.epochs": 120})
+    config = make_config({**COMMON, **FROZEN_IMAGES, "train.chunk_size": 3, "train.epochs": 48})
     (tmp_path / "config.toml").write_text(dump_config(config))
-    process = started(tmp_path / "config.toml", tmp_path / "run", 8)
+    process = started(tmp_path / "config.toml", tmp_path / "run", 4)
     os.kill(workers_of(process.pid)[1], signal.SIGKILL)
     assert process.wait(60) == 1
     told = (tmp_path / "stderr").read_text()
     assert "error: another process of this run has ended" in told or "SIGTERM" in told
-    process = started(tmp_path / "config.toml", tmp_path / "run", 24)
+    process = started(tmp_path / "config.toml", tmp_path / "run", 12)
     for pid in [process.pid, *workers_of(process.pid)]:
         os.kill(pid, signal.SIGKILL)
     process.wait(60)
     wait_until_free(tmp_path / "run")
     num_rows = len(read_metrics(tmp_path / "run" / "metrics.csv"))
-    assert 24 <= num_rows < 120, "it was not killed in time"
+    assert 12 <= num_rows < 48, "it was not killed in time"
     train(config, tmp_path / "run", resume=True)
     train(config, tmp_path / "whole")
     (found,), (losses,) = (columns(tmp_path / name, "loss") for name in ("run", "whole"))

@@ -93,7 +93,10 @@ def test_interrupted_at_any_step_it_goes_on_to_the_same_numbers(
         assert_same_numbers(cut, tmp_path / "whole")
 
 
-def test_killed_at_any_moment_it_goes_on_to_the_same_numbers(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_killed_at_any_moment_it_goes_on_to_the_same_numbers(
+    make_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Until it is killed, nobody else may train in its folder."""
     dropout = {"model.text_head": {"dropout": 0.1}}
     settings = {"train.epochs": 12, "optim.accumulate": 2, "train.checkpoint_minutes": 0, **dropout}
     config, run_dir = make_config(settings), tmp_path / "run"
@@ -104,13 +107,40 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_numbers(make_config: MakeCo
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
         while process.poll() is None and not has_rows(run_dir, num_rows):
             time.sleep(0.001)
+        if num_rows:
+            refused_beside(process, config, run_dir, capsys)
         time.sleep(moments.uniform(0, 0.05))
         process.kill()
         process.wait()
     assert len(read_metrics(run_dir / "metrics.csv")) < 36, "it was not killed in time"
+    assert (run_dir / ".lock").exists()  # stale: it holds nobody
+    with pytest.raises(CheckpointError, match="holds a run already"):
+        train(config, run_dir)
+    assert not (run_dir / ".lock").exists()
     train(config, run_dir, resume=True)
     train(config, tmp_path / "whole")
     assert_same_numbers(run_dir, tmp_path / "whole")
+
+
+def refused_beside(
+    process: subprocess.Popen[bytes], config: Config, run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Try to train in the folder of a process that is training, in every way, and see it go on undisturbed."""
+    process.send_signal(signal.SIGSTOP)  # it holds the folder, and leaves the processors alone
+    before = (run_dir / "config.toml").stat()
+    words = ["train", str(run_dir.parent / "config.toml"), "--out", str(run_dir)]
+    for option in ([], ["--resume"]):
+        with pytest.raises(SystemExit, match=r"\A2\Z"):
+            main([*words, *option])
+        assert f"error: {run_dir} is being written by another process" in capsys.readouterr().err
+    with pytest.raises(InputError, match="is being written by another process"):
+        train(config, run_dir, resume=True)
+    assert (run_dir / "config.toml").stat() == before
+    num_rows = len(read_metrics(run_dir / "metrics.csv"))
+    process.send_signal(signal.SIGCONT)
+    while process.poll() is None and not has_rows(run_dir, num_rows + 2):
+        time.sleep(0.001)
+    assert process.poll() is None, "the first one was disturbed"
 
 
 def has_rows(run_dir: Path, num_rows: int) -> bool:
@@ -236,37 +266,6 @@ def test_best_weights_in_the_place_of_the_last_are_refused(make_config: MakeConf
     (tmp_path / "last.safetensors").write_bytes((tmp_path / "best.safetensors").read_bytes())
     with pytest.raises(CheckpointError, match=r"last\.safetensors holds no state of the optimizer"):
         train(make_config(FROZEN), tmp_path, resume=True)
-
-
-def test_a_folder_that_another_process_trains_in_is_refused_until_that_is_killed(
-    make_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    config, run_dir = make_config({"train.epochs": 4000}), tmp_path / "runs" / "one"
-    (tmp_path / "config.toml").write_text(dump_config(config))
-    words = ["train", str(tmp_path / "config.toml"), "--out", str(run_dir)]
-    command, ignored = [*COMMAND, *words], subprocess.DEVNULL
-    with subprocess.Popen(command, stdout=ignored, stderr=ignored, env=ENVIRONMENT) as process:
-        while process.poll() is None and not (run_dir / "last.safetensors").exists():
-            time.sleep(0.01)
-        before = (run_dir / "config.toml").stat()
-        process.send_signal(signal.SIGSTOP)  # it holds the folder, and leaves the processors alone
-        for option in ([], ["--resume"]):
-            with pytest.raises(SystemExit, match=r"\A2\Z"):
-                main([*words, *option])
-            assert f"error: {run_dir} is being written by another process" in capsys.readouterr().err
-        with pytest.raises(InputError, match="is being written by another process"):
-            train(config, run_dir, resume=True)
-        assert (run_dir / "config.toml").stat() == before
-        num_rows = len(read_metrics(run_dir / "metrics.csv"))
-        process.send_signal(signal.SIGCONT)
-        while process.poll() is None and not has_rows(run_dir, num_rows + 2):
-            time.sleep(0.01)
-        assert process.poll() is None, "the first one was disturbed"
-        process.kill()
-    assert (run_dir / ".lock").exists()  # stale: it holds nobody
-    with pytest.raises(CheckpointError, match="holds a run already"):
-        train(config, run_dir)
-    assert not (run_dir / ".lock").exists()
 
 
 def test_a_folder_that_cannot_be_made_is_a_named_error(make_config: MakeConfig, tmp_path: Path) -> None:
