@@ -6,25 +6,27 @@ python -m benchmarks.readme --demo demo     first takes over the figures of a de
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
+from typer import Option
 
 from benchmarks.against.models import DEMO
 from benchmarks.against.results import Results, latency_ms
-from benchmarks.harness.markdown import number, table
+from benchmarks.harness.command import run
+from benchmarks.harness.markdown import number, table, with_tables
+from benchmarks.harness.places import ROOT
+from benchmarks.harness.results import read_result, write_result
 from benchmarks.performance.measured import read_measured
 from mmalign.figures.scores import Evaluation
 from mmalign_runtime.bench import BenchReport
 from mmalign_runtime.bundle import open_bundle
 from mmalign_runtime.spec import BundleSpec
 
-ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 DEMO_RESULTS = ROOT / "benchmarks/demo/results.json"
-BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 
 # The sets of the latency table, as people would call them, and the tools beside this project's own.
 _ITEMS = {
@@ -56,11 +58,11 @@ class DemoFigures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def take_over(demo: Path) -> None:
     """Keep the figures of a demo in benchmarks/demo/results.json."""
     figures = DemoFigures(
-        evaluation=msgspec.json.decode((demo / "run/evaluation.json").read_bytes(), type=Evaluation),
+        evaluation=read_result(demo / "run/evaluation.json", Evaluation),
         parity=_measured(open_bundle(demo / "bundle").spec),
-        bench=msgspec.json.decode((demo / "bench.json").read_bytes(), type=BenchReport),
+        bench=read_result(demo / "bench.json", BenchReport),
     )
-    DEMO_RESULTS.write_bytes(msgspec.json.format(msgspec.json.encode(figures), indent=2) + b"\n")
+    write_result(figures, DEMO_RESULTS)
 
 
 def _measured(spec: BundleSpec) -> tuple[ArtifactParity, ...]:
@@ -73,22 +75,13 @@ def _measured(spec: BundleSpec) -> tuple[ArtifactParity, ...]:
 
 def read_demo() -> DemoFigures:
     """Return the figures of the demo that are committed."""
-    return msgspec.json.decode(DEMO_RESULTS.read_bytes(), type=DemoFigures)
+    return read_result(DEMO_RESULTS, DemoFigures)
 
 
 def readme_tables() -> str:
     """Return the Markdown between the README's markers."""
     demo = read_demo()
     return "\n\n".join((_recall(demo.evaluation), _parity(demo.parity), _latency(read_measured().against)))
-
-
-def with_tables(readme: str, tables: str) -> str:
-    """Return the README with its tables replaced. Raises ValueError when a marker is missing."""
-    before, begin, rest = readme.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"README.md lacks the markers {BEGIN} and {END}.")
-    return f"{before}{BEGIN}\n\n{tables}\n\n{END}{after}"
 
 
 def _recall(evaluation: Evaluation) -> str:
@@ -122,11 +115,10 @@ def _latency(against: Results) -> str:
     return f"### Latency of one item, milliseconds\n\n{note}\n\n{table(('', *_ITEMS.values()), rows)}"
 
 
-def main() -> None:
+def main(
+    demo: Annotated[Path | None, Option(help="the folder of a demo whose figures are taken over first")] = None,
+) -> None:
     """Rewrite the README's tables."""
-    parser = argparse.ArgumentParser(description="Write the tables of README.md.")
-    parser.add_argument("--demo", type=Path, help="the folder of a demo whose figures are taken over first")
-    demo = parser.parse_args().demo
     if demo is not None:
         take_over(demo)
     README.write_text(with_tables(README.read_text(encoding="utf-8"), readme_tables()), encoding="utf-8")
@@ -134,4 +126,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

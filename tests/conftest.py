@@ -5,7 +5,11 @@ from __future__ import annotations
 import atexit
 import gc
 import os
+import subprocess
+import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -39,6 +43,18 @@ def freed_memory_is_given_back() -> None:
         import mmalign.cli
 
         mmalign.cli.keep_freed_memory = lambda: None
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder that is a file system of 300 kB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(folder)]
+    if not sys.platform.startswith("linux") or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a small file system needs Linux and the right to mount one")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
 
 
 def pytest_collection() -> None:

@@ -5,24 +5,25 @@ python -m benchmarks.against.cold_start --out benchmarks/against/results/cold-st
 
 from __future__ import annotations
 
-import argparse
 import random
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Annotated, get_args
 
 import msgspec
 import numpy as np
+from typer import Option
 
 from benchmarks.against.models import demo_source, prepare_files, reference_source
 from benchmarks.against.protocol import Kind, ModelFiles
+from benchmarks.harness.command import run
 from benchmarks.harness.environment import Environment, Watch
 from benchmarks.harness.interleave import interleaved
 from benchmarks.harness.places import CACHE, FASTEMBED_PYTHON, PHOTO, ROOT
 from benchmarks.harness.processes import first_line_s
 from benchmarks.harness.results import write_result
 from benchmarks.harness.statistics import Spread, paired_speedups, spread
-from mmalign_runtime.engine.threads import available_threads
 
 NUM_TURNS = 11
 TEXT = "a photograph of a red bicycle against a wall"
@@ -89,30 +90,25 @@ def measure(model: str, files: ModelFiles, fastembed_python: Path, kind: Kind, n
     return ColdStart(model, kind, {name: tuple(round(lap, 4) for lap in laps) for name, laps in seconds.items()})
 
 
-def main() -> None:
+def main(
+    out: Annotated[Path, Option(help="the JSON file that gets the results")],
+    cache: Annotated[Path, Option(help="folder for exports")] = CACHE,
+    demo: Annotated[Path, Option(help="what `make demo` left")] = ROOT / "demo",
+    reference: Annotated[Path | None, Option(help="a bundle of the reference architecture, timed as well")] = None,
+    fastembed_python: Annotated[Path, Option(help="fastembed's interpreter")] = FASTEMBED_PYTHON,
+    turns: Annotated[int, Option(help="starts of each side")] = NUM_TURNS,
+) -> None:
     """Measure and write."""
-    parser = argparse.ArgumentParser(description="Time from process start to the first vector, against fastembed.")
-    parser.add_argument("--out", type=Path, required=True, help="the JSON file that gets the results")
-    parser.add_argument("--cache", type=Path, default=CACHE, help="folder for exports")
-    parser.add_argument("--demo", type=Path, default=ROOT / "demo", help="what `make demo` left")
-    parser.add_argument("--reference", type=Path, help="a bundle of the reference architecture, to be timed as well")
-    parser.add_argument("--fastembed-python", type=Path, default=FASTEMBED_PYTHON, help="fastembed's interpreter")
-    parser.add_argument("--turns", type=int, default=NUM_TURNS, help="starts of each side")
-    options = parser.parse_args()
-    watch = Watch("python -m benchmarks.against.cold_start", available_threads())
-    sources = [demo_source(options.demo)]
-    if options.reference is not None:
-        sources.append(reference_source(options.reference, options.cache))
-    cases = []
-    for source in sources:
-        files = prepare_files(source, options.cache)
-        for kind in ("image", "text"):
-            found = measure(source.name, files, options.fastembed_python, kind, options.turns)
+    watch, cases = Watch(), []
+    for source in (demo_source(demo), *([reference_source(reference, cache)] if reference else [])):
+        files = prepare_files(source, cache)
+        for kind in get_args(Kind):
+            found = measure(source.name, files, fastembed_python, kind, turns)
             medians = ", ".join(f"{name} {np.median(seconds):.2f} s" for name, seconds in found.seconds.items())
             print(f"{source.name} {kind}: {medians}", flush=True)
             cases.append(found)
-    write_result(ColdStarts(watch.card(), tuple(cases)), options.out)
+    write_result(ColdStarts(watch.card(), tuple(cases)), out)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

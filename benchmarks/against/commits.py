@@ -8,7 +8,6 @@ items of the same bundle, in an order drawn anew each round; a ratio above 1 say
 
 from __future__ import annotations
 
-import argparse
 import random
 import subprocess
 import sys
@@ -17,17 +16,20 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Annotated
 
 import msgspec
 import numpy as np
+from typer import Option
 
 from benchmarks.against.cold_start import OUR_START, TEXT
-from benchmarks.against.entries import Entry
+from benchmarks.against.entries import PLAIN, Entry
 from benchmarks.against.images import build_image_sets
 from benchmarks.against.models import ModelSource, prepare_files
 from benchmarks.against.processes import PeerProcess
 from benchmarks.against.protocol import Kind, Measure, Setting
 from benchmarks.against.texts import build_text_sets
+from benchmarks.harness.command import run
 from benchmarks.harness.environment import Environment, Watch
 from benchmarks.harness.interleave import interleaved
 from benchmarks.harness.places import CACHE, PHOTO, ROOT
@@ -130,7 +132,7 @@ def _measure(kind: Kind, items: list[str]) -> Measure:
 
 def _process(name: str, tree: Path) -> PeerProcess:
     bundle = ROOT / "demo/bundle"
-    entry = Entry(name=name, label=name, peer="mmalign", settings={"image": (Setting(),), "text": (Setting(),)})
+    entry = Entry(name=name, label=name, peer="mmalign", settings=PLAIN)
     files = prepare_files(ModelSource("commits", bundle, run=Path()), CACHE)
     log = CACHE / "workers.log"
     return PeerProcess(entry, Path(sys.executable), files, available_threads(), log, packages_of(tree))
@@ -143,20 +145,18 @@ def _revision(commit: str) -> str:
     return found.stdout.strip()
 
 
-def main() -> None:
+def main(
+    before: Annotated[str, Option(help="the other commit")],
+    rounds: int = 15,
+    out: Annotated[Path | None, Option(help="the JSON file that gets the results")] = None,
+) -> None:
     """Measure, print a table, and write the result when a file is named."""
-    parser = argparse.ArgumentParser(description="This checkout's runtime against another commit's, interleaved.")
-    parser.add_argument("--before", required=True, help="the other commit")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--out", type=Path, help="the JSON file that gets the results")
-    options = parser.parse_args()
-    watch = Watch(f"python -m benchmarks.against.commits --before {options.before}", available_threads())
-    with checked_out(options.before) as tree:
-        cases = compare({BEFORE: tree, NOW: ROOT}, options.rounds)
-    commits = Commits(watch.card(), _revision(options.before), _revision("HEAD"), tuple(cases))
-    if options.out:
-        write_result(commits, options.out)
+    watch = Watch()
+    with checked_out(before) as tree:
+        cases = compare({BEFORE: tree, NOW: ROOT}, rounds)
+    if out:
+        write_result(Commits(watch.card(), _revision(before), _revision("HEAD"), tuple(cases)), out)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -40,7 +40,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 # Ours is what a user gets who sets nothing: it is not tuned.
 DEFAULT_OURS = ("fp32", "int8")
-_PLAIN = {"image": (Setting(),), "text": (Setting(),)}
+PLAIN: dict[Kind, tuple[Setting, ...]] = {"image": (Setting(),), "text": (Setting(),)}
 
 
 def _batches(*sizes: int, processes: int = 0) -> tuple[Setting, ...]:
@@ -57,7 +57,7 @@ def ours(variants: Sequence[str]) -> list[Entry]:
             name=f"mmalign-{variant}",
             label=label,
             peer="mmalign",
-            settings=_PLAIN,  # type: ignore[arg-type]
+            settings=PLAIN,
             precision=_precision(precision),
             engine=engine or "onnxruntime",
         )
@@ -81,7 +81,7 @@ def peers(num_threads: int) -> list[Entry]:
             name="fastembed",
             label="fastembed, defaults",
             peer="fastembed",
-            settings=_PLAIN,  # type: ignore[arg-type]
+            settings=PLAIN,
         ),
         Entry(
             name="fastembed-tuned",
@@ -102,7 +102,7 @@ def peers(num_threads: int) -> list[Entry]:
             name="eager",
             label="PyTorch eager, as written first",
             peer="pytorch",
-            settings=_PLAIN,  # type: ignore[arg-type]
+            settings=PLAIN,
         ),
         Entry(
             name="eager-tuned",

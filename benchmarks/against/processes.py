@@ -5,25 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from multiprocessing.connection import Connection
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.against.entries import Entry
-from benchmarks.against.protocol import (
-    Failed,
-    Load,
-    Loaded,
-    Measure,
-    Measured,
-    ModelFiles,
-    Reply,
-    read_reply,
-    write_message,
-)
+from benchmarks.against.protocol import Failed, Load, Loaded, Measure, Measured, ModelFiles, Reply
 from benchmarks.harness.places import ROOT
 from benchmarks.harness.processes import worker_environment
 
@@ -32,7 +22,7 @@ class PeerError(RuntimeError):
     """A peer could not do what it was asked; the message is its own."""
 
 
-class PeerProcess:
+class PeerProcess(AbstractContextManager["PeerProcess"]):
     """One entry, loaded in a process of its own. Close it, or use it as a context manager."""
 
     def __init__(
@@ -60,6 +50,12 @@ class PeerProcess:
             stdout=subprocess.PIPE,
             stderr=self._log,
         )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._requests = Connection(os.dup(self._process.stdin.fileno()), readable=False)
+        self._replies = Connection(os.dup(self._process.stdout.fileno()), writable=False)
+        for pipe in (self._process.stdin, self._process.stdout):
+            pipe.close()
         try:
             loaded = self._ask(Load(entry.peer, model, num_threads, entry.precision, entry.engine, entry.spin_us))
         except PeerError:
@@ -85,9 +81,8 @@ class PeerProcess:
 
     def close(self) -> None:
         """End the process: it ends by itself when nobody can ask it any more."""
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                pipe.close()
+        self._requests.close()
+        self._replies.close()
         try:
             self._process.wait(timeout=10)
         except subprocess.TimeoutExpired:
@@ -95,19 +90,15 @@ class PeerProcess:
             self._process.wait()
         self._log.close()
 
-    def __enter__(self) -> PeerProcess:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()
 
     def _ask(self, request: Load | Measure) -> Reply:
-        write_message(cast("BinaryIO", self._process.stdin), request)
-        reply = read_reply(cast("BinaryIO", self._process.stdout))
-        if reply is None:
-            raise PeerError(f"{self.entry.name}: its process ended; see {self._log.name}")
+        try:
+            self._requests.send(request)
+            reply: Reply = self._replies.recv()
+        except (EOFError, OSError) as error:
+            raise PeerError(f"{self.entry.name}: its process ended; see {self._log.name}") from error
         if isinstance(reply, Failed):
             raise PeerError(reply.reason)
         return reply

@@ -5,8 +5,7 @@ A worker may run in an environment that has none of the project's packages: this
 
 from __future__ import annotations
 
-import struct
-from typing import BinaryIO, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import msgspec
 
@@ -14,7 +13,6 @@ PeerName = Literal["mmalign", "fastembed", "sentence-transformers", "pytorch", "
 Kind = Literal["image", "text"]
 # What our runtime knows, named here since a worker may be without it. bf16 is a way to compute the fp32 file.
 Precision = Literal["fp32", "fp16", "int8", "bf16"]
-_LENGTH = struct.Struct("<Q")
 
 
 class Setting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -42,7 +40,7 @@ class ModelFiles(msgspec.Struct, frozen=True):
     is_clip: bool = False
 
 
-class Load(msgspec.Struct, frozen=True, tag=True):
+class Load(msgspec.Struct, frozen=True):
     """Load a peer, with both towers. `precision`, `engine` and `spin_us` are mmalign's.
 
     Threads spin for `spin_us` microseconds before they sleep; None lets them spin as long as the engine does by itself.
@@ -56,14 +54,13 @@ class Load(msgspec.Struct, frozen=True, tag=True):
     spin_us: int | None = 0
 
 
-class Loaded(msgspec.Struct, frozen=True, tag=True):
+class Loaded(msgspec.Struct, frozen=True):
     """The peer is there; the versions it runs on."""
 
     versions: dict[str, str]
-    pid: int
 
 
-class Measure(msgspec.Struct, frozen=True, tag=True):
+class Measure(msgspec.Struct, frozen=True):
     """Embed items (paths of images, or texts), after `lead_in` of them untimed, so that threads and caches are awake.
 
     With `one_by_one` every item is a call of its own. `give_vectors` asks for the vectors as well.
@@ -77,14 +74,14 @@ class Measure(msgspec.Struct, frozen=True, tag=True):
     give_vectors: bool = False
 
 
-class Measured(msgspec.Struct, frozen=True, tag=True):
+class Measured(msgspec.Struct, frozen=True):
     """Seconds an item: one figure for a call, or one a call; `vectors` is (N, D) float32 in memory order."""
 
     seconds: tuple[float, ...]
     vectors: bytes = b""
 
 
-class Failed(msgspec.Struct, frozen=True, tag=True):
+class Failed(msgspec.Struct, frozen=True):
     """What was asked for did not work, and why."""
 
     reason: str
@@ -92,27 +89,3 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
 
 Request: TypeAlias = Load | Measure
 Reply: TypeAlias = Loaded | Measured | Failed
-
-
-def write_message(stream: BinaryIO, message: Request | Reply) -> None:
-    """Write one message, its length in front."""
-    payload = msgspec.msgpack.encode(message)
-    stream.write(_LENGTH.pack(len(payload)) + payload)
-    stream.flush()
-
-
-def read_request(stream: BinaryIO) -> Request | None:
-    """Read a request; None when the other side has closed."""
-    payload = _read(stream)
-    return None if payload is None else msgspec.msgpack.decode(payload, type=Request)
-
-
-def read_reply(stream: BinaryIO) -> Reply | None:
-    """Read a reply; None when the other side has closed."""
-    payload = _read(stream)
-    return None if payload is None else msgspec.msgpack.decode(payload, type=Reply)
-
-
-def _read(stream: BinaryIO) -> bytes | None:
-    head = stream.read(_LENGTH.size)
-    return stream.read(_LENGTH.unpack(head)[0]) if len(head) == _LENGTH.size else None

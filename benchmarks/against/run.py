@@ -5,20 +5,20 @@ python -m benchmarks.against.run --out benchmarks/against/results/xeon.json
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import random
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 import numpy as np
+from typer import Option
 
 from benchmarks.against.entries import DEFAULT_OURS, Entry, ours, peers, python_of
-from benchmarks.against.images import build_image_sets
+from benchmarks.against.images import NUM_IMAGES, build_image_sets
 from benchmarks.against.models import DEMO, REFERENCE, ModelSource, demo_source, prepare_files, reference_source
 from benchmarks.against.oracle import Oracle
 from benchmarks.against.processes import PeerError, PeerProcess
@@ -26,9 +26,10 @@ from benchmarks.against.protocol import Kind, Measure
 from benchmarks.against.results import Case, ItemSet, Mode, Results, cosine
 from benchmarks.against.texts import build_text_sets
 from benchmarks.against.turns import NUM_SINGLES, Chosen, Work, choose_settings, entries_of, take_round, takers, warm_up
+from benchmarks.harness.command import run
 from benchmarks.harness.environment import Watch
 from benchmarks.harness.places import CACHE, FASTEMBED_PYTHON, ROOT
-from benchmarks.harness.results import command_line, write_result
+from benchmarks.harness.results import write_result
 from mmalign_runtime.engine.threads import available_threads
 
 DEFAULT_MINUTES = 13.0
@@ -64,15 +65,14 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     ours: tuple[str, ...]
     num_items: int
     minutes: float
-    command: str
 
 
-def run(options: Options) -> Results:
+def measure(options: Options) -> Results:
     """Measure everything asked for; results are written after every round."""
     num_threads = available_threads()
     items = load_items(options.cache, options.num_items)
     entries = entries_of([*ours(options.ours), *peers(num_threads)], options.entries)
-    watch = Watch(options.command, num_threads)
+    watch = Watch(num_threads)
     results = Results(
         environment=watch.card(),
         labels={entry.name: entry.label for entry in entries},
@@ -200,31 +200,31 @@ def _cpu_s(processes: Mapping[str, PeerProcess]) -> float:
     return sum(process.cpu_s() for process in processes.values())
 
 
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(text.split(",")))
+def _names(text: str) -> tuple[str, ...] | None:
+    return tuple(dict.fromkeys(text.split(","))) if text else None
 
 
-def _parse(arguments: Sequence[str]) -> Options:
-    parser = argparse.ArgumentParser(description="Compare with other tools, interleaved. See benchmarks/against/.")
-    parser.add_argument("--out", type=Path, required=True, help="the JSON file that gets the results")
-    parser.add_argument("--cache", type=Path, default=CACHE, help="folder for packages, sets and exports")
-    parser.add_argument("--reference", type=Path, help="a bundle of the reference architecture; default: export one")
-    parser.add_argument("--demo", type=Path, default=ROOT / "demo", help="what `make demo` left")
-    parser.add_argument("--fastembed-python", type=Path, default=FASTEMBED_PYTHON, help="fastembed's interpreter")
-    parser.add_argument("--models", type=_names, default=(REFERENCE, DEMO), help="reference,demo")
-    parser.add_argument("--sets", type=_names, help="such as mixed,phone,queries; default all")
-    parser.add_argument("--peers", dest="entries", type=_names, help="entries to take part, ours too; default all")
-    parser.add_argument("--ours", type=_names, default=DEFAULT_OURS, help="PRECISION[@ENGINE],...; default fp32,int8")
-    parser.add_argument("--items", dest="num_items", type=int, default=32, help="items of a set in a call, at most 32")
-    parser.add_argument("--minutes", type=float, default=DEFAULT_MINUTES, help="time for rounds, at least three")
-    command = command_line("python -m benchmarks.against.run", arguments)
-    return Options(**vars(parser.parse_args(arguments)), command=command)
-
-
-def main() -> None:
-    """Run."""
-    run(_parse(sys.argv[1:]))
+def main(
+    out: Annotated[Path, Option(help="the JSON file that gets the results")],
+    cache: Annotated[Path, Option(help="folder for packages, sets and exports")] = CACHE,
+    reference: Annotated[Path | None, Option(help="a bundle of the reference architecture; else exported")] = None,
+    demo: Annotated[Path, Option(help="what `make demo` left")] = ROOT / "demo",
+    fastembed_python: Annotated[Path, Option(help="fastembed's interpreter")] = FASTEMBED_PYTHON,
+    models: Annotated[str, Option(help="those to compare with, joined by commas")] = f"{REFERENCE},{DEMO}",
+    sets: Annotated[str, Option(help="such as mixed,phone,queries; default all")] = "",
+    peers: Annotated[str, Option(help="entries to take part, ours too; default all")] = "",
+    ours: Annotated[str, Option(help="PRECISION[@ENGINE],...")] = ",".join(DEFAULT_OURS),
+    items: Annotated[int, Option(help="items of a set in a call, at most 32")] = NUM_IMAGES,
+    minutes: Annotated[float, Option(help="time for rounds, at least three")] = DEFAULT_MINUTES,
+) -> None:
+    """Measure everything asked for."""
+    options = Options(
+        **{"out": out, "cache": cache, "reference": reference, "demo": demo, "fastembed_python": fastembed_python},
+        **{"models": _names(models), "sets": _names(sets), "entries": _names(peers), "ours": _names(ours)},
+        **{"num_items": items, "minutes": minutes},
+    )
+    measure(options)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -12,7 +12,6 @@ process is a loop in Python that no processor is set aside for.
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
 import random
 import sys
@@ -21,14 +20,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 import numpy as np
+from typer import Option
 
-from benchmarks.against.entries import Entry, python_of
+from benchmarks.against.entries import PLAIN, Entry, python_of
 from benchmarks.against.models import DEMO, REFERENCE, ModelSource, prepare_files
 from benchmarks.against.processes import PeerProcess
 from benchmarks.against.protocol import Kind, Measure, Setting
+from benchmarks.harness.command import run
 from benchmarks.harness.environment import Environment, Watch
 from benchmarks.harness.interleave import interleaved
 from benchmarks.harness.places import CACHE, FASTEMBED_PYTHON, PHOTO, ROOT
@@ -43,7 +45,6 @@ ITEMS: dict[Kind, str] = {
 DIRECTLY, FASTEMBED, SLEEPING, SPINNING = "onnxruntime directly", "fastembed", "sleeping", "spinning 1 ms"
 ONE_THREAD = "sleeping, 1 thread"
 _BUSY_PAUSE_S = 1.0
-_SETTINGS: dict[Kind, tuple[Setting, ...]] = {kind: (Setting(),) for kind in ITEMS}
 # fastembed resizes with Pillow, and not as the towers were trained: close is what its vectors can be.
 _CLOSE = {FASTEMBED: 0.99}
 
@@ -71,11 +72,11 @@ def entries() -> list[Entry]:
     """Return every way to embed an item."""
     spins_us = {SLEEPING: 0, ONE_THREAD: 0, "spinning 0.2 ms": 200, SPINNING: 1000, "spinning unbounded": None}
     ours = [
-        Entry(name=name, label=name, peer="mmalign", settings=_SETTINGS, spin_us=spin_us)
+        Entry(name=name, label=name, peer="mmalign", settings=PLAIN, spin_us=spin_us)
         for name, spin_us in spins_us.items()
     ]
-    directly = Entry(name=DIRECTLY, label=DIRECTLY, peer="graphs", settings=_SETTINGS)
-    fastembed = Entry(name=FASTEMBED, label=FASTEMBED, peer="fastembed", settings=_SETTINGS)
+    directly = Entry(name=DIRECTLY, label=DIRECTLY, peer="graphs", settings=PLAIN)
+    fastembed = Entry(name=FASTEMBED, label=FASTEMBED, peer="fastembed", settings=PLAIN)
     return [*ours, directly, *([fastembed] if FASTEMBED_PYTHON.is_file() else [])]
 
 
@@ -142,19 +143,18 @@ def measure(model: str, bundle: Path, num_rounds: int) -> list[Single]:
     return found
 
 
-def main() -> None:
+def main(
+    out: Annotated[Path, Option(help="the JSON file that gets the results")],
+    demo: Annotated[Path, Option(help="what `make demo` left")] = ROOT / "demo",
+    reference: Annotated[Path | None, Option(help="a bundle of the reference architecture, timed as well")] = None,
+    rounds: Annotated[int, Option(help="calls of each way")] = 200,
+) -> None:
     """Measure and write."""
-    parser = argparse.ArgumentParser(description="One image or text at a time, beside onnxruntime used directly.")
-    parser.add_argument("--out", type=Path, required=True, help="the JSON file that gets the results")
-    parser.add_argument("--demo", type=Path, default=ROOT / "demo", help="what `make demo` left")
-    parser.add_argument("--reference", type=Path, help="a bundle of the reference architecture, to be timed as well")
-    parser.add_argument("--rounds", type=int, default=200, help="calls of each way")
-    options = parser.parse_args()
-    watch = Watch("python -m benchmarks.against.single", available_threads())
-    cases = measure(DEMO, options.demo / "bundle", options.rounds)
-    if options.reference is not None:
-        cases += measure(REFERENCE, options.reference, options.rounds)
-    write_result(Singles(watch.card(), tuple(cases)), options.out)
+    watch = Watch()
+    cases = measure(DEMO, demo / "bundle", rounds)
+    if reference is not None:
+        cases += measure(REFERENCE, reference, rounds)
+    write_result(Singles(watch.card(), tuple(cases)), out)
 
 
 def _start(model: str, bundle: Path, stack: ExitStack) -> dict[str, PeerProcess]:
@@ -183,4 +183,4 @@ def _spin() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

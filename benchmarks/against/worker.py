@@ -9,23 +9,13 @@ import os
 import sys
 import traceback
 from importlib import import_module
+from multiprocessing.connection import Connection
 from time import sleep
-from typing import BinaryIO
 
 import numpy as np
 
 from benchmarks.against.peers.peer import Peer, timed_call
-from benchmarks.against.protocol import (
-    Failed,
-    Load,
-    Loaded,
-    Measure,
-    Measured,
-    PeerName,
-    Reply,
-    read_request,
-    write_message,
-)
+from benchmarks.against.protocol import Failed, Load, Loaded, Measure, Measured, PeerName, Reply, Request
 
 # Imported when asked for: each needs what only its own environment has.
 _PEERS: dict[PeerName, tuple[str, str]] = {
@@ -59,15 +49,15 @@ def measure(peer: Peer, request: Measure) -> Measured:
     return Measured(tuple(one.seconds_per_item for one in found), np.ascontiguousarray(vectors, np.float32).tobytes())
 
 
-def serve(requests: BinaryIO, replies: BinaryIO) -> None:
+def serve(requests: Connection, replies: Connection) -> None:
     """Answer requests until there are no more."""
     peer: Peer | None = None
-    while (request := read_request(requests)) is not None:
+    while (request := _received(requests)) is not None:
         reply: Reply
         try:
             if isinstance(request, Load):
                 peer = load_peer(request)
-                reply = Loaded(peer.versions, os.getpid())
+                reply = Loaded(peer.versions)
             elif peer is None:
                 reply = Failed("nothing is loaded: send Load before Measure")
             else:
@@ -75,14 +65,22 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
         except Exception as error:  # noqa: BLE001 - every fault of a peer is the runner's to judge
             traceback.print_exc()
             reply = Failed(f"{type(error).__name__}: {error}")
-        write_message(replies, reply)
+        replies.send(reply)
+
+
+def _received(requests: Connection) -> Request | None:
+    try:
+        request: Request = requests.recv()
+    except EOFError:
+        return None
+    return request
 
 
 def main() -> None:
     """Serve on what was standard input and output; what peers print goes to standard error."""
-    replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    replies = Connection(os.dup(sys.stdout.fileno()), readable=False)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    serve(sys.stdin.buffer, replies)
+    serve(Connection(sys.stdin.fileno(), writable=False), replies)
 
 
 if __name__ == "__main__":

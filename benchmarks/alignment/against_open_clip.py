@@ -10,24 +10,27 @@ everything, linear projections, a warm-up and half a cosine over the steps that 
 
 from __future__ import annotations
 
-import argparse
 import os
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, median
+from typing import Annotated
 
 import msgspec
 import torch
 from open_clip.loss import ClipLoss
 from torch import Tensor
+from typer import Option
 
-from benchmarks.alignment.run import CONFIG, DIMS, RESULTS, ROOT, Comparison
+from benchmarks.alignment.run import CONFIG, DIMS, RESULTS, Comparison, keep
 from benchmarks.alignment.scoring import Done, score_run
+from benchmarks.alignment.table import spread
+from benchmarks.harness.command import run
 from benchmarks.harness.environment import Watch
 from benchmarks.harness.markdown import table
-from benchmarks.harness.results import command_line, read_result, write_result
+from benchmarks.harness.places import ROOT
+from benchmarks.harness.results import read_result, write_result
 from mmalign.checkpoints.checkpoint import Progress, save_best
 from mmalign.config import Config, load_config
 from mmalign.features import ModelFeatures
@@ -111,24 +114,17 @@ def _take_steps(run: Run, schedule: Schedule, steps: Steps, num_steps: int) -> l
     return seconds
 
 
-def main() -> None:
+def main(
+    out: Annotated[Path, Option(help="where runs go; those that are done are not done again")],
+    seed: Annotated[list[int], Option(help="repeat it for several")] = [0, 1, 2],  # noqa: B006
+    epochs: Annotated[int | None, Option(help="of the demo's recipe, its own by default; others get its time")] = None,
+    results: Annotated[Path, Option(help="folder of the table and the JSON")] = RESULTS,
+) -> None:
     """Train and score all three, seed by seed, and write the table and the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--out", type=Path, required=True, help="where runs go; those that are done are not done again")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, help="of the demo's recipe, its own by default; the others get its time")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the table and the JSON")
-    arguments = parser.parse_args()
-    out = arguments.out.resolve()
-    watch = Watch(
-        command_line("python -m benchmarks.alignment.against_open_clip", sys.argv[1:]), torch.get_num_threads()
-    )
+    out, watch = out.resolve(), Watch(torch.get_num_threads())
     os.chdir(ROOT)  # where the paths in demo.toml start
-    runs = [done for seed in arguments.seeds for done in _runs(seed, arguments.epochs, out)]
-    write_result(Comparison(watch.card(), tuple(runs)), arguments.results / "against_open_clip.json")
-    text = markdown(runs)
-    (arguments.results / "against_open_clip.md").write_text(text, encoding="utf-8")
-    print(text)
+    runs = [done for each in seed for done in _runs(each, epochs, out)]
+    keep(results / "against_open_clip", Comparison(watch.card(), tuple(runs)), markdown(runs))
 
 
 def _runs(seed: int, epochs: int | None, out: Path) -> list[Done]:
@@ -164,7 +160,7 @@ def markdown(runs: Sequence[Done]) -> str:
     for name in (SHIPPED, LOCKED, FULL):
         own = [run for run in runs if run.recipe == name]
         cells = [
-            _spread([100 * fmean(_recalls(run, held_out, way, at)) for run in own])
+            spread([100 * fmean(_recalls(run, held_out, way, at)) for run in own])
             for held_out in (True, False)
             for way in ("image_to_text", "text_to_image")
             for at in (0, 1)
@@ -184,9 +180,5 @@ def _recalls(run: Done, held_out: bool, way: str, at: int) -> list[float]:
     return [getattr(style.every, way)[at] for style in run.styles if style.is_held_out == held_out]
 
 
-def _spread(points: Sequence[float]) -> str:
-    return f"{fmean(points):.1f} ({min(points):.1f}-{max(points):.1f})"
-
-
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -5,19 +5,18 @@ python -m benchmarks.alignment.memory
 Each setting runs in a process of its own, which says its highest resident memory after two steps.
 """
 
-import argparse
 import resource
-import subprocess
-import sys
 from pathlib import Path
 
 import msgspec
 import torch
 import transformers
 
+from benchmarks.harness.command import run
 from benchmarks.harness.environment import Environment, Watch
 from benchmarks.harness.markdown import table
-from benchmarks.harness.results import command_line, write_result
+from benchmarks.harness.processes import apart
+from benchmarks.harness.results import write_result
 from mmalign.config import Config, DataConfig, TrainConfig
 from mmalign.data import DataSource
 from mmalign.losses.infonce import InfoNCEConfig
@@ -50,24 +49,13 @@ class Result(msgspec.Struct, frozen=True):
 
 
 def main() -> None:
-    """Measure each setting in its own process, or the one that is given."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--setting", type=int, nargs=3)
-    arguments = parser.parse_args()
-    if arguments.setting:
-        print(_resident_mb(*arguments.setting))
-        return
-    watch = Watch(command_line("python -m benchmarks.alignment.memory", sys.argv[1:]), torch.get_num_threads())
-    found = tuple(Memory(*setting, _in_own_process(setting)) for setting in SETTINGS)
+    """Measure each setting in a process of its own."""
+    watch = Watch(torch.get_num_threads())
+    found = tuple(Memory(*setting, apart(_resident_mb, *setting)) for setting in SETTINGS)
     write_result(Result(watch.card(), found), RESULTS)
     rows = [[f"{value:,.0f}" for value in msgspec.structs.astuple(each)] for each in found]
     print(table(["batch", "chunk", "rows of the loss", "resident, MB"], rows))
     print(f"{found[1].resident_mb / found[0].resident_mb - 1:+.1%}")
-
-
-def _in_own_process(setting: tuple[int, int, int]) -> float:
-    command = [sys.executable, "-m", "benchmarks.alignment.memory", "--setting", *map(str, setting)]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
 
 
 def _resident_mb(batch_size: int, chunk_size: int, loss_chunk_size: int) -> float:
@@ -90,4 +78,4 @@ def _resident_mb(batch_size: int, chunk_size: int, loss_chunk_size: int) -> floa
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

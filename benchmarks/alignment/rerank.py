@@ -6,18 +6,19 @@ The demo's run with `model.attention` on, some seeds. Towers are frozen, the reg
 M texts, D embedding.
 """
 
-import argparse
 import os
-import sys
 from pathlib import Path
+from typing import Annotated, Literal
 
 import msgspec
 import torch
 from torch import Tensor
+from typer import Option
 
 from benchmarks.alignment.run import CONFIG, RESULTS, ROOT
+from benchmarks.harness.command import run
 from benchmarks.harness.environment import Environment, Watch
-from benchmarks.harness.results import command_line, write_result
+from benchmarks.harness.results import write_result
 from mmalign.config import load_config
 from mmalign.features import ModelFeatures
 from mmalign.features.region_features import RegionFeatures
@@ -67,31 +68,32 @@ class Result(msgspec.Struct, frozen=True):
     seeds: tuple[Reranked, ...]
 
 
-def main() -> None:
+def main(
+    out: Annotated[Path, Option(help="where runs go")],
+    seeds: int = 3,
+    epochs: int = 150,
+    candidates: int = 20,
+    split: Literal["val", "test"] = "test",
+    settings: Annotated[
+        list[str] | None, Option("--set", help="a setting over the demo's; model.attention.weight=1")
+    ] = None,
+    results: Annotated[Path, Option(help="folder of the JSON")] = RESULTS,
+) -> None:
     """Train, rerank, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--out", type=Path, required=True, help="where runs go")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=150)
-    parser.add_argument("--candidates", type=int, default=20)
-    parser.add_argument("--split", choices=("val", "test"), default="test")
-    parser.add_argument("--set", nargs="*", default=["model.attention.weight=1"], help="settings over the demo's")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON")
-    arguments = parser.parse_args()
-    out, settings = arguments.out.resolve(), tuple(arguments.set)
-    watch = Watch(command_line("python -m benchmarks.alignment.rerank", sys.argv[1:]), torch.get_num_threads())
+    out, settings = out.resolve(), settings or ["model.attention.weight=1"]
+    watch = Watch(torch.get_num_threads())
     os.chdir(ROOT)  # where the paths in demo.toml start
-    seeds = []
-    for seed in range(arguments.seeds):
-        path = out / f"{seed}-{arguments.epochs}"
-        further = [f"train.seed={seed}", f"train.epochs={arguments.epochs}", f"train.cache_dir={out / 'cache'}"]
+    found = []
+    for seed in range(seeds):
+        path = out / f"{seed}-{epochs}"
+        further = [f"train.seed={seed}", f"train.epochs={epochs}", f"train.cache_dir={out / 'cache'}"]
         train(load_config(CONFIG, [*settings, *further]), path, resume=True)
-        seeds.append(rerank_run(load_run(path), seed, arguments.candidates, arguments.split))
-        print(f"seed {seed}: {seeds[-1].gain():+.1f} points of recall@1, share {seeds[-1].share:.2f}", flush=True)
-        for style in seeds[-1].styles:
+        found.append(rerank_run(load_run(path), seed, candidates, split))
+        print(f"seed {seed}: {found[-1].gain():+.1f} points of recall@1, share {found[-1].share:.2f}", flush=True)
+        for style in found[-1].styles:
             print(f"  {style.style}: {style.by_vectors} -> {style.reranked}", flush=True)
-    result = Result(watch.card(), arguments.candidates, arguments.split, settings, tuple(seeds))
-    write_result(result, arguments.results / "rerank.json")
+    result = Result(watch.card(), candidates, split, tuple(settings), tuple(found))
+    write_result(result, results / "rerank.json")
 
 
 def rerank_run(run: Run, seed: int, num_candidates: int, split: str) -> Reranked:
@@ -135,4 +137,4 @@ def _recall_at_1(cosines: Tensor, scores: Tensor, relevant: Relevance, num_candi
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -5,19 +5,20 @@ python -m benchmarks.alignment.rerank_cost BUNDLE FOLDER
 BUNDLE has an attention, FOLDER images. The figures do not depend on what the model learned.
 """
 
-import argparse
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 import numpy as np
+from typer import Option
 
 from benchmarks.alignment.run import RESULTS
+from benchmarks.harness.command import run
 from benchmarks.harness.environment import Environment, Watch
-from benchmarks.harness.results import command_line, write_result
+from benchmarks.harness.results import write_result
 from mmalign_runtime import Embedder, SavedVectors, search
 from mmalign_runtime.rerank import RegionReranker, images_in
 
@@ -36,19 +37,12 @@ class Cost(msgspec.Struct, frozen=True):
     kept_ms: float
 
 
-def main() -> None:
+def main(bundle: Path, folder: Path, results: Annotated[Path, Option(help="folder of the JSON")] = RESULTS) -> None:
     """Measure, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("bundle", type=Path)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON")
-    arguments = parser.parse_args()
-    with Embedder.load(arguments.bundle, provider="cpu") as embedder:
-        watch = Watch(
-            command_line("python -m benchmarks.alignment.rerank_cost", sys.argv[1:]), embedder.info().num_threads
-        )
-        names = sorted(path.name for path in arguments.folder.iterdir() if path.is_file())
-        vectors = embedder.encode_image([arguments.folder / name for name in names])
+    with Embedder.load(bundle, provider="cpu") as embedder:
+        watch = Watch(embedder.info().num_threads)
+        names = sorted(path.name for path in folder.iterdir() if path.is_file())
+        vectors = embedder.encode_image([folder / name for name in names])
         saved = SavedVectors(tuple(names), vectors, embedder.space_id, embedder.info().variant_id)
 
         def ask(stage: RegionReranker | None) -> Callable[[str], object]:
@@ -57,11 +51,11 @@ def main() -> None:
             return lambda text: find(embedder.encode_text([text]))
 
         def stage(most_kept: int) -> RegionReranker:
-            return RegionReranker(embedder.attention, images_in(arguments.folder), most_kept=most_kept)
+            return RegionReranker(embedder.attention, images_in(folder), most_kept=most_kept)
 
         figures = [_median_ms(ask(each)) for each in (None, stage(1), stage(len(names)))]
         cost = Cost(watch.card(), len(names), CANDIDATES, *figures)
-    write_result(cost, arguments.results / "rerank_cost.json")
+    write_result(cost, results / "rerank_cost.json")
     print(f"by vectors {figures[0]:.1f} ms, {CANDIDATES} computed {figures[1]:.1f} ms, kept {figures[2]:.1f} ms")
 
 
@@ -78,4 +72,4 @@ def _median_ms(ask: Callable[[str], object]) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -6,25 +6,26 @@ Towers are frozen and their features cached, so a run takes seconds. All runs ha
 data. Validation picks each run's checkpoint; the test split is looked at once. A run that is done is not done again.
 """
 
-import argparse
 import os
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 import torch
+from typer import Argument, Option
 
 from benchmarks.alignment.recipes import RECIPES, Recipe
 from benchmarks.alignment.scoring import Done, score_run
 from benchmarks.alignment.table import markdown
+from benchmarks.harness.command import run
 from benchmarks.harness.environment import Environment, Watch
-from benchmarks.harness.results import command_line, read_result, write_result
+from benchmarks.harness.places import ROOT
+from benchmarks.harness.results import read_result, write_result
 from mmalign.config import load_config
 from mmalign.training import train
 
-ROOT = Path(__file__).resolve().parents[2]
 CONFIG = "benchmarks/demo/demo.toml"
 RESULTS = ROOT / "benchmarks/alignment/results"
 DIMS = (64, 128, 256)
@@ -37,30 +38,30 @@ class Comparison(msgspec.Struct, frozen=True):
     runs: tuple[Done, ...]
 
 
-def main() -> None:
+def main(
+    out: Annotated[Path, Option(help="where runs go")],
+    recipes: Annotated[list[str] | None, Argument(help="names; all but slow ones by default")] = None,
+    seeds: int = 3,
+    epochs: int = 150,
+    teacher: Annotated[str, Option(help="a bundle; recipes that distil are left out without one")] = "",
+    results: Annotated[Path, Option(help="folder of the table and the JSON")] = RESULTS,
+) -> None:
     """Train, score, and write the table and the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--out", type=Path, required=True, help="where runs go")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=150)
-    parser.add_argument("--recipes", nargs="*", help="names; all but slow ones by default")
-    parser.add_argument("--teacher", help="a bundle; recipes that distil are left out without one")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the table and the JSON")
-    arguments = parser.parse_args()
-    out = arguments.out.resolve()
-    watch = Watch(command_line("python -m benchmarks.alignment.run", sys.argv[1:]), torch.get_num_threads())
+    out, watch = out.resolve(), Watch(torch.get_num_threads())
     os.chdir(ROOT)  # where the paths in demo.toml start
-    named = arguments.recipes or [recipe.name for recipe in RECIPES if not recipe.is_slow]
-    chosen = [recipe for recipe in RECIPES if recipe.name in named]
-    chosen = [recipe for recipe in chosen if arguments.teacher or not recipe.needs_teacher]
+    named = recipes or [recipe.name for recipe in RECIPES if not recipe.is_slow]
+    chosen = [recipe for recipe in RECIPES if recipe.name in named and (teacher or not recipe.needs_teacher)]
     runs = []
-    for done in _runs(chosen, arguments.seeds, arguments.epochs, arguments.teacher or "", out):
+    for done in _runs(chosen, seeds, epochs, teacher, out):
         print(f"{done.recipe}, seed {done.seed}: {done.train_s:.0f} s, validation {done.val_score:.3f}", flush=True)
         runs.append(done)
-    comparison = Comparison(watch.card(), tuple(runs))
-    write_result(comparison, arguments.results / "comparison.json")
-    table = markdown(comparison.runs)
-    (arguments.results / "comparison.md").write_text(table, encoding="utf-8")
+    keep(results / "comparison", Comparison(watch.card(), tuple(runs)), markdown(runs))
+
+
+def keep(path: Path, found: Comparison, table: str) -> None:
+    """Write the JSON and the table beside it, and print the table."""
+    write_result(found, path.with_suffix(".json"))
+    path.with_suffix(".md").write_text(table, encoding="utf-8")
     print(table)
 
 
@@ -87,4 +88,4 @@ def _run(recipe: Recipe, seed: int, settings: Sequence[str], path: Path) -> Done
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -31,7 +31,7 @@ def markdown(runs: Sequence[Done]) -> str:
         if recipe.name not in by_name:
             continue
         own, other = by_name[recipe.name], by_name.get(recipe.against, [])
-        cells = [_spread([100 * figure(run) for run in own]) for figure in figures.values()]
+        cells = [spread([100 * figure(run) for run in own]) for figure in figures.values()]
         seconds = f"{fmean(run.train_s for run in own):.0f}"
         rows.append([recipe.name, recipe.against, _difference(own, other), *cells, seconds])
     return table(head, rows) + "\n"
@@ -45,18 +45,19 @@ def _difference(own: Sequence[Done], other: Sequence[Done]) -> str:
     return " ".join(f"{each:+.1f}" for each in points)
 
 
-def _mean(run: "Done", held_out: bool, guarded: bool, at: int) -> float:
+def _mean(run: Done, held_out: bool, guarded: bool, at: int) -> float:
     styles = [each for each in run.styles if each.is_held_out == held_out]
     return fmean((each.guarded if guarded else each.every).image_to_text[at] for each in styles)
 
 
-def _back(run: "Done", at: int) -> float:
+def _back(run: Done, at: int) -> float:
     return fmean(each.guarded.text_to_image[at] for each in run.styles if each.is_held_out)
 
 
-def _kept(run: "Done") -> float:
+def _kept(run: Done) -> float:
     return fmean(each.at_10_by_dim["64"] / each.at_10_by_dim["256"] for each in run.styles)
 
 
-def _spread(points: Sequence[float]) -> str:
+def spread(points: Sequence[float]) -> str:
+    """Return the mean, with the least and the greatest in brackets."""
     return f"{fmean(points):.1f} ({min(points):.1f}-{max(points):.1f})"

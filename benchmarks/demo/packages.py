@@ -2,7 +2,7 @@
 
 import msgspec
 
-from benchmarks.demo.steps import ROOT
+from benchmarks.harness.places import ROOT
 from mmalign.towers.weights import PackagedWeights, register_packages
 
 PACKAGES = ROOT / "benchmarks/demo/packages.toml"

@@ -6,18 +6,19 @@ Each step is a command you could type yourself, shown as it runs. What it makes 
 report.html there.
 """
 
-import argparse
 import os
 import shutil
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 if __package__ in (None, ""):  # run as a script: make the repository root importable, as pytest and mypy do
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from rich.console import Console
+from typer import Option
 
 from benchmarks.demo.drawings import Drawing, read_attributions, read_test_drawings, write_drawings, write_labels
 from benchmarks.demo.queries import IMAGE_QUERIES, TEXT_QUERIES, TOP_K
@@ -30,7 +31,9 @@ from benchmarks.demo.results import (
     read_found,
     text_search,
 )
-from benchmarks.demo.steps import ROOT, DemoError, Stage
+from benchmarks.demo.steps import DemoError, Stage
+from benchmarks.harness.command import run
+from benchmarks.harness.places import ROOT
 from benchmarks.harness.results import read_result
 from mmalign.config import load_config
 from mmalign.figures.scores import Evaluation
@@ -51,11 +54,9 @@ _BY_TEXT, _BY_IMAGE, _NAMES = "text_search.json", "image_search.json", "names.js
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
-def main() -> None:
+def main(out: Annotated[Path, Option(help="where everything goes")] = Path("demo")) -> None:
     """Run the demo; any failure is one line of error and an exit code that is not 0."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--out", type=Path, default=Path("demo"), help="where everything goes (default: demo)")
-    out = parser.parse_args().out.resolve()
+    out = out.resolve()
     os.chdir(ROOT)  # where the paths in demo.toml start
     console = Console()
     started = time.perf_counter()
@@ -162,4 +163,4 @@ def _print_end(console: Console, report: Path, results: DemoResults, seconds: fl
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -10,8 +10,6 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
-ROOT = Path(__file__).resolve().parents[2]
-
 
 class DemoError(Exception):
     """The demo cannot go on; the message says what was seen and what to do."""

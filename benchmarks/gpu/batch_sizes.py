@@ -6,22 +6,24 @@ before, and onnxruntime keeps no plan; a session for each of a few sizes is plan
 
 from __future__ import annotations
 
-import argparse
 import random
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+from typer import Argument, Option
 
-from benchmarks.gpu.towers import tower_feeds
+from benchmarks.gpu.towers import Device, tower_feeds
+from benchmarks.harness.command import run
 from benchmarks.harness.environment import Environment, Watch
+from benchmarks.harness.markdown import table
 from benchmarks.harness.results import write_result
 from mmalign_runtime import Embedder
 from mmalign_runtime.engine.runs import PlainRuns
-from mmalign_runtime.engine.threads import available_threads
 
 _NUM_CALLS = 60
 _SAME = 8
@@ -48,10 +50,10 @@ class BatchSizes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ways: tuple[Way, ...]
 
 
-def measure(path: Path, name: str, *, one_session: bool, provider: str) -> Way:
+def measure(path: Path, name: str, *, one_session: bool, provider: Device) -> Way:
     """Time one way to run."""
     start = time.perf_counter()
-    with Embedder.load(path, provider=provider, towers=("image",)) as embedder:  # type: ignore[arg-type]
+    with Embedder.load(path, provider=provider, towers=("image",)) as embedder:
         session = embedder.image.session
         if one_session:
             session._runs = PlainRuns()  # type: ignore[attr-defined]
@@ -73,31 +75,19 @@ def measure(path: Path, name: str, *, one_session: bool, provider: str) -> Way:
     return Way(name, *rounded, round(sum(sizes) / sum(varied) * 1000))
 
 
-def lines(found: BatchSizes) -> list[str]:
-    """Return the table in Markdown."""
-    rows = ["| way | load ms | calls of 8 ms | calls of 1 to 32 ms | slowest ms | images/s |", "|" + "---|" * 6]
-    for way in found.ways:
-        times = f"{way.same_size_ms:.2f} | {way.any_size_ms:.2f} | {way.slowest_ms:.1f} | {way.images_per_s:,}"
-        rows.append(f"| {way.name} | {way.load_ms:.0f} | {times} |")
-    return rows
-
-
-def main() -> None:
+def main(
+    bundle: Annotated[Path, Argument(help="a bundle's folder")],
+    out: Annotated[Path, Argument(help="the JSON file that gets the results")],
+    provider: Annotated[Device, Option(help="cpu tries the script itself")] = "cuda",
+) -> None:
     """Measure, write, print."""
-    parser = argparse.ArgumentParser(description="Time batches of any size.")
-    parser.add_argument("bundle", type=Path, help="a bundle's folder")
-    parser.add_argument("out", type=Path, help="the JSON file that gets the results")
-    parser.add_argument("--provider", choices=("cpu", "cuda"), default="cuda", help="cpu tries the script itself")
-    options = parser.parse_args()
-    watch = Watch("python -m benchmarks.gpu.batch_sizes", available_threads())
+    watch = Watch()
     asked = {"a session a size (the default)": False, "one session": True, "the default again": False}
-    ways = tuple(
-        measure(options.bundle, name, one_session=one, provider=options.provider) for name, one in asked.items()
-    )
-    found = BatchSizes(watch.card(), ways)
-    write_result(found, options.out)
-    print("\n".join(lines(found)))
+    ways = tuple(measure(bundle, name, one_session=one, provider=provider) for name, one in asked.items())
+    write_result(BatchSizes(watch.card(), ways), out)
+    head = ("way", "load ms", "calls of 8 ms", "calls of 1 to 32 ms", "slowest ms", "images/s")
+    print(table(head, [[way.name, *map(str, msgspec.structs.astuple(way)[1:])] for way in ways]))
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

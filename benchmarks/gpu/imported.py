@@ -7,41 +7,36 @@ whole pipelines from file or caption to vector.
 
 from __future__ import annotations
 
-import argparse
-import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import msgspec
-import numpy as np
 import open_clip
 import torch
-from numpy.typing import NDArray
+from typer import Argument, Option
 
+from benchmarks.harness.command import run
 from benchmarks.harness.environment import Environment, Watch
-from benchmarks.harness.interleave import interleaved, timed
+from benchmarks.harness.markdown import table
 from benchmarks.harness.results import write_result
 from benchmarks.harness.statistics import median_ms
+from benchmarks.harness.ways import Vectors, Way, laps_of
 from benchmarks.imports.clip_speed import OpenClip, captions, jpegs
 from benchmarks.imports.random_clip import save_random
 from mmalign_export import import_model, quantize
 from mmalign_export.quantization.budget import parse_budget
 from mmalign_runtime import Embedder, open_bundle
-from mmalign_runtime.engine.threads import available_threads
 from mmalign_runtime.spec import ImageTower, Modality, Precision
 from mmalign_runtime.verify import verify_bundle
 
 Device = Literal["cpu", "cuda"]
-Vectors = NDArray[np.float32]
-Way = Callable[[], Vectors]
 
 BATCH_SIZES = (1, 8, 32, 128)
 WHOLE_SIZES = (1, 32)
-_LEAST_COSINE = 0.999
+LEAST_COSINE, SECONDS = 0.999, 3.0
 _PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
-_NUM_ROUNDS, _NUM_UNTIMED = 15, 3
 
 
 class Proof(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -95,11 +90,11 @@ class DeviceClip(OpenClip):
         """Return the unit vectors of token ids that stand on the host."""
         return self._text(ids.to(self.device), normalize=True).float().cpu().numpy()
 
-    def images(self, files: list[bytes]) -> Vectors:
+    def images(self, files: Sequence[bytes]) -> Vectors:
         """Return the unit vectors of picture files, as one batch."""
         return self.image_tower(self.pixels(files))
 
-    def texts(self, texts: list[str]) -> Vectors:
+    def texts(self, texts: Sequence[str]) -> Vectors:
         """Return the unit vectors of texts, as one batch."""
         return self.text_tower(self.tokenizer(texts))
 
@@ -150,18 +145,23 @@ def timings(model: str, work: Path, bundle: Path, device: Device) -> Iterator[Ti
         pixels, texts = theirs["open_clip float32"].pixels(jpegs(size)), captions(size)
         ways: dict[str, Way] = {name: partial(each.image_tower, pixels) for name, each in theirs.items()}
         ways |= {name: partial(_our_image_tower, each, pixels) for name, each in ours.items() if "image" in each.towers}
-        yield Timing(model, "image tower", size, in_turns(ways))
+        yield Timing(model, "image tower", size, medians_ms(ways))
         ids = theirs["open_clip float32"].tokenizer(texts)
         ways = {name: partial(each.text_tower, ids) for name, each in theirs.items()}
         ways |= {name: partial(each.encode_text, texts) for name, each in ours.items() if "text" in each.towers}
-        yield Timing(model, "text tower (ours with its tokenizer)", size, in_turns(ways))
+        yield Timing(model, "text tower (ours with its tokenizer)", size, medians_ms(ways))
     for size in WHOLE_SIZES:
         files = jpegs(size)
         ways = {name: partial(each.images, files) for name, each in eager.items()}
         ways |= {name: partial(each.encode_image, files) for name, each in ours.items() if "image" in each.towers}
-        yield Timing(model, "JPEG files", size, in_turns(ways))
+        yield Timing(model, "JPEG files", size, medians_ms(ways))
     for embedder in ours.values():
         embedder.close()
+
+
+def medians_ms(ways: dict[str, Way]) -> dict[str, float]:
+    """Return each way's median ms."""
+    return {name: median_ms(each) for name, each in laps_of(ways, SECONDS, dict.fromkeys(ways, LEAST_COSINE)).items()}
 
 
 def _our_image_tower(embedder: Embedder, pixels: Vectors) -> Vectors:
@@ -170,64 +170,35 @@ def _our_image_tower(embedder: Embedder, pixels: Vectors) -> Vectors:
     return embedder.image.session.run({tower.inputs.pixel_values: pixels})
 
 
-def in_turns(ways: dict[str, Way]) -> dict[str, float]:
-    """Return each way's median ms; raise AssertionError for vectors unlike the first way's, before or after."""
-    first = next(iter(ways.values()))()
-    _check(first, ways)
-    calls = {name: partial(timed, way) for name, way in ways.items()}
-    laps = interleaved(calls, _NUM_ROUNDS, random.Random(0), num_untimed=_NUM_UNTIMED)
-    _check(first, ways)  # a shape's first run and its later ones may take other paths
-    return {name: median_ms(each) for name, each in laps.items()}
-
-
-def _check(first: Vectors, ways: dict[str, Way]) -> None:
-    for name, way in ways.items():
-        lowest = float((first * way()).sum(axis=1).min())
-        assert lowest > _LEAST_COSINE, f"{name} gives other vectors: lowest cosine {lowest:.5f}"
-
-
-def lines(found: Imported) -> list[str]:
-    """Return both tables in Markdown."""
-    rows = [f"{found.device}, torch {found.environment.versions['torch']}", ""]
-    rows += ["| model | precision | golden cases | not passed | largest difference |", "|" + "---|" * 5]
-    for each in found.proofs:
-        what = f"| {each.model} | {each.precision} | {each.num_cases} | {', '.join(each.failed) or 'none'} "
-        rows.append(f"{what}| {each.max_abs_difference:.1e} |")
-    names = list(dict.fromkeys(name for each in found.timings for name in each.p50_ms))
-    rows += ["", f"| model | what | batch | {' | '.join(names)} |", "|" + "---|" * (3 + len(names))]
-    for timing in found.timings:
-        figures = (f"{timing.p50_ms[name]:.2f}" if name in timing.p50_ms else "" for name in names)
-        rows.append(f"| {timing.model} | {timing.what} | {timing.batch_size} | {' | '.join(figures)} |")
-    return rows
-
-
-def measure(models: Sequence[str], work: Path, device: Device) -> Imported:
-    """Import, verify and time every model."""
-    watch = Watch("python -m benchmarks.gpu.imported WORK OUT", available_threads())
-    proven: list[Proof] = []
-    timed_ways: list[Timing] = []
+def main(
+    work: Annotated[Path, Argument(help="keeps models and bundles")],
+    out: Annotated[Path, Argument(help="the JSON file that gets the results")],
+    models: Annotated[list[str], Argument(help="of open_clip")] = ["ViT-B-32-quickgelu", "ViT-L-14-quickgelu"],  # noqa: B006
+    provider: Annotated[Device, Option(help="cpu tries the script itself")] = "cuda",
+) -> None:
+    """Import, verify and time every model; write and print."""
+    watch, proven, timed_ways = Watch(), list[Proof](), list[Timing]()
     for model in models:
-        bundle = ready_bundle(model, work, device)
-        proven += proofs(model, bundle, device)
-        for timing in timings(model, work, bundle, device):
+        bundle = ready_bundle(model, work, provider)
+        proven += proofs(model, bundle, provider)
+        for timing in timings(model, work, bundle, provider):
             print(timing, flush=True)
             timed_ways.append(timing)
-    name = torch.cuda.get_device_name() if device == "cuda" else "no device"
-    return Imported(watch.card(), name, tuple(proven), tuple(timed_ways))
-
-
-def main() -> None:
-    """Measure, write, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("work", type=Path, help="keeps models and bundles")
-    parser.add_argument("out", type=Path, help="the JSON file that gets the results")
-    parser.add_argument("--models", nargs="+", default=["ViT-B-32-quickgelu", "ViT-L-14-quickgelu"])
-    parser.add_argument("--provider", choices=get_args(Device), default="cuda", help="cpu tries the script itself")
-    options = parser.parse_args()
-    found = measure(options.models, options.work, options.provider)
-    write_result(found, options.out)
-    print("\n".join(lines(found)))
+    device = torch.cuda.get_device_name() if provider == "cuda" else "no device"
+    write_result(Imported(watch.card(), device, tuple(proven), tuple(timed_ways)), out)
+    print(f"{device}, torch {torch.__version__}\n")
+    rows = [
+        [each.model, each.precision, str(each.num_cases), ", ".join(each.failed), f"{each.max_abs_difference:.1e}"]
+        for each in proven
+    ]
+    print(table(("model", "precision", "golden cases", "not passed", "largest difference"), rows), end="\n\n")
+    names = list(dict.fromkeys(name for each in timed_ways for name in each.p50_ms))
+    rows = [
+        [each.model, each.what, str(each.batch_size), *(f"{each.p50_ms.get(name, float('nan')):.2f}" for name in names)]
+        for each in timed_ways
+    ]
+    print(table(("model", "what", "batch", *names), rows))
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -52,8 +52,8 @@ imported_part() {
   section "imported models"
   models=(ViT-B-32-quickgelu ViT-L-14-quickgelu)
   [ "$provider" = cuda ] || models=(ViT-B-32-quickgelu)
-  "$python" -m benchmarks.gpu.imported "$work/imported" "$out/imported.json" --provider "$provider" \
-    --models "${models[@]}" 2>> "$out/log.txt" || failed=1
+  "$python" -m benchmarks.gpu.imported "$work/imported" "$out/imported.json" "${models[@]}" \
+    --provider "$provider" 2>> "$out/log.txt" || failed=1
 }
 
 training_part() {
@@ -67,7 +67,7 @@ training_part() {
   step "verify what was trained" "${mmalign[@]}" verify "$work/trained" --provider "$provider"
   settings=(off:256 bf16:256 bf16:1024 bf16:2048/256 fp16:256 bf16+compile:256)
   [ "$provider" = cuda ] || settings=(bf16:4 bf16:8/4)
-  "$python" -m benchmarks.gpu.training "$bundle" "$out/training.json" --device "$provider" --settings "${settings[@]}" \
+  "$python" -m benchmarks.gpu.training "$bundle" "$out/training.json" "${settings[@]}" --device "$provider" \
     --seconds 4 2>> "$out/log.txt" || failed=1
 }
 

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Annotated, Literal
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+from typer import Argument, Option
 
+from benchmarks.harness.command import run
 from benchmarks.harness.environment import Environment, Watch
 from benchmarks.harness.interleave import timed
+from benchmarks.harness.markdown import table
 from benchmarks.harness.results import write_result
 from benchmarks.harness.statistics import median_ms
 from mmalign_runtime import Embedder
 from mmalign_runtime.engine.session import Feeds
-from mmalign_runtime.engine.threads import available_threads
 from mmalign_runtime.image_encoder import ImageEncoder
 from mmalign_runtime.spec import ImageTower, Modality, Precision, TextTower, Tower
 from mmalign_runtime.text_encoder import TextEncoder
@@ -71,9 +72,9 @@ def _time(
     seconds: float,
 ) -> Timing:
     vectors, alone = encoder.session.run(feeds), {name: values[:1] for name, values in feeds.items()}
-    run = partial(encoder.session.run, feeds)
-    first_s = min(timed(run) for _ in range(_NUM_WARMUP))
-    laps_s = [timed(run) for _ in range(max(_MIN_CALLS, round(seconds / first_s)))]
+    tower_run = partial(encoder.session.run, feeds)
+    first_s = min(timed(tower_run) for _ in range(_NUM_WARMUP))
+    laps_s = [timed(tower_run) for _ in range(max(_MIN_CALLS, round(seconds / first_s)))]
     return Timing(
         tower=tower,
         precision=precision,
@@ -101,34 +102,25 @@ def tower_feeds(files: Tower) -> Iterator[Feeds]:
             yield files.inputs.feeds(ids, np.ones_like(ids))
 
 
-def lines(found: Towers) -> list[str]:
-    """Return the table in Markdown."""
-    rows = [
-        "| tower | precision | input | p50 ms | items/s | cosine to float32 | moves by, alone |",
-        "|" + "---|" * 7,
-    ]
-    for timing in found.timings:
-        shape = "x".join(map(str, timing.input_shape))
-        speed = f"{timing.input_shape[0] / timing.p50_ms * 1000:.0f}"
-        what = f"| {timing.tower} | {timing.precision} | {shape} | {timing.p50_ms:.2f} | {speed} "
-        rows.append(f"{what}| {timing.min_cosine:.6f} | {timing.moved_in_batch:.1e} |")
-    return rows
-
-
-def main() -> None:
+def main(
+    bundle: Annotated[Path, Argument(help="a bundle's folder")],
+    out: Annotated[Path, Argument(help="the JSON file that gets the results")],
+    provider: Annotated[Device, Option(help="cpu tries the script itself")] = "cuda",
+    seconds: Annotated[float, Option(help="seconds for each figure")] = SECONDS,
+) -> None:
     """Measure, write, print."""
-    parser = argparse.ArgumentParser(description="Time a bundle's towers on a device.")
-    parser.add_argument("bundle", type=Path, help="a bundle's folder")
-    parser.add_argument("out", type=Path, help="the JSON file that gets the results")
-    parser.add_argument("--provider", choices=get_args(Device), default="cuda", help="cpu tries the script itself")
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="seconds for each figure")
-    options = parser.parse_args()
-    watch = Watch("python -m benchmarks.gpu.towers", available_threads())
-    timings = tuple(measure(options.bundle, options.provider, options.seconds))
-    found = Towers(watch.card(), timings)
-    write_result(found, options.out)
-    print("\n".join(lines(found)))
+    watch = Watch()
+    timings = tuple(measure(bundle, provider, seconds))
+    write_result(Towers(watch.card(), timings), out)
+    head = ("tower", "precision", "input", "p50 ms", "items/s", "cosine to float32", "moves by, alone")
+    print(table(head, [_cells(timing) for timing in timings]))
+
+
+def _cells(timing: Timing) -> list[str]:
+    shape, speed = "x".join(map(str, timing.input_shape)), timing.input_shape[0] / timing.p50_ms * 1000
+    figures = [f"{timing.p50_ms:.2f}", f"{speed:.0f}", f"{timing.min_cosine:.6f}", f"{timing.moved_in_batch:.1e}"]
+    return [timing.tower, timing.precision, shape, *figures]
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

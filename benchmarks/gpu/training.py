@@ -8,22 +8,25 @@ chunks (GradCache) have no bare loop. TOKENIZER is a folder with BERT's tokenize
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Annotated, Literal, NamedTuple, get_args
 
 import msgspec
 import numpy as np
 import torch
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
+from typer import Argument, Option
 
+from benchmarks.harness.command import run
 from benchmarks.harness.environment import Environment, Watch
+from benchmarks.harness.markdown import table
+from benchmarks.harness.places import ROOT
 from benchmarks.harness.results import write_result
 from mmalign.config import Config, parse_config
 from mmalign.data import Pair
@@ -40,11 +43,16 @@ from mmalign_runtime.engine.threads import available_threads
 Autocast = Literal["off", "bf16", "fp16"]
 Device = Literal["cpu", "cuda"]
 
-_ROOT = Path(__file__).resolve().parents[2]
-_PACKS = _ROOT / "benchmarks" / "emoji" / "packs"
+_PACKS = ROOT / "benchmarks/emoji/packs"
 _WARM_UP = 5
 _COUNTED_ROWS = 16
 _NUM_BATCHES = 4  # of real drawings, taken again and again
+_WORKERS = (0, 4, 8, 15)  # processes of the loader
+_DEFAULT = ("off:256", "bf16:256", "bf16:1024", "fp16:256", "bf16+compile:256")
+_HEAD = (
+    *("autocast", "compiled", "batch", "chunk", "step ms", "pairs/s", "bare loop ms", "ours / bare"),
+    *("peak MB", "TFLOP/s", "of a product"),
+)
 
 
 class StepTiming(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -90,11 +98,11 @@ class Bench:
     """The model, its data and its steps, for one setting."""
 
     def __init__(self, config: Config, pairs: Sequence[Pair], folder: Path, device: Device) -> None:
-        run = create_run(config, folder / "run")
+        created = create_run(config, folder / "run")
         self.config = config
         self.device = torch.device(device)
-        self.model: DualEncoder = run.model.to(self.device)
-        features = ModelFeatures(dual_model(run), folder / "cache", self.device, is_training=True)
+        self.model: DualEncoder = created.model.to(self.device)
+        features = ModelFeatures(dual_model(created), folder / "cache", self.device, is_training=True)
         self.steps: Steps = prepare_steps(config, features, pairs)
         self.schedule = Schedule(len(pairs), config.train.batch_size, epochs=1000)
 
@@ -240,44 +248,6 @@ def time_loader(bench: Bench, num_workers: int, num_batches: int) -> LoaderTimin
     return LoaderTiming(num_workers, round(num_images / (time.perf_counter() - start), 1))
 
 
-def lines(found: Training) -> list[str]:
-    """Return both tables in Markdown."""
-    rows = [f"{found.device}, torch {found.environment.versions['torch']}", ""]
-    rows += [
-        "| autocast | compiled | batch | chunk | step ms | pairs/s | bare loop ms | ours / bare | peak MB "
-        "| TFLOP/s | of a product |",
-        "|" + "---|" * 11,
-    ]
-    for each in found.steps:
-        rate = each.batch_size / each.step_ms * 1000
-        how = f"| {each.autocast} | {'yes' if each.compiled else 'no'} | {each.batch_size} | {each.chunk_size or ''} "
-        bare = "| |" if each.bare_ms is None else f"| {each.bare_ms:.1f} | {each.step_ms / each.bare_ms:.2f} |"
-        size = f" {each.peak_mb:,.0f} | {each.tflop_s:.1f} | {each.share_of_product:.0%} |"
-        rows.append(f"{how}| {each.step_ms:.1f} | {rate:,.0f} {bare}{size}")
-    rows += ["", "| loader's processes | images/s |", "|---|---|"]
-    return rows + [f"| {each.num_workers or 'none'} | {each.images_per_s:,.0f} |" for each in found.loaders]
-
-
-def measure(options: argparse.Namespace) -> Training:
-    """Measure every setting that was asked for."""
-    device: Device = options.device
-    watch = Watch("python -m benchmarks.gpu.training", available_threads())
-    found: list[StepTiming] = []
-    loaders: list[LoaderTiming] = []
-    pairs: Sequence[Pair] = ()
-    for setting in _asked(options.settings):
-        config = settings(options.tokenizer, device, setting)
-        pairs = pairs or merged_splits(load_sources(config.data, config.image, config.text)).train
-        with tempfile.TemporaryDirectory() as folder:
-            bench = Bench(config, pairs, Path(folder), device)
-            found.append(time_steps(bench, setting, options.seconds))
-            print(found[-1], flush=True)
-            if not loaders:
-                loaders = [time_loader(bench, count, options.loader_batches) for count in options.workers]
-    name = torch.cuda.get_device_name() if device == "cuda" else "no device"
-    return Training(watch.card(), name, tuple(found), tuple(loaders))
-
-
 def _asked(texts: Sequence[str]) -> Iterator[Setting]:
     for text in texts:
         how, _, sizes = text.partition(":")
@@ -287,26 +257,37 @@ def _asked(texts: Sequence[str]) -> Iterator[Setting]:
         yield Setting(autocast, compiled == "compile", int(batch_size), int(chunk_size or 0))
 
 
-def main() -> None:
-    """Measure, write, print."""
-    parser = argparse.ArgumentParser(description="Time training of the reference architecture.")
-    parser.add_argument("tokenizer", type=Path, help="a folder with BERT's tokenizer.json")
-    parser.add_argument("out", type=Path, help="the JSON file that gets the results")
-    parser.add_argument("--device", choices=get_args(Device), default="cuda", help="cpu tries the script itself")
-    parser.add_argument("--seconds", type=float, default=5.0, help="seconds for each setting")
-    parser.add_argument("--workers", type=int, nargs="*", default=(0, 4, 8, 15), help="worker processes of the loader")
-    parser.add_argument("--loader-batches", type=int, default=12, help="batches for each figure of the loader")
-    parser.add_argument(
-        "--settings",
-        nargs="+",
-        default=("off:256", "bf16:256", "bf16:1024", "fp16:256", "bf16+compile:256"),
-        help="autocast[+compile]:batch size[/chunk size]",
-    )
-    options = parser.parse_args()
-    found = measure(options)
-    write_result(found, options.out)
-    print("\n".join(lines(found)))
+def main(
+    tokenizer: Annotated[Path, Argument(help="a folder with BERT's tokenizer.json")],
+    out: Annotated[Path, Argument(help="the JSON file that gets the results")],
+    asked: Annotated[list[str], Argument(help="settings: autocast[+compile]:batch size[/chunk size]")] = [*_DEFAULT],  # noqa: B006
+    device: Annotated[Device, Option(help="cpu tries the script itself")] = "cuda",
+    seconds: Annotated[float, Option(help="seconds for each setting")] = 5.0,
+    loader_batches: Annotated[int, Option(help="batches for each figure of the loader")] = 12,
+) -> None:
+    """Measure every setting, write, print."""
+    watch, found, loaders, pairs = Watch(), list[StepTiming](), list[LoaderTiming](), list[Pair]()
+    for setting in _asked(asked):
+        config = settings(tokenizer, device, setting)
+        pairs = pairs or list(merged_splits(load_sources(config.data, config.image, config.text)).train)
+        with tempfile.TemporaryDirectory() as folder:
+            bench = Bench(config, pairs, Path(folder), device)
+            found.append(time_steps(bench, setting, seconds))
+            print(found[-1], flush=True)
+            loaders = loaders or [time_loader(bench, count, loader_batches) for count in _WORKERS]
+    name = torch.cuda.get_device_name() if device == "cuda" else "no device"
+    write_result(Training(watch.card(), name, tuple(found), tuple(loaders)), out)
+    print(f"{name}, torch {torch.__version__}\n")
+    print(table(_HEAD, [_cells(each) for each in found]), end="\n\n")
+    print(table(("loader's processes", "images/s"), [[str(e.num_workers), f"{e.images_per_s:,.0f}"] for e in loaders]))
+
+
+def _cells(each: StepTiming) -> list[str]:
+    how = [each.autocast, "yes" if each.compiled else "no", str(each.batch_size), str(each.chunk_size or "")]
+    bare = ["", ""] if each.bare_ms is None else [f"{each.bare_ms:.1f}", f"{each.step_ms / each.bare_ms:.2f}"]
+    speed = [f"{each.step_ms:.1f}", f"{each.batch_size / each.step_ms * 1000:,.0f}"]
+    return [*how, *speed, *bare, f"{each.peak_mb:,.0f}", f"{each.tflop_s:.1f}", f"{each.share_of_product:.0%}"]
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

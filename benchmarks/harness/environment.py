@@ -12,7 +12,9 @@ from pathlib import Path
 
 import msgspec
 
+from benchmarks.harness.command import command_line
 from mmalign_runtime.engine.processor import cpu_name
+from mmalign_runtime.engine.threads import available_threads
 
 _CPU_INFO = Path("/proc/cpuinfo")
 _STAT = Path("/proc/stat")
@@ -21,38 +23,57 @@ _TELLING_FLAGS = (
     *("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "avx_vnni", "amx_tile", "amx_bf16", "amx_int8"),
     *("asimd", "asimddp", "sve", "sve2", "i8mm", "bf16"),
 )
-_PACKAGES = ("torch", "torchvision", "transformers", "onnx", "onnxscript", "onnxruntime")
+_PACKAGES = (
+    *("mmalign-runtime", "numpy", "pillow", "onnxruntime"),
+    *("onnx", "onnxscript", "torch", "torchvision", "transformers"),
+)
 # /proc/stat's first line: user, nice, system, idle, iowait, irq, softirq, steal; guests are counted in user already.
 _NUM_STATES = 8
 _IDLE_STATES = (3, 4)
 
 
-class Environment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Machine, versions, and how quiet it was: `others_cpu_share` (0..1) went to other processes while measuring.
-
-    The load average counts the benchmark itself as well, so on its own it cannot tell a quiet machine from a busy one.
-    """
+class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Machine, versions, date and command of a measurement."""
 
     date: str
     command: str
     cpu: str
-    cpu_flags: tuple[str, ...]
-    num_cpus: int
-    num_threads: int
     platform: str
     python: str
     versions: dict[str, str]
+
+
+class Environment(Card, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """And how quiet the machine was: `others_cpu_share` (0..1) went to other processes while measuring.
+
+    The load average counts the benchmark itself as well, so on its own it cannot tell a quiet machine from a busy one.
+    """
+
+    cpu_flags: tuple[str, ...]
+    num_cpus: int
+    num_threads: int
     load_average_start: float
     load_average_end: float
     others_cpu_share: float | None
 
 
+def card() -> Card:
+    """Describe the machine at hand and the command at work."""
+    return Card(
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=command_line(),
+        cpu=cpu_name(),
+        platform=platform.platform(),
+        python=platform.python_version(),
+        versions={name: version(name) for name in _PACKAGES},
+    )
+
+
 class Watch:
     """Watches the machine from its creation to `card`. Create it before the work that is to be measured."""
 
-    def __init__(self, command: str, num_threads: int) -> None:
-        self._command = command
-        self._num_threads = num_threads
+    def __init__(self, num_threads: int | None = None) -> None:
+        self._num_threads = available_threads() if num_threads is None else num_threads
         self._load_average = os.getloadavg()[0]
         self.restart()
 
@@ -64,15 +85,10 @@ class Watch:
     def card(self, workers_cpu_s: float = 0.0) -> Environment:
         """Describe machine, versions and load; `workers_cpu_s` is what live children, not waited for, have used."""
         return Environment(
-            date=datetime.now(UTC).isoformat(timespec="seconds"),
-            command=self._command,
-            cpu=cpu_name(),
+            **msgspec.structs.asdict(card()),
             cpu_flags=cpu_flags(),
             num_cpus=os.cpu_count() or 1,
             num_threads=self._num_threads,
-            platform=platform.platform(),
-            python=platform.python_version(),
-            versions={name: version(name) for name in _PACKAGES},
             load_average_start=round(self._load_average, 2),
             load_average_end=round(os.getloadavg()[0], 2),
             others_cpu_share=self._others_cpu_share(workers_cpu_s),

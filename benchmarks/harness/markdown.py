@@ -1,8 +1,10 @@
-"""Tables in Markdown."""
+"""Tables in Markdown, and documents that hold them between two markers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -20,3 +22,12 @@ def _plain(cell: str) -> str:
 def number(value: float) -> str:
     """Return three digits that matter, none after the point from a hundred on."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}" if value >= 1 else f"{value:.2g}"
+
+
+def with_tables(document: str, tables: str) -> str:
+    """Return a document with what stands between its markers replaced. Raises ValueError when a marker is missing."""
+    before, begin, rest = document.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"The document lacks the markers {BEGIN} and {END}.")
+    return f"{before}{BEGIN}\n\n{tables}\n\n{END}{after}"

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from time import perf_counter
+from typing import TypeVar
 
 from benchmarks.harness.places import ROOT
+
+Answer = TypeVar("Answer")
 
 _STATUS = Path("/proc/self/status")
 # How many threads a peer takes is said to it in its own words; what the shell says would overrule that.
@@ -30,14 +34,10 @@ def worker_environment(packages: Sequence[Path] = ()) -> dict[str, str]:
     return kept | _OFFLINE | path
 
 
-def printed_numbers(code: str, *arguments: str) -> list[float]:
-    """Run Python code in a process of its own and return the numbers that it prints.
-
-    It can import `benchmarks`, whatever folder it was started from. Raises CalledProcessError where it fails.
-    """
-    command = [sys.executable, "-c", code, *arguments]
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-    return [float(number) for number in done.stdout.split()]
+def apart(work: Callable[..., Answer], *arguments: object) -> Answer:
+    """Call a function in a new process, which imports its module and nothing before, and return the answer."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(work, *arguments).result()
 
 
 def first_line_s(command: Sequence[str], packages: Sequence[Path] = ()) -> float:

@@ -1,8 +1,7 @@
-"""Results as JSON for people and programs, and the command that made them."""
+"""Results as JSON, for people and programs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,9 +22,3 @@ def write_result(result: msgspec.Struct, path: Path) -> None:
 def read_result(path: Path, kind: type[Result]) -> Result:
     """Read a result. Raises msgspec.ValidationError when the file is another thing."""
     return msgspec.json.decode(path.read_bytes(), type=kind)
-
-
-def command_line(command: str, arguments: Sequence[str]) -> str:
-    """Return a command as it was given, without the folders of this machine."""
-    shown = (Path(argument).name if Path(argument).is_absolute() else argument for argument in arguments)
-    return " ".join([command, *shown])

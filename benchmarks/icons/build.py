@@ -1,21 +1,23 @@
 """Build packs of further drawings and of interface icons: fetch the sets, draw, write one Parquet file a set.
 
-python -m benchmarks.icons.build --out FOLDER [--cache DIR] [--sets NAME ...] [--sample FILE]
+python -m benchmarks.icons.build --out FOLDER [SET ...] [--cache DIR] [--sample FILE]
 
 Five sets and a sample of 2,000 icons are committed: all are made in some minutes from pinned packages.
 """
 
-import argparse
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from typer import Argument, Option
 
 from benchmarks.emoji.captions import EMOJIBASE, read_concepts
 from benchmarks.emoji.packs import source_metadata, write_pack
 from benchmarks.emoji.render import encode_webp, encoder_version, render
+from benchmarks.harness.command import run
 from benchmarks.harness.packages import fetch
 from benchmarks.icons.reading import Named, emoji_names, read_set, read_tags
 from benchmarks.icons.sets import SETS, IconSet
@@ -63,19 +65,20 @@ def table(icon_set: IconSet, drawn: Sequence[Named]) -> pa.Table:
     return pa.table(columns).replace_schema_metadata(source_metadata(icon_set))
 
 
-def main() -> None:
-    """Build what is asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder that gets drawings/ and icons/")
-    parser.add_argument("--cache", type=Path, help="folder that keeps the fetched packages between runs")
-    parser.add_argument("--sets", nargs="*", default=(), choices=[each.name for each in SETS], metavar="NAME")
-    parser.add_argument("--sample", type=Path, help="the file that gets a sample of the icons")
-    arguments = parser.parse_args()
+def main(
+    out: Annotated[Path, Option(help="folder that gets drawings/ and icons/")],
+    sets: Annotated[list[str] | None, Argument(help="names of sets; default all")] = None,
+    cache: Annotated[Path | None, Option(help="folder that keeps the fetched packages between runs")] = None,
+    sample: Annotated[Path | None, Option(help="the file that gets a sample of the icons")] = None,
+) -> None:
+    """Build what is asked for. Raises SystemExit for a set that is not known."""
+    if unknown := set(sets or ()) - {each.name for each in SETS}:
+        raise SystemExit(f"seen {', '.join(sorted(unknown))}, expected some of {', '.join(each.name for each in SETS)}")
     with tempfile.TemporaryDirectory() as fallback:
-        build(arguments.out, arguments.cache or Path(fallback), arguments.sets)
-    if arguments.sample:
-        write_sample(arguments.out, arguments.sample)
+        build(out, cache or Path(fallback), sets or ())
+    if sample:
+        write_sample(out, sample)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -9,20 +9,21 @@ with, and what they say. The exit code is 1 where one of them failed.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import json
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import open_clip
 import torch
+from typer import Option
 
+from benchmarks.harness.command import run
 from mmalign_runtime.cli import main as mmalign
 from tests.export.sources import clips, tiny
 from tests.export.sources.onnx_pairs import save_immich, save_transformers_js, save_two_folders
@@ -137,20 +138,17 @@ def measure(name: str, make: Callable[[Path], Arguments], folder: Path) -> dict[
     return found
 
 
-def main() -> int:
-    """Print a line for each family; return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="sources whose name has this in it")
-    chosen = parser.parse_args().only
+def main(only: Annotated[str, Option(help="sources whose name has this in it")] = "") -> None:
+    """Print a line for each family; exit with 1 where one failed."""
     failed = 0
     for name, make in _sources():
-        if chosen in name:
+        if only in name:
             with tempfile.TemporaryDirectory() as folder:
                 found = measure(name, make, Path(folder))
             failed += found["import_exit"] != 0 or found["verify_exit"] != 0
             print(json.dumps(found), flush=True)
-    return min(failed, 1)
+    raise SystemExit(min(failed, 1))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -6,7 +6,7 @@ A family of transformers: its default configurations are those of the published 
 the hub, so that the tokenizers are the tests' small ones: the towers' sizes, the pictures' sizes and the context are
 the real ones. Or a model of open_clip by its name (`open_clip:ViT-B-32-quickgelu`). Or CLIP as a pair of ONNX files,
 exported as their publishers export (torch's older exporter, opset 14): a folder with a dynamic batch
-(`transformers.js`), or a graph for one item (`immich`).
+(`transformers.js`), or a graph for one item (`immich`). Or a CLIP past 2 GB (`clip, 2.4 GB`).
 
 The last line is JSON: seconds of the import and of the processor in it, the peak memory of the process after saving,
 after the import and after verify, each stage of the proof, and what verify found. results/real_size.json keeps them.
@@ -14,19 +14,21 @@ after the import and after verify, each stage of the proof, and what verify foun
 
 from __future__ import annotations
 
-import argparse
 import json
 import resource
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 import torch
 import transformers
 from torch import nn
+from typer import Argument, Option
 
+from benchmarks.harness.command import run
 from benchmarks.imports.random_clip import save_random
 from benchmarks.imports.settling import STEP, settle, settling_pictures
 from mmalign_export import import_model
@@ -36,6 +38,7 @@ from tests.export.sources.onnx_pairs import save_immich, save_transformers_js
 from tests.export.sources.tiny import TOKENIZERS, spread_out
 
 Tokens = transformers.PreTrainedTokenizerBase
+LARGE = "clip, 2.4 GB"  # past the 2 GB that one .onnx file may have
 
 
 def _model(family: str, tokenizer: Tokens) -> nn.Module:
@@ -45,38 +48,33 @@ def _model(family: str, tokenizer: Tokens) -> nn.Module:
             transformers.ViTConfig(), transformers.BertConfig()
         )
         return transformers.VisionTextDualEncoderModel(config)
-    made: Callable[[], transformers.PretrainedConfig] = _CONFIGS[family]
-    whole = made()
+    make_config, make_model = _FAMILIES[family]
+    whole = make_config()
     if getattr(whole.text_config, "eos_token_id", None) is not None and tokenizer.eos_token_id is not None:
         whole.text_config.eos_token_id = tokenizer.eos_token_id
-    return _MODELS[family](whole)
+    return make_model(whole)
 
 
-_CONFIGS: dict[str, Callable[[], transformers.PretrainedConfig]] = {
-    "clip": transformers.CLIPConfig,
-    "siglip": transformers.SiglipConfig,
-    "siglip2": transformers.SiglipConfig,
-    "siglip2, naflex": transformers.Siglip2Config,
-    "altclip": transformers.AltCLIPConfig,
-    "chinese_clip": transformers.ChineseCLIPConfig,
-    "metaclip_2": transformers.MetaClip2Config,
-    "align": transformers.AlignConfig,
-    "groupvit": transformers.GroupViTConfig,
-    "blip": transformers.BlipConfig,
-    "tipsv2": transformers.Tipsv2Config,
-}
-_MODELS: dict[str, Callable[[transformers.PretrainedConfig], nn.Module]] = {
-    "clip": transformers.CLIPModel,
-    "siglip": transformers.SiglipModel,
-    "siglip2": transformers.SiglipModel,
-    "siglip2, naflex": transformers.Siglip2Model,
-    "altclip": transformers.AltCLIPModel,
-    "chinese_clip": transformers.ChineseCLIPModel,
-    "metaclip_2": transformers.MetaClip2Model,
-    "align": transformers.AlignModel,
-    "groupvit": transformers.GroupViTModel,
-    "blip": transformers.BlipForImageTextRetrieval,
-    "tipsv2": transformers.Tipsv2Model,
+def _large_config() -> transformers.CLIPConfig:
+    """Return an image tower three layers deep and 4,096 wide: 2.4 GB of weights, and few operations for their size."""
+    sizes = {"hidden_size": 4096, "intermediate_size": 16384, "num_hidden_layers": 3, "num_attention_heads": 64}
+    return transformers.CLIPConfig(vision_config=sizes | {"patch_size": 32})
+
+
+# The configuration of the base model, and the model.
+_FAMILIES: dict[str, tuple[Callable[[], transformers.PretrainedConfig], Callable[..., nn.Module]]] = {
+    "clip": (transformers.CLIPConfig, transformers.CLIPModel),
+    "siglip": (transformers.SiglipConfig, transformers.SiglipModel),
+    "siglip2": (transformers.SiglipConfig, transformers.SiglipModel),
+    "siglip2, naflex": (transformers.Siglip2Config, transformers.Siglip2Model),
+    "altclip": (transformers.AltCLIPConfig, transformers.AltCLIPModel),
+    "chinese_clip": (transformers.ChineseCLIPConfig, transformers.ChineseCLIPModel),
+    "metaclip_2": (transformers.MetaClip2Config, transformers.MetaClip2Model),
+    "align": (transformers.AlignConfig, transformers.AlignModel),
+    "groupvit": (transformers.GroupViTConfig, transformers.GroupViTModel),
+    "blip": (transformers.BlipConfig, transformers.BlipForImageTextRetrieval),
+    "tipsv2": (transformers.Tipsv2Config, transformers.Tipsv2Model),
+    LARGE: (_large_config, transformers.CLIPModel),
 }
 _PROCESSORS: dict[str, Callable[[], transformers.BaseImageProcessor]] = {
     "siglip": transformers.SiglipImageProcessor,
@@ -89,6 +87,7 @@ _PROCESSORS: dict[str, Callable[[], transformers.BaseImageProcessor]] = {
 }
 _PAIRS = {"transformers.js": save_transformers_js, "immich": save_immich}
 _OPEN_CLIP = "open_clip:"
+_SOURCES = "; ".join(sorted([*TOKENIZERS, LARGE, *_PAIRS]))
 # Where the processor's default is not the size of the default tower.
 _SIDES = {"blip": transformers.BlipImageProcessor, "tipsv2": transformers.Tipsv2ImageProcessor}
 
@@ -96,7 +95,7 @@ _SIDES = {"blip": transformers.BlipImageProcessor, "tipsv2": transformers.Tipsv2
 def save_real_size(family: str, folder: Path) -> Path:
     """Write the model, its tokenizer and its image processor, as transformers does."""
     torch.manual_seed(0)
-    tokenizer = TOKENIZERS[family](folder)
+    tokenizer = TOKENIZERS["clip" if family == LARGE else family](folder)
     model = _model(family, tokenizer)
     spread_out(model)
     config = model.config.text_config
@@ -163,10 +162,14 @@ def measure(source: str, folder: Path) -> dict[str, object]:
     return {"source": source, "peak_of_saving_gb": saved_gb} | import_and_verify(place, folder / "bundle")
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", help=f"one of {', '.join(sorted([*TOKENIZERS, *_PAIRS]))}, or {_OPEN_CLIP}MODEL")
-    parser.add_argument("--folder", type=Path, help="where model and bundle are kept; default: nowhere")
-    arguments = parser.parse_args()
+def main(
+    source: Annotated[str, Argument(help=f"one of {_SOURCES}, or {_OPEN_CLIP}MODEL")],
+    folder: Annotated[Path | None, Option(help="where model and bundle are kept; default: nowhere")] = None,
+) -> None:
+    """Measure one model and print a line of JSON."""
     with tempfile.TemporaryDirectory() as temporary:
-        print(json.dumps(measure(arguments.source, arguments.folder or Path(temporary))))
+        print(json.dumps(measure(source, folder or Path(temporary))))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -5,17 +5,20 @@ python -m benchmarks.performance.report --write
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
+from typing import Annotated
 
+from typer import Option
+
+from benchmarks.harness.command import run
 from benchmarks.harness.markdown import table
+from benchmarks.harness.places import ROOT
 from benchmarks.performance import charts, comparison
 from benchmarks.performance.glance import glance
 from benchmarks.performance.measured import Measured, read_measured
 from benchmarks.readme import read_demo
 from mmalign_runtime.bench import BenchReport
 
-ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = ROOT / "docs/performance.md"
 CHARTS = ROOT / "docs/performance"
 # Written by hand, around the tables.
@@ -78,12 +81,10 @@ def draw_charts(measured: Measured, folder: Path) -> None:
     charts.draw_comparison(measured.against, folder / "comparison.svg")
 
 
-def main() -> None:
+def main(write: Annotated[bool, Option(help="write the document and its charts")] = False) -> None:
     """Print the page, or write it and its charts."""
-    parser = argparse.ArgumentParser(description="Write docs/performance.md from benchmarks/performance/results.")
-    parser.add_argument("--write", action="store_true", help="write the document and its charts")
     measured = read_measured()
-    if parser.parse_args().write:
+    if write:
         DOCUMENT.write_text(page(measured), encoding="utf-8")
         draw_charts(measured, CHARTS)
         print(f"{DOCUMENT.name}: written, with its charts")
@@ -92,4 +93,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

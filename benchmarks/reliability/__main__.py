@@ -1,20 +1,25 @@
-"""Makes one kind of fault, counts what comes of it, and keeps the figures:
-python -m benchmarks.reliability FAULT [--help]
+"""Runs one trial, prints what it found and keeps it: python -m benchmarks.reliability TRIAL [--help]
 
-Each fault is a module of this folder with a function `run`, whose arguments are the command's options. `report` puts
-all figures into docs/reliability.md.
+Each trial is a module of this folder with a function `run`: its arguments are the command's options, and it returns the
+lines of the table with its details. The exit code is 1 where something was not as expected. `report` puts all figures
+into docs/reliability.md.
 """
 
 from __future__ import annotations
 
+import inspect
 import sys
+from collections.abc import Callable, Mapping
+from functools import wraps
 from importlib import import_module
 
-import typer
+from benchmarks.harness.command import run
+from benchmarks.reliability.record import Found, record
+from benchmarks.reliability.report import TRIALS
 
-from benchmarks.reliability.report import FAULTS
-
-_NAMES = (*FAULTS, "mutation", "report")
+_NAMES = (*TRIALS, "report")
+# With other values of these a trial is still a whole one.
+_FREE = ("bundle", "seed", "workers")
 
 
 def main() -> None:
@@ -22,10 +27,23 @@ def main() -> None:
     name = sys.argv[1] if len(sys.argv) > 1 else ""
     if name not in _NAMES:
         raise SystemExit(f"seen {name!r}, expected one of {', '.join(_NAMES)}")
-    module = import_module(f"benchmarks.reliability.{name}")
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command(help=module.__doc__)(module.run)
-    app(sys.argv[2:], prog_name=f"python -m benchmarks.reliability {name}")
+    script = import_module(f"benchmarks.reliability.{name}").run
+    run(script if name == "report" else _recorded(name, script), sys.argv[2:])
+
+
+def _recorded(name: str, trial: Callable[..., Found]) -> Callable[..., None]:
+    @wraps(trial)
+    def recorded(**options: object) -> None:
+        rows, details = trial(**options)
+        record(name, rows, details, is_kept=_is_whole(trial, options))
+        raise SystemExit(any(row.num_good < row.num_trials for row in rows))
+
+    return recorded
+
+
+def _is_whole(trial: Callable[..., Found], options: Mapping[str, object]) -> bool:
+    defaults = inspect.signature(trial).parameters
+    return all(value == defaults[name].default for name, value in options.items() if name not in _FREE)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import msgspec
 from benchmarks.harness.interleave import interleaved, timed
 from benchmarks.harness.places import bundle_at_hand
 from benchmarks.harness.statistics import median_ms
-from benchmarks.reliability.record import Row, record
+from benchmarks.reliability.record import Found, Row
 from mmalign_runtime.bundle import open_bundle
 from mmalign_runtime.spec import TextTower
 from mmalign_runtime.tokenizer import TextTokenizer
@@ -51,8 +51,8 @@ def pace(tokenizer: TextTokenizer, language: str) -> Pace:
     return Pace(language, median_ms(laps[NUM_SHORT]), median_ms(laps[NUM_LONG]))
 
 
-def run(bundle: Path | None = None) -> None:
-    """Time, and record."""
+def run(bundle: Path | None = None) -> Found:
+    """Time."""
     opened = open_bundle(bundle or bundle_at_hand())
     files = opened.spec.tower("text", TextTower)
     spec = msgspec.structs.replace(files.spec, context_length=CONTEXT_LENGTH)
@@ -61,4 +61,4 @@ def run(bundle: Path | None = None) -> None:
     good = sum(found.long_ms - found.short_ms <= MOST_MORE_MS for found in paces)
     shown = ", ".join(f"{found.language} {found.short_ms:.2f} and {found.long_ms:.2f} ms" for found in paces)
     what = f"texts of {NUM_SHORT:,} and {NUM_LONG:,} characters, {CONTEXT_LENGTH} tokens kept"
-    record("long_texts", [Row(what, len(paces), good, shown)], {"paces": paces})
+    return [Row(what, len(paces), good, shown)], {"paces": paces}

@@ -18,9 +18,9 @@ from typing import Literal
 import msgspec
 from PIL import Image
 
-from benchmarks.harness.places import PHOTO, ROOT, bundle_at_hand
+from benchmarks.harness.places import PHOTO, bundle_at_hand
 from benchmarks.harness.processes import resident_mb
-from benchmarks.reliability.record import Row, record
+from benchmarks.reliability.record import Found, Row
 from mmalign_runtime.embedder import Embedder
 
 NUM_IMAGES, NUM_TEXTS = 20_000, 200_000
@@ -101,19 +101,14 @@ def run(
     images: int = NUM_IMAGES,
     texts: int = NUM_TEXTS,
     every: int = EVERY,
+    engine: str = "onnxruntime",
     seed: int = 0,
-) -> None:
-    """Embed, watch, and record."""
+) -> Found:
+    """Embed and watch."""
     if min(images, texts) < every:
         raise SystemExit(f"--images and --texts must be at least --every, {every}")
-    bundle = bundle or bundle_at_hand()
-    embedder = Embedder.load(bundle)
-    pool = image_pool(seed)
-    pictures = partial(embedder.stream_images, islice(cycle(pool), images))
+    embedder = Embedder.load(bundle or bundle_at_hand(), engine=engine)
+    pictures = partial(embedder.stream_images, islice(cycle(image_pool(seed)), images))
     words = partial(embedder.stream_texts, islice(varied_texts(seed), texts), batch_size=_TEXT_BATCH_SIZE)
     levels = [*watch("image", pictures, every), *watch("text", words, every)]
-    rows = [_row("image", levels, images), _row("text", levels, texts)]
-    is_whole = images >= NUM_IMAGES and texts >= NUM_TEXTS
-    shown = bundle.resolve()
-    name = shown.relative_to(ROOT).as_posix() if shown.is_relative_to(ROOT) else shown.name
-    record("memory", rows, {"bundle": name, "levels": levels}, is_kept=is_whole)
+    return [_row("image", levels, images), _row("text", levels, texts)], {"levels": levels}

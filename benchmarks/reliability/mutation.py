@@ -18,9 +18,8 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.harness.places import ROOT
-from benchmarks.reliability.mutants import mutants_of
 from benchmarks.reliability.mutated import PASSED, TIMED_OUT, preload, run_afresh, run_in_place
-from benchmarks.reliability.record import record
+from benchmarks.reliability.record import Found
 from benchmarks.reliability.scores import Mutation, Score, Survivor, summary
 
 SURVIVORS = Path(__file__).with_name("survivors.toml")
@@ -51,8 +50,7 @@ TARGETS = (
     Target("mmalign_runtime.unit_vectors", ("tests/runtime/test_unit_vectors.py",)),
     Target("mmalign_runtime.engine.threads", ("tests/runtime/engine/test_threads.py",)),
     Target("mmalign_runtime.engine.providers", ("tests/runtime/engine/test_providers.py",)),
-    Target("mmalign_runtime.engine.binding", ("tests/runtime/engine/test_binding.py",)),
-    Target("mmalign_runtime.engine.graphs", ("tests/runtime/engine/test_graphs.py",)),
+    Target("mmalign_runtime.engine.runs", ("tests/runtime/engine/test_runs.py",)),
     *(Target(f"mmalign.losses.{name}", _LOSSES) for name in ("infonce", "sigmoid", "protocol")),
     Target("mmalign.figures.retrieval", ("tests/mmalign/figures/test_retrieval.py",)),
     Target("mmalign.data.split", ("tests/mmalign/data/test_split.py",)),
@@ -72,6 +70,8 @@ def source_of(module: str) -> Path:
 
 def mutate(target: Target, num_workers: int) -> tuple[Score, list[Survivor]]:
     """Run all mutants of a module. Raises RuntimeError where its tests fail without one."""
+    from benchmarks.reliability.mutants import mutants_of  # needs cosmic-ray
+
     source = source_of(target.module).read_text(encoding="utf-8")
     tests = [ROOT / test for test in target.tests]
     mutants = mutants_of(source)
@@ -93,8 +93,8 @@ def read_reasons() -> dict[tuple[str, str, str], str]:
     return {(each["module"], each["before"], after): each["reason"] for each in entries for after in each["after"]}
 
 
-def run(only: str = "", workers: int = 1) -> None:
-    """Run the mutants, so many children at once, and keep the result when it was all of them.
+def run(only: str = "", workers: int = 1) -> Found:
+    """Run the mutants, so many children at once; the result is kept when it was all of them.
 
     `only` are ends of module names, joined by commas; nothing is kept then.
     """
@@ -111,4 +111,4 @@ def run(only: str = "", workers: int = 1) -> None:
                 scores.append(score)
                 survivors += lived
     found = Mutation(tuple(scores), tuple(survivors), round(time.monotonic() - start_s))
-    record("mutation", [summary(found)], found, is_kept=not only)
+    return [summary(found)], found

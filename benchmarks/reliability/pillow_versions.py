@@ -10,7 +10,6 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -19,7 +18,7 @@ import PIL
 from PIL import Image
 
 from benchmarks.harness.places import FIXTURE, PHOTO, ROOT
-from benchmarks.reliability.record import Row, record
+from benchmarks.reliability.record import Found, Row
 from mmalign_runtime.bundle.golden import pixels_sha256
 from mmalign_runtime.embedder import Embedder
 from mmalign_runtime.errors import ItemError
@@ -73,14 +72,6 @@ class Difference(msgspec.Struct, frozen=True):
     versions: tuple[str, str]
     same_pixels: bool
     max_abs_difference: float
-
-
-class Details(msgspec.Struct, frozen=True):
-    """How many files each version read, and where they differ from the first."""
-
-    num_files: int
-    versions: tuple[str, ...]
-    differences: tuple[Difference, ...]
 
 
 def answer(folder: Path) -> Answers:
@@ -141,24 +132,19 @@ def _answers_of(version: str, folder: Path, files: Path) -> Answers:
     return answers
 
 
-def _row(details: Details, same: Sequence[str]) -> Row:
-    moved = sorted({found.file for found in details.differences})
-    largest = max((found.max_abs_difference for found in details.differences), default=0.0)
-    said = (
-        f"differ: {', '.join(moved)}; vectors by up to {largest:.1e}" if moved else "pixels and vectors are identical"
-    )
-    return Row(f"files under Pillow {', '.join(details.versions)}", details.num_files, len(same), said)
-
-
-def run() -> None:
-    """Install, run, compare, and record."""
+def run() -> Found:
+    """Install, run and compare."""
     with tempfile.TemporaryDirectory() as name:
         files = Path(name) / "files"
         files.mkdir()
         write_files(files)
         first, *others = [_answers_of(version, Path(name), files) for version in VERSIONS]
     found = [difference for other in others for difference in differences(first, other)]
-    details = Details(len(first.answers), tuple(VERSIONS), tuple(found))
-    moved = {difference.file for difference in found}
-    same = [a.file for a in first.answers if a.file not in moved]
-    record("pillow_versions", [_row(details, same)], details)
+    moved = sorted({difference.file for difference in found})
+    largest = max((difference.max_abs_difference for difference in found), default=0.0)
+    said = (
+        f"differ: {', '.join(moved)}; vectors by up to {largest:.1e}" if moved else "pixels and vectors are identical"
+    )
+    num_files = len(first.answers)
+    row = Row(f"files under Pillow {', '.join(VERSIONS)}", num_files, num_files - len(moved), said)
+    return [row], {"num_files": num_files, "versions": VERSIONS, "differences": found}

@@ -1,8 +1,7 @@
-"""The preprocessing graph against Pillow 12, on 200 sizes, and its time: python -m benchmarks.reliability pixels
+"""The preprocessing graph against Pillow 12, on 200 sizes: python -m benchmarks.reliability pixels
 
 All resize modes, both interpolations, on a photograph and on noise, in onnxruntime and in OpenVINO. Levels of 0..255
-are compared: mean 0 and standard deviation 1/255 make the graph give the levels themselves. First it is timed against
-the graph of format 1, interleaved; `--no-pace` leaves that out.
+are compared: mean 0 and standard deviation 1/255 make the graph give the levels themselves.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from typing import Literal, get_args
 
 import msgspec
 import numpy as np
+import onnxruntime
 import openvino
 import PIL
 from numpy.typing import NDArray
@@ -20,8 +20,7 @@ from PIL import Image
 
 from benchmarks.harness.places import PHOTO
 from benchmarks.reliability.pillow_resize import with_pillow
-from benchmarks.reliability.pixel_pace import PACE_SIZES, PACE_THREADS, PixelPace, paces, session
-from benchmarks.reliability.record import Row, record
+from benchmarks.reliability.record import Found, Row
 from mmalign.pixels.preprocess import build_preprocess
 from mmalign_runtime.spec import ImageSpec, Interpolation, Resize
 
@@ -37,7 +36,6 @@ _USUAL = (
 _MAX_RATIO = 8
 # What is claimed: Pillow's levels in onnxruntime, and one level in OpenVINO, which computes double precision as single.
 CLAIMED_LEVELS = {"onnxruntime": 0, "openvino": 1}
-MAX_RATIO, MEDIAN_RATIO = 1.5, 1.1
 
 RESIZES: tuple[Resize, ...] = ("squash", "shortest_edge", "longest_edge", "resize_then_crop")
 INTERPOLATIONS: tuple[Interpolation, ...] = ("bilinear", "bicubic")
@@ -98,7 +96,9 @@ def load(spec: ImageSpec, engine: Engine) -> Graph:
     """Return the spec's graph, loaded: (h, w, 3) uint8 -> (1, 3, H, W) float32."""
     model = build_preprocess(spec)
     if engine == "onnxruntime":
-        graph = session(model, threads=1)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        graph = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
         return lambda pixels: graph.run(None, {"pixels": pixels})[0]
     core = openvino.Core()
     read = core.read_model(model.SerializeToString())
@@ -126,7 +126,7 @@ def _contents(width: int, height: int, photo: Image.Image, seed: int) -> Iterato
     yield "noise", rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def _rows(comparisons: Sequence[Comparison], found: Sequence[PixelPace]) -> list[Row]:
+def _rows(comparisons: Sequence[Comparison]) -> list[Row]:
     rows = []
     for engine in get_args(Engine):
         for content in get_args(Content):
@@ -140,19 +140,7 @@ def _rows(comparisons: Sequence[Comparison], found: Sequence[PixelPace]) -> list
                 )
                 what = f"preprocessing graph in {engine} against Pillow, {interpolation}, {content}"
                 rows.append(Row(what, len(of), sum(c.holds() for c in of), measured))
-    return rows + [_pace_row(threads, found) for threads in PACE_THREADS if found]
-
-
-def _pace_row(threads: int, found: Sequence[PixelPace]) -> Row:
-    of = [pace for pace in found if pace.threads == threads]
-    by_size = [
-        f"{width}x{height} {min(ratios):.2f} to {max(ratios):.2f}"
-        for width, height in PACE_SIZES
-        if (ratios := [pace.ratio for pace in of if (pace.width, pace.height) == (width, height)])
-    ]
-    measured = f"times the graph of Resize: median {np.median([p.ratio for p in of]):.2f}; {', '.join(by_size)}"
-    what = f"time of the preprocessing graph, against Resize on {threads} thread{'s' * (threads > 1)}"
-    return Row(what, len(of), sum(pace.ratio <= MAX_RATIO for pace in of), measured)
+    return rows
 
 
 def _compared(chosen: Sequence[tuple[int, int]], photo: Image.Image, seed: int) -> list[Comparison]:
@@ -165,20 +153,16 @@ def _compared(chosen: Sequence[tuple[int, int]], photo: Image.Image, seed: int) 
     ]
 
 
-def run(num_sizes: int = NUM_SIZES, seed: int = 0, pace: bool = True) -> None:
-    """Compare, time and record; without `pace` nothing is timed."""
+def run(num_sizes: int = NUM_SIZES, seed: int = 0) -> Found:
+    """Compare."""
     if not PIL.__version__.startswith("12."):
         raise SystemExit(f"Pillow is {PIL.__version__}, expected 12: later ones resize portrait images otherwise.")
     photo = Image.open(io.BytesIO(PHOTO.read_bytes())).convert("RGB")
     chosen = sizes(num_sizes, seed)
-    found: list[PixelPace] = []
-    for width, height in PACE_SIZES if pace else ():
-        _, (_, pixels) = _contents(width, height, photo, seed)
-        found += [each for threads in PACE_THREADS for each in paces(pixels, threads)]
     comparisons = _compared(chosen, photo, seed)
     details = {
         **{"pillow": PIL.__version__, "openvino": openvino.__version__},
         "sizes": [f"{width}x{height}" for width, height in chosen],
-        **{"outside": [c for c in comparisons if not c.holds()], "paces": found},
+        "outside": [c for c in comparisons if not c.holds()],
     }
-    record("pixels", _rows(comparisons, found), details, is_kept=num_sizes == NUM_SIZES)
+    return _rows(comparisons), details

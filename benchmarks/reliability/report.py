@@ -9,32 +9,28 @@ from __future__ import annotations
 import msgspec
 
 from benchmarks.harness.markdown import table as markdown
+from benchmarks.harness.markdown import with_tables
 from benchmarks.harness.places import ROOT
-from benchmarks.readme import with_tables
-from benchmarks.reliability.record import RESULTS, Record, Row, read_record
+from benchmarks.harness.results import read_result
+from benchmarks.reliability.record import RESULTS, Record, Row
 from benchmarks.reliability.scores import Mutation, tables
 
 DOCUMENT = ROOT / "docs/reliability.md"
 
 _MUTATION = "mutation"
-# The order of the table; a result that is not named here comes last.
-FAULTS = (
-    *("flips", "truncate", "bombs", "kill_export", "kill_embed", "kill_checkpoint", "full_disk", "pixels"),
-    *("pillow_versions", "memory", "large_images", "growing_shapes", "long_texts", "loading", "ranks", "callers"),
-)
-_ORDER = (*FAULTS, "fuzz_image", "fuzz_bundle", "fuzz_archive", _MUTATION)
+TRIALS = ("pixels", "pillow_versions", "memory", "large_images", "long_texts", "ranks", _MUTATION)
 
 
 def results() -> dict[str, Record]:
-    """Return every committed result, in the order of the table."""
-    found = {path.stem: read_record(path) for path in RESULTS.glob("*.json")}
-    order = {name: number for number, name in enumerate(_ORDER)}
-    return dict(sorted(found.items(), key=lambda item: (order.get(item[0], len(order)), item[0])))
+    """Return every committed result, in the order of the table: trials, then fuzzing, then mutants."""
+    names = [*TRIALS[:-1], *sorted(path.stem for path in RESULTS.glob("fuzz_*.json")), _MUTATION]
+    paths = {name: RESULTS / f"{name}.json" for name in names}
+    return {name: read_result(path, Record) for name, path in paths.items() if path.is_file()}
 
 
 def table(records: dict[str, Record]) -> str:
     """Return the Markdown of the table and of where its figures come from."""
-    head = ("fault", "trials", "as expected", "measured")
+    head = ("what", "trials", "as expected", "measured")
     found = [markdown(head, [_line(row) for record in records.values() for row in record.rows])]
     if _MUTATION in records:
         found.append("\n".join(tables(msgspec.json.decode(records[_MUTATION].details, type=Mutation))))

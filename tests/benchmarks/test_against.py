@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import random
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import Pipe
 from pathlib import Path
 
 import numpy as np
@@ -16,18 +17,7 @@ from benchmarks.against.cold_start import FASTEMBED, OURS, ColdStart
 from benchmarks.against.entries import Entry, ours, peers
 from benchmarks.against.images import WEB_PIXELS, mix, phone, thumbnail, web
 from benchmarks.against.peers.peer import Timed
-from benchmarks.against.protocol import (
-    Failed,
-    Kind,
-    Load,
-    Measure,
-    Measured,
-    ModelFiles,
-    Setting,
-    read_reply,
-    read_request,
-    write_message,
-)
+from benchmarks.against.protocol import Failed, Kind, Measure, Measured, Setting
 from benchmarks.against.results import Case, Results, cosine, items_per_s, latency_ms, times_faster
 from benchmarks.against.run import describe
 from benchmarks.against.single import DIRECTLY, SLEEPING, summary
@@ -105,22 +95,14 @@ def test_vectors_without_unit_length_are_refused() -> None:
         cosine(2 * unit, unit)
 
 
-def test_messages_come_back_as_they_were_sent() -> None:
-    sent = [Load("fastembed", ModelFiles("b", "r", "i", "t"), 2), Measure("text", ("ä",), Setting(batch_size=3))]
-    stream = io.BytesIO()
-    for message in sent:
-        write_message(stream, message)
-    stream.seek(0)
-    assert [read_request(stream), read_request(stream), read_request(stream)] == [*sent, None]
-
-
-def test_a_worker_without_a_peer_says_so() -> None:
-    requests, replies = io.BytesIO(), io.BytesIO()
-    write_message(requests, Measure("text", ("a",), Setting()))
-    requests.seek(0)
-    serve(requests, replies)
-    replies.seek(0)
-    assert read_reply(replies) == Failed("nothing is loaded: send Load before Measure")
+def test_a_worker_without_a_peer_says_so_and_ends_with_its_requests() -> None:
+    ours, theirs = Pipe()
+    ours.send(Measure("text", ("a",), Setting()))
+    with ThreadPoolExecutor(1) as pool:
+        served = pool.submit(serve, theirs, theirs)
+        assert ours.recv() == Failed("nothing is loaded: send Load before Measure")
+        ours.close()
+        served.result(timeout=10)
 
 
 def test_a_call_is_led_in_and_single_items_are_timed_one_by_one() -> None:

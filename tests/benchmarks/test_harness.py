@@ -10,10 +10,12 @@ import msgspec
 import numpy as np
 import pytest
 
+from benchmarks.harness.command import run
 from benchmarks.harness.environment import Watch, busy_cpu_s, cpu_flags
 from benchmarks.harness.interleave import interleaved
 from benchmarks.harness.results import read_result, write_result
 from benchmarks.harness.statistics import Spread, paired_speedups
+from benchmarks.harness.ways import laps_of
 
 
 def test_a_slow_spell_in_both_calls_of_a_turn_leaves_the_ratio_alone() -> None:
@@ -45,9 +47,11 @@ def test_busy_time_leaves_out_idling_and_guests(tmp_path: Path) -> None:
     assert busy_cpu_s(tmp_path / "none") is None
 
 
-def test_card_names_command_and_threads() -> None:
-    card = Watch("the command", 2).card()
-    assert (card.command, card.num_threads) == ("the command", 2)
+def test_card_names_command_and_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["trial", "--out", "/somewhere/else.json", "2"])
+    card = Watch(2).card()
+    assert card.command.endswith(" --out else.json 2")
+    assert card.num_threads == 2
     assert card.others_cpu_share is None or card.others_cpu_share >= 0
     assert "torch" in card.versions
 
@@ -74,3 +78,22 @@ def test_a_result_with_an_unknown_field_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b'"p10"', b'"p0":1,"p10"'))
     with pytest.raises(msgspec.ValidationError, match="unknown field `p0`"):
         read_result(path, Spread)
+
+
+def test_ways_are_timed_in_turns_and_one_with_other_vectors_is_refused() -> None:
+    right, other = np.eye(2, dtype=np.float32), np.eye(2, dtype=np.float32)[::-1]
+    laps = laps_of({"a": lambda: right, "b": lambda: right}, seconds=0.001)
+    assert len(laps["a"]) == len(laps["b"]) >= 5
+    with pytest.raises(SystemExit, match=r"b gives other vectors: lowest cosine 0\.00000"):
+        laps_of({"a": lambda: right, "b": lambda: other}, seconds=0.001)
+
+
+def test_a_functions_arguments_are_the_commands_options() -> None:
+    seen: list[object] = []
+
+    def script(out: Path, rounds: int = 3) -> None:
+        seen.extend((out, rounds))
+
+    with pytest.raises(SystemExit, match=r"^0$"):
+        run(script, ["results", "--rounds", "4"])
+    assert seen == [Path("results"), 4]

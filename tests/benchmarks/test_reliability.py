@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import random
 import re
-import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -14,32 +12,21 @@ import msgspec
 import numpy as np
 import pytest
 
-from benchmarks.harness.places import FIXTURE, ROOT
+from benchmarks.harness.environment import Card
+from benchmarks.harness.markdown import with_tables
+from benchmarks.harness.places import ROOT
 from benchmarks.harness.processes import resident_mb
-from benchmarks.readme import with_tables
-from benchmarks.reliability.__main__ import main
-from benchmarks.reliability.flips import entry_spans, flip_archive, flip_folder
+from benchmarks.harness.results import read_result
+from benchmarks.reliability.__main__ import _is_whole, main
 from benchmarks.reliability.memory import Level, drift, image_pool, varied_texts
 from benchmarks.reliability.mutated import _PRELOADED
+from benchmarks.reliability.mutation import TARGETS, read_reasons, source_of
 from benchmarks.reliability.pillow_resize import with_pillow
 from benchmarks.reliability.pillow_versions import Answer, Answers, differences
-from benchmarks.reliability.pixel_pace import paces
 from benchmarks.reliability.pixels import compare, load, sizes, specs
-from benchmarks.reliability.record import RESULTS, Card, Record, Row, read_record
-from benchmarks.reliability.report import DOCUMENT, FAULTS, results, table
+from benchmarks.reliability.record import RESULTS, Record, Row
+from benchmarks.reliability.report import DOCUMENT, TRIALS, results, table
 from benchmarks.reliability.scores import Mutation, Score, Survivor, summary, tables
-from benchmarks.reliability.trials import moments
-from benchmarks.reliability.truncate import cut_file
-from mmalign_runtime.bundle import open_bundle
-from mmalign_runtime.bundle.archive import write_archive
-from mmalign_runtime.spec import SPEC_NAME
-
-
-@pytest.fixture
-def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    shutil.copytree(FIXTURE, tmp_path / "bundle")
-    return tmp_path / "bundle"
 
 
 def test_the_document_holds_the_table() -> None:
@@ -53,11 +40,18 @@ def test_the_command_runs_a_module_by_its_name(
     monkeypatch.setattr("sys.argv", ["benchmarks/reliability/__main__.py", "report"])
     with pytest.raises(SystemExit, match=r"^0$"):
         main()
-    assert capsys.readouterr().out.startswith("| fault | trials |")
+    assert capsys.readouterr().out.startswith("| what | trials |")
     monkeypatch.setattr("sys.argv", ["benchmarks/reliability/__main__.py", "fire"])
-    with pytest.raises(SystemExit, match="seen 'fire', expected one of flips, truncate"):
+    with pytest.raises(SystemExit, match="seen 'fire', expected one of pixels, pillow_versions"):
         main()
-    assert [name for name in FAULTS if find_spec(f"benchmarks.reliability.{name}") is None] == []
+    assert [name for name in TRIALS if find_spec(f"benchmarks.reliability.{name}") is None] == []
+
+
+def test_a_result_is_kept_of_a_whole_trial_alone() -> None:
+    def trial(bundle: Path | None = None, images: int = 200, seed: int = 0) -> None: ...
+
+    assert _is_whole(trial, {"bundle": Path("demo"), "images": 200, "seed": 1})  # type: ignore[arg-type]
+    assert not _is_whole(trial, {"bundle": None, "images": 100, "seed": 0})  # type: ignore[arg-type]
 
 
 def test_its_links_lead_somewhere() -> None:
@@ -71,54 +65,18 @@ def test_results_name_no_folder_of_the_machine() -> None:
 
 
 def test_the_table_marks_what_did_not_go_as_promised() -> None:
-    card = Card("2026-01-01T00:00:00+00:00", "python x.py", "CPU", "Linux", "3.11", {"pillow": "12"})
+    card = Card(
+        date="2026-01-01T00:00:00+00:00",
+        command="python x.py",
+        cpu="CPU",
+        platform="Linux",
+        python="3.11",
+        versions={"pillow": "12"},
+    )
     rows = (Row("good", 5, 5, "fine"), Row("bad", 5, 4, "a | b"))
-    text = table({"x": Record(card, rows, b"{}")})  # type: ignore[arg-type]
+    text = table({"pixels": Record(card, rows, b"{}")})  # type: ignore[arg-type]
     assert "| good | 5 | 5 | fine |" in text
     assert "| bad | 5 | **4** | a / b |" in text
-
-
-def test_every_flip_in_a_folder_is_found_and_the_bundle_is_whole_after(bundle: Path) -> None:
-    flips = flip_folder(bundle, 12, random.Random(1))
-    assert all(flip.is_named for flip in flips)
-    open_bundle(bundle)
-
-
-def test_every_flip_in_an_archive_is_found(bundle: Path, tmp_path: Path) -> None:
-    archive, opened = tmp_path / "bundle.mmalign", open_bundle(bundle)
-    with archive.open("w+b") as file:
-        write_archive(opened.contents, [SPEC_NAME, *sorted(opened.spec.files)], file)
-    assert entry_spans(archive).keys() == opened.spec.files.keys() | {SPEC_NAME}
-    assert all(flip.is_named for flip in flip_archive(archive, 8, random.Random(1)))
-
-
-def test_a_cut_that_nobody_sees_is_counted_and_the_file_put_back(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(bytes(2500))
-    cut = cut_file("file", path, 1000, lambda: "refused" if path.stat().st_size else "NOT SEEN")
-    assert cut.outcomes == {"refused": 2, "NOT SEEN": 1}
-    assert path.stat().st_size == 2500
-
-
-def test_moments_fall_into_every_part() -> None:
-    found = sorted(moments(10.0, 5, seed=0))
-    assert [int(moment // 2) for moment in found] == [0, 1, 2, 3, 4]
-
-
-def test_a_killed_child_says_how_far_it_came(tmp_path: Path) -> None:
-    code = f"""
-import sys, time
-from pathlib import Path
-from benchmarks.reliability.trials import Phases, kill_at, measure
-phases = Phases(Path({str(tmp_path / "phases")!r}))
-def work():
-    phases.enter("waiting")
-    time.sleep(60)
-print(kill_at(work, 1.0, phases.path).phase)
-print(kill_at(lambda: None, 1.0, phases.path).phase)
-"""
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["waiting", "through"]
 
 
 def test_sizes_come_in_both_orientations() -> None:
@@ -141,14 +99,6 @@ def test_a_wrong_graph_is_seen_in_either_engine() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (97, 143, 3), dtype=np.uint8)
     for engine in ("onnxruntime", "openvino"):
         assert not compare(bilinear, load(bicubic, engine), pixels, engine, "noise").holds()
-
-
-def test_the_graph_is_timed_against_that_of_resize() -> None:
-    found = paces(np.zeros((48, 64, 3), np.uint8), threads=1)
-    assert [(pace.interpolation, pace.resize) for pace in found] == [
-        (interpolation, resize) for interpolation in ("bilinear", "bicubic") for resize in ("squash", "shortest_edge")
-    ]
-    assert all(pace.ratio == pace.portable_ms / pace.resize_ms > 0 for pace in found)
 
 
 def test_drift_is_of_the_level_furthest_away() -> None:
@@ -187,7 +137,7 @@ def test_every_survivor_has_a_reason_and_nine_mutants_of_ten_are_killed() -> Non
     path = RESULTS / "mutation.json"
     if not path.is_file():
         pytest.skip("needs benchmarks/reliability/results/mutation.json: run `make mutation`")
-    found = msgspec.json.decode(read_record(path).details, type=Mutation)
+    found = msgspec.json.decode(read_result(path, Record).details, type=Mutation)
     assert [survivor for survivor in found.survivors if not survivor.reason] == []
     assert sum(score.num_killed for score in found.scores) >= 0.9 * sum(score.num_mutants for score in found.scores)
 
@@ -220,6 +170,12 @@ def test_what_mutation_imports_beforehand_is_there() -> None:
     ours = [name for name in _PRELOADED if name.split(".")[0].startswith("mmalign")]
     assert ours
     assert [name for name in ours if find_spec(name) is None] == []
+
+
+def test_what_is_mutated_and_its_tests_are_there() -> None:
+    paths = [path for each in TARGETS for path in (source_of(each.module), *(ROOT / test for test in each.tests))]
+    assert [path for path in paths if not path.is_file()] == []
+    assert {module for module, _, _ in read_reasons()} <= {each.module for each in TARGETS}
 
 
 def test_a_mutant_that_the_tests_notice_fails_and_another_does_not(tmp_path: Path) -> None:

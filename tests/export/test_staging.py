@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from mmalign_export.errors import ExportError
 from mmalign_export.staging import staged
 from mmalign_runtime.spec import SPEC_NAME
+from tests.trials import killed, num_trials
 
 
 def make_folder(path: Path, text: str) -> Path:
@@ -78,6 +80,32 @@ def test_what_a_killed_export_left_is_removed_by_the_next(tmp_path: Path) -> Non
     with staged(out, force=True):
         pass
     assert sorted(path.name for path in tmp_path.iterdir()) == [".other.abc.staged", "bundle"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="folders are not locked on Windows")
+def test_killed_at_any_moment_there_is_the_old_folder_or_the_new_one(tmp_path: Path) -> None:
+    out, draw = make_folder(tmp_path / "bundle", "0"), random.Random(0)
+
+    def replace(_: int) -> None:
+        with staged(out, force=True) as stage:
+            for name in ("file", "other", SPEC_NAME):
+                (stage / name).write_text(f"{int((out / 'file').read_text()) + 1}")
+
+    for _ in range(num_trials(12)):
+        killed(replace, draw.uniform(0, 0.02))
+        assert len({path.read_text() for path in out.iterdir() if path.name != SPEC_NAME}) == 1
+    replace(0)
+    assert int((out / "file").read_text()) > 1, "nothing was written before a kill"
+    assert list(tmp_path.iterdir()) == [out]  # what the killed ones left is gone
+
+
+@pytest.mark.skipif(os.name == "nt", reason="folders are not locked on Windows")
+def test_a_disk_that_is_full_leaves_the_old_folder(small_disk: Path) -> None:
+    out = make_folder(small_disk / "bundle", "old")
+    with pytest.raises(ExportError, match="bundle cannot be written: No space left"), staged(out, force=True) as stage:
+        (stage / "file").write_bytes(bytes(400_000))
+    assert (out / "file").read_text() == "old"
+    assert list(small_disk.iterdir()) == [out]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="folders are not locked on Windows")

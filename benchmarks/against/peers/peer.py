@@ -30,16 +30,8 @@ class Peer(Protocol):
         ...
 
 
-class TimesItself(Protocol):
-    """A peer of which the whole call is not what is to be timed."""
-
-    def timed(self, kind: Kind, items: Sequence[str], setting: Setting) -> Timed:
-        """Embed items and say how long each took."""
-        ...
-
-
 def timed_call(peer: Peer, kind: Kind, items: Sequence[str], setting: Setting) -> Timed:
-    """Time one call from items to vectors."""
+    """Time one call from items to vectors; a peer with `timed` says itself what of its call counts."""
     own = getattr(peer, "timed", None)
     if own is not None:
         found: Timed = own(kind, items, setting)

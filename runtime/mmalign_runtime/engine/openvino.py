@@ -44,7 +44,7 @@ _INSTALL = "pip install 'mmalign-runtime[openvino]'"
 _TELEMETRY = "openvino_telemetry"
 # Kernels are made for every new shape of an operator's inputs. By themselves OpenVINO keeps 5,000 for each model, and
 # oneDNN below it 1,024 of its own: memory grows for as long as texts bring new shapes. To be watched with
-# benchmarks/reliability/growing_shapes.py.
+# `python -m benchmarks.reliability memory --engine openvino`.
 KERNELS_KEPT = 64
 PRIMITIVES_VARIABLE = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
 _PRIMITIVES_KEPT = "128"

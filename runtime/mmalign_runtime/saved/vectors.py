@@ -201,7 +201,7 @@ def _read_npz(path: Path) -> SavedVectors:
     if not zipfile.is_zipfile(path):
         raise InputError(f"{path} is not an .npz archive: it is damaged or incomplete. Embed again.")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:  # np.load leaves a damaged one open
             names = (*VECTOR_COLUMNS, _VARIANT)
             missing = [name for name in names if name not in archive.files]
             if missing:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from safetensors import SafetensorError
 
 from mmalign.checkpoints.tensors import read_tensors, write_tensors
 from mmalign.errors import CheckpointError
+from tests.trials import killed, num_trials
 
 TENSORS = {
     "weight": torch.arange(6.0).reshape(2, 3).T,  # not contiguous
@@ -67,3 +69,27 @@ def test_a_place_that_cannot_be_written_to_is_named(tmp_path: Path, monkeypatch:
     with pytest.raises(CheckpointError, match=r"a\.safetensors cannot be written: No space left.*--resume"):
         write_tensors(tmp_path / "a.safetensors", TENSORS, {})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_is_full_leaves_the_old_file_and_nothing_else(small_disk: Path) -> None:
+    path = small_disk / "a.safetensors"
+    write_tensors(path, TENSORS, {})
+    with pytest.raises(CheckpointError, match=r"a\.safetensors cannot be written: .*--resume"):
+        write_tensors(path, {"weight": torch.zeros(1000, 1000)}, {})
+    assert list(small_disk.iterdir()) == [path]
+    assert read_tensors(path).tensors.keys() == TENSORS.keys()
+
+
+def test_killed_at_any_moment_it_leaves_a_whole_file_of_one_write(tmp_path: Path) -> None:
+    path, draw = tmp_path / "a.safetensors", random.Random(0)
+
+    def write(number: int) -> None:
+        number += int(read_tensors(path).metadata["number"])
+        write_tensors(path, {"a": torch.full((100_000,), float(number))}, {"number": str(number + 1)})
+
+    write_tensors(path, {"a": torch.zeros(100_000)}, {"number": "1"})
+    for _ in range(num_trials(8)):
+        killed(write, draw.uniform(0, 0.05))
+        file = read_tensors(path)
+        assert file.tensors["a"].unique().tolist() == [float(int(file.metadata["number"]) - 1)]
+    assert int(file.metadata["number"]) > 1, "nothing was written before a kill"

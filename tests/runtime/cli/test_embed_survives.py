@@ -1,23 +1,18 @@
 """`mmalign embed` as a process of its own: killed, interrupted, started twice, on a full disk."""
 
-import os
 import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("pyarrow", reason="Parquet needs pyarrow, the extra mmalign-runtime[parquet]")
 
-from benchmarks.harness.places import FIXTURE
-from benchmarks.reliability.kill_embed import Workplace, clear, command, prepare, rows, run_trial
-
-# Each trial costs two or three processes; benchmarks/reliability/kill_embed.py runs as many as are asked for.
-NUM_TRIALS = int(os.environ.get("MMALIGN_KILL_TRIALS", "4"))
+from tests.runtime.cli.killed_embed import Workplace, clear, command, prepare, rows, run_trial
+from tests.trials import num_trials
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +40,7 @@ def start(place: Workplace, out: Path, *options: str) -> subprocess.Popen[str]:
 
 
 def test_a_killed_run_goes_on_to_the_same_rows(place: Workplace) -> None:
-    trials = [run_trial(place, seed) for seed in range(NUM_TRIALS)]
+    trials = [run_trial(place, seed) for seed in range(num_trials(4))]
     assert all(trial.whole and trial.resumed_equal for trial in trials), trials
 
 
@@ -75,17 +70,6 @@ def test_a_second_writer_is_refused(place: Workplace) -> None:
     assert rows(out) == place.expected
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(folder)]
-    if not sys.platform.startswith("linux") or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("a small file system needs Linux and the right to mount one")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
 @pytest.mark.parametrize("name", ["vectors", "vectors.parquet"])
 def test_a_full_disk_is_named_and_the_run_goes_on_when_there_is_room(
     place: Workplace, small_disk: Path, name: str
@@ -112,7 +96,3 @@ def test_a_folder_without_the_right_to_write_is_named(place: Workplace) -> None:
         pytest.skip("a folder that nobody may write to is missing: /proc")
     result = subprocess.run(command(place.texts, Path("/proc/self/vectors")), capture_output=True, text=True)
     assert (result.returncode, "/proc/self/vectors cannot be written" in result.stderr) == (2, True), result.stderr
-
-
-def test_the_bundle_of_the_trials_is_the_tests_own() -> None:
-    assert (FIXTURE / "bundle.json").is_file()

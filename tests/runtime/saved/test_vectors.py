@@ -57,6 +57,19 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(path: Path, monkeypa
     assert len(load_vectors(path).ids) == 1
 
 
+@pytest.mark.parametrize("suffix", [".npz", ".parquet"])
+def test_a_disk_that_is_full_leaves_the_old_file_and_nothing_else(small_disk: Path, suffix: str) -> None:
+    if suffix == ".parquet":
+        pytest.importorskip("pyarrow", reason="Parquet needs pyarrow, the extra mmalign-runtime[parquet]")
+    path = small_disk / f"vectors{suffix}"
+    save_vectors(path, saved(1))
+    for num_vectors in (1_000_000, 100_000):  # of 4 numbers each: the disk has 300 kB
+        with pytest.raises(InputError, match=r"cannot be written: .*No space left on device"):
+            save_vectors(path, saved(num_vectors))
+    assert list(small_disk.iterdir()) == [path]
+    assert len(load_vectors(path).ids) == 1
+
+
 @pytest.mark.parametrize("kept", [0, 10, 300])
 def test_a_damaged_file_is_an_input_error(path: Path, kept: int) -> None:
     save_vectors(path, saved(100))

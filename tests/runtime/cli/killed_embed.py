@@ -1,6 +1,4 @@
-"""Kill `mmalign embed` with SIGKILL at random moments, resume it, and compare with a run that nothing stopped.
-
-    python -m benchmarks.reliability kill_embed
+"""`mmalign embed` killed with SIGKILL at random moments, resumed, and compared with a run that nothing stopped.
 
 Trials take turns at what is written and when it is killed: a single file while its parts are merged, a folder at any
 time, a single file around a random part, a folder around a random part. A third of the resumed runs are killed once
@@ -13,7 +11,6 @@ import random
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,8 +18,6 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from benchmarks.harness.places import FIXTURE
-from benchmarks.reliability.record import Row, fell_into, record
 from mmalign_runtime.bulk.parts import ERRORS_NAME, errors_path
 from mmalign_runtime.parquet import row_groups
 from mmalign_runtime.saved.manifest import read_manifest
@@ -33,11 +28,12 @@ PART_ROWS = 256
 # One text in so many is no UTF-8, so that failures are part of what must survive.
 BAD_EVERY = 97
 KILLED_AGAIN = 1 / 3
-NUM_TRIALS = 50
 _POLL_S = 0.0005
 # About what the merge, and one part, take.
 _MERGE_S = 0.1
 _PART_S = 0.03
+
+FIXTURE = Path(__file__).parents[1] / "fixtures" / "tiny_bundle"
 
 Aim: TypeAlias = Literal["time", "merge", "part"]
 
@@ -149,14 +145,6 @@ def clear(out: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def row(trials: Sequence[Trial]) -> Row:
-    """Count."""
-    good = sum(trial.whole and trial.resumed_equal for trial in trials)
-    measured = f"resumed rows equal to the bit in {sum(trial.resumed_equal for trial in trials)}; "
-    measured += fell_into(f"{trial.output} {trial.phase}" for trial in trials)
-    return Row("kill -9 in `mmalign embed`, then --resume", len(trials), good, measured)
-
-
 def _parts_folder(out: Path) -> Path:
     return out.with_name(out.name + ".parts") if out.suffix else out
 
@@ -165,15 +153,3 @@ def _is_merging(out: Path) -> bool:
     folder = _parts_folder(out)
     manifest = read_manifest(folder) if folder.is_dir() else None
     return manifest is not None and manifest.is_complete
-
-
-def run(trials: int = NUM_TRIALS, seed: int = 0) -> None:
-    """Run the trials and record."""
-    start, found = time.perf_counter(), []
-    with tempfile.TemporaryDirectory() as folder:
-        place = prepare(Path(folder))
-        for number in range(trials):
-            found.append(run_trial(place, seed + number))
-            print(number, *msgspec.structs.astuple(found[-1]), flush=True)
-    details = {"trials": found, "seconds": round(time.perf_counter() - start, 1)}
-    record("kill_embed", [row(found)], details, is_kept=trials >= NUM_TRIALS)
