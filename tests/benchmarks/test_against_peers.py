@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import sys
+import threading
 from importlib.util import find_spec
+from multiprocessing import Pipe
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,6 @@ from benchmarks.against.protocol import (
     Measured,
     ModelFiles,
     Setting,
-    read_reply,
-    write_message,
 )
 from benchmarks.against.results import cosine
 from benchmarks.against.worker import serve
@@ -79,21 +78,21 @@ def test_a_peer_that_is_asked_here_gives_the_vectors_of_pytorch(
     name: str, source: ModelSource, files: ModelFiles, tmp_path: Path
 ) -> None:
     entry, oracle, items = ENTRIES[name], Oracle(source.run), {"image": _images(tmp_path), "text": TEXTS}
-    requests, replies = io.BytesIO(), io.BytesIO()
-    write_message(requests, Load(entry.peer, files, 1, entry.precision, entry.engine, entry.spin_us))
-    for kind in entry.settings:
-        write_message(requests, Measure(kind, items[kind], _plain(kind), lead_in=0, give_vectors=True))
-    requests.seek(0)
-    serve(requests, replies)
-    replies.seek(0)
-    loaded = read_reply(replies)
-    assert isinstance(loaded, Loaded)
-    assert loaded.versions
-    for kind in entry.settings:
-        measured = read_reply(replies)
-        assert isinstance(measured, Measured)
-        vectors = np.frombuffer(measured.vectors, np.float32).reshape(len(items[kind]), -1)
-        assert cosine(vectors, oracle.vectors(kind, items[kind])).lowest > BOUND, kind
+    here, there = Pipe()
+    worker = threading.Thread(target=serve, args=(there, there))
+    worker.start()
+    with here:
+        here.send(Load(entry.peer, files, 1, entry.precision, entry.engine, entry.spin_us))
+        loaded = here.recv()
+        assert isinstance(loaded, Loaded)
+        assert loaded.versions
+        for kind in entry.settings:
+            here.send(Measure(kind, items[kind], _plain(kind), lead_in=0, give_vectors=True))
+            measured = here.recv()
+            assert isinstance(measured, Measured)
+            vectors = np.frombuffer(measured.vectors, np.float32).reshape(len(items[kind]), -1)
+            assert cosine(vectors, oracle.vectors(kind, items[kind])).lowest > BOUND, kind
+    worker.join()
 
 
 @pytest.mark.parametrize("name", [name for name in ENTRIES if name not in HERE])

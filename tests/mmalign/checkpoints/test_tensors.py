@@ -3,6 +3,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors import SafetensorError
@@ -85,7 +86,8 @@ def test_killed_at_any_moment_it_leaves_a_whole_file_of_one_write(tmp_path: Path
 
     def write(number: int) -> None:
         number += int(read_tensors(path).metadata["number"])
-        write_tensors(path, {"a": torch.full((100_000,), float(number))}, {"number": str(number + 1)})
+        values = torch.from_numpy(np.full(100_000, number, np.float32))
+        write_tensors(path, {"a": values}, {"number": str(number + 1)})
 
     write_tensors(path, {"a": torch.zeros(100_000)}, {"number": "1"})
     for _ in range(num_trials(8)):
