@@ -3,10 +3,11 @@
     python -m benchmarks.imports.real_size clip [--folder FOLDER]
 
 A family of transformers: its default configurations are those of the published base models. Their vocabularies are on
-the hub, so that the tokenizers are the tests' small ones: the towers' sizes, the pictures' sizes and the context are
-the real ones. Or a model of open_clip by its name (`open_clip:ViT-B-32-quickgelu`). Or CLIP as a pair of ONNX files,
-exported as their publishers export (torch's older exporter, opset 14): a folder with a dynamic batch
-(`transformers.js`), or a graph for one item (`immich`). Or a CLIP past 2 GB (`clip, 2.4 GB`).
+the hub, so that the tokenizers are the tests' small ones, and tables of tokens have as many rows: all other sizes of
+the towers, the pictures' sizes and the context are the real ones. Or a model of open_clip by its name
+(`open_clip:ViT-B-32-quickgelu`). Or CLIP as a pair of ONNX files, exported as their publishers export (torch's older
+exporter, opset 14): a folder with a dynamic batch (`transformers.js`), or a graph for one item (`immich`). Or a CLIP
+past 2 GB (`clip, 2.4 GB`).
 
 The last line is JSON: seconds of the import and of the processor in it, the peak memory of the process after saving,
 after the import and after verify, each stage of the proof, and what verify found. results/real_size.json keeps them.
@@ -45,11 +46,12 @@ def _model(family: str, tokenizer: Tokens) -> nn.Module:
     """Return the published architecture, reading the end token of this tokenizer where it reads one."""
     if family == "vision-text-dual-encoder":
         config = transformers.VisionTextDualEncoderConfig.from_vision_text_configs(
-            transformers.ViTConfig(), transformers.BertConfig()
+            transformers.ViTConfig(), transformers.BertConfig(vocab_size=len(tokenizer))
         )
         return transformers.VisionTextDualEncoderModel(config)
     make_config, make_model = _FAMILIES[family]
     whole = make_config()
+    whole.text_config.vocab_size = len(tokenizer)
     if getattr(whole.text_config, "eos_token_id", None) is not None and tokenizer.eos_token_id is not None:
         whole.text_config.eos_token_id = tokenizer.eos_token_id
     return make_model(whole)
