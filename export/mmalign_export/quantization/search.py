@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from mmalign.figures.retrieval import Recall, Relevance, recall_both_ways
+from mmalign.progress import track
 from mmalign_export.errors import QuantizationError
 from mmalign_export.quantization.budget import Budget, lost_points
 from mmalign_export.quantization.recipe import Recipe
@@ -95,7 +96,7 @@ def search(tower: Tower, recipes: Sequence[Recipe], budget: Budget) -> tuple[lis
     """Try a ladder; return every trial, and those that could be offered, fastest first."""
     trials: list[Trial] = []
     offered: list[Found] = []
-    for recipe in recipes:
+    for recipe in track(recipes, f"{tower.kind}, recipes", len(recipes)):  # minutes each, of a large tower
         found = _try(tower, recipe, _WHOLE, budget)
         if found is None:
             continue
