@@ -12,7 +12,6 @@ last line is JSON.
 from __future__ import annotations
 
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -29,16 +28,14 @@ from benchmarks.against.protocol import Kind, Measure, ModelFiles, Setting
 from benchmarks.harness.command import run
 from benchmarks.harness.places import FASTEMBED_PYTHON
 from benchmarks.harness.ways import Vectors, Way
-from benchmarks.imports.clip_speed import captions, compare, jpegs
+from benchmarks.imports.clip_speed import LEAST_INT8, captions, compare, jpegs, load_ours, ways_of_ours
 from mmalign_export import import_model
-from mmalign_runtime import Embedder
 from mmalign_runtime.engine.threads import available_threads
 from tests.export.sources.onnx_pairs import save_two_folders
 from tests.export.sources.sentences import save_clip
 from tests.export.sources.tiny import spread_out
 
 SIZES: dict[Kind, tuple[int, ...]] = {"image": (1, 32), "text": (1, 32)}
-INT8 = "mmalign int8"
 _FASTEMBED = Entry(name="fastembed", label="fastembed", peer="fastembed", settings={})
 
 
@@ -85,9 +82,7 @@ def main(
     prepare(work)
     threads = available_threads()
     torch.set_num_threads(threads)
-    ours = {"mmalign": Embedder.load(work / "clip.bundle", provider="cpu", num_threads=threads)}
-    if int8:
-        ours[INT8] = Embedder.load(int8, provider="cpu", num_threads=threads, precision="int8")
+    ours = load_ours(work / "clip.bundle", int8)
     sentences = SentenceTransformer(str(work / "clip"), device="cpu")
     paths = [work / f"{number}.jpg" for number in range(max(SIZES["image"]))]
     for path, file in zip(paths, jpegs(len(paths)), strict=True):
@@ -107,10 +102,9 @@ def main(
             }
             if fastembed is not None:
                 found["fastembed"] = lambda: unit(fastembed.vectors(Measure(kind, tuple(items), Setting())))
-            encoders = {name: each.encode_image if kind == "image" else each.encode_text for name, each in ours.items()}
-            return found | {name: partial(encode, items) for name, encode in encoders.items()}
+            return found | ways_of_ours(ours, kind, items)
 
-        compare(ways, SIZES, seconds, {INT8: 0.97})
+        compare(ways, SIZES, seconds, LEAST_INT8)
 
 
 if __name__ == "__main__":

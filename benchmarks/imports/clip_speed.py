@@ -1,6 +1,6 @@
 """CLIP ViT-B/32 from file to vector, the imported bundle against open_clip's eager pipeline: in turns, in one run.
 
-    python -m benchmarks.imports.clip_speed WORK [--model ViT-B-32-quickgelu] [--seconds 20]
+    python -m benchmarks.imports.clip_speed WORK [--model ViT-B-32-quickgelu] [--seconds 20] [--int8 BUNDLE]
 
 WORK keeps model and bundle, with random weights of the real size. The same JPEG files and captions go through both,
 with the same number of threads; parity is checked before anything is timed. The last line is JSON.
@@ -33,6 +33,8 @@ from mmalign_runtime import Embedder
 from mmalign_runtime.engine.threads import available_threads
 
 SIZES: dict[Kind, tuple[int, ...]] = {"image": (1, 8), "text": (1, 32)}
+INT8 = "mmalign int8"
+LEAST_INT8 = {INT8: 0.97}  # cosine to our float32, so that what is timed is the same model
 _SIDES = ((640, 480), (480, 640), (1024, 768), (800, 600))
 _SUBJECTS = ("dog", "cat", "red bicycle", "child", "sailing boat", "old man", "horse", "green bottle")
 _PLACES = ("on the beach", "in the snow", "under a tree", "beside the road")
@@ -110,10 +112,26 @@ def compare(
     print(msgspec.json.encode(Speeds(watch.card(), tuple(found))).decode())
 
 
+def load_ours(bundle: Path, int8: Path | None) -> dict[str, Embedder]:
+    """Return our side by name: the bundle, and its quantized copy where there is one."""
+    threads = available_threads()
+    ours = {"mmalign": Embedder.load(bundle, provider="cpu", num_threads=threads)}
+    if int8:
+        ours[INT8] = Embedder.load(int8, provider="cpu", num_threads=threads, precision="int8")
+    return ours
+
+
+def ways_of_ours(ours: Mapping[str, Embedder], kind: Kind, items: Sequence[bytes] | Sequence[str]) -> dict[str, Way]:
+    """Return the ways from items to unit vectors of what `load_ours` gave."""
+    encoders = {name: each.encode_image if kind == "image" else each.encode_text for name, each in ours.items()}
+    return {name: partial(encode, items) for name, encode in encoders.items()}
+
+
 def main(
     work: Path,
     model: Annotated[str, Option(help="a name that open_clip knows")] = "ViT-B-32-quickgelu",
     seconds: Annotated[float, Option(help="for each of the four comparisons")] = 20.0,
+    int8: Annotated[Path | None, Option(help="the bundle quantized, so that its int8 takes part")] = None,
 ) -> None:
     """Make the bundle where it is not there yet, then compare."""
     folder, bundle = save_random(model, work / model), work / f"{model}.bundle"
@@ -121,16 +139,16 @@ def main(
         import_model(folder, bundle)
     torch.set_num_threads(available_threads())
     theirs = OpenClip(f"local-dir:{folder}")
-    ours = Embedder.load(bundle, provider="cpu", num_threads=available_threads())
+    ours = load_ours(bundle, int8)
 
     def ways(kind: Kind, number: int) -> dict[str, Way]:
         if kind == "image":
             files = jpegs(number)
-            return {"open_clip": partial(theirs.images, files), "mmalign": partial(ours.encode_image, files)}
+            return {"open_clip": partial(theirs.images, files)} | ways_of_ours(ours, kind, files)
         texts = captions(number)
-        return {"open_clip": partial(theirs.texts, texts), "mmalign": partial(ours.encode_text, texts)}
+        return {"open_clip": partial(theirs.texts, texts)} | ways_of_ours(ours, kind, texts)
 
-    compare(ways, SIZES, seconds)
+    compare(ways, SIZES, seconds, LEAST_INT8)
 
 
 if __name__ == "__main__":

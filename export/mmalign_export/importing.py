@@ -8,6 +8,8 @@ from pathlib import Path
 from tokenizers import Tokenizer
 from torch import nn
 
+from mmalign.memory import within_memory
+from mmalign_export.errors import ExportError
 from mmalign_export.golden import GoldenFile
 from mmalign_export.onnx_file import LARGEST_FILE_BYTES
 from mmalign_export.sources import SourceOptions, read_source
@@ -30,6 +32,7 @@ def read_import(source: str | Path, kind: str | None = None, options: SourceOpti
     return read_source(found, location, options)
 
 
+@within_memory("the import", "Import on a machine that has more.", ExportError)
 def import_model(
     source: str | Path,
     out: str | Path,
@@ -79,6 +82,7 @@ def import_model(
     )
 
 
+@within_memory("the import", "Import on a machine that has more.", ExportError)
 def import_modules(
     image: nn.Module,
     text: nn.Module,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, cast
 
 from mmalign.dual_model import DualModel
+from mmalign.memory import within_memory
 from mmalign.pixels.preprocess import write_preprocess
 from mmalign.run.own_pairs import usable_pairs
 from mmalign_export.artifacts import onnx_artifact, torch_artifact
@@ -24,6 +25,7 @@ from mmalign_export.bundle import (
     write_spec,
 )
 from mmalign_export.card import model_card
+from mmalign_export.errors import ExportError
 from mmalign_export.golden import GoldenFile, golden_files, golden_texts, make_golden
 from mmalign_export.onnx_file import LARGEST_FILE_BYTES
 from mmalign_export.parity import Artifact, check_parity
@@ -55,6 +57,7 @@ _CARD_PIXELS = 1_000_000
 _DEFAULT_OPTIONS = SourceOptions()
 
 
+@within_memory("the export", "Export on a machine that has more.", ExportError)
 def export(
     location: str | Path,
     out: str | Path,
@@ -83,7 +86,8 @@ def export(
     Raises:
         ParityError: An artifact differs from eager PyTorch; the message has the figures.
         FormatLimitError: The bundle format has no place for a part of the model.
-        ExportError: The opset cannot be written, the place is taken, or a tower cannot be traced.
+        ExportError: The opset cannot be written, the place is taken, a tower cannot be traced, or the memory does not
+            suffice.
         CheckpointError: The run is damaged. Nothing is left behind in any of these cases.
 
     Example:
@@ -96,6 +100,7 @@ def export(
     return export_imported(imported, out, formats=formats, opset_version=opset_version, force=force)
 
 
+@within_memory("the export", "Export on a machine that has more.", ExportError)
 def export_model(
     model: DualModel,
     out: str | Path,

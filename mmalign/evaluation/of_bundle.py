@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mmalign.config import EvaluateConfig
 from mmalign.data import DataSource, read_pairs
+from mmalign.errors import ModelError
 from mmalign.evaluation.scoring import Shown
 from mmalign.figures.answers import Vectors, answer, diagnosis, scored
 from mmalign.figures.prefixes import check_dims
@@ -21,6 +22,7 @@ from mmalign.figures.retrieval import chance_recall
 from mmalign.figures.retrieval_set import RetrievalSet, build_retrieval_set
 from mmalign.figures.scores import BundleScores, Scored
 from mmalign.figures.zero_shot import class_prompts, class_vectors
+from mmalign.memory import within_memory
 from mmalign_runtime.config import RuntimeFields
 from mmalign_runtime.embedder import Embedder
 from mmalign_runtime.spec import ImageTower
@@ -29,6 +31,7 @@ _BATCH = 32
 _DEFAULT = EvaluateConfig()
 
 
+@within_memory("the evaluation", "Evaluate fewer pairs at a time.", ModelError)
 def evaluate_bundle(
     bundle: str | Path,
     pairs: str | Path | DataSource,
@@ -55,6 +58,7 @@ def evaluate_bundle(
         BundleError: The bundle cannot be used.
         DataError: The pairs cannot be read, or there are none.
         ItemError: An image or a caption cannot be embedded.
+        ModelError: It needs more memory than there is.
 
     Example:
         >>> evaluate_bundle("bundle", "pairs.csv").model.text_to_image.at_10  # doctest: +SKIP

@@ -9,11 +9,13 @@ import msgspec
 
 from mmalign.config import Config, EvaluateConfig
 from mmalign.device import evaluation_device
+from mmalign.errors import ModelError
 from mmalign.evaluation.scoring import Shown, evaluate_model
 from mmalign.features import ModelFeatures
 from mmalign.features.near_synonyms import without_near_synonyms
 from mmalign.figures.prefixes import check_dims
 from mmalign.figures.scores import Checkpoint, Evaluation, SplitName
+from mmalign.memory import within_memory
 from mmalign.run import Run, initial_model, load_run, read_trained_images
 from mmalign.run.model import dual_model
 from mmalign.run.pairs import load_sources, merged_splits
@@ -24,6 +26,7 @@ from mmalign_runtime.atomic import replacing
 EVALUATION = "evaluation.json"
 
 
+@within_memory("the evaluation", "Evaluate fewer pairs at a time.", ModelError)
 def evaluate(
     run_dir: str | Path,
     *,
@@ -49,6 +52,7 @@ def evaluate(
         CheckpointError: The folder is not a run, is damaged, or cannot be written to.
         DataError: The data cannot be read.
         ConfigError: A source has nothing in the split.
+        ModelError: It needs more memory than there is.
         WeightsError: A tower's own weights learned, and the pretrained ones, for the linear map, are not here.
 
     Example:

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import onnx
 
+from mmalign.memory import within_memory
 from mmalign_export.errors import QuantizationError
 from mmalign_export.quantization.budget import Budget, lost_points
 from mmalign_export.quantization.clipping import find_clipping, with_shares
@@ -30,6 +31,7 @@ from mmalign_runtime.engine.processor import cpu_name
 from mmalign_runtime.spec import BundleSpec, Modality
 
 
+@within_memory("quantization", "Quantize with a smaller --max-images.", QuantizationError)
 def quantize(
     path: str | Path,
     out: str | Path,

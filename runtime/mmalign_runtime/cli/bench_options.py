@@ -37,13 +37,14 @@ OnlyOption: TypeAlias = Annotated[
     typer.Option(help="A part: stages, bulk, closed-loop, cold-start; repeat for several.", show_default=False),
 ]
 SecondsOption: TypeAlias = Annotated[
-    float, typer.Option(min=1, help="About how long to measure, cold starts on top; 10 for a quick look.")
+    float, typer.Option(min=1, max=86_400, help="About how long to measure, cold starts on top; 10 for a quick look.")
 ]
 BatchSizeOption: TypeAlias = Annotated[
     list[int] | None, typer.Option(min=1, max=100_000, help="Items in a batch; repeat for several.")
 ]
 RoundsOption: TypeAlias = Annotated[
-    int | None, typer.Option(min=1, help="This many laps of each batch size and number of callers, not seconds.")
+    int | None,
+    typer.Option(min=1, max=1_000_000, help="This many laps of each batch size and number of callers, not seconds."),
 ]
 CallersOption: TypeAlias = Annotated[
     list[int] | None,
@@ -51,7 +52,7 @@ CallersOption: TypeAlias = Annotated[
         min=1, max=1000, help="Closed loop: how many callers; repeat for several. Default: 1, and one a thread."
     ),
 ]
-StartsOption: TypeAlias = Annotated[int, typer.Option(min=1, help="Cold starts of each tower.")]
+StartsOption: TypeAlias = Annotated[int, typer.Option(min=1, max=1000, help="Cold starts of each tower.")]
 OnErrorOption: TypeAlias = Annotated[
     str, typer.Option(help="An item that cannot be embedded: skip (left out and reported) or raise.")
 ]
