@@ -11,6 +11,7 @@ import msgspec
 from torch import nn
 
 from mmalign.errors import ConfigError
+from mmalign.heads.dropout import Dropout
 from mmalign.memory import within_memory
 
 
@@ -44,4 +45,4 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     def dropouts(self) -> list[nn.Module]:
         """Return the dropout where there is one."""
-        return [nn.Dropout(self.dropout)] if self.dropout else []
+        return [Dropout(self.dropout)] if self.dropout else []
