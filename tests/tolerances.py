@@ -27,6 +27,9 @@ LOSS_GRADIENT = Tolerance(
 START_COSINE = Tolerance(
     1e-4, "a fit of 12 pairs in float64, applied in float32 through two matrices; another strength moves it by 0.01"
 )
+JOINED_COSINE = Tolerance(
+    2e-5, "components in float64 of moments in float32, against float64; one component more or less is off by 0.1"
+)
 CHUNKED_LOSS = Tolerance(
     2e-6, "relative to the largest: the same float32 sums by blocks; a block that is left out is off by its share"
 )

@@ -69,10 +69,9 @@ def evaluate_bundle(
     classes = tuple(sorted({name for own in items.groups for name in own}))
     with Embedder.load(bundle, **fields) as embedder:
         check_dims(config.dims, embedder.embed_dim)  # before all is embedded
-        image_spec = embedder.bundle.spec.tower("image", ImageTower).spec
         vectors = _vectors(embedder, items, classes, config.templates)
         answers = answer(items, classes, vectors, embedder.similarity)
-        show(Shown(source.path, image_spec, items, vectors, answers))
+        show(Shown(source.path, embedder.bundle.spec.tower("image", ImageTower).spec, items, vectors, answers))
         return BundleScores(
             space_id=embedder.space_id,
             precision=embedder.precision,

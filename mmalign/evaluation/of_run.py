@@ -61,7 +61,6 @@ def evaluate(
     """
     run = load_run(Path(run_dir), checkpoint)
     config = run.config
-    asked = _with_dims(config, dims)
     sources = load_sources(config.data, config.image, config.text)
     trained, start = _features(run)
     limit = config.data.split.max_caption_similarity
@@ -69,7 +68,7 @@ def evaluate(
         trained,
         start,
         sources,
-        asked,
+        _with_dims(config, dims),
         splits=without_near_synonyms(merged_splits(sources), sources, limit, start.texts),
         split=split,
         checkpoint=checkpoint,

@@ -31,6 +31,7 @@ class EmbeddedPairs:
     def embed(self) -> tuple[Tensor, Tensor]:
         """Return the vectors of the images (N, D) and of the texts (M, D), on the model's device, without gradient."""
         model = self._model.eval()
+        model.join_members()
         images = self._images() if self._frozen_images is None else self._frozen_images  # (N, F)
         texts = self._text_features() if self._frozen_texts is None else self._frozen_texts  # (M, G)
         with torch.inference_mode():

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mmalign.heads import AnyHead
+from mmalign.heads.identity import IdentityHead
 from mmalign.heads.linear import LinearHead
+from mmalign.heads.members import JointSpace, Members
 from mmalign.heads.residual import ResidualHead
 from mmalign.imported import ImportedImageTower, ImportedTextTower
 from mmalign.losses.infonce import InfoNCEConfig
@@ -31,6 +33,8 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         embed_dim: Dimensions of the vectors, D.
         image_head: What projects image features into the space.
         text_head: What projects text features into the space.
+        num_members: Heads of each side that learn apart, each by a loss of its own, and are served as one: an ensemble,
+            of which vectors keep the `embed_dim` directions that vary most. Heads take so many times as long.
         start: How heads begin. "random", or "linear_map": as the closed-form linear map from image features to text
             features of the training pairs, for heads of kind "linear" or "residual" with `standardize_features`.
         attention: Texts look at regions of images, for a second stage of search.
@@ -39,11 +43,14 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     embed_dim: Annotated[int, msgspec.Meta(ge=1)] = 256
     image_head: AnyHead = LinearHead()
     text_head: AnyHead = LinearHead()
+    num_members: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
     start: Literal["random", "linear_map"] = "random"
     attention: AttentionConfig = AttentionConfig(weight=0.0)
 
     def __post_init__(self) -> None:
-        """Raise ValueError for heads that cannot begin as a linear map."""
+        """Raise ValueError for heads that cannot begin as a linear map, and for what there is only one of."""
+        if self.num_members > 1:
+            self._check_members()
         if self.start == "random":
             return
         for name, head in (("image_head", self.image_head), ("text_head", self.text_head)):
@@ -52,6 +59,17 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
                     f'start "linear_map" needs heads of kind "linear" or "residual" with standardize_features = true; '
                     f"change {name}"
                 )
+
+    def _check_members(self) -> None:
+        """Raise ValueError for what several heads of a side cannot have."""
+        unfit = {
+            'a head of kind "identity", which learns nothing': IdentityHead() in (self.image_head, self.text_head),
+            'start = "linear_map", which all would begin as': self.start == "linear_map",
+            "attention, which looks with the vectors of one head": bool(self.attention.weight),
+        }
+        for what, is_there in unfit.items():
+            if is_there:
+                raise ValueError(f"num_members = {self.num_members} does not go with {what}; set num_members = 1")
 
 
 class DualEncoder(nn.Module):
@@ -70,8 +88,9 @@ class DualEncoder(nn.Module):
         self.config = config
         self.image_tower = image_tower
         self.text_tower = text_tower
-        self.image_projection = config.image_head.build(image_tower.feature_dim, config.embed_dim)
-        self.text_projection = config.text_head.build(text_tower.feature_dim, config.embed_dim)
+        self.image_projection = _heads(config.image_head, image_tower.feature_dim, config)
+        self.text_projection = _heads(config.text_head, text_tower.feature_dim, config)
+        self.joint_space = JointSpace(config.num_members, config.embed_dim) if config.num_members > 1 else None
         self.loss = (loss or InfoNCEConfig()).build()
         self.attention: RegionAttention | None = None
         if config.attention.weight:
@@ -98,6 +117,28 @@ class DualEncoder(nn.Module):
     def project_text(self, features: Tensor) -> Tensor:
         """Return unit vectors (B, D) for text features (B, F)."""
         return functional.normalize(self.text_projection(features).float(), dim=-1)
+
+    def image_members(self, features: Tensor) -> list[Tensor]:
+        """Return each member's unit vectors, M of (B, D) float32, for image features (B, F)."""
+        heads = self.image_projection
+        return heads.apart(features) if isinstance(heads, Members) else [self.project_image(features)]
+
+    def text_members(self, features: Tensor) -> list[Tensor]:
+        """Return each member's unit vectors, M of (B, D) float32, for text features (B, F)."""
+        heads = self.text_projection
+        return heads.apart(features) if isinstance(heads, Members) else [self.project_text(features)]
+
+    def join_members(self) -> None:
+        """Let vectors be what the members stand for now, where there are several."""
+        if self.joint_space is not None:
+            sides = (self.image_projection, self.text_projection)
+            self.joint_space.join(*(side for side in sides if isinstance(side, Members)))
+
+
+def _heads(head: AnyHead, feature_dim: int, config: ModelConfig) -> nn.Sequential | Members:
+    """Return one side's projection (B, F) -> (B, D)."""
+    heads = [head.build(feature_dim, config.embed_dim) for _ in range(config.num_members)]
+    return heads[0] if len(heads) == 1 else Members(heads, config.embed_dim)
 
 
 def freeze(module: nn.Module) -> None:

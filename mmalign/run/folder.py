@@ -273,6 +273,7 @@ def load_run(path: Path, checkpoint: Checkpoint | None = "best") -> Run:
         averaged = msgspec.structs.replace(file, tensors=averaged_tensors(file.tensors))
         copy_state(averaged, learned_state(model), checkpoint_path)
         merge_towers(model, config)
+        model.join_members()
     model.eval()
     return Run(folder, config, model, _read_tokenizer(folder.existing("tokenizer.json")))
 

@@ -23,10 +23,12 @@ def start_from_linear_map(model: DualEncoder, features: ModelFeatures, splits: S
 
     Fitted on the training pairs and their first captions; the regularisation is picked on the validation pairs.
     """
+    to_image, to_text = model.image_projection, model.text_projection
+    assert isinstance(to_image, nn.Sequential) and isinstance(to_text, nn.Sequential), "one head begins so, not several"
     first_captions = [pair.captions[0] for pair in splits.train]
     items = build_retrieval_set(splits.val, config.captions)
-    to_images = _standardizer(model.image_projection, features.images.of(splits.train, "training"))
-    to_texts = _standardizer(model.text_projection, features.texts.of(first_captions, "first captions of training"))
+    to_images = _standardizer(to_image, features.images.of(splits.train, "training"))
+    to_texts = _standardizer(to_text, features.texts.of(first_captions, "first captions of training"))
     val_images = to_images(features.images.of(items.pairs, "validation"))
     val_texts = to_texts(features.texts.of(items.texts, "validation"))
 
@@ -38,8 +40,8 @@ def start_from_linear_map(model: DualEncoder, features: ModelFeatures, splits: S
     texts = to_texts(features.texts.of(first_captions, "first captions of training"))  # (N, G)
     weight = fit_linear_map(images, texts, score).weight  # (F, G)
     directions = _directions(texts, model.config.embed_dim)  # (G, D)
-    _set_weight(model.image_projection, (weight @ directions).T)  # (D, F)
-    _set_weight(model.text_projection, directions.T)  # (D, G)
+    _set_weight(to_image, (weight @ directions).T)  # (D, F)
+    _set_weight(to_text, directions.T)  # (D, G)
 
 
 def _standardizer(projection: nn.Sequential, features: Tensor) -> nn.BatchNorm1d:

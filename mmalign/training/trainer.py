@@ -81,12 +81,14 @@ class Trainer:
         self.model.loss.schedule_scale(plan.step / max(1, self.schedule.num_steps - 1))
         set_learning_rate(self.optimizer, plan.step, self.schedule.num_steps, self.config.optim)
         with self._autocast():
-            batch = self._embed(inputs)
-            loss = training_loss(self.model.loss, self.config.terms, batch)
+            batches = self._embed(inputs)
+            losses = [training_loss(self.model.loss, self.config.terms, batch) for batch in batches]
+            loss = torch.stack(losses).mean()
             if self.model.attention is not None:
-                loss = loss + attention_loss(self.model.attention, batch, self.config.loss.chunk_size)
+                loss = loss + attention_loss(self.model.attention, batches[0], self.config.loss.chunk_size)
         if not math.isfinite(loss.item()):
-            rows = _not_finite(plan.rows, batch.image_embeds, batch.text_embeds) or plan.rows
+            vectors = [side for batch in batches for side in (batch.image_embeds, batch.text_embeds)]
+            rows = _not_finite(plan.rows, *vectors) or plan.rows
             raise NonFiniteError("the loss", plan.step + 1, rows)
         self._rows_of_update += plan.rows
         similarity = self.model.loss.similarity()  # as this step had it
@@ -119,21 +121,22 @@ class Trainer:
             self.scaler.load_state_dict(self.scaler.state_dict() | state)
         return progress
 
-    def _embed(self, inputs: StepInputs) -> EmbeddedBatch:
-        """Run the towers, in chunks where asked for, and the heads over all of the batch."""
+    def _embed(self, inputs: StepInputs) -> list[EmbeddedBatch]:
+        """Run the towers, in chunks where asked for, and the heads over all of the batch: a batch for each member."""
         image, regions = self._image_features(inputs.image, inputs.plan, Stream.IMAGE_DROPOUT)  # (B, F), (B, N, R)
         text = self._text_features(inputs.text, inputs.plan)  # (B, F)
         view = self._image_features(inputs.view, inputs.plan, Stream.VIEW_DROPOUT)[0] if inputs.view else None  # (B, F)
         torch.manual_seed(seed_of(inputs.plan.seed, Stream.DROPOUT))
-        return EmbeddedBatch(
-            image_embeds=self.model.project_image(image),  # (B, D)
-            text_embeds=self.model.project_text(text),  # (B, D)
-            keys=inputs.keys.to(self.device),
-            captions=text,
-            view_embeds=self.model.project_image(view) if view is not None else None,
-            teacher=_moved(inputs.teacher, self.device) if inputs.teacher else None,
-            regions=regions,
-        )
+        image_embeds, text_embeds = self.model.image_members(image), self.model.text_members(text)  # M of (B, D)
+        view_embeds = self.model.image_members(view) if view is not None else [None] * len(image_embeds)
+        if self.model.joint_space is not None:
+            self.model.joint_space.gather(inputs.plan.step, image_embeds, text_embeds)
+        keys = inputs.keys.to(self.device)
+        teacher = _moved(inputs.teacher, self.device) if inputs.teacher else None
+        return [
+            EmbeddedBatch(image_embed, text_embed, keys, text, view_embed, teacher, regions)
+            for image_embed, text_embed, view_embed in zip(image_embeds, text_embeds, view_embeds, strict=True)
+        ]
 
     def _image_features(self, inputs: SideInputs, plan: StepPlan, stream: Stream) -> tuple[Tensor, Tensor | None]:
         """Return the features (B, F), and the regions (B, N, R) where there is an attention."""

@@ -50,7 +50,10 @@ SETUPS: dict[str, tuple[dict[str, object], tuple[Term, ...]]] = {
         },
         (),
     ),
-    "frozen towers, all terms, sigmoid": ({**FROZEN, "loss.kind": "sigmoid"}, ALL_TERMS),
+    "frozen towers, all terms, sigmoid, several heads a side": (
+        {**FROZEN, "loss.kind": "sigmoid", "model.num_members": 2},
+        ALL_TERMS,
+    ),
     "a text tower that learns": ({**FROZEN_IMAGES, "train.chunk_size": 3}, ()),
     "towers that learn, all terms, soft targets, accumulation, mining": (
         {

@@ -51,6 +51,10 @@ SETUPS: dict[str, dict[str, object]] = {
         "model.image_head": {"standardize_features": True},
         "model.text_head": {"kind": "residual", "standardize_features": True},
     },
+    "several heads a side, averaged": {
+        **{**FROZEN, "model.num_members": 3, "average.kind": "ema", "average.decay": 0.9, "train.epochs": 3},
+        "model.image_head": {"kind": "mlp", "standardize_features": True, "dropout": 0.2},
+    },
     "batch statistics": {**FROZEN, "model.image_head": {"standardize_features": True}, "loss.learn_temperature": False},
 }
 # As many threads as this process has, so that sums are taken in the same order.
