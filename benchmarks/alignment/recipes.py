@@ -1,7 +1,8 @@
-"""What is compared: the demo's run, and the same with one thing changed, each as settings over demo.toml."""
+"""What is compared, as settings over demo.toml: the demo with one head a side, and that with one thing changed."""
 
 import msgspec
 
+ONE_HEAD = "model.num_members=1"  # before the settings of a recipe
 _VIEWS = "train.num_views=2"
 _RESIDUAL = (
     "model.image_head={kind='residual', standardize_features=true, dropout=0.5}",
@@ -51,6 +52,7 @@ RECIPES = (
         (*_RESIDUAL, "model.start=linear_map"),
         against="residual heads",
     ),
+    Recipe("three heads a side", ("model.num_members=3",)),
     Recipe("attention over tokens", ("text_tower.pooling=attention",)),
     Recipe(
         "LoRA on the text tower, rank 8",
