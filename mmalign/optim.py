@@ -130,7 +130,7 @@ def build_optimizer(model: DualEncoder, config: OptimConfig) -> torch.optim.Adam
         groups.append(_group([p for p in learning if p.ndim > 1], learning_rate, config.weight_decay))
         groups.append(_group([p for p in learning if p.ndim <= 1], learning_rate, 0.0))
     groups.append(_group([p for p in model.loss.parameters() if p.requires_grad], config.logit_scale_lr, 0.0))
-    return torch.optim.AdamW([group for group in groups if group["params"]], fused=True)
+    return torch.optim.AdamW([group for group in groups if group["params"]])
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, num_steps: int, config: OptimConfig) -> float:

@@ -23,7 +23,6 @@ from open_clip.loss import ClipLoss
 from torch import Tensor
 from typer import Option
 
-from benchmarks.alignment.recipes import ONE_HEAD
 from benchmarks.alignment.run import CONFIG, DIMS, RESULTS, Comparison, keep
 from benchmarks.alignment.scoring import Done, score_run
 from benchmarks.alignment.table import spread
@@ -47,7 +46,6 @@ from mmalign.training.trainer import Trainer
 
 SHIPPED, LOCKED, FULL = "the demo's", "open_clip's, towers locked", "open_clip's, everything learns"
 _THEIRS = (
-    ONE_HEAD,
     "model.image_head={kind='linear'}",
     "model.text_head={kind='linear'}",
     "optim={image_tower_lr=5e-4,text_tower_lr=5e-4,projection_lr=5e-4,logit_scale_lr=5e-4,weight_decay=0.2,clip_norm=0,"

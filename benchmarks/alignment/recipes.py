@@ -1,8 +1,7 @@
-"""What is compared, as settings over demo.toml: the demo with one head a side, and that with one thing changed."""
+"""What is compared: the demo's run, and the same with one thing changed, each as settings over demo.toml."""
 
 import msgspec
 
-ONE_HEAD = "model.num_members=1"  # before the settings of a recipe
 _VIEWS = "train.num_views=2"
 _RESIDUAL = (
     "model.image_head={kind='residual', standardize_features=true, dropout=0.5}",

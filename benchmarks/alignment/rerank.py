@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 from typer import Option
 
-from benchmarks.alignment.recipes import ONE_HEAD
 from benchmarks.alignment.run import CONFIG, RESULTS, ROOT
 from benchmarks.harness.command import run
 from benchmarks.harness.environment import Environment, Watch
@@ -88,7 +87,7 @@ def main(
     for seed in range(seeds):
         path = out / f"{seed}-{epochs}"
         further = [f"train.seed={seed}", f"train.epochs={epochs}", f"train.cache_dir={out / 'cache'}"]
-        train(load_config(CONFIG, [ONE_HEAD, *settings, *further]), path, resume=True)
+        train(load_config(CONFIG, [*settings, *further]), path, resume=True)
         found.append(rerank_run(load_run(path), seed, candidates, split))
         print(f"seed {seed}: {found[-1].gain():+.1f} points of recall@1, share {found[-1].share:.2f}", flush=True)
         for style in found[-1].styles:

@@ -16,7 +16,7 @@ import msgspec
 import torch
 from typer import Argument, Option
 
-from benchmarks.alignment.recipes import ONE_HEAD, RECIPES, Recipe
+from benchmarks.alignment.recipes import RECIPES, Recipe
 from benchmarks.alignment.scoring import Done, score_run
 from benchmarks.alignment.table import markdown
 from benchmarks.harness.command import run
@@ -73,8 +73,8 @@ def _runs(recipes: Sequence[Recipe], num_seeds: int, epochs: int, teacher: str, 
                 settings = [each.replace("{teacher}", teacher) for each in recipe.settings]
                 shared = [f"train.seed={seed}", f"train.epochs={epochs}", f"train.cache_dir={out / 'cache'}"]
                 if number == seed == 0:
-                    train(load_config(CONFIG, [ONE_HEAD, *shared, "train.epochs=1"]), out / "warm", resume=True)
-                write_result(_run(recipe, seed, [ONE_HEAD, *settings, *shared], path), path / "done.json")
+                    train(load_config(CONFIG, [*shared, "train.epochs=1"]), out / "warm", resume=True)
+                write_result(_run(recipe, seed, [*settings, *shared], path), path / "done.json")
             yield read_result(path / "done.json", Done)
 
 

@@ -11,7 +11,6 @@ import msgspec
 from torch import nn
 
 from mmalign.errors import ConfigError
-from mmalign.heads.dropout import Dropout
 from mmalign.memory import within_memory
 
 
@@ -45,4 +44,4 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     def dropouts(self) -> list[nn.Module]:
         """Return the dropout where there is one."""
-        return [Dropout(self.dropout)] if self.dropout else []
+        return [nn.Dropout(self.dropout)] if self.dropout else []

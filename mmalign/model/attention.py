@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from mmalign.heads.dropout import Dropout
 from mmalign.losses.protocol import EmbeddedBatch, even_targets, share_a_key
 
 _Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
@@ -55,7 +54,7 @@ class RegionAttention(nn.Module):
         super().__init__()
         self.config = config
         self.standardize = nn.BatchNorm1d(channels, affine=False)
-        self.dropout = Dropout(config.dropout)
+        self.dropout = nn.Dropout(config.dropout)
         self.token = nn.Linear(channels, embed_dim, bias=False)
         self.query = nn.Linear(embed_dim, embed_dim, bias=False)
         self.value = nn.Linear(embed_dim, embed_dim, bias=False)
