@@ -15,7 +15,7 @@ from torch.nn import functional
 from mmalign.heads import AnyHead
 from mmalign.heads.identity import IdentityHead
 from mmalign.heads.linear import LinearHead
-from mmalign.heads.members import JointSpace, Members
+from mmalign.heads.members import LARGEST_JOINT, JointSpace, Members
 from mmalign.heads.residual import ResidualHead
 from mmalign.imported import ImportedImageTower, ImportedTextTower
 from mmalign.losses.infonce import InfoNCEConfig
@@ -34,7 +34,8 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         image_head: What projects image features into the space.
         text_head: What projects text features into the space.
         num_members: Heads of each side that learn apart, each by a loss of its own, and are served as one: an ensemble,
-            of which vectors keep the `embed_dim` directions that vary most. Heads take so many times as long.
+            of which vectors keep the `embed_dim` directions that vary most. Heads take so many times as long. With
+            `embed_dim` they make at most 4,096 components.
         start: How heads begin. "random", or "linear_map": as the closed-form linear map from image features to text
             features of the training pairs, for heads of kind "linear" or "residual" with `standardize_features`.
         attention: Texts look at regions of images, for a second stage of search.
@@ -61,9 +62,15 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
                 )
 
     def _check_members(self) -> None:
-        """Raise ValueError for what several heads of a side cannot have."""
+        """Raise ValueError for what several heads of a side cannot have, and for more than can be joined."""
+        if (side_by_side := self.num_members * self.embed_dim) > LARGEST_JOINT:
+            raise ValueError(
+                f"num_members = {self.num_members} of embed_dim = {self.embed_dim} are {side_by_side} components side "
+                f"by side, and at most {LARGEST_JOINT} are joined; set fewer members, or a smaller embed_dim"
+            )
+        heads = (self.image_head, self.text_head)
         unfit = {
-            'a head of kind "identity", which learns nothing': IdentityHead() in (self.image_head, self.text_head),
+            'a head of kind "identity", which learns nothing': any(isinstance(head, IdentityHead) for head in heads),
             'start = "linear_map", which all would begin as': self.start == "linear_map",
             "attention, which looks with the vectors of one head": bool(self.attention.weight),
         }

@@ -110,6 +110,7 @@ def test_one_head_a_side_is_as_it_was(make_model: MakeModel) -> None:
     ("settings", "reason"),
     [
         ({"image_head": {"kind": "identity"}}, 'a head of kind "identity"'),
+        ({"text_head": {"kind": "identity", "standardize_features": True}}, 'a head of kind "identity"'),
         ({"start": "linear_map"}, 'start = "linear_map"'),
         ({"attention": {"weight": 1.0}}, "attention"),
     ],
@@ -117,6 +118,14 @@ def test_one_head_a_side_is_as_it_was(make_model: MakeModel) -> None:
 def test_what_there_is_only_one_of_is_refused(settings: dict[str, object], reason: str) -> None:
     with pytest.raises(msgspec.ValidationError, match=rf"num_members = 2 does not go with {re.escape(reason)}"):
         msgspec.convert({"num_members": 2, **settings}, ModelConfig)
+
+
+def test_more_than_can_be_joined_is_refused() -> None:
+    assert msgspec.convert({"num_members": 16, "embed_dim": 256}, ModelConfig).num_members == 16
+    with pytest.raises(
+        msgspec.ValidationError, match="num_members = 17 of embed_dim = 256 are 4352 components side by"
+    ):
+        msgspec.convert({"num_members": 17, "embed_dim": 256}, ModelConfig)
 
 
 def test_the_refusal_is_an_error_of_the_configuration(make_config: MakeConfig) -> None:
