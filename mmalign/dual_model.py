@@ -24,6 +24,7 @@ from torch.nn import functional
 from mmalign.data import Pair
 from mmalign.errors import ModelError
 from mmalign.figures.scores import Evaluation
+from mmalign.memory import memory_reason
 from mmalign.pixels.preprocess import build_preprocess
 from mmalign.signature import ModuleInput, TraceExample, trace_example
 from mmalign_runtime.engine.pool import thread_pool
@@ -101,10 +102,9 @@ class ModelTower(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     def run(self, arrays: Arrays) -> Vectors:
         """Return the vectors (B, D), of unit length, that eager PyTorch gives for named arrays.
 
-        Raises ModelError when they are of another shape, not finite, or zero.
+        Raises ModelError when they are of another shape, not finite, or zero, and when the tower cannot take them.
         """
-        with torch.inference_mode():
-            vectors: Tensor = self.module(*self.tensors(arrays))
+        vectors = self._vectors(arrays)
         shape = (len(arrays[self.input_names[0]]), self.embed_dim)
         lengths = vectors.norm(dim=-1)
         if vectors.shape != shape or not ((lengths - 1).abs() <= _UNIT_LENGTH).all():
@@ -114,6 +114,20 @@ class ModelTower(msgspec.Struct, frozen=True, kw_only=True, dict=True):
                 "features, set embed_dim to their width after the projection, and look at its weights."
             )
         return cast("Vectors", vectors.numpy())
+
+    def _vectors(self, arrays: Arrays) -> Tensor:
+        try:
+            with torch.inference_mode():
+                return cast("Tensor", self.module(*self.tensors(arrays)))
+        except (RuntimeError, IndexError) as error:  # torch raises either for an index that is not there
+            if memory_reason(error) is not None:
+                raise
+            taken = ", ".join(f"{name} {arrays[name].shape}" for name in self.input_names)
+            reason = next(iter(str(error).strip().splitlines()), "").rstrip(".")
+            raise ModelError(
+                f"the tower of {self.output_name} cannot take {taken}: {reason}. Its spec makes these: look whether it "
+                "has as many positions as the context_length says, and a vector for each id of the tokenizer."
+            ) from error
 
     def run_each(self, inputs: Sequence[Arrays]) -> Vectors:
         """Return the vectors (N, D) of N inputs of one row each, those of one shape beside each other run together.

@@ -25,12 +25,12 @@ def within_memory(what: str, advice: str, kind: type[MmalignError]) -> Iterator[
     except MmalignError:  # some are ValueErrors
         raise
     except (MemoryError, OverflowError, RuntimeError, TypeError, ValueError) as error:
-        if (reason := _reason(error)) is None:
+        if (reason := memory_reason(error)) is None:
             raise
         raise kind(f"{what} needs more memory than there is: {reason}. {advice}") from error
 
 
-def _reason(error: Exception) -> str | None:
+def memory_reason(error: Exception) -> str | None:
     """Return in one line how much was asked for, or None for an error of something else."""
     first_line = next(iter(str(error).strip().splitlines()), "")
     lower = first_line.lower()

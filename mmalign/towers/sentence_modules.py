@@ -87,7 +87,7 @@ def read_sentence_modules(source: str) -> SentenceModules | None:
             raise _refusal(
                 source, f"its module {at} is {kind}; known there are Dense, Dropout and Normalize at the end"
             )
-    _check_prompts(source)
+    check_prompts(source)
     dense_paths = tuple(module.path for module in modules if module.kind == "Dense")
     transformer = _transformer(source, modules[0].path)
     return SentenceModules(
@@ -145,8 +145,8 @@ def _max_seq_length(source: str, path: str, transformer: dict[str, object]) -> i
     return int(length) if isinstance(length, int | float) and length <= _NO_LENGTH else None
 
 
-def _check_prompts(source: str) -> None:
-    """Refuse a prompt that sentence-transformers puts before every text unasked."""
+def check_prompts(source: str) -> None:
+    """Raise ConfigError for a prompt that sentence-transformers puts before every text unasked."""
     found = find_file(source, "config_sentence_transformers.json")
     config = {} if found is None else _read(found, dict[str, object])
     prompts, name = config.get("prompts"), config.get("default_prompt_name")
@@ -187,5 +187,5 @@ def _join(path: str, file: str) -> str:
 def _refusal(source: str, reason: str) -> ConfigError:
     return ConfigError(
         f"{source} is a sentence-transformers model whose vectors mmalign cannot make: {reason}. Choose another model, "
-        "or set text_tower.name to a folder with its encoder alone (config.json, model.safetensors, tokenizer.json)."
+        "or make a folder with its encoder alone (config.json, model.safetensors, tokenizer.json) and name that."
     )

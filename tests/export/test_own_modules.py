@@ -134,6 +134,13 @@ def test_parts_that_do_not_go_together_are_named(own: DualModel) -> None:
         msgspec.structs.replace(own, similarity=Similarity(kind="softmax", scale=1.0, bias=1.0))
 
 
+def test_inputs_that_a_tower_has_no_vector_for_are_named() -> None:
+    few = own_model()
+    few.text.backbone.words = torch.nn.Embedding(3, DIM)
+    with pytest.raises(ModelError, match=r"cannot take input_ids \(1, 10\), .*: index out of range"):
+        few.text.embed(["a dog"])
+
+
 @pytest.mark.parametrize(("value", "length"), [(torch.nan, "nan to nan"), (0.0, "0 to 0")])
 def test_weights_that_give_no_direction_are_named_before_a_bundle_is_written(
     tmp_path: Path, value: float, length: str

@@ -55,11 +55,10 @@ def _without_batch(value: ir.Value) -> ir.Shape:
 
 
 def _sides(value: ir.Value) -> list[int]:
-    """Return the sides of one item, which an export for one item knows all of."""
-    sides = list(_without_batch(value))
-    known = [side for side in sides if isinstance(side, int)]
-    assert len(known) == len(sides), f"{value.name} has sides that change: {sides}"
-    return known
+    """Return the sides of one item as Reshape takes them: -1 for the one that may change, a text's length."""
+    sides = [side if isinstance(side, int) else -1 for side in _without_batch(value)]
+    assert sides.count(-1) <= 1, f"{value.name} has several sides that change: {value.shape}"
+    return sides
 
 
 def _reshape(graph: ir.Graph, value: ir.Value, sides: list[int], name: str, like: ir.Value) -> ir.Node:
@@ -67,5 +66,6 @@ def _reshape(graph: ir.Graph, value: ir.Value, sides: list[int], name: str, like
     shape.type, shape.shape = ir.TensorType(ir.DataType.INT64), ir.Shape([len(sides)])
     graph.register_initializer(shape)
     found = ir.node("Reshape", [value, shape], name=name)
-    found.outputs[0].name, found.outputs[0].type, found.outputs[0].shape = name, like.type, ir.Shape(sides)
+    found.outputs[0].name, found.outputs[0].type = name, like.type
+    found.outputs[0].shape = ir.Shape([None if side == -1 else side for side in sides])
     return found

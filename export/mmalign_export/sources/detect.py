@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mmalign_export.errors import ExportError
 from mmalign_export.sources import SOURCES
+from mmalign_export.sources.refusals import refuse_bundle
 
 # What a place may begin with. open_clip's own schemes are its own to read.
 _PREFIXES = {source.prefix: kind for kind, source in SOURCES.items()}
@@ -24,6 +25,7 @@ def detect_source(place: str) -> tuple[str, str]:
     if colon and prefix in _PREFIXES:
         return _PREFIXES[prefix], rest
     path = Path(place)
+    refuse_bundle(path)
     if path.is_dir():
         return _kind_of_folder(path), place
     if path.is_file():

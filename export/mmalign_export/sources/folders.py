@@ -10,7 +10,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from mmalign_export.errors import SourceError
-from mmalign_export.sources.refusals import first_sentence
+from mmalign_export.sources.refusals import first_sentence, refuse_bundle
 from mmalign_runtime.bundle.hashes import sha256_of_file
 from mmalign_runtime.spec import SourceFile
 
@@ -22,6 +22,7 @@ _LICENCE = re.compile(r"^license:\s*[\"']?([\w.+-]+)", re.MULTILINE)
 def model_folder(location: str, wanted: Sequence[str] = _WANTED) -> Path:
     """Return the folder itself, or that of a name on the hub, from the cache or fetched. Raises SourceError."""
     path = Path(location)
+    refuse_bundle(path)
     if path.is_dir():
         return path
     if path.exists() or location.count("/") != 1:

@@ -40,16 +40,19 @@ from mmalign_runtime.spec import ImageSpec
 Pixels = Callable[[Image.Image], NDArray[np.float32]]
 Tokens = Callable[[str], Encoding]
 
+# What transformers keeps an image processor in; the second since release 5, with the tokenizer's options.
+_PROCESSORS = ("preprocessor_config.json", "processor_config.json")
+
 
 def picture_inputs(place: OnnxPlace, options: SourceOptions) -> tuple[ImageSpec, Pixels]:
     """Return the image spec, and how the library that the configuration is for makes pixels."""
     if place.layout == "immich":
         found = read_preprocessing(place.image_folder)
         return immich_image_spec(found, options), immich_pixels(found)
-    if not (place.image_folder / "preprocessor_config.json").is_file():
+    if not any((place.image_folder / name).is_file() for name in _PROCESSORS):
         raise SourceError(
-            f"{place.image_folder} has no preprocessor_config.json, so that nothing says how a picture becomes pixels. "
-            "Fetch the model whole."
+            f"{place.image_folder} has no {' or '.join(_PROCESSORS)}, so that nothing says how a picture becomes "
+            "pixels. Fetch the model whole."
         )
     processor = load_processor(place.image_folder)
     return image_spec(processor.to_dict(), options), lambda image: processed_pixels(processor, [image])

@@ -85,7 +85,9 @@ def _image_tower(tower: OnnxTower, graph: ir.Model, spec: ImageSpec) -> ImageMod
 
 
 def _text_tower(tower: OnnxTower, graph: ir.Model, texts: OnnxTexts) -> TextModelTower:
-    backbone = to_backbone(tower, graph, "text_embeds", (texts.spec.context_length,))
+    spec = texts.spec
+    length = "sequence_length" if spec.padding == "longest" else spec.context_length
+    backbone = to_backbone(tower, graph, "text_embeds", (length,))
     has_mask = "attention_mask" in tower.names.values()
     return TextModelTower(
         backbone=backbone,

@@ -11,11 +11,12 @@ import msgspec
 from tokenizers import Encoding, Tokenizer
 
 from mmalign_export.errors import SourceError
-from mmalign_export.sources.refusals import first_sentence, read_json
+from mmalign_export.sources.refusals import check_padding_side, first_sentence, read_json
 from mmalign_runtime.spec import TextSpec
 
 # transformers writes 10**30 where a tokenizer has no limit.
 _NO_LIMIT = 1_000_000
+_LENGTHS = ("model_max_length", "max_length")
 
 
 class OnnxTexts(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,14 +45,15 @@ def read_texts(
     Raises SourceError where nothing says how long a text may be, or what it is padded with.
     """
     config = read_json(folder / "tokenizer_config.json")
-    own = {name: value for name in ("model_max_length", "max_length") if isinstance(value := config.get(name), int)}
-    limits = [each for each in (*own.values(), *lengths.values()) if each is not None and 0 < each < _NO_LIMIT]
+    own = [int(each) for name in _LENGTHS if isinstance(each := config.get(name), int | float) and each < _NO_LIMIT]
+    limits = [each for each in (*own, *lengths.values()) if each is not None and 0 < each < _NO_LIMIT]
     if not limits:
         raise SourceError(
             f"{folder} does not say how many tokens the text tower reads. Set model_max_length in its "
             "tokenizer_config.json."
         )
     pad_token, pad_token_id = _padding(folder, tokenizer, config)
+    check_padding_side(str(config.get("padding_side")), padding)
     spec = TextSpec(
         context_length=min(limits),
         truncation_side="left" if config.get("truncation_side") == "left" else "right",

@@ -100,8 +100,11 @@ def open_tower(path: Path, model: ir.Model, kind: Modality, sides: tuple[int, ..
     return msgspec.structs.replace(tower, embed_dim=alone[0].shape[1], is_batched=is_batched)
 
 
-def to_backbone(tower: OnnxTower, model: ir.Model, output_name: str, sides: tuple[int, ...]) -> OnnxBackbone:
-    """Change a graph, in place, to that of a bundle's tower, and return what runs it. Raises SourceError."""
+def to_backbone(tower: OnnxTower, model: ir.Model, output_name: str, sides: tuple[int | str, ...]) -> OnnxBackbone:
+    """Change a graph, in place, to that of a bundle's tower, and return what runs it. Raises SourceError.
+
+    `sides` are an item's, by a name where items differ in one.
+    """
     keep_output(model, tower.output, tower.embed_dim)
     if not tower.is_batched:
         for value in model.graph.inputs:

@@ -23,8 +23,9 @@ from mmalign_export.parity import COSINE_BOUND, AbsBound, Artifact
 from mmalign_export.sources.proof_pixels import prove_pixels
 from mmalign_export.sources.proof_texts import PROOF_TEXTS
 from mmalign_export.sources.proof_tokens import prove_tokens
-from mmalign_export.sources.proof_towers import cosine, prove_tower, rounding_bound, unit
+from mmalign_export.sources.proof_towers import check_beside, cosine, prove_tower, rounding_bound, unit
 from mmalign_export.sources.protocol import Imported, Original
+from mmalign_export.sources.reference import CheckedReference
 from mmalign_export.sources.refusals import check_spread, check_vectors
 from mmalign_runtime.bundle.golden import Golden, ImageCase, TextCase
 from mmalign_runtime.spec import ImportDifference, ImportRecord, Modality, Parity, ProofStage
@@ -64,6 +65,7 @@ def prove_model(
 
     Raises ProofError naming the stage, the case and the figures, and SourceError for vectors that prove nothing.
     """
+    original = CheckedReference(original)
     texts = [case.text for case in golden.texts]
     differing, ids = prove_tokens(model.text, original, [*texts, *PROOF_TEXTS])
     pixels = prove_pixels(model.image, original, files, resized_as_stored)
@@ -88,6 +90,7 @@ def prove_model(
     same = [at for at, case in enumerate(golden.texts) if case.name not in named]
     tokens = {golden.texts[at].name: model.text.prepare([texts[at]]) for at in same}
     text = prove_tower("text", model.text, tokens, found["text"][same], original.library)
+    check_beside(model.text, [texts[at] for at in same], found["text"][same], text.bound)
     return Reference(found, {"image": pixels.differing, "text": named}, (ids, pixels.stage, image, text))
 
 

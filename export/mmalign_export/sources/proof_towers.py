@@ -7,13 +7,13 @@ Shapes: B batch, D embedding.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mmalign.dual_model import Arrays, ModelTower
+from mmalign.dual_model import Arrays, ModelTower, TextModelTower
 from mmalign_export.errors import ProofError
 from mmalign_export.onnx_backbone import OnnxBackbone
 from mmalign_export.parity import ABS_BOUND, COSINE_BOUND
@@ -22,6 +22,7 @@ from mmalign_runtime.spec import Modality, ProofStage
 Vectors = NDArray[np.float32]
 
 _TIMES_ROUNDING = 10
+_SHOWN = 40
 
 
 def prove_tower(
@@ -49,6 +50,20 @@ def prove_tower(
         bound=bound,
         lowest_cosine=float(cosines.min()),
     )
+
+
+def check_beside(tower: TextModelTower, texts: Sequence[str], alone: Vectors, bound: float) -> None:
+    """Raise ProofError where short texts have other vectors beside the longest than alone, (N, D): padding is seen."""
+    *_, longest = by_length = sorted(range(len(texts)), key=lambda at: len(texts[at]))
+    tried = [*by_length[:2], longest]
+    moved = np.abs(tower.embed([texts[at] for at in tried]) - alone[tried]).max(axis=1)
+    worst = int(moved.argmax())
+    if moved[worst] > bound:
+        raise ProofError(
+            f"tower: the vector of {texts[tried[worst]][:_SHOWN]!r} moves by {moved[worst]:.1e} (at most {bound:.1e}) "
+            "beside longer texts: the text tower sees the padding, and nothing says how much of it there has to be. "
+            "Export it with an attention mask, or for one length."
+        )
 
 
 def cosine(found: Vectors, expected: Vectors) -> NDArray[np.float64]:

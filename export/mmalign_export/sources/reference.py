@@ -1,4 +1,4 @@
-"""A reference of one's own, whose methods may raise anything and give anything: each fault of it is one named error.
+"""What an import is proven against, whose methods may raise anything and give anything: each fault is one named error.
 
 Shapes: B batch, D embedding, H and W image sides.
 """
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from mmalign.memory import memory_reason
 from mmalign_export.errors import SourceError
 from mmalign_export.sources.protocol import Original
 from mmalign_export.sources.refusals import LIBRARY_ERRORS, first_sentence
@@ -40,40 +41,47 @@ class CheckedReference:
 
     def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of each text."""
-        rows = _answered("token_ids", lambda: [[int(each) for each in row] for row in self._reference.token_ids(texts)])
-        _check("token_ids", f"{len(rows)} rows", f"{len(texts)}, one a text", is_right=len(rows) == len(texts))
+        asked = "token_ids"
+        rows = self._answered(asked, lambda: [[int(each) for each in row] for row in self._reference.token_ids(texts)])
+        self._check(asked, f"{len(rows)} rows", f"{len(texts)}, one a text", is_right=len(rows) == len(texts))
         return rows
 
     def pixel_values(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
         """Return (B, 3, H, W), or patches (B, N, 3 P^2 + 2)."""
-        return _array("pixel_values", lambda: self._reference.pixel_values(images), len(images), (3, 4))
+        return self._array("pixel_values", lambda: self._reference.pixel_values(images), len(images), (3, 4))
 
     def image_vectors(self, pixel_values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return (B, D)."""
-        return _array("image_vectors", lambda: self._reference.image_vectors(pixel_values), len(pixel_values), (2,))
+        return self._array(
+            "image_vectors", lambda: self._reference.image_vectors(pixel_values), len(pixel_values), (2,)
+        )
 
     def text_vectors(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return (B, D)."""
-        return _array("text_vectors", lambda: self._reference.text_vectors(texts), len(texts), (2,))
+        return self._array("text_vectors", lambda: self._reference.text_vectors(texts), len(texts), (2,))
 
+    def _array(
+        self, name: str, ask: Callable[[], object], num_items: int, axes: tuple[int, ...]
+    ) -> NDArray[np.float32]:
+        found = self._answered(name, lambda: np.asarray(ask(), np.float32))
+        is_right = found.ndim in axes and len(found) == num_items
+        self._check(name, f"an array of shape {found.shape}", f"{num_items} items, one a row", is_right=is_right)
+        return found
 
-def _array(name: str, ask: Callable[[], object], num_items: int, axes: tuple[int, ...]) -> NDArray[np.float32]:
-    found = _answered(name, lambda: np.asarray(ask(), np.float32))
-    is_right = found.ndim in axes and len(found) == num_items
-    _check(name, f"an array of shape {found.shape}", f"{num_items} items, one a row", is_right=is_right)
-    return found
+    def _answered(self, name: str, ask: Callable[[], Found]) -> Found:
+        try:
+            return ask()
+        except LIBRARY_ERRORS as error:
+            if memory_reason(error) is not None:
+                raise
+            raise SourceError(
+                f"the reference's {name} raised {type(error).__name__}: {first_sentence(error)}. Correct it: the "
+                f"bundle is proven against {self.library}."
+            ) from error
 
-
-def _answered(name: str, ask: Callable[[], Found]) -> Found:
-    try:
-        return ask()
-    except LIBRARY_ERRORS as error:
-        raise SourceError(
-            f"the reference's {name} raised {type(error).__name__}: {first_sentence(error)}. Correct it: it is what "
-            "the bundle is proven against."
-        ) from error
-
-
-def _check(name: str, seen: str, expected: str, *, is_right: bool) -> None:
-    if not is_right:
-        raise SourceError(f"the reference's {name} gives {seen}; expected {expected}. Correct it.")
+    def _check(self, name: str, seen: str, expected: str, *, is_right: bool) -> None:
+        if not is_right:
+            raise SourceError(
+                f"the reference's {name} gives {seen}; expected {expected}. Correct it: the bundle is proven against "
+                f"{self.library}."
+            )

@@ -22,7 +22,8 @@ from safetensors import SafetensorError, safe_open
 from mmalign.pixels.preprocess import check_image_spec
 from mmalign_export.errors import SourceError
 from mmalign_export.sources import SourceOptions
-from mmalign_runtime.spec import ImageSpec, Modality
+from mmalign_runtime.bundle.archive import ARCHIVE_SUFFIX
+from mmalign_runtime.spec import SPEC_NAME, ImageSpec, Modality
 
 # What libraries raise of a model that they cannot read, build or run: there is no common class.
 LIBRARY_ERRORS = (
@@ -99,6 +100,16 @@ def check_last(ids: Sequence[int], read_at: object) -> None:
         )
 
 
+def check_padding_side(side: str, padding: str) -> None:
+    """Raise SourceError for texts of any length that are padded on the left: their positions move with the padding."""
+    if side == "left" and padding == "longest":
+        raise SourceError(
+            "the tokenizer pads on the left, which moves a text's tokens to other positions, so that its vector "
+            "depends on the texts beside it. Set padding_side to right in tokenizer_config.json, and padding.direction "
+            "in tokenizer.json."
+        )
+
+
 def check_widths(name: str, widths: Mapping[str, int]) -> None:
     """Raise SourceError for towers whose vectors cannot be compared."""
     if len(set(widths.values())) > 1:
@@ -151,6 +162,15 @@ def load_state(path: Path) -> dict[str, torch.Tensor]:
     if not isinstance(state, dict):
         raise SourceError(f"{path} holds {type(state).__name__}, expected tensors by name. {_PICKLE_FIX}")
     return state
+
+
+def refuse_bundle(path: Path) -> None:
+    """Raise SourceError for a bundle: its graphs look like a pair of ONNX files, which would lose all that it says."""
+    if (path / SPEC_NAME).is_file() or (path.suffix == ARCHIVE_SUFFIX and path.is_file()):
+        raise SourceError(
+            f"{path} is a bundle already, which needs no import: verify, embed, evaluate and quantize take it as it "
+            "is. Give the model that it was made of to import that anew."
+        )
 
 
 def refuse_remote_code(folder: Path) -> None:

@@ -13,6 +13,7 @@ import msgspec
 from torch import Tensor, nn
 
 from mmalign.dual_model import DualModel, ModelTower
+from mmalign.towers.sentence_modules import check_prompts
 from mmalign_export.errors import SourceError
 from mmalign_export.sources import SourceOptions
 from mmalign_export.sources.folders import model_folder
@@ -61,6 +62,8 @@ def read(location: str | Path, options: SourceOptions) -> Imported:
         ) from error
     folder = _folder(str(location))
     clip = _clip_folder(folder)
+    if not options.text:
+        check_prompts(str(folder))
     inner = read_transformers(clip, msgspec.structs.replace(options, text="", dim=None))
     if inner.model.image.spec.resize == "naflex":
         raise SourceError(
@@ -73,10 +76,11 @@ def read(location: str | Path, options: SourceOptions) -> Imported:
         towers["text"] = text_tower(text_folder, options)
         files = files | text_files(text_folder)
         choices.append(Choice(what="text tower", value=text_folder.name, origin="--text"))
-    if options.dim is not None:
-        towers = {name: _shortened(tower, options.dim) for name, tower in towers.items()}
-        choices.append(Choice(what="components", value=str(options.dim), origin="--dim"))
     original = SentenceTransformersOriginal(folder, text_folder, options.dim)
+    if original.dim is not None:
+        towers = {name: _shortened(tower, original.dim) for name, tower in towers.items()}
+        stated = "--dim" if options.dim else "truncate_dim of config_sentence_transformers.json"
+        choices.append(Choice(what="components", value=str(original.dim), origin=stated))
     origin = msgspec.structs.replace(
         inner.model.origin,
         kind=_KIND,
@@ -103,6 +107,11 @@ def _clip_folder(folder: Path) -> Path:
     except (OSError, msgspec.DecodeError) as error:
         raise SourceError(f"{folder} has no modules.json that can be read: {error}. Fetch the model whole.") from error
     kinds = [module.type.rpartition(".")[2] for module in listed]
+    if kinds[:1] == [_CLIP] and (more := sorted(set(kinds[1:]) - {_NORMALIZE})):
+        raise SourceError(
+            f"{folder.name} has {', '.join(more)} behind its {_CLIP}, which changes vectors and is not read. Load it "
+            "yourself, and give its towers as modules to mmalign_export.import_modules."
+        )
     if not kinds or kinds[0] not in (_CLIP, "Transformer") or set(kinds[1:]) - {_NORMALIZE}:
         raise SourceError(
             f"{folder.name} consists of {', '.join(kinds) or 'nothing'}; expected a {_CLIP}. A text model alone is no "
@@ -113,5 +122,13 @@ def _clip_folder(folder: Path) -> Path:
 
 def _shortened(tower: ModelTower, dim: int) -> ModelTower:
     if dim > tower.embed_dim:
-        raise SourceError(f"--dim {dim} is more than the {tower.embed_dim} components that there are.")
-    return msgspec.structs.replace(tower, projection=FirstComponents(tower.projection, dim), embed_dim=dim)
+        raise SourceError(
+            f"{dim} components are to be kept (--dim, or truncate_dim of config_sentence_transformers.json), and there "
+            f"are {tower.embed_dim}. Give --dim 1 to {tower.embed_dim}."
+        )
+    return msgspec.structs.replace(
+        tower,
+        projection=FirstComponents(tower.projection, dim),
+        embed_dim=dim,
+        definition=f"{tower.definition}, {dim} components",  # the weights are the same, the space is another
+    )

@@ -23,14 +23,19 @@ Vectors = NDArray[np.float32]
 
 
 class SentenceTransformersOriginal:
-    """An `Original`: a CLIP for images and texts, or for images alone beside a text model."""
+    """An `Original`: a CLIP for images and texts, or for images alone beside a text model.
+
+    `dim` is how many components are kept: as asked for, or else as a model's own configuration says. None: all.
+    """
 
     def __init__(self, folder: Path, text_folder: Path | None, dim: int | None) -> None:
         self.version = sentence_transformers.__version__
         self.library = f"sentence-transformers {self.version}"
         self._images = _load(folder)
         self._texts = self._images if text_folder is None else _load(text_folder)
-        self._dim = dim
+        stated = (model.truncate_dim for model in (self._images, self._texts) if model.truncate_dim)
+        self.dim = dim or min(stated, default=None)
+        self._images.truncate_dim = self._texts.truncate_dim = self.dim
 
     def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Return each text's ids, by itself."""
@@ -45,18 +50,24 @@ class SentenceTransformersOriginal:
         """Return (B, D), of any length."""
         with torch.inference_mode():
             found = self._images({"pixel_values": torch.from_numpy(pixel_values), "modality": "image"})
-        return cast("Vectors", found["sentence_embedding"].numpy()[:, : self._dim])
+        return cast("Vectors", found["sentence_embedding"].numpy()[:, : self.dim])
 
     def text_vectors(self, texts: Sequence[str]) -> Vectors:
         """Return (B, D), of any length, each text by itself."""
         rows = [self._texts.encode([text], show_progress_bar=False, convert_to_numpy=True) for text in texts]
-        return cast("Vectors", np.concatenate(rows)[:, : self._dim])
+        return cast("Vectors", np.concatenate(rows)[:, : self.dim])
 
 
 def _load(folder: Path) -> SentenceTransformer:
     try:
         with quiet_loading():
-            return SentenceTransformer(str(folder), device="cpu", trust_remote_code=False, local_files_only=True).eval()
+            return SentenceTransformer(
+                str(folder),
+                device="cpu",
+                trust_remote_code=False,
+                local_files_only=True,
+                model_kwargs={"dtype": "float32"},  # not that of the file: weights of 16 bits are computed in 32 here
+            ).eval()
     except LOADING_ERRORS as error:
         raise SourceError(
             f"{folder}: sentence-transformers cannot load it: {first_sentence(error)}. Fetch the model whole."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 from mmalign.dual_model import TextModelTower
 from mmalign.signature import text_inputs
@@ -13,7 +13,7 @@ from mmalign.towers.tokenizer import load_tokenizer
 from mmalign_export.errors import SourceError
 from mmalign_export.sources import SourceOptions
 from mmalign_export.sources.folders import source_files
-from mmalign_export.sources.refusals import check_finite, check_loaded, refuse_remote_code
+from mmalign_export.sources.refusals import check_finite, check_loaded, read_json, refuse_remote_code
 from mmalign_export.sources.transformers_loading import check_tokenizer_files, weight_files
 from mmalign_export.sources.vocabulary import fitted_tokenizer
 from mmalign_export.sources.weight_files import check_precision, dtypes_of
@@ -41,6 +41,7 @@ def text_tower(folder: Path, options: SourceOptions) -> TextModelTower:
     tokenizer = fitted_tokenizer(tokenizer, int(encoder.vocab_size))
     spec = TextSpec(
         context_length=length,
+        truncation_side=_truncation_side(folder / (modules.encoder_path if modules else "")),
         padding="fixed" if options.length == "fixed" else "longest",
         pad_token_id=int(cast("int", pad_id)),
         pad_token=pad_token,
@@ -55,6 +56,12 @@ def text_tower(folder: Path, options: SourceOptions) -> TextModelTower:
         spec=spec,
         tokenizer=tokenizer,
     )
+
+
+def _truncation_side(encoder: Path) -> Literal["left", "right"]:
+    config = encoder / "tokenizer_config.json"
+    is_left = config.is_file() and read_json(config).get("truncation_side") == "left"
+    return "left" if is_left else "right"
 
 
 def text_files(folder: Path) -> dict[str, SourceFile]:

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 
 from mmalign_export.errors import SourceError
 from mmalign_export.sources import SourceOptions
-from mmalign_export.sources.refusals import check_last, first_sentence
+from mmalign_export.sources.refusals import check_last, check_padding_side, first_sentence
 from mmalign_export.sources.siglip_tokenizer import convert_siglip, siglip_cleaning
 from mmalign_export.sources.transformers_families import Family
 from mmalign_runtime.spec import TextSpec
@@ -49,6 +49,7 @@ def text_spec(
     pad_token, pad_token_id = tokenizer.pad_token, tokenizer.pad_token_id
     if pad_token is None or pad_token_id is None:
         raise SourceError("the tokenizer has no padding token. Set pad_token in its tokenizer_config.json.")
+    check_padding_side(tokenizer.padding_side, family.padding)
     return TextSpec(
         cleaning=siglip_cleaning(tokenizer) if isinstance(tokenizer, transformers.SiglipTokenizer) else "none",
         context_length=context_length(tokenizer, config, family),

@@ -1,7 +1,7 @@
 """Which files of a folder hold a model's weights, by its library's own order, and what their tensors have to be.
 
-A folder may hold the weights twice, as safetensors and as a pickle. Libraries read the first and ignore the other; here
-the two have to agree, since nobody can say which one was meant.
+A folder may hold the weights twice: as safetensors and as a pickle, as one file and as shards. Libraries read the first
+and ignore the others; here they have to agree, since nobody can say which one was meant.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def saved_weights(folder: Path, names: Sequence[str]) -> list[Path]:
 
     Each is whole and without code, and says the same as what the other names stand for. Raises SourceError.
     """
-    found = [files for name in names if (files := _files(folder, name))]
+    found = [files for name in names for files in _files(folder, name)]
     if not found:
         held = sorted(path.name for kind in _KINDS_OF_WEIGHTS for path in folder.glob(f"*.{kind}"))
         raise SourceError(
@@ -44,6 +44,10 @@ def saved_weights(folder: Path, names: Sequence[str]) -> list[Path]:
             f"holds {', '.join(held[:8]) or 'none at all'}. Fetch the model whole."
         )
     for path in found[0]:
+        if not path.is_symlink() and not path.exists():
+            raise SourceError(
+                f"the index in {folder} names the file {path.name}, which is not beside it. Fetch the model whole."
+            )
         check_weight_file(path)
     if found[0][0].suffix != _SAFETENSORS:
         for path in found[0]:
@@ -105,15 +109,15 @@ def _may_be(dtype: Dtype, own: torch.Tensor | None) -> bool:
     return dtype in _FLOATS or not own.is_floating_point()
 
 
-def _files(folder: Path, name: str) -> list[Path]:
-    if (folder / name).is_symlink() or (folder / name).exists():
-        return [folder / name]
-    index = folder / f"{name}{_INDEX}"
-    return _shards(index) if index.is_file() else []
+def _files(folder: Path, name: str) -> list[list[Path]]:
+    """Return the file of this name, then the shards of its index: what there is, in the order that libraries look."""
+    whole, index = folder / name, folder / f"{name}{_INDEX}"
+    found = [[whole]] if whole.is_symlink() or whole.exists() else []
+    return [*found, _shards(index)] if index.is_file() else found
 
 
 def _shards(index: Path) -> list[Path]:
-    """Return the files that an index names, each of them beside it. Raises SourceError."""
+    """Return the files that an index names, none outside of its folder. Raises SourceError."""
     listed = read_json(index).get("weight_map")
     if not isinstance(listed, dict) or not listed or not all(isinstance(name, str) for name in listed.values()):
         raise SourceError(f"{index} says of no tensor in which file it is (weight_map). Fetch it again.")
@@ -125,8 +129,6 @@ def _shards(index: Path) -> list[Path]:
                 f"{index} keeps weights at {name!r}, outside of its own folder, which is never read. Fetch the model "
                 "again from where it was published."
             )
-        if not (index.parent / inside).exists():
-            raise SourceError(f"{index} names the file {name}, which is not beside it. Fetch the model whole.")
     return [index.parent / name for name in names]
 
 

@@ -25,6 +25,7 @@ def upgrade(
 
     written = upgrade_bundle(bundle, out, force=force)
     if written is None:
-        say(f"{bundle}: of format {FORMAT_VERSION} already, there is nothing to do")
+        unwritten = "" if out is None else f", and {out} is not written"
+        say(f"{bundle}: of format {FORMAT_VERSION} already, there is nothing to do{unwritten}")
     else:
         say(f"{written}: bundle.json rewritten in format {FORMAT_VERSION}, every other file as it was")

@@ -112,6 +112,14 @@ def _twice(folder: Path) -> None:
     torch.save(state, folder / "pytorch_model.bin")
 
 
+def _shards_of_others(folder: Path) -> None:
+    """One whole file, and shards of another model beside it."""
+    state = load_file(folder / WEIGHTS)
+    shard = "model-00001-of-00001.safetensors"
+    save_file({name: tensor + 1 for name, tensor in state.items()}, folder / shard, {"format": "pt"})
+    (folder / f"{WEIGHTS}.index.json").write_text(json.dumps({"weight_map": dict.fromkeys(state, shard)}))
+
+
 def _shard_elsewhere(folder: Path) -> None:
     _missing_shard(folder)
     (folder / "model-00001-of-00002.safetensors").rename(folder.parent / "shard.safetensors")
@@ -171,6 +179,14 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "a tensor of another shape": (
         _other_shape,
         r"1 of another shape \(text_projection\.weight torch\.Size\(\[5, 32\]\)",
+    ),
+    "one file and other shards": (
+        _shards_of_others,
+        r"the weights twice, in model\.safetensors and model-00001-of-00001\.safetensors, and they differ",
+    ),
+    "padding on the left": (
+        _edit("tokenizer_config.json", padding_side="left"),
+        r"the tokenizer pads on the left, .* Set padding_side to right",
     ),
     "a missing shard": (_missing_shard, r"names the file model-00002-of-00002\.safetensors, which is not beside it"),
     "a shard outside of the folder": (_shard_elsewhere, r"keeps weights at '\.\./shard\.safetensors', outside of its"),
@@ -311,6 +327,17 @@ def test_weights_that_were_saved_twice_are_read_once_and_a_pointer_beside_them_i
         )
         assert weight_files(folder) == [folder / WEIGHTS]
     (folder / "pytorch_model.bin").write_text(LFS)
+    assert weight_files(folder) == [folder / WEIGHTS]
+
+
+def test_an_index_whose_shards_were_not_fetched_is_left_alone_beside_weights_that_are_whole(
+    saved: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Of `hf download --exclude "*.bin"`, say."""
+    folder = shutil.copytree(saved("clip"), tmp_path / "model")
+    for name in (WEIGHTS, "pytorch_model.bin"):
+        shard = f"{name.partition('.')[0]}-00001-of-00001.{name.partition('.')[2]}"
+        (folder / f"{name}.index.json").write_text(json.dumps({"weight_map": {"logit_scale": shard}}))
     assert weight_files(folder) == [folder / WEIGHTS]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mmalign_export.errors import ExportError, SourceError
+from mmalign_export.importing import read_import
 from mmalign_export.sources import SourceOptions, read_source
 from mmalign_export.sources.detect import detect_source
 from mmalign_runtime.cli import main
@@ -58,6 +59,18 @@ def test_a_file_of_weights_is_told_from_another(tmp_path: Path) -> None:
     assert detect_source(str(tmp_path / "ViT-B-32.pt"))[0] == "openai"
     with pytest.raises(ExportError, match=r"file of kind '\.pdf'; expected weights"):
         detect_source(str(tmp_path / "notes.pdf"))
+
+
+@pytest.mark.parametrize("kind", [None, "onnx_pair", "transformers"])
+def test_a_bundle_is_no_source(kind: str | None, tmp_path: Path) -> None:
+    """Its towers would be taken for a pair of ONNX files, and its scale for CLIP's."""
+    for name in ("bundle.json", "config.json", "onnx/text_model.onnx", "onnx/vision_model.onnx"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    (tmp_path / "packed.mmalign").write_text("")
+    for place in (tmp_path, tmp_path / "packed.mmalign"):
+        with pytest.raises(SourceError, match="is a bundle already, which needs no import"):
+            read_import(place, kind)
 
 
 def test_an_option_that_the_source_does_not_read_is_refused(saved: Callable[[str], Path]) -> None:

@@ -110,6 +110,24 @@ def test_a_file_for_one_item_takes_any_batch_in_the_bundle(pairs: Pairs, tmp_pat
     np.testing.assert_allclose(imported.model.image.run({"pixel_values": pixels}), np.concatenate(alone), atol=1e-6)
 
 
+def test_a_text_tower_for_one_text_of_any_length_keeps_that_length(
+    pairs: Pairs, tmp_path: Path, image_files: Files
+) -> None:
+    folder = shutil.copytree(pairs.transformers_js, tmp_path / "pair")
+    model = onnx.load(folder / TEXT)
+    batch = model.graph.input[0].type.tensor_type.shape.dim[0]
+    batch.ClearField("dim_param")
+    batch.dim_value = 1
+    onnx.save(model, folder / TEXT)
+    spec = export_imported(read_source("onnx_pair", folder), tmp_path / "bundle", image_files=image_files)
+    assert spec.towers["text"].spec.padding == "longest"
+    assert onnx.load(tmp_path / "bundle" / TEXT).graph.input[0].type.tensor_type.shape.dim[1].dim_param
+    texts = ["a dog", "two cats and a very long tail of words", "a"]
+    with Embedder.load(tmp_path / "bundle", provider="cpu") as embedder:
+        found = embedder.encode_text(texts)
+    np.testing.assert_allclose(found, pairs.imported("transformers_js").model.text.embed(texts), atol=1e-6)
+
+
 def test_immich_s_orientation_and_alpha_can_be_taken_over(pairs: Pairs, image_files: Files, tmp_path: Path) -> None:
     imported = pairs.imported("immich", orientation="source", alpha="source")
     spec = export_imported(imported, tmp_path / "bundle", image_files=image_files)
@@ -121,6 +139,18 @@ def test_a_graph_that_attends_to_padding_is_padded_to_its_context(pairs: Pairs) 
     assert pairs.imported("siglip").model.text.spec.padding == "fixed"
     assert pairs.imported("transformers_js").model.text.spec.padding == "longest"
     assert pairs.imported("transformers_js", length="fixed").model.text.spec.padding == "fixed"
+
+
+def test_the_configurations_of_transformers_5_are_read(pairs: Pairs, tmp_path: Path) -> None:
+    """Its processors keep the image processor in a file of their own; a length may be a float, as 1e30 is."""
+    folder = shutil.copytree(pairs.transformers_js, tmp_path / "pair")
+    processor = folder / "preprocessor_config.json"
+    (folder / "processor_config.json").write_text(json.dumps({"image_processor": json.loads(processor.read_text())}))
+    processor.unlink()
+    _config(folder / "tokenizer_config.json", model_max_length=20.0)
+    model = read_source("onnx_pair", folder).model
+    assert model.image.spec == pairs.imported("transformers_js").model.image.spec
+    assert model.text.spec.context_length == 20
 
 
 def test_a_mask_is_an_input_where_the_file_has_one(pairs: Pairs) -> None:
@@ -199,7 +229,7 @@ def test_an_output_that_the_library_does_not_take_is_refused(pairs: Pairs, image
     original = imported.original
     assert isinstance(original, OnnxOriginal)
     other = msgspec.structs.replace(original, outputs=("last_hidden_state", "text_embeds"))
-    with pytest.raises(SourceError, match=r"library's image tower gives an array of shape \(\d+, 17, 32\)"):
+    with pytest.raises(SourceError, match=r"image_vectors gives an array of shape \(\d+, 17, 32\)"):
         export_imported(msgspec.structs.replace(imported, original=other), tmp_path / "bundle", image_files=image_files)
 
 
@@ -308,11 +338,19 @@ def _preprocessor(folder: Path, **changed: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changed))
 
 
+def _config(path: Path, **changed: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+
+
 BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "pointer": (_lfs, "pointer of Git LFS"),
     "truncated": (_cut, "not a whole ONNX file"),
     "empty": (lambda folder: (folder / TEXT).write_bytes(b""), "is empty"),
     "text": (lambda folder: (folder / TEXT).write_text("not onnx"), "not a whole ONNX file|holds no graph"),
+    "padding on the left": (
+        lambda folder: _config(folder / "tokenizer_config.json", padding_side="left"),
+        "the tokenizer pads on the left",
+    ),
     "no preprocessing": (lambda folder: (folder / "preprocessor_config.json").unlink(), "no preprocessor_config.json"),
     "no tokenizer": (lambda folder: (folder / "tokenizer.json").unlink(), "has no tokenizer.json"),
     "broken tokenizer": (lambda folder: (folder / "tokenizer.json").write_text("{}"), "tokenizer.json cannot be read"),

@@ -15,19 +15,22 @@ import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 
+from mmalign.space import space_id
 from mmalign_export import import_model
 from mmalign_export.errors import ProofError, SourceError
-from mmalign_export.golden import GoldenFile
+from mmalign_export.golden import GoldenFile, golden_texts, make_golden
 from mmalign_export.sources import SourceOptions, read_source
+from mmalign_export.sources.proof import prove_model
 from mmalign_export.sources.protocol import Imported
 from mmalign_export.to_bundle import export_imported
 from mmalign_runtime import Embedder
-from mmalign_runtime.errors import MissingDependencyError
+from mmalign_runtime.errors import MissingDependencyError, MmalignError
 from mmalign_runtime.verify import verify_bundle
 from tests.export.sources.sentences import save_clip, save_words
 
 Saved = Callable[[str], Path]
 WEIGHTS = "model.safetensors"
+CONFIG = "config_sentence_transformers.json"
 
 
 @pytest.fixture
@@ -78,10 +81,93 @@ def test_another_text_tower_is_refused(clip: Path, words: Path, image_files: lis
         export_imported(mixed, tmp_path / "bundle", image_files=image_files)
 
 
+def _prove(imported: Imported, files: list[GoldenFile], tmp_path: Path) -> None:
+    assert imported.original is not None
+    texts = golden_texts((), imported.model.text.spec.context_length)
+    golden = make_golden(imported.model, files, texts, tmp_path / "golden")
+    prove_model(imported.model, imported.original, files, golden)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_of_16_bits_are_proven_in_float32(
+    dtype: torch.dtype, saved: Saved, words: Path, image_files: list[GoldenFile], tmp_path: Path
+) -> None:
+    folders = [shutil.copytree(saved("clip"), tmp_path / "saved"), shutil.copytree(words, tmp_path / "words")]
+    for folder in folders:
+        _state(folder / WEIGHTS, lambda state: state.update({name: each.to(dtype) for name, each in state.items()}))
+        _config(folder / "config.json", dtype=str(dtype).removeprefix("torch."))
+    clip = save_clip(folders[0], tmp_path / "clip")
+    imported = read_source("sentence_transformers", clip, SourceOptions(text=str(folders[1])))
+    _prove(imported, image_files, tmp_path)
+
+
+def test_a_text_model_that_cuts_the_beginning_of_a_text_does_so_here(
+    clip: Path, words: Path, image_files: list[GoldenFile], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(words, tmp_path / "words")
+    _config(folder / "tokenizer_config.json", truncation_side="left")
+    imported = read_source("sentence_transformers", clip, SourceOptions(text=str(folder)))
+    assert imported.model.text.spec.truncation_side == "left"
+    _prove(imported, image_files, tmp_path)
+
+
+def test_the_components_that_a_configuration_keeps_are_kept(
+    clip: Path, image_files: list[GoldenFile], tmp_path: Path
+) -> None:
+    (clip / CONFIG).write_text(json.dumps({"truncate_dim": 16}))
+    stated = read_source("sentence_transformers", clip)
+    assert stated.model.embed_dim == 16
+    _prove(stated, image_files, tmp_path)
+    asked = read_source("sentence_transformers", clip, SourceOptions(dim=20))  # as encode(..., truncate_dim=20) does
+    assert asked.model.embed_dim == 20
+    _prove(asked, image_files, tmp_path / "asked")
+    assert space_id(asked.model) != space_id(stated.model)
+    again = read_source("sentence_transformers", clip, SourceOptions(dim=16))
+    assert space_id(again.model) == space_id(stated.model)
+
+
+WHAT_CHANGES_VECTORS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a prompt before every text": (
+        lambda clip: (clip / CONFIG).write_text(json.dumps({"prompts": {"q": "find "}, "default_prompt_name": "q"})),
+        r"puts the prompt 'find ' before every text",
+    ),
+    "a layer behind the CLIP": (lambda clip: _add_module(clip, "Dense"), r"has Dense behind its CLIPModel"),
+    "a CLIP that is read for texts alone": (
+        lambda clip: _rename_module(clip, "sentence_transformers.base.modules.transformer.Transformer"),
+        r"pixel_values raised ValueError: Modality 'image' .* proven against sentence-transformers",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WHAT_CHANGES_VECTORS)
+def test_what_sentence_transformers_adds_and_is_not_imported_is_refused(
+    case: str, clip: Path, image_files: list[GoldenFile], tmp_path: Path
+) -> None:
+    change, match = WHAT_CHANGES_VECTORS[case]
+    change(clip)
+    with pytest.raises(MmalignError, match=match):
+        _prove(read_source("sentence_transformers", clip), image_files, tmp_path)
+
+
+def _add_module(clip: Path, kind: str) -> None:
+    modules = json.loads((clip / "modules.json").read_text())
+    more = {"idx": 1, "name": "1", "path": f"1_{kind}", "type": f"sentence_transformers.models.{kind}"}
+    (clip / "modules.json").write_text(json.dumps([*modules, more]))
+
+
+def _rename_module(clip: Path, kind: str) -> None:
+    (module,) = json.loads((clip / "modules.json").read_text())
+    (clip / "modules.json").write_text(json.dumps([module | {"type": kind}]))
+
+
+def _config(path: Path, **changed: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+
+
 def test_what_is_no_clip_is_refused(clip: Path, words: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SourceError, match=r"consists of Transformer, Pooling, Dense; .* give this one with --text"):
         read_source("sentence_transformers", words)
-    with pytest.raises(SourceError, match="--dim 25 is more than the 24 components"):
+    with pytest.raises(SourceError, match=r"25 components are to be kept \(--dim, .*Give --dim 1 to 24"):
         read_source("sentence_transformers", clip, SourceOptions(dim=25))
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     monkeypatch.delitem(sys.modules, "mmalign_export.sources.sentence_transformers_original", raising=False)

@@ -225,6 +225,26 @@ def test_a_text_tower_that_sees_padding_is_refused_at_real_length(
     _refused(_with(siglip, text=mutant), image_files, tmp_path, r"tower: the text tower gives other vectors")
 
 
+class _WithoutMask(nn.Module):
+    """Sees padding: a text alone, which has none, comes out right."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.backbone(input_ids, torch.ones_like(attention_mask))
+        return found
+
+
+def test_a_text_tower_whose_vectors_depend_on_the_texts_beside_is_refused(
+    saved: Saved, image_files: Files, tmp_path: Path
+) -> None:
+    imported = read_source("transformers", saved("chinese_clip"))
+    mutant = msgspec.structs.replace(imported.model.text, backbone=_WithoutMask(imported.model.text.backbone))
+    _refused(_with(imported, text=mutant), image_files, tmp_path, r"vector of '.*' moves by .* beside longer")
+
+
 def test_no_cleaning_is_refused(clip: Imported, image_files: Files, tmp_path: Path) -> None:
     text = clip.model.text
     tokenizer = copy.deepcopy(text.tokenizer)
