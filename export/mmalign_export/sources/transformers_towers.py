@@ -45,6 +45,12 @@ _DECIDING = (
     *("num_key_value_heads", "rope_parameters", "use_swiglu_ffn", "width_coefficient", "depth_coefficient"),
 )
 
+# The same, younger than the first ids: what is still as transformers has it unasked keeps its id.
+_YOUNGER: dict[str, object] = {
+    **{"batch_norm_eps": 1e-3, "pooling_type": "mean", "depthwise_padding": [], "strides": [1, 2, 2, 2, 1, 2, 1]},
+    **{"assign_eps": 1.0, "num_output_groups": [64, 8, 8], "scale_sqrt_depth": True},
+}
+
 
 class ImagePart(nn.Module):
     """(B, 3, H, W) -> pooled features (B, F)."""
@@ -137,6 +143,8 @@ def _projection(model: transformers.PreTrainedModel, name: str) -> nn.Module:
 def _definition(model: transformers.PreTrainedModel, config: dict[str, object]) -> str:
     """Return what decides a tower's vectors beside its weights: the class, and what its configuration says."""
     deciding = {name: config[name] for name in _DECIDING if config.get(name) is not None}
+    younger = {name: list(each) if isinstance(each := config.get(name), tuple) else each for name in _YOUNGER}
+    deciding |= {name: each for name, each in younger.items() if each is not None and each != _YOUNGER[name]}
     return f"transformers {type(model).__name__} {msgspec.json.encode(deciding, order='sorted').decode()}"
 
 

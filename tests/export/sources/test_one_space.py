@@ -131,6 +131,31 @@ def test_a_file_of_weights_has_the_space_of_the_folder_that_says_the_same_of_it(
     assert PREPROCESSING["resize_mode"] == "shortest"  # open_clip's default, so that the folder says nothing else
 
 
+@pytest.mark.parametrize(
+    ("family", "part", "changed"),
+    [
+        ("align", "vision_config", {"batch_norm_eps": 0.5}),
+        ("align", "vision_config", {"pooling_type": "max"}),
+        ("groupvit", "vision_config", {"assign_eps": 9.0}),
+        ("tipsv2", "text_config", {"scale_sqrt_depth": False}),
+    ],
+)
+def test_a_configuration_that_moves_vectors_of_the_same_weights_makes_another_space(
+    family: str, part: str, changed: dict[str, object], saved: Saved, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(saved(family), tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    config[part] |= changed
+    (folder / "config.json").write_text(json.dumps(config))
+    usual, other = (read_source("transformers", each).model for each in (saved(family), folder))
+    name = "image" if part == "vision_config" else "text"
+    given = usual.towers[name].example().inputs
+    with torch.inference_mode():
+        moved = usual.towers[name].module(*given) - other.towers[name].module(*given)
+    assert moved.abs().max() > 1e-4
+    assert space_id(other) != space_id(usual)
+
+
 def test_what_moves_no_vector_is_not_in_the_space_and_what_does_is(saved: Saved, tmp_path: Path) -> None:
     expected = space_of("transformers", saved("clip"))
     assert space_of("transformers", saved("clip"), SourceOptions(licence="mit")) == expected
