@@ -27,13 +27,15 @@ _PROGRESS = "progress"
 class Progress(msgspec.Struct, frozen=True):
     """The number of steps done, the best validation score so far with its step, and which pairs they were made on.
 
-    `gradient_scale` and `gradient_growth` are the state of fp16's gradient scaler.
+    `teacher_id` is the space of a distillation's teacher, `gradient_scale` and `gradient_growth` are the state of
+    fp16's gradient scaler.
     """
 
     step: int = 0
     best_score: float = -1.0
     best_step: int = 0
     data_id: str = ""
+    teacher_id: str = ""
     gradient_scale: float = 0.0
     gradient_growth: int = 0
 

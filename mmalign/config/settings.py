@@ -147,7 +147,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 f"a prefix of {widest} components is not shorter than model.embed_dim, {self.model.embed_dim}; leave "
                 "it out of the dims of the term 'matryoshka'"
             )
-        if self.term(IntraModal) and self.image_tower.frozen and not self.train.num_views:
+        is_cached = self.image_tower.frozen and not any(source.stream for source in self.data.sources)
+        if self.term(IntraModal) and is_cached and not self.train.num_views:
             raise ValueError(
                 "the term 'intra_modal' needs views of the images, and a frozen image tower has those that are cached. "
                 "Set train.num_views to 1 or more"

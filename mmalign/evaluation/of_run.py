@@ -22,6 +22,7 @@ from mmalign.run.pairs import load_sources, merged_splits
 from mmalign.towers.additions import is_still_below_pool
 from mmalign.writing import named_writes
 from mmalign_runtime.atomic import replacing
+from mmalign_runtime.bundle.hashes import sha256_of_file
 
 EVALUATION = "evaluation.json"
 
@@ -60,7 +61,7 @@ def evaluate(
         0.41
     """
     run = load_run(Path(run_dir), checkpoint)
-    config = run.config
+    config, weights = run.config, sha256_of_file(run.folder.existing(f"{checkpoint}.safetensors"))
     sources = load_sources(config.data, config.image, config.text)
     trained, start = _features(run)
     limit = config.data.split.max_caption_similarity
@@ -75,8 +76,7 @@ def evaluate(
         trained_images=read_trained_images(run.folder),
         show=show,
     )
-    _write(evaluation, run.folder.file(EVALUATION))
-    return evaluation
+    return _written(msgspec.structs.replace(evaluation, weights_sha256=weights), run.folder.file(EVALUATION))
 
 
 def _with_dims(config: Config, dims: Sequence[int]) -> EvaluateConfig:
@@ -103,6 +103,7 @@ def _features(run: Run) -> tuple[ModelFeatures, ModelFeatures]:
     return trained, ModelFeatures(pretrained, cache_dir, device, is_training=False)
 
 
-def _write(evaluation: Evaluation, path: Path) -> None:
+def _written(evaluation: Evaluation, path: Path) -> Evaluation:
     with named_writes(path, "Check the run's folder and the room on its disk."), replacing(path) as temporary:
         temporary.write_bytes(msgspec.json.format(msgspec.json.encode(evaluation), indent=2))
+    return evaluation

@@ -134,7 +134,8 @@ class BundleScores(msgspec.Struct, frozen=True):
 class Evaluation(msgspec.Struct, frozen=True):
     """What `mmalign evaluate` measures, and writes to run/evaluation.json.
 
-    `checkpoint` is which of a run's it was; None for a model that is not a run.
+    `checkpoint` is which of a run's it was, and `weights_sha256` the hash of its file, which a run that goes on writes
+    anew; None for a model that is not a run.
     """
 
     split: SplitName
@@ -142,3 +143,4 @@ class Evaluation(msgspec.Struct, frozen=True):
     captions: Captions
     linear_map_strength: float
     sources: tuple[SourceScores, ...]
+    weights_sha256: str | None = None

@@ -20,6 +20,7 @@ class IntraModal(Term, frozen=True, kw_only=True, forbid_unknown_fields=True, ta
     """InfoNCE between the vectors of images and of other views of them.
 
     A frozen image tower needs `train.num_views`: a step takes two of an image's cached views, the clean one among them.
+    Of streamed shards nothing is cached, and no views are needed.
 
     Attributes:
         temperature: Temperature of this term, which is fixed.

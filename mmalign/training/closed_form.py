@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mmalign.config import EvaluateConfig
 from mmalign.data import Splits
+from mmalign.errors import ConfigError
 from mmalign.features import ModelFeatures
 from mmalign.figures.linear_map import LinearMap, fit_linear_map
 from mmalign.figures.retrieval import recall_both_ways
@@ -21,7 +22,8 @@ from mmalign.model import DualEncoder
 def start_from_linear_map(model: DualEncoder, features: ModelFeatures, splits: Splits, config: EvaluateConfig) -> None:
     """Set the weights of both heads in place, for a model of `start = "linear_map"`.
 
-    Fitted on the training pairs and their first captions; the regularisation is picked on the validation pairs.
+    Fitted on the training pairs and their first captions; the regularisation is picked on the validation pairs. Raises
+    ConfigError where features do not differ.
     """
     to_image, to_text = model.image_projection, model.text_projection
     assert isinstance(to_image, nn.Sequential) and isinstance(to_text, nn.Sequential), "one head begins so, not several"
@@ -38,6 +40,11 @@ def start_from_linear_map(model: DualEncoder, features: ModelFeatures, splits: S
 
     images = to_images(features.images.of(splits.train, "training"))  # (N, F)
     texts = to_texts(features.texts.of(first_captions, "first captions of training"))  # (N, G)
+    if any((side == side[0]).all() for side in (images, texts)):
+        raise ConfigError(
+            "there is no linear map to begin with: the images of training, or their first captions, all have the same "
+            'features. Look at the pairs, or set model.start = "random".'
+        )
     weight = fit_linear_map(images, texts, score).weight  # (F, G)
     directions = _directions(texts, model.config.embed_dim)  # (G, D)
     _set_weight(to_image, (weight @ directions).T)  # (D, F)

@@ -43,12 +43,18 @@ class Miner:
         self._state = state
 
     def windows(self, plans: Iterable[StepPlan]) -> Iterator[Iterator[StepPlan]]:
-        """Yield the plans between two searches, each window after its search: no step of it may be prepared before."""
-        for _, window in groupby(plans, lambda plan: plan.step // self._config.every):
+        """Yield the plans between two searches, each window after its search: no step of it may be prepared before.
+
+        Those before the first search are a window of their own: workers prepare steps of one ahead.
+        """
+        for _, window in groupby(plans, lambda plan: (plan.step // self._config.every, self._share(plan) > 0)):
             yield map(self._composed, window)
 
+    def _share(self, plan: StepPlan) -> float:
+        return self._config.share_at(plan.step / self._schedule.num_steps)
+
     def _composed(self, plan: StepPlan) -> StepPlan:
-        share = self._config.share_at(plan.step / self._schedule.num_steps)
+        share = self._share(plan)
         if not share:
             return plan
         if NEIGHBOURS not in self._state or plan.step % self._config.every == 0:

@@ -12,12 +12,14 @@ import msgspec
 import torch
 from torch import Tensor
 
+from mmalign.config import Config
 from mmalign.data import Pair
 from mmalign.errors import ConfigError
 from mmalign.features import content_key
 from mmalign.features.cache import FeatureCache
 from mmalign.fingerprint import digest_texts
 from mmalign.losses.distillation import Distillation
+from mmalign_runtime.bundle import open_bundle
 from mmalign_runtime.embedder import Embedder
 
 
@@ -33,6 +35,12 @@ def check_teacher(term: Distillation, embed_dim: int) -> None:
     """Raise, before anything is trained or written, what `read_teacher` would raise of the bundle."""
     with Embedder.load(term.teacher) as embedder:
         _check_width(term, embedder.embed_dim, embed_dim)
+
+
+def identify_teacher(config: Config) -> str:
+    """Return the space of the teacher's vectors, nothing where there is none. Raises BundleError."""
+    term = config.term(Distillation)
+    return open_bundle(term.teacher).spec.space_id if term else ""
 
 
 def read_teacher(

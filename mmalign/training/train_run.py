@@ -33,13 +33,14 @@ from mmalign.run import Run, RunFolder, check_start, claim_run, join_run, open_r
 from mmalign.run.imported_specs import with_imported
 from mmalign.run.model import dual_model
 from mmalign.run.pairs import check_enough, identify_pairs, load_sources, merged_splits
-from mmalign.training.checks import check_new_run
+from mmalign.training.checks import check_new_run, check_settings
 from mmalign.training.closed_form import start_from_linear_map
 from mmalign.training.inputs import StepInputs, Steps, load_steps, prepare_steps
 from mmalign.training.metrics import Validator
 from mmalign.training.mining import Miner
 from mmalign.training.records import open_records
 from mmalign.training.shard_steps import open_stream
+from mmalign.training.teacher import identify_teacher
 from mmalign.training.trainer import Trainer
 from mmalign_runtime.atomic import remove_leftovers
 
@@ -99,6 +100,8 @@ def train(config: Config, run_dir: str | Path, *, resume: bool = False) -> Train
         with claim_run(run_dir):
             check_start(config, run_dir, resume=resume)
             check_dims(config.evaluate.dims, config.model.embed_dim)
+            if not (run_dir / "last.safetensors").is_file():  # a run that is there goes on with what it began with
+                check_settings(config)
             remove_leftovers(run_dir)  # of a run that was killed while it wrote a checkpoint
             return _train(config, run_dir, device, world, resume=resume)
 
@@ -127,7 +130,7 @@ def _train(config: Config, run_dir: Path, device: torch.device, world: World, *,
     Sharing(config.train.chunk_size, world.rank, world.size).check(schedule.batch_size, run.model)
     report_truncated((*splits.train, *splits.val), model.text.bound_tokenizer)
     trainer = Trainer(run.model, config, schedule, world)
-    progress = _restore(trainer, run.folder, data_id)
+    progress = _restore(trainer, run.folder, Progress(data_id=data_id, teacher_id=identify_teacher(config)))
     if config.model.start == "linear_map" and progress.step == 0:
         start_from_linear_map(run.model, features, splits, config.evaluate)
     world.take_from_first(list(learned_state(run.model).values()))
@@ -169,15 +172,20 @@ def _inputs(
     return (inputs for window in windows for inputs in load_steps(steps, window, config.train.num_workers))
 
 
-def _restore(trainer: Trainer, folder: RunFolder, data_id: str) -> Progress:
+def _restore(trainer: Trainer, folder: RunFolder, start: Progress) -> Progress:
     path = folder.file("last.safetensors")
     if not path.is_file():
-        return Progress(data_id=data_id)
+        return start
     progress = trainer.resume(path)
-    if progress.data_id != data_id:
+    if progress.data_id != start.data_id:
         raise CheckpointError(
             f"{folder.path} was trained on other pairs than the sources hold now, so it cannot go on to the same "
             "numbers. Restore the data, or choose another --out."
+        )
+    if progress.teacher_id not in ("", start.teacher_id):  # versions before this one wrote none
+        raise CheckpointError(
+            f"{folder.path} was taught by the space {progress.teacher_id}, and the teacher's bundle is now of "
+            f"{start.teacher_id}, so it cannot go on to the same numbers. Restore the bundle, or choose another --out."
         )
     logger.info("going on after step %d of %d", progress.step, trainer.schedule.num_steps)
     return progress

@@ -14,9 +14,12 @@ from PIL import Image
 from mmalign.data import Origin, Pair
 from mmalign.dual_model import DualModel, ModelTower
 from mmalign.errors import CheckpointError
+from mmalign.evaluation import evaluate
 from mmalign.run import Run
 from mmalign.space import space_id
+from mmalign_export import read_source
 from mmalign_export.errors import ExportError, ParityError
+from mmalign_export.sources import SourceOptions
 from mmalign_export.to_bundle import _card_pictures, export, export_model
 from mmalign_runtime import Embedder
 from mmalign_runtime.bundle import open_bundle
@@ -139,6 +142,22 @@ def test_a_damaged_evaluation_is_told_before_anything_is_exported(
     with pytest.raises(CheckpointError, match=r"evaluation\.json cannot be read: .*Run `mmalign evaluate"):
         export(tmp_path / "run", tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
+
+
+def test_a_card_has_figures_of_the_weights_that_are_exported_alone(
+    trained: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run_dir = shutil.copytree(trained[0], tmp_path / "run")
+    of_last = evaluate(run_dir, split="val", checkpoint="last")
+    assert read_source("run", run_dir, SourceOptions(checkpoint="last")).model.evaluation == of_last
+    assert "is of other weights" not in caplog.text
+    assert read_source("run", run_dir).model.evaluation is None
+    assert "evaluation.json is of other weights than best.safetensors has" in caplog.text
+    before = msgspec.structs.replace(of_last, checkpoint="best", weights_sha256="0" * 64)  # of an earlier best
+    for found, kept in ((before, None), (msgspec.structs.replace(before, weights_sha256=None), "best")):
+        (run_dir / "evaluation.json").write_bytes(msgspec.json.encode(found))
+        read = read_source("run", run_dir).model.evaluation
+        assert (read and read.checkpoint) == kept
 
 
 def test_a_place_that_is_taken_is_refused_before_the_run_is_read(tmp_path: Path) -> None:

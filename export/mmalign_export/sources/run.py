@@ -10,7 +10,7 @@ import msgspec
 from mmalign.data import DataError, Pair
 from mmalign.errors import CheckpointError
 from mmalign.evaluation import EVALUATION
-from mmalign.figures.scores import Evaluation
+from mmalign.figures.scores import Checkpoint, Evaluation
 from mmalign.run import Run, load_run
 from mmalign.run.model import dual_model
 from mmalign.run.own_pairs import OWN_PAIRS, read_own_pairs, unseen
@@ -40,7 +40,7 @@ def read(location: str | Path, options: SourceOptions) -> Imported:
     described = msgspec.structs.replace(
         model,
         origin=msgspec.structs.replace(model.origin, files=files),
-        evaluation=_evaluation(run),
+        evaluation=_evaluation(run, options.checkpoint, files[f"{options.checkpoint}.safetensors"].sha256),
         own_pairs=_own_pairs(run),
     )
     return Imported(model=described)
@@ -50,16 +50,28 @@ def _source_file(path: Path) -> SourceFile:
     return SourceFile(sha256=sha256_of_file(path), size_bytes=path.stat().st_size)
 
 
-def _evaluation(run: Run) -> Evaluation | None:
+def _evaluation(run: Run, checkpoint: Checkpoint, weights_sha256: str) -> Evaluation | None:
+    """Return what was measured of these weights: not of the other checkpoint, nor of this one before training went on.
+
+    Versions before this one wrote no hash of the weights.
+    """
     path = run.folder.file(EVALUATION)
     if not path.is_file():
         return None
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Evaluation)
+        found = msgspec.json.decode(path.read_bytes(), type=Evaluation)
     except (OSError, msgspec.DecodeError) as error:
         raise CheckpointError(
             f"{path} cannot be read: {error}. Run `mmalign evaluate {run.folder.path}` again, or remove it."
         ) from error
+    if found.checkpoint == checkpoint and found.weights_sha256 in (None, weights_sha256):
+        return found
+    logger.warning(
+        "%s is of other weights than %s.safetensors has, so the card has no figures. Run `mmalign evaluate %s "
+        "--checkpoint %s` before you export",
+        *(path, checkpoint, run.folder.path, checkpoint),
+    )
+    return None
 
 
 def _own_pairs(run: Run) -> tuple[Pair, ...]:

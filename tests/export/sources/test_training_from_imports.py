@@ -238,3 +238,12 @@ def test_weights_of_another_model_are_not_read_into_a_run(
     shutil.copytree(saved("siglip"), place)
     with pytest.raises((CheckpointError, ConfigError), match=r"belongs to another model|keeps the tower's"):
         load_run(tmp_path / "run")
+
+
+def test_a_run_of_which_nothing_would_learn_is_refused(saved: Saved, make_config: MakeConfig, tmp_path: Path) -> None:
+    frozen = {"image_tower": {"frozen": True}, "text_tower": {"frozen": True}}
+    with pytest.raises(ConfigError, match="nothing would learn: both towers are frozen, both heads are of kind 'ident"):
+        train(
+            make_config(saved("clip"), **frozen, loss={"temperature": 0.1, "learn_temperature": False}), tmp_path / "r"
+        )
+    assert not (tmp_path / "r").exists()

@@ -151,7 +151,8 @@ def test_blocks_learn_one_after_the_other(make_config: MakeConfig, tmp_path: Pat
         changed = moved(before, load_run(folder, "last").model.state_dict())
         return {name.split(".")[2] for name in changed if name.startswith("image_tower.")}
 
-    assert learned_in(2) == set()
+    with pytest.raises(ConfigError, match=r"optim\.unfreeze_every would not be read: .* no block of a tower learns"):
+        learned_in(2)
     assert learned_in(4) == {"layer4"}
     assert learned_in(6) == {"layer4", "layer3"}
     assert learned_in(11) == {"layer4", "layer3", "layer2", "layer1", "conv1", "bn1"}

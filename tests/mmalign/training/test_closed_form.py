@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 from torch.nn import functional
@@ -11,6 +12,7 @@ from mmalign.config import Config
 from mmalign.errors import ConfigError
 from mmalign.run import create_run
 from mmalign.run.pairs import load_sources, merged_splits
+from mmalign.training import train
 from mmalign.training.closed_form import start_from_linear_map
 from tests.mmalign.run_features import features_of
 from tests.tolerances import START_COSINE
@@ -54,6 +56,27 @@ def test_weights_are_as_large_as_random_ones(make_config: MakeConfig, tmp_path: 
         run.model, features_of(run, is_training=True), merged_splits(load_sources(config.data)), config.evaluate
     )
     assert weight.norm().item() == pytest.approx(before, rel=START_COSINE.bound)
+
+
+def test_a_space_wider_than_the_map_has_directions_is_refused(make_config: MakeConfig, tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"the text tower has features, 32, and model\.embed_dim is 33: the components"
+    ):
+        train(make_config({**SETTINGS, "model.embed_dim": 33}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_captions_that_are_all_the_same_give_no_map(make_config: MakeConfig, tmp_path: Path) -> None:
+    config = make_config(SETTINGS)
+    run, splits = create_run(config, tmp_path), merged_splits(load_sources(config.data))
+    alike = tuple(msgspec.structs.replace(pair, captions=("a red bar",)) for pair in splits.train)
+    with pytest.raises(ConfigError, match=r"no linear map to begin with: .* set model\.start = \"random\""):
+        start_from_linear_map(
+            run.model,
+            features_of(run, is_training=True),
+            msgspec.structs.replace(splits, train=alike),
+            config.evaluate,
+        )
 
 
 @pytest.mark.parametrize("head", [{"kind": "mlp", **HEAD}, {"kind": "linear"}])

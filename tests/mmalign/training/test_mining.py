@@ -56,13 +56,20 @@ def test_it_searches_every_so_many_steps_from_its_start_on() -> None:
     state: dict[str, Tensor] = {}
     found, pairs = miner(MiningConfig(share=0.5, every=4, start=0.5, ramp=0.0), state)
     windows = plans_of(found)
-    assert [len(window) for window in windows] == [4, 4, 4, 4, 2]
+    assert [len(window) for window in windows] == [4, 4, 1, 3, 4, 2]
     assert pairs.num_calls == 3, "at step 9, where it starts, at 12 and at 16"
     assert state[NEIGHBOURS].shape == (12, 16)
     plain = list(plan_steps(SCHEDULE, 0))
     changed = [own.rows != other.rows for own, other in zip(chain(*windows), plain, strict=True)]
     assert not any(changed[:9])
     assert sum(changed[9:]) >= 7
+
+
+def test_no_search_falls_within_a_window_of_which_workers_prepare_steps_ahead() -> None:
+    found, pairs = miner(MiningConfig(share=0.5, every=3, start=0.2, ramp=0.3), {})
+    for window in found.windows(plan_steps(SCHEDULE, 0)):
+        assert len({pairs.num_calls for _ in window}) == 1
+    assert pairs.num_calls == 5, "at step 4, where it starts, and at 6, 9, 12 and 15"
 
 
 def test_no_window_begins_before_the_one_before_it_has_ended() -> None:

@@ -17,6 +17,7 @@ from mmalign.errors import ConfigError, TrainingError
 from mmalign.evaluation import evaluate
 from mmalign.heads.linear import LinearHead
 from mmalign.losses.distillation import Distillation
+from mmalign.losses.intra_modal import IntraModal
 from mmalign.model import ModelConfig
 from mmalign.model.chunks import Sharing
 from mmalign.optim import Schedule
@@ -221,6 +222,16 @@ def test_a_run_that_was_cut_goes_on_to_the_same_numbers(
     whole, cut = (read_metrics(tmp_path / name / "metrics.csv") for name in ("whole", "cut"))
     assert len(whole) == 9
     assert whole == cut
+
+
+def test_views_of_a_frozen_image_tower_are_drawn_at_each_step_and_not_cached(
+    make_config: MakeConfig, settings: dict[str, object], tmp_path: Path
+) -> None:
+    config = make_config({**settings, "image_tower.frozen": True, "train.epochs": 1})
+    train(config, tmp_path / "without")
+    train(msgspec.structs.replace(config, terms=(IntraModal(),)), tmp_path / "with")
+    without, with_term = (read_metrics(tmp_path / name / "metrics.csv")[0]["loss"] for name in ("without", "with"))
+    assert float(with_term) > float(without)
 
 
 def test_a_run_is_validated_and_evaluated_on_the_listed_source(

@@ -13,7 +13,7 @@ import torch
 
 from mmalign.checkpoints.tensors import read_tensors
 from mmalign.config import Config, dump_config, load_config, parse_config
-from mmalign.errors import ConfigError
+from mmalign.errors import CheckpointError, ConfigError
 from mmalign.losses.distillation import Distillation
 from mmalign.losses.intra_modal import IntraModal
 from mmalign.losses.matryoshka import Matryoshka
@@ -110,6 +110,15 @@ def test_a_teacher_of_another_width_cannot_teach_embeddings(make_config: MakeCon
     assert not (tmp_path / "run").exists()
 
 
+def test_several_heads_a_side_cannot_take_the_teachers_vectors(make_config: MakeConfig, tmp_path: Path) -> None:
+    config = with_terms(
+        make_config({**FROZEN, "model.num_members": 2}), (Distillation(teacher=TEACHER, form="embedding"),)
+    )
+    with pytest.raises(ConfigError, match=r"model\.num_members = 2 heads lie along directions of their own, and form"):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_teacher_that_cannot_be_used_is_refused_before_the_run_is_begun(
     make_config: MakeConfig, tmp_path: Path
 ) -> None:
@@ -121,6 +130,17 @@ def test_a_teacher_that_cannot_be_used_is_refused_before_the_run_is_begun(
         with pytest.raises(BundleError, match=r"nowhere|empty|damaged"):
             train(config, tmp_path / "run")
         assert not (tmp_path / "run").exists()
+
+
+def test_a_run_does_not_go_on_with_another_teacher(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = with_terms(make_config({**FROZEN, "train.epochs": 1}), TERMS["teacher"])
+    train(config, tmp_path)
+    train(config, tmp_path, resume=True)
+    monkeypatch.setattr("mmalign.training.train_run.identify_teacher", lambda _: "another space")
+    with pytest.raises(CheckpointError, match="the teacher's bundle is now of another space, so it cannot go on"):
+        train(config, tmp_path, resume=True)
 
 
 def test_a_teacher_has_a_name() -> None:

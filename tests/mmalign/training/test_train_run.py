@@ -323,6 +323,16 @@ def test_damaged_checkpoint_is_refused(make_config: MakeConfig, tmp_path: Path) 
         ({"text_tower.name": "no-such-folder"}, WeightsError, "no-such-folder"),
         ({"image_tower.name": "timm:resnet5O"}, ConfigError, "no backbone"),
         ({"train.autocast": "fp16"}, ConfigError, "needs CUDA"),
+        (
+            {"train.chunk_size": 2, "train.batch_size": 5},
+            ConfigError,
+            "of 5 pairs into chunks of 2 and of one, and a tow",
+        ),
+        (
+            {"text_tower.frozen_blocks": 2},
+            ConfigError,
+            r"leaves nothing of the tower to learn\. .*text_tower\.frozen = t",
+        ),
         ({"data.split": {"val": 0.0}}, TrainingError, "val split has 0 pairs"),
     ],
 )
@@ -366,9 +376,14 @@ def test_damaged_image_stops_training_and_is_named(
         ({**FROZEN, "optim.unfreeze_every": 1}, "optim.unfreeze_every would not be read: both towers are frozen"),
     ],
 )
-def test_a_setting_that_would_not_be_read_is_refused_before_a_folder_is_begun(
-    make_config: MakeConfig, tmp_path: Path, settings: dict[str, object], unread: str
+def test_a_setting_that_would_not_be_read_is_refused_before_data_is_read_or_a_folder_begun(
+    make_config: MakeConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, object],
+    unread: str,
 ) -> None:
+    monkeypatch.setattr(train_module, "load_sources", None)
     with pytest.raises(ConfigError, match=re.escape(unread)):
         train(make_config(settings), tmp_path / "run")
     assert not (tmp_path / "run" / "config.toml").exists()
