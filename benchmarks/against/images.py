@@ -17,12 +17,14 @@ import random
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 from PIL import Image, ImageOps
 
 from benchmarks.harness.packages import Package, fetch
+
+Item = TypeVar("Item")
 
 NUM_IMAGES = 32
 SEED = 0
@@ -64,8 +66,8 @@ def build_image_sets(cache: Path) -> dict[str, tuple[Path, ...]]:
     return sets | {"mixed": mix(tuple(sets.values()))}
 
 
-def mix(sets: Sequence[Sequence[Path]]) -> tuple[Path, ...]:
-    """Return as many files as one set has, from the sets in turn."""
+def mix(sets: Sequence[Sequence[Item]]) -> tuple[Item, ...]:
+    """Return as many items as one set has, from the sets in turn."""
     return tuple(sets[number % len(sets)][number] for number in range(len(sets[0])))
 
 

@@ -75,6 +75,10 @@ class PeerProcess(AbstractContextManager["PeerProcess"]):
         reply = self.measure(Measure(request.kind, request.items, request.setting, lead_in=0, give_vectors=True))
         return np.frombuffer(reply.vectors, np.float32).reshape(len(request.items), -1)
 
+    def median_s(self, request: Measure) -> float:
+        """Return the median of the seconds an item. Raises PeerError when the peer fails."""
+        return float(np.median(self.measure(request).seconds))
+
     def cpu_s(self) -> float:
         """Return the CPU time that the process and those below it have used (Linux)."""
         return sum(_cpu_ticks(pid) for pid in _family(self._process.pid)) / os.sysconf("SC_CLK_TCK")

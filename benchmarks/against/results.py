@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from benchmarks.against.protocol import Kind, Setting
 from benchmarks.harness.environment import Environment
-from benchmarks.harness.statistics import Spread, paired_speedups, spread
+from benchmarks.harness.timing import Spread, paired_speedups, spread
 
 Mode = Literal["batch", "single"]
 
@@ -65,18 +65,18 @@ class Case(msgspec.Struct, forbid_unknown_fields=True):
     cosines: dict[str, Cosine]
 
 
-class Results(msgspec.Struct, forbid_unknown_fields=True):
+class Results(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """A whole comparison. `settings` are by model, entry, kind and set; `skipped` says who is not in it, and why."""
 
     environment: Environment
     labels: dict[str, str]
     ours: tuple[str, ...]
-    versions: dict[str, dict[str, str]]
+    versions: dict[str, dict[str, str]] = {}
     sets: list[ItemSet]
-    settings: dict[str, dict[str, dict[Kind, dict[str, Setting]]]]
-    trials: dict[str, list[Trial]]
-    skipped: dict[str, dict[str, str]]
-    cases: list[Case]
+    settings: dict[str, dict[str, dict[Kind, dict[str, Setting]]]] = {}
+    trials: dict[str, list[Trial]] = {}
+    skipped: dict[str, dict[str, str]] = {}
+    cases: list[Case] = []
 
     def case(self, model: str, kind: Kind, set_name: str, mode: Mode) -> Case | None:
         """Return a case, or None when it was not measured."""

@@ -72,13 +72,13 @@ def takers(processes: Mapping[str, PeerProcess], kind: Kind) -> list[str]:
     return [name for name, process in processes.items() if kind in process.entry.settings]
 
 
-def entries_of(entries: Sequence[Entry], names: Sequence[str] | None) -> list[Entry]:
-    """Return the entries named, all for None. Raises ValueError for a name that nobody has."""
+def entries_of(entries: Sequence[Entry], names: Sequence[str]) -> list[Entry]:
+    """Return the entries named, all for none. Raises ValueError for a name that nobody has."""
     known = {entry.name for entry in entries}
-    unknown = set(names or ()) - known
+    unknown = set(names) - known
     if unknown:
         raise ValueError(f"seen {', '.join(sorted(unknown))}, expected some of {', '.join(sorted(known))}")
-    return [entry for entry in entries if names is None or entry.name in names]
+    return [entry for entry in entries if not names or entry.name in names]
 
 
 def _request(one: Work, settings: Mapping[Kind, Mapping[str, Setting]]) -> Measure:

@@ -13,11 +13,9 @@ from numpy.typing import NDArray
 from typer import Argument, Option
 
 from benchmarks.harness.command import run
-from benchmarks.harness.environment import Environment, Watch
-from benchmarks.harness.interleave import timed
+from benchmarks.harness.environment import Watch
 from benchmarks.harness.markdown import table
-from benchmarks.harness.results import write_result
-from benchmarks.harness.statistics import median_ms
+from benchmarks.harness.timing import median_ms, timed
 from mmalign_runtime import Embedder
 from mmalign_runtime.engine.session import Feeds
 from mmalign_runtime.image_encoder import ImageEncoder
@@ -43,13 +41,6 @@ class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     p50_ms: float
     min_cosine: float
     moved_in_batch: float
-
-
-class Towers(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One measurement."""
-
-    environment: Environment
-    timings: tuple[Timing, ...]
 
 
 def measure(path: Path, provider: Device, seconds: float) -> Iterator[Timing]:
@@ -108,10 +99,9 @@ def main(
     provider: Annotated[Device, Option(help="cpu tries the script itself")] = "cuda",
     seconds: Annotated[float, Option(help="seconds for each figure")] = SECONDS,
 ) -> None:
-    """Measure, write, print."""
     watch = Watch()
-    timings = tuple(measure(bundle, provider, seconds))
-    write_result(Towers(watch.card(), timings), out)
+    timings = list(measure(bundle, provider, seconds))
+    watch.write(out, timings=timings)
     head = ("tower", "precision", "input", "p50 ms", "items/s", "cosine to float32", "moves by, alone")
     print(table(head, [_cells(timing) for timing in timings]))
 

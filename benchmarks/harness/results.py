@@ -12,7 +12,7 @@ from mmalign_runtime.atomic import replacing
 Result = TypeVar("Result", bound=msgspec.Struct)
 
 
-def write_result(result: msgspec.Struct, path: Path) -> None:
+def write_result(result: object, path: Path) -> None:
     """Write a result in the place of what was there, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:

@@ -27,7 +27,7 @@ from benchmarks.against.processes import PeerProcess
 from benchmarks.against.protocol import Kind, Measure, ModelFiles, Setting
 from benchmarks.harness.command import run
 from benchmarks.harness.places import FASTEMBED_PYTHON
-from benchmarks.harness.ways import Vectors, Way
+from benchmarks.harness.timing import Vectors, Way
 from benchmarks.imports.clip_speed import LEAST_INT8, captions, compare, jpegs, load_ours, ways_of_ours
 from mmalign_export import import_model
 from mmalign_runtime.engine.threads import available_threads

@@ -24,8 +24,7 @@ from typer import Option
 from benchmarks.against.protocol import Kind
 from benchmarks.harness.command import run
 from benchmarks.harness.environment import Environment, Watch
-from benchmarks.harness.statistics import median_ms
-from benchmarks.harness.ways import Vectors, Way, laps_of
+from benchmarks.harness.timing import Vectors, Way, laps_of, median_ms
 from benchmarks.imports.random_clip import save_random
 from mmalign_export import import_model
 from mmalign_export.golden import golden_photo

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks.harness.interleave import interleaved, timed
 from benchmarks.harness.places import bundle_at_hand
-from benchmarks.harness.statistics import median_ms
+from benchmarks.harness.timing import interleaved, median_ms, timed
 from benchmarks.reliability.record import Found, Row
 from mmalign_runtime.bundle import open_bundle
 from mmalign_runtime.spec import TextTower

@@ -18,8 +18,7 @@ from fastembed import ImageEmbedding, TextEmbedding
 from fastembed.common.model_description import ModelSource, PoolingType
 from numpy.typing import NDArray
 
-from benchmarks.against.peers.peer import Timed
-from benchmarks.against.protocol import Kind, Load, Setting
+from benchmarks.against.protocol import Kind, Load, Setting, Timed
 
 # Its entry for a plain convolutional network: preprocessing by preprocessor_config.json, one input, one output.
 _IMAGE_MODEL = "Qdrant/resnet50-onnx"
