@@ -8,11 +8,20 @@ from typing import Literal
 
 import msgspec
 
-from benchmarks.emoji.captions import Concept
+from benchmarks.emoji.captions import Concept, concept_key
 from benchmarks.emoji.emojione import emojione_svgs
-from benchmarks.emoji.keys import concept_key
-from benchmarks.emoji.source import Source
-from benchmarks.harness.packages import Archive
+from benchmarks.harness.packages import Archive, Package
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A package of drawings, its licence (an SPDX identifier), and what was done to the drawings."""
+
+    name: str
+    package: Package
+    licence: str
+    licence_url: str
+    attribution: str
+    changes: str = "SVG rendered at 72x72, encoded as lossy WebP"
 
 
 class Style(Source, frozen=True, kw_only=True, forbid_unknown_fields=True):

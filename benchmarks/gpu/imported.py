@@ -23,7 +23,7 @@ from benchmarks.harness.environment import Watch
 from benchmarks.harness.markdown import table
 from benchmarks.harness.timing import Vectors, Way, laps_of, median_ms
 from benchmarks.imports.clip_speed import OpenClip, captions, jpegs
-from benchmarks.imports.random_clip import save_random
+from benchmarks.imports.random_weights import save_random
 from mmalign_export import import_model, quantize
 from mmalign_export.quantization.budget import parse_budget
 from mmalign_runtime import Embedder, open_bundle

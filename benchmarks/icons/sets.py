@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from benchmarks.emoji.source import Source
+from benchmarks.emoji.styles import Source
 from benchmarks.harness.packages import Package
 
 

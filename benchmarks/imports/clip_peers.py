@@ -36,7 +36,7 @@ from tests.export.sources.sentences import save_clip
 from tests.export.sources.tiny import spread_out
 
 SIZES: dict[Kind, tuple[int, ...]] = {"image": (1, 32), "text": (1, 32)}
-_FASTEMBED = Entry(name="fastembed", label="fastembed", peer="fastembed", settings={})
+_FASTEMBED = Entry("fastembed", "fastembed", "fastembed", {})
 
 
 def save_saved(folder: Path) -> None:
@@ -68,8 +68,7 @@ def prepare(work: Path) -> None:
         import_model(work / "clip", work / "clip.bundle")
 
 
-def unit(vectors: Vectors) -> Vectors:
-    """Return vectors (N, D) at length 1."""
+def _unit(vectors: Vectors) -> Vectors:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
@@ -95,13 +94,12 @@ def main(
             fastembed = stack.enter_context(PeerProcess(_FASTEMBED, FASTEMBED_PYTHON, files, threads, work / "log.txt"))
 
         def ways(kind: Kind, number: int) -> dict[str, Way]:
-            """Return each tool's way from items to unit vectors."""
             items = [str(path) for path in paths[:number]] if kind == "image" else captions(number)
             found: dict[str, Way] = {
-                "sentence-transformers": lambda: unit(np.asarray(sentences.encode(items, show_progress_bar=False)))
+                "sentence-transformers": lambda: _unit(np.asarray(sentences.encode(items, show_progress_bar=False)))
             }
             if fastembed is not None:
-                found["fastembed"] = lambda: unit(fastembed.vectors(Measure(kind, tuple(items), Setting())))
+                found["fastembed"] = lambda: _unit(fastembed.vectors(Measure(kind, tuple(items), Setting())))
             return found | ways_of_ours(ours, kind, items)
 
         compare(ways, SIZES, seconds, LEAST_INT8)

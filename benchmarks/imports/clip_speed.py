@@ -23,9 +23,9 @@ from typer import Option
 
 from benchmarks.against.protocol import Kind
 from benchmarks.harness.command import run
-from benchmarks.harness.environment import Environment, Watch
+from benchmarks.harness.environment import Watch
 from benchmarks.harness.timing import Vectors, Way, laps_of, median_ms
-from benchmarks.imports.random_clip import save_random
+from benchmarks.imports.random_weights import save_random
 from mmalign_export import import_model
 from mmalign_export.golden import golden_photo
 from mmalign_runtime import Embedder
@@ -46,13 +46,6 @@ class Timing(msgspec.Struct, frozen=True):
     p50_ms: dict[str, float]
     times: dict[str, float]
     num_calls: int
-
-
-class Speeds(msgspec.Struct, frozen=True):
-    """One measurement."""
-
-    environment: Environment
-    measured: tuple[Timing, ...]
 
 
 class OpenClip:
@@ -108,7 +101,7 @@ def compare(
         found.append(Timing(f"{kind}s {number}", p50_ms, times, len(laps["mmalign"])))
         shown = ", ".join(f"{name} {ms:.1f} ms ({times[name]} times)" for name, ms in p50_ms.items())
         print(f"{found[-1].items:9}: {shown}", flush=True)
-    print(msgspec.json.encode(Speeds(watch.card(), tuple(found))).decode())
+    print(msgspec.json.encode({"environment": watch.card(), "measured": found}).decode())
 
 
 def load_ours(bundle: Path, int8: Path | None) -> dict[str, Embedder]:
@@ -141,11 +134,8 @@ def main(
     ours = load_ours(bundle, int8)
 
     def ways(kind: Kind, number: int) -> dict[str, Way]:
-        if kind == "image":
-            files = jpegs(number)
-            return {"open_clip": partial(theirs.images, files)} | ways_of_ours(ours, kind, files)
-        texts = captions(number)
-        return {"open_clip": partial(theirs.texts, texts)} | ways_of_ours(ours, kind, texts)
+        items, way = (jpegs(number), theirs.images) if kind == "image" else (captions(number), theirs.texts)
+        return {"open_clip": partial(way, items)} | ways_of_ours(ours, kind, items)
 
     compare(ways, SIZES, seconds, LEAST_INT8)
 
