@@ -3,8 +3,6 @@
 python -m benchmarks.against.cold_start --out benchmarks/against/results/cold-start-xeon.json
 """
 
-from __future__ import annotations
-
 import random
 import sys
 from functools import partial

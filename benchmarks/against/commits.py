@@ -6,8 +6,6 @@ The other commit is checked out into a folder of its own, and its worker finds t
 items of the same bundle, in an order drawn anew each round; a ratio above 1 says that this checkout takes longer.
 """
 
-from __future__ import annotations
-
 import random
 import subprocess
 import sys
@@ -62,7 +60,6 @@ def works() -> dict[str, Measure]:
 
 
 def starts() -> dict[str, list[str]]:
-    """Return what a new process does, by name."""
     found = {"import": ["-c", "import mmalign_runtime; print(flush=True)"]}
     for kind, item in ONE.items():
         found[f"first {kind}"] = ["-c", OUR_START.format(kind=kind, cache=False), str(DEMO_BUNDLE), item]
@@ -71,7 +68,6 @@ def starts() -> dict[str, list[str]]:
 
 @contextmanager
 def checked_out(commit: str) -> Iterator[Path]:
-    """Check a commit out into a folder of its own for the block."""
     with TemporaryDirectory() as folder:
         place = Path(folder) / "tree"
         subprocess.run(["git", "worktree", "add", "--detach", "--quiet", str(place), commit], cwd=ROOT, check=True)
@@ -82,7 +78,6 @@ def checked_out(commit: str) -> Iterator[Path]:
 
 
 def compare(trees: Mapping[str, Path], num_rounds: int) -> list[Compared]:
-    """Measure all works and starts, `num_rounds` times each side."""
     rng, found = random.Random(0), []
     with ExitStack() as stack:
         files = prepare_files(ModelSource("commits", DEMO_BUNDLE, run=Path()), CACHE)
@@ -102,7 +97,6 @@ def compare(trees: Mapping[str, Path], num_rounds: int) -> list[Compared]:
 
 
 def packages_of(tree: Path) -> tuple[Path, ...]:
-    """Return the folders of a checkout that hold packages."""
     return (tree, tree / "runtime", tree / "export")
 
 
@@ -122,7 +116,6 @@ def main(
     rounds: int = 15,
     out: Annotated[Path | None, Option(help="the JSON file that gets the results")] = None,
 ) -> None:
-    """Measure, print a table, and write the result when a file is named."""
     watch = Watch()
     with checked_out(before) as tree:
         cases = compare({BEFORE: tree, NOW: ROOT}, rounds)

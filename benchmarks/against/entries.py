@@ -1,7 +1,5 @@
 """Who takes part: our precisions and engines, and the peers, each with the settings that are tried to find its best."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from pathlib import Path

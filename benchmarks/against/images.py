@@ -9,8 +9,6 @@ mixed        a third of each
 Encoded once, baseline, quality 90, 4:2:0, no metadata, by the Pillow at hand: a set's digest says which bytes it got.
 """
 
-from __future__ import annotations
-
 import io
 import math
 import random

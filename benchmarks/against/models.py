@@ -1,7 +1,5 @@
 """The models that are compared, and the files each peer takes them from: one set of weights in several shapes."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

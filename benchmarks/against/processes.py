@@ -1,7 +1,5 @@
 """The runner's side of a worker process: start it, ask it, count its CPU time, end it."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 from collections.abc import Sequence

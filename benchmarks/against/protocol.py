@@ -3,8 +3,6 @@
 A worker may run in an environment that has none of the project's packages: this module needs only msgspec and numpy.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Literal, Protocol, TypeAlias
 

@@ -1,7 +1,5 @@
 """What a comparison leaves: one JSON file, written anew after every round, so that a kill costs one round."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 import msgspec
@@ -90,12 +88,10 @@ def times_faster(case: Case, ours: str, peer: str) -> Spread:
 
 
 def items_per_s(case: Case, entry: str) -> Spread:
-    """Return items a second."""
     return spread(1 / np.array(case.seconds[entry]))
 
 
 def latency_ms(case: Case, entry: str) -> Spread:
-    """Return milliseconds an item."""
     return spread(np.array(case.seconds[entry]) * 1000)
 
 

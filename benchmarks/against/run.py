@@ -3,8 +3,6 @@
 python -m benchmarks.against.run --out benchmarks/against/results/xeon.json
 """
 
-from __future__ import annotations
-
 import hashlib
 import random
 import time
@@ -59,7 +57,6 @@ def load_items(cache: Path, num_items: int) -> Items:
 
 
 def describe(kind: Kind, name: str, items: Sequence[str]) -> ItemSet:
-    """Return what a set holds."""
     contents = [Path(item).read_bytes() if kind == "image" else item.encode() for item in items]
     digest = hashlib.sha256(b"".join(hashlib.sha256(content).digest() for content in contents))
     mean_bytes = round(float(np.mean([len(content) for content in contents])), 1)

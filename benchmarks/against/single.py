@@ -10,8 +10,6 @@ next. Every way embeds the same item once a round, in an order drawn anew, after
 process is a loop in Python that no processor is set aside for.
 """
 
-from __future__ import annotations
-
 import random
 import subprocess
 import sys
@@ -60,7 +58,6 @@ class Single(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def entries() -> list[Entry]:
-    """Return every way to embed an item."""
     spins_us = {SLEEPING: 0, ONE_THREAD: 0, "spinning 0.2 ms": 200, SPINNING: 1000, "spinning unbounded": None}
     ours = [Entry(name, name, "mmalign", PLAIN, spin_us=spin_us) for name, spin_us in spins_us.items()]
     fastembed = [Entry(FASTEMBED, FASTEMBED, "fastembed", PLAIN)] if FASTEMBED_PYTHON.is_file() else []
@@ -76,7 +73,6 @@ def check(processes: Mapping[str, PeerProcess], request: Measure) -> None:
 
 
 def summary(model: str, kind: Kind, times: Mapping[str, list[float]], *, is_busy: bool) -> list[Single]:
-    """Return what was seen of every way."""
     found = []
     for name, laps in times.items():
         p50, p90 = 1000 * np.percentile(laps, (50, 90))

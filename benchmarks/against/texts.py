@@ -6,8 +6,6 @@ paragraphs   40 words and more, up to the context length and beyond: paragraphs 
 mixed        a third of each
 """
 
-from __future__ import annotations
-
 import random
 import re
 from collections.abc import Iterable, Sequence
@@ -48,7 +46,6 @@ def build_text_sets(cache: Path) -> dict[str, tuple[str, ...]]:
 
 
 def has_words(text: str, bounds: tuple[int, int]) -> bool:
-    """Return whether a text has at least and at most so many words."""
     return bounds[0] <= len(text.split()) <= bounds[1]
 
 
@@ -59,7 +56,6 @@ def paragraphs_of(page: str) -> list[str]:
 
 
 def _names() -> list[str]:
-    """Return the English name of each emoji with its keywords behind it."""
     rows = pq.read_table(_PACK, columns=["label", "keywords"]).to_pylist()
     return [" ".join([row["label"], *row["keywords"]]).replace(",", "") for row in rows]
 

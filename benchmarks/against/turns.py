@@ -3,8 +3,6 @@
 Calls of one round on one set are neighbours in time, which is why speed is compared pair by pair (see results.py).
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -59,7 +57,6 @@ def warm_up(processes: Mapping[str, PeerProcess], work: Iterable[Work], chosen: 
 
 
 def take_round(processes: Mapping[str, PeerProcess], work: Sequence[Work], chosen: Chosen, rng: random.Random) -> None:
-    """Add one round to every case."""
     for one in work:
         names = takers(processes, one.case.kind)
         for name in rng.sample(names, len(names)):

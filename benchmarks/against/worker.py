@@ -3,8 +3,6 @@
 Peers share no process, so that no thread pool, allocator or import of one is in the way of another.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 import traceback

@@ -8,8 +8,6 @@ are. Its recipe is its own loss, AdamW with betas (0.9, 0.98), eps 1e-6 and weig
 everything, linear projections, a warm-up and half a cosine over the steps that fit, counted by a trial before.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Sequence

@@ -50,7 +50,6 @@ def main(
 
 
 def keep(path: Path, watch: Watch, runs: Sequence[Done], table: str) -> None:
-    """Write the JSON and the table beside it, and print the table."""
     watch.write(path.with_suffix(".json"), runs=runs)
     path.with_suffix(".md").write_text(table, encoding="utf-8")
     print(table)
@@ -68,7 +67,6 @@ def _runs(recipes: Sequence[Recipe], num_seeds: int, epochs: int, teacher: str, 
 
 
 def file_name(recipe: str) -> str:
-    """Return a recipe's name as part of a folder's."""
     return recipe.replace(" ", "_").replace(",", "")
 
 

@@ -25,11 +25,12 @@ from benchmarks.demo.queries import IMAGE_QUERIES, TEXT_QUERIES, TOP_K
 from benchmarks.demo.report import headline_figures, write_report
 from benchmarks.demo.results import (
     DemoResults,
-    golden_images,
+    GoldenImage,
+    TextSearch,
+    found_drawings,
     image_search,
     read_curve,
     read_found,
-    text_search,
 )
 from benchmarks.demo.steps import DemoError, Stage
 from benchmarks.harness.command import run
@@ -111,7 +112,8 @@ def run_demo(out: Path, console: Console) -> DemoResults:
         curve=read_curve(out / "run" / "metrics.csv"),
         evaluation=read_result(out / "run/evaluation.json", Evaluation),
         text_searches=tuple(
-            text_search(query, found, by_name) for query, found in zip(TEXT_QUERIES, searched, strict=True)
+            TextSearch(query.text, found_drawings(found.hits, by_name, query.labels))
+            for query, found in zip(TEXT_QUERIES, searched, strict=True)
         ),
         image_searches=tuple(
             image_search(query, names, found, labels, by_name)
@@ -119,7 +121,10 @@ def run_demo(out: Path, console: Console) -> DemoResults:
         ),
         num_drawings=len(drawings),
         verification=read_result(out / "verify.json", VerifyReport),
-        golden=golden_images(load_golden(bundle).images, bundle.path),
+        golden=tuple(
+            GoldenImage(case.name, bundle.path / case.file, case.width, case.height)
+            for case in load_golden(bundle).images
+        ),
         bench=read_result(out / "bench.json", BenchReport),
         provenance=bundle.spec.provenance,
         attributions=read_attributions(data),

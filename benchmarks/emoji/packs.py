@@ -1,7 +1,5 @@
 """What a pack is: one Parquet file a style, a row a concept with its 72 x 72 WebP; metadata name licence and source."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The four styles, read from styles.toml: where each one's drawings come from, and how they are read."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal

@@ -4,8 +4,6 @@ A service's batches are of any size. cuDNN plans every convolution anew when the
 before, and onnxruntime keeps no plan; a session for each of a few sizes is planned once. Both ways, and the load time.
 """
 
-from __future__ import annotations
-
 import random
 import time
 from functools import partial
@@ -43,7 +41,6 @@ class Way(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def measure(path: Path, name: str, *, one_session: bool, provider: Device) -> Way:
-    """Time one way to run."""
     start = time.perf_counter()
     with Embedder.load(path, provider=provider, towers=("image",)) as embedder:
         session = embedder.image.session

@@ -5,8 +5,6 @@ precisions, and is timed in turns with open_clip on the same device: towers from
 whole pipelines from file or caption to vector.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -142,7 +140,6 @@ def timings(model: str, work: Path, bundle: Path, device: Device) -> Iterator[Ti
 
 
 def medians_ms(ways: dict[str, Way]) -> dict[str, float]:
-    """Return each way's median ms."""
     return {name: median_ms(each) for name, each in laps_of(ways, SECONDS, dict.fromkeys(ways, LEAST_COSINE)).items()}
 
 

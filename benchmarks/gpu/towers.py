@@ -1,7 +1,5 @@
 """The towers on a device in every precision: python -m benchmarks.gpu.towers BUNDLE OUT.json"""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path

@@ -6,8 +6,6 @@ of one large matrix product in the same precision; then what the loader gives, b
 chunks (GradCache) have no bare loop. TOKENIZER is a folder with BERT's tokenizer.json, such as the demo's bundle.
 """
 
-from __future__ import annotations
-
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -135,7 +133,6 @@ class Bench:
 
 
 def settings(tokenizer: Path, device: Device, setting: Setting) -> Config:
-    """Return the configuration of one setting."""
     columns = {"caption_columns": ["label", "keywords"], "concept_column": "concept", "group_column": "group"}
     packs = [{"path": str(_PACKS / f"{name}.parquet")} | columns for name in ("noto", "twemoji", "emojione")]
     train = dict(zip(("autocast", "compile", "batch_size", "chunk_size"), setting, strict=True))

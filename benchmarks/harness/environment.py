@@ -1,7 +1,5 @@
 """The card a measurement carries: what ran, on what, with what else going on, and when."""
 
-from __future__ import annotations
-
 import os
 import platform
 import resource

@@ -3,8 +3,6 @@
 Nothing of them is kept in the repository but what is made of them. A rebuild starts from the same bytes or not at all.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import subprocess

@@ -1,7 +1,5 @@
 """Results as JSON, for people and programs."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import TypeVar
 

@@ -3,8 +3,6 @@
 What slows a machine down for a while slows all of them alike, and calls of one round can be paired.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -33,7 +31,6 @@ class Spread(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def timed(call: Callable[[], object]) -> float:
-    """Return the seconds that a call takes."""
     start = perf_counter()
     call()
     return perf_counter() - start
@@ -78,7 +75,6 @@ def _check(first: Vectors, ways: Mapping[str, Way], least_cosines: Mapping[str, 
 
 
 def spread(values: ArrayLike) -> Spread:
-    """Return the 10th, 50th and 90th percentile."""
     return Spread(*(float(value) for value in np.percentile(np.asarray(values), (10, 50, 90))))
 
 

@@ -3,8 +3,6 @@
 Drawings have colours of their own and join the emoji in training; icons are one colour, for interfaces.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Literal
 

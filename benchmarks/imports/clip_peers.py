@@ -9,8 +9,6 @@ with the same number of threads, on the same JPEG files and captions; parity is 
 last line is JSON.
 """
 
-from __future__ import annotations
-
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
@@ -40,7 +38,6 @@ _FASTEMBED = Entry("fastembed", "fastembed", "fastembed", {})
 
 
 def save_saved(folder: Path) -> None:
-    """Write ViT-B/32 as transformers saves it."""
     torch.manual_seed(0)
     words = open_clip.tokenizer.SimpleTokenizer()
     pieces = [*list(words.encoder)[:-2], "<|startoftext|>", "<|endoftext|>"]
@@ -77,7 +74,6 @@ def main(
     seconds: Annotated[float, Option(help="for each of the four comparisons")] = 30.0,
     int8: Annotated[Path | None, Option(help="the bundle quantized, so that its int8 takes part")] = None,
 ) -> None:
-    """Make what is not there yet, then compare."""
     prepare(work)
     threads = available_threads()
     torch.set_num_threads(threads)

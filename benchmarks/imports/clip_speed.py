@@ -6,8 +6,6 @@ WORK keeps model and bundle, with random weights of the real size. The same JPEG
 with the same number of threads; parity is checked before anything is timed. The last line is JSON.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -114,7 +112,6 @@ def load_ours(bundle: Path, int8: Path | None) -> dict[str, Embedder]:
 
 
 def ways_of_ours(ours: Mapping[str, Embedder], kind: Kind, items: Sequence[bytes] | Sequence[str]) -> dict[str, Way]:
-    """Return the ways from items to unit vectors of what `load_ours` gave."""
     encoders = {name: each.encode_image if kind == "image" else each.encode_text for name, each in ours.items()}
     return {name: partial(encode, items) for name, encode in encoders.items()}
 
@@ -125,7 +122,6 @@ def main(
     seconds: Annotated[float, Option(help="for each of the four comparisons")] = 20.0,
     int8: Annotated[Path | None, Option(help="the bundle quantized, so that its int8 takes part")] = None,
 ) -> None:
-    """Make the bundle where it is not there yet, then compare."""
     folder, bundle = save_random(model, work / model), work / f"{model}.bundle"
     if not bundle.exists():
         import_model(folder, bundle)

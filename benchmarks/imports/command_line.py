@@ -7,8 +7,6 @@ the pictures, since a family takes half a minute so. One line of JSON a family: 
 with, and what they say. The exit code is 1 where one of them failed.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json
@@ -112,7 +110,6 @@ def measure(name: str, make: Callable[[Path], Arguments], folder: Path) -> dict[
 
 
 def main(only: Annotated[str, Option(help="sources whose name has this in it")] = "") -> None:
-    """Print a line for each family; exit with 1 where one failed."""
     failed = 0
     for name, make in _SOURCES.items():
         if only in name:

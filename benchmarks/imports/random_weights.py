@@ -9,8 +9,6 @@ by 1e-3 a component with another order of sums (MobileCLIP2-S0): such a tower is
 residual blocks begin at a step of zero (Goyal et al. 2017) and stay small.
 """
 
-from __future__ import annotations
-
 import copy
 import json
 from collections.abc import Callable

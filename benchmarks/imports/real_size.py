@@ -13,8 +13,6 @@ The last line is JSON: seconds of the import and of the processor in it, the pea
 after the import and after verify, each stage of the proof, and what verify found. results/real_size.json keeps them.
 """
 
-from __future__ import annotations
-
 import json
 import resource
 import tempfile

@@ -1,7 +1,5 @@
 """The page's chart as SVG: speed against peers. The same results give the same file."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

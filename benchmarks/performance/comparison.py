@@ -1,7 +1,5 @@
 """The page's tables: what was aimed at, items a second, times faster, latency, cosines, settings, cold start."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -65,7 +63,6 @@ def _cold_starts(starts: Sequence[ColdStart]) -> list[list[str]]:
 
 
 def comparison(results: Results) -> str:
-    """Return all tables of a comparison."""
     parts = []
     for model in dict.fromkeys(case.model for case in results.cases):
         parts.append(f"### {ARCHITECTURES[model]}")
@@ -83,7 +80,6 @@ def comparison(results: Results) -> str:
 
 
 def cold_start(starts: Sequence[ColdStart]) -> str:
-    """Return the table of cold starts."""
     rows, names = [], (OURS, CACHED, FASTEMBED)
     for case in starts:
         medians = [f"{np.median(case.seconds[name]):.2f}" for name in names]
@@ -106,7 +102,6 @@ def one_at_a_time(singles: Sequence[Single]) -> str:
 
 
 def cases_of(results: Results, model: str, kind: str, mode: Mode) -> list[Case]:
-    """Return what was measured of one model's kind."""
     key = (model, kind, mode)
     return [case for case in results.cases if (case.model, case.kind, case.mode) == key and case.seconds]
 

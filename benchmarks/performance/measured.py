@@ -1,7 +1,5 @@
 """Everything that the page shows, read from results/*.json."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import get_type_hints
 

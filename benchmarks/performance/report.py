@@ -3,8 +3,6 @@
 python -m benchmarks.performance.report --write
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 
@@ -56,7 +54,6 @@ def page(measured: Measured) -> str:
 
 
 def golden_stages(bench: BenchReport) -> str:
-    """Return the time of the demo's golden items, which are unusual on purpose."""
     rows = [
         [t.kind, str(t.batch_size), t.stage, f"{t.p50_ms:.1f}", f"{t.p90_ms:.1f}", f"{t.items_per_s:.0f}"]
         for t in bench.timings

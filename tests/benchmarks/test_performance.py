@@ -69,6 +69,6 @@ def test_numbers_keep_three_digits() -> None:
 
 
 def test_a_table_with_a_short_row_is_refused() -> None:
-    assert table(["a", "b"], [["1", "2|3"]]) == "| a | b |\n| --- | --- |\n| 1 | 2/3 |"
+    assert table(["a", "b"], [["1", "2|3"]]) == "| a | b |\n| --- | --- |\n| 1 | 2\\|3 |"
     with pytest.raises(ValueError, match="cells"):
         table(["a", "b"], [["1"]])

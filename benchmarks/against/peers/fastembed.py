@@ -5,8 +5,6 @@ worker processes anew. That is for long runs, so a call goes over the items seve
 batch is left out, in its favour: what is timed is what a long run would see.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version

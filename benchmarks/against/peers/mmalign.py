@@ -1,7 +1,5 @@
 """Ours, through its public door only: Embedder.load, encode_image, encode_text, with their defaults."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from importlib.metadata import version
 
