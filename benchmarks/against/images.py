@@ -15,12 +15,12 @@ import random
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import msgspec
 from PIL import Image, ImageOps
 
-from benchmarks.harness.packages import Package, fetch
+from benchmarks.harness.packages import Package, fetch, read_listed
 
 Item = TypeVar("Item")
 
@@ -46,10 +46,7 @@ class PhotoSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     names: tuple[str, ...]
 
 
-PHOTOS = msgspec.toml.decode(
-    Path(__file__).with_name("photographs.toml").read_bytes(),
-    type=dict[Literal["photographs"], tuple[PhotoSource, ...]],
-)["photographs"]
+PHOTOS = read_listed(Path(__file__).with_name("photographs.toml"), PhotoSource)
 
 
 def build_image_sets(cache: Path) -> dict[str, tuple[Path, ...]]:

@@ -101,12 +101,13 @@ def cosine(vectors: NDArray[np.float32], expected: NDArray[np.float32]) -> Cosin
         raise ValueError(f"seen {len(expected)} vectors, expected at least 2: a mean is taken away. Use more --items.")
     if vectors.shape != expected.shape or not np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=_LENGTH_BOUND):
         raise ValueError(f"seen vectors {vectors.shape}, expected {expected.shape} of unit length")
-    found, middle = _row_cosines(vectors, expected), expected.mean(axis=0)
-    centred = _row_cosines(vectors - middle, expected - middle)
+    found, middle = row_cosines(vectors, expected), expected.mean(axis=0)
+    centred = row_cosines(vectors - middle, expected - middle)
     return Cosine(*(round(float(value), 6) for value in (found.mean(), found.min(), centred.min())))
 
 
-def _row_cosines(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float64]:
+def row_cosines(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the cosine of each row of one with that of another."""
     one, other = one.astype(np.float64), other.astype(np.float64)
     products: NDArray[np.float64] = (one * other).sum(axis=1)
     cosines: NDArray[np.float64] = products / (np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1))

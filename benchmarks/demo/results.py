@@ -6,13 +6,20 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.demo.drawings import Attribution, Drawing
-from benchmarks.demo.steps import Step
 from mmalign.figures.scores import Evaluation
 from mmalign.training.metrics import read_metrics
 from mmalign_runtime.bench import BenchReport
 from mmalign_runtime.ranking import Hit
 from mmalign_runtime.spec import Provenance
 from mmalign_runtime.verify import VerifyReport
+
+
+class Step(msgspec.Struct, frozen=True):
+    """A step that was run: what it is for, the line a user would type, and how long it took."""
+
+    title: str
+    command: str
+    seconds: float
 
 
 class CurvePoint(msgspec.Struct, frozen=True):

@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import Literal
 
 import msgspec
 
 from benchmarks.emoji.captions import Concept, concept_key
 from benchmarks.emoji.emojione import emojione_svgs
-from benchmarks.harness.packages import Archive, Package
+from benchmarks.harness.packages import Archive, Package, read_listed
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -43,6 +42,4 @@ class Style(Source, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return drawings
 
 
-STYLES = msgspec.toml.decode(
-    Path(__file__).with_suffix(".toml").read_bytes(), type=dict[Literal["style"], tuple[Style, ...]]
-)["style"]
+STYLES = read_listed(Path(__file__).with_suffix(".toml"), Style)

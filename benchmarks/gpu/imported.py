@@ -144,8 +144,7 @@ def medians_ms(ways: dict[str, Way]) -> dict[str, float]:
 
 
 def _our_image_tower(embedder: Embedder, pixels: Vectors) -> Vectors:
-    tower = embedder.bundle.spec.towers["image"]
-    assert isinstance(tower, ImageTower)
+    tower = embedder.bundle.spec.tower("image", ImageTower)
     return embedder.image.session.run({tower.inputs.pixel_values: pixels})
 
 

@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 from typer import Argument, Option
 
+from benchmarks.against.results import row_cosines
 from benchmarks.harness.command import run
 from benchmarks.harness.environment import Watch
 from benchmarks.harness.markdown import table
@@ -69,14 +69,9 @@ def _time(
         precision=precision,
         input_shape=next(iter(feeds.values())).shape,
         p50_ms=median_ms(laps_s),
-        min_cosine=round(_min_cosine(vectors, expected.session.run(feeds)), 7),
+        min_cosine=round(float(row_cosines(vectors, expected.session.run(feeds)).min()), 7),
         moved_in_batch=float(np.abs(encoder.session.run(alone)[0] - vectors[0]).max()),
     )
-
-
-def _min_cosine(vectors: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
-    products = (vectors.astype(np.float64) * expected).sum(axis=1)
-    return float((products / np.linalg.norm(vectors, axis=1) / np.linalg.norm(expected, axis=1)).min())
 
 
 def tower_feeds(files: Tower) -> Iterator[Feeds]:

@@ -11,7 +11,7 @@ import tarfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -31,6 +31,15 @@ class Package(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def __str__(self) -> str:
         """Spell it as people look it up: `npm emojibase-data 17.0.0`."""
         return f"{self.registry} {self.name} {self.version}"
+
+
+Row = TypeVar("Row")
+
+
+def read_listed(path: Path, row: type[Row]) -> tuple[Row, ...]:
+    """Return the rows of a .toml file of one table."""
+    (rows,) = msgspec.toml.decode(path.read_bytes(), type=dict[str, tuple[row, ...]]).values()  # type: ignore[valid-type]
+    return rows
 
 
 class Archive(msgspec.Struct, frozen=True):

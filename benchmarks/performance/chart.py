@@ -21,7 +21,6 @@ _OURS = ("#0072B2", "#003B5C", "#009E73", "#7A4FA3")
 _PEERS = ("#E69F00", "#F0C060", "#56B4E9", "#D55E00", "#E8906A", "#CC79A7", "#999999")
 _MUTED, _GRID = "#6b6b6b", "#e4e4e4"
 _GROUP_WIDTH = 0.84
-_STYLE = {"svg.hashsalt": "mmalign", "svg.fonttype": "none", "font.size": 9, "text.color": "#222222"}
 
 
 def draw_comparison(results: Results, path: Path) -> None:
@@ -33,7 +32,7 @@ def draw_comparison(results: Results, path: Path) -> None:
         for position, name in enumerate(names)
     }
     known: dict[str, Artist] = {}
-    with plt.rc_context(_STYLE):
+    with plt.rc_context({"svg.hashsalt": "mmalign", "svg.fonttype": "none", "font.size": 9, "text.color": "#222222"}):
         figure, panels = plt.subplots(2, 1, figsize=(9.2, 6.2), layout="constrained")
         for axes, kind in zip(panels, ("image", "text"), strict=True):
             _draw_bars(axes, results, cases_of(results, REFERENCE, kind, "batch"), colours)

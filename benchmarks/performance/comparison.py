@@ -13,7 +13,6 @@ from benchmarks.harness.markdown import number, table
 from benchmarks.harness.timing import Spread
 
 _OPENVINO = "openvino"
-_ENGINES = ("onnxruntime", _OPENVINO)
 _NONE = "—"
 
 
@@ -35,9 +34,9 @@ def glance(results: Results, starts: Sequence[ColdStart]) -> str:
     )
     rows = []
     for what, aim, kind, set_name, precision, mode, peers in asked:
-        case = results.case(REFERENCE, kind, set_name, mode)
-        rows.append([what, aim, *(_ratio(case, _entry(precision, engine), peers) for engine in _ENGINES)])
-    return table(("", "aim", *_ENGINES), [*rows, *_cold_starts(starts)])
+        case, ours = results.case(REFERENCE, kind, set_name, mode), f"mmalign-{precision}"
+        rows.append([what, aim, *(_ratio(case, name, peers) for name in (ours, f"{ours}@{_OPENVINO}"))])
+    return table(("", "aim", "onnxruntime", _OPENVINO), [*rows, *_cold_starts(starts)])
 
 
 def _ratio(case: Case | None, ours: str, peers: tuple[str, ...]) -> str:
@@ -45,10 +44,6 @@ def _ratio(case: Case | None, ours: str, peers: tuple[str, ...]) -> str:
         return _NONE
     first, *others = (number(times_faster(case, ours, peer).p50) for peer in peers)
     return " ".join([first, *(f"({other})" for other in others)])
-
-
-def _entry(precision: str, engine: str) -> str:
-    return f"mmalign-{precision}" + (f"@{engine}" if engine == _OPENVINO else "")
 
 
 def _cold_starts(starts: Sequence[ColdStart]) -> list[list[str]]:

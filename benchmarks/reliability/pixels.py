@@ -14,6 +14,7 @@ import numpy as np
 import onnxruntime
 import openvino
 import PIL
+from msgspec.structs import replace
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -76,10 +77,10 @@ def sizes(num_sizes: int, seed: int) -> list[tuple[int, int]]:
 
 def specs() -> list[ImageSpec]:
     """Return the specs compared: they give levels of 0..255 as they are."""
-    levels = {"mean": (0.0, 0.0, 0.0), "std": (1 / 255, 1 / 255, 1 / 255), "fill": (124, 116, 104)}
+    levels = ImageSpec(mean=(0.0, 0.0, 0.0), std=(1 / 255, 1 / 255, 1 / 255), fill=(124, 116, 104))
     sides = {"resize_then_crop": 259}
     return [
-        ImageSpec(resize=resize, resize_size=sides.get(resize), interpolation=interpolation, **levels)
+        replace(levels, resize=resize, resize_size=sides.get(resize), interpolation=interpolation)
         for interpolation in INTERPOLATIONS
         for resize in RESIZES
     ]
