@@ -4,8 +4,6 @@ python -m benchmarks.readme                 from benchmarks/demo/results.json an
 python -m benchmarks.readme --demo demo     first takes over the figures of a demo that was run there
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -74,12 +72,10 @@ def _measured(spec: BundleSpec) -> tuple[ArtifactParity, ...]:
 
 
 def read_demo() -> DemoFigures:
-    """Return the figures of the demo that are committed."""
     return read_result(DEMO_RESULTS, DemoFigures)
 
 
 def readme_tables() -> str:
-    """Return the Markdown between the README's markers."""
     demo = read_demo()
     return "\n\n".join((_recall(demo.evaluation), _parity(demo.parity), _latency(read_measured().against)))
 
@@ -118,7 +114,6 @@ def _latency(against: Results) -> str:
 def main(
     demo: Annotated[Path | None, Option(help="the folder of a demo whose figures are taken over first")] = None,
 ) -> None:
-    """Rewrite the README's tables."""
     if demo is not None:
         take_over(demo)
     README.write_text(with_tables(README.read_text(encoding="utf-8"), readme_tables()), encoding="utf-8")

@@ -3,8 +3,6 @@
 python -m benchmarks.against.cold_start --out benchmarks/against/results/cold-start-xeon.json
 """
 
-from __future__ import annotations
-
 import random
 import sys
 from functools import partial
@@ -18,15 +16,13 @@ from typer import Option
 from benchmarks.against.models import demo_source, prepare_files, reference_source
 from benchmarks.against.protocol import Kind, ModelFiles
 from benchmarks.harness.command import run
-from benchmarks.harness.environment import Environment, Watch
-from benchmarks.harness.interleave import interleaved
+from benchmarks.harness.environment import Watch
 from benchmarks.harness.places import CACHE, FASTEMBED_PYTHON, PHOTO, ROOT
 from benchmarks.harness.processes import first_line_s
-from benchmarks.harness.results import write_result
-from benchmarks.harness.statistics import Spread, paired_speedups, spread
+from benchmarks.harness.timing import Spread, interleaved, paired_speedups, spread
 
 NUM_TURNS = 11
-TEXT = "a photograph of a red bicycle against a wall"
+ONE: dict[Kind, str] = {"image": str(PHOTO), "text": "a photograph of a red bicycle against a wall"}
 
 OURS, CACHED, FASTEMBED = "mmalign", "mmalign, cache=True", "fastembed"
 # What each one's documentation shows first, with one tower loaded, the thread count left to it, and nothing more.
@@ -69,16 +65,9 @@ class ColdStart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return spread(paired_speedups(self.seconds[FASTEMBED], self.seconds[ours]))
 
 
-class ColdStarts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One measurement."""
-
-    environment: Environment
-    cases: tuple[ColdStart, ...]
-
-
 def measure(model: str, files: ModelFiles, fastembed_python: Path, kind: Kind, num_turns: int) -> ColdStart:
     """Start the processes in turns, once untimed: what is kept between starts is kept then."""
-    item = str(PHOTO) if kind == "image" else TEXT
+    item = ONE[kind]
     folder = files.fastembed_image if kind == "image" else files.fastembed_text
     commands: dict[str, list[str]] = {
         name: [sys.executable, "-c", OUR_START.format(kind=kind, cache=cache), files.bundle, item]
@@ -98,7 +87,6 @@ def main(
     fastembed_python: Annotated[Path, Option(help="fastembed's interpreter")] = FASTEMBED_PYTHON,
     turns: Annotated[int, Option(help="starts of each side")] = NUM_TURNS,
 ) -> None:
-    """Measure and write."""
     watch, cases = Watch(), []
     for source in (demo_source(demo), *([reference_source(reference, cache)] if reference else [])):
         files = prepare_files(source, cache)
@@ -107,7 +95,7 @@ def main(
             medians = ", ".join(f"{name} {np.median(seconds):.2f} s" for name, seconds in found.seconds.items())
             print(f"{source.name} {kind}: {medians}", flush=True)
             cases.append(found)
-    write_result(ColdStarts(watch.card(), tuple(cases)), out)
+    watch.write(out, cases=cases)
 
 
 if __name__ == "__main__":

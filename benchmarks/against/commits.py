@@ -6,8 +6,6 @@ The other commit is checked out into a folder of its own, and its worker finds t
 items of the same bundle, in an order drawn anew each round; a ratio above 1 says that this checkout takes longer.
 """
 
-from __future__ import annotations
-
 import random
 import subprocess
 import sys
@@ -19,27 +17,23 @@ from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import msgspec
-import numpy as np
 from typer import Option
 
-from benchmarks.against.cold_start import OUR_START, TEXT
+from benchmarks.against.cold_start import ONE, OUR_START
 from benchmarks.against.entries import PLAIN, Entry
 from benchmarks.against.images import build_image_sets
 from benchmarks.against.models import ModelSource, prepare_files
 from benchmarks.against.processes import PeerProcess
-from benchmarks.against.protocol import Kind, Measure, Setting
+from benchmarks.against.protocol import Measure, Setting
 from benchmarks.against.texts import build_text_sets
 from benchmarks.harness.command import run
-from benchmarks.harness.environment import Environment, Watch
-from benchmarks.harness.interleave import interleaved
-from benchmarks.harness.places import CACHE, PHOTO, ROOT
+from benchmarks.harness.environment import Watch
+from benchmarks.harness.places import CACHE, DEMO_BUNDLE, ROOT
 from benchmarks.harness.processes import first_line_s
-from benchmarks.harness.results import write_result
-from benchmarks.harness.statistics import Spread, median_ms, paired_speedups, spread
+from benchmarks.harness.timing import Spread, interleaved, median_ms, paired_speedups, spread
 from mmalign_runtime.engine.threads import available_threads
 
 BEFORE, NOW = "before", "now"
-_IMPORT = "import mmalign_runtime; print(flush=True)"
 # A call long enough to be steady: the sets have 32 items.
 _NUM_TEXTS = 128
 
@@ -53,38 +47,27 @@ class Compared(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ratio: Spread
 
 
-class Commits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One measurement."""
-
-    environment: Environment
-    before: str
-    now: str
-    cases: tuple[Compared, ...]
-
-
 def works() -> dict[str, Measure]:
     """Return what is embedded, by name: sets at once, and one item at a time."""
-    images, texts = build_image_sets(CACHE), build_text_sets(CACHE)
-    found = {f"images, {name}": _measure("image", [str(path) for path in images[name]]) for name in ("mixed", "web")}
+    images, texts, found = build_image_sets(CACHE), build_text_sets(CACHE), {}
+    for name in ("mixed", "web"):
+        found[f"images, {name}"] = Measure("image", tuple(map(str, images[name])), Setting(), lead_in=2)
     for name in ("mixed", "queries"):
-        found[f"texts, {name}"] = _measure("text", (list(texts[name]) * _NUM_TEXTS)[:_NUM_TEXTS])
-    found["one image"] = Measure("image", (str(PHOTO),) * 4, Setting(), one_by_one=True)
-    found["one text"] = Measure("text", (TEXT,) * 4, Setting(), one_by_one=True)
+        found[f"texts, {name}"] = Measure("text", (texts[name] * _NUM_TEXTS)[:_NUM_TEXTS], Setting(), lead_in=2)
+    for kind, item in ONE.items():
+        found[f"one {kind}"] = Measure(kind, (item,) * 4, Setting(), one_by_one=True)
     return found
 
 
 def starts() -> dict[str, list[str]]:
-    """Return what a new process does, by name."""
-    bundle = str(ROOT / "demo/bundle")
-    found = {"import": ["-c", _IMPORT]}
-    for kind, item in (("image", str(PHOTO)), ("text", TEXT)):
-        found[f"first {kind}"] = ["-c", OUR_START.format(kind=kind, cache=False), bundle, item]
+    found = {"import": ["-c", "import mmalign_runtime; print(flush=True)"]}
+    for kind, item in ONE.items():
+        found[f"first {kind}"] = ["-c", OUR_START.format(kind=kind, cache=False), str(DEMO_BUNDLE), item]
     return found
 
 
 @contextmanager
 def checked_out(commit: str) -> Iterator[Path]:
-    """Check a commit out into a folder of its own for the block."""
     with TemporaryDirectory() as folder:
         place = Path(folder) / "tree"
         subprocess.run(["git", "worktree", "add", "--detach", "--quiet", str(place), commit], cwd=ROOT, check=True)
@@ -95,13 +78,16 @@ def checked_out(commit: str) -> Iterator[Path]:
 
 
 def compare(trees: Mapping[str, Path], num_rounds: int) -> list[Compared]:
-    """Measure all works and starts, `num_rounds` times each side."""
-    rng = random.Random(0)
-    found = []
+    rng, found = random.Random(0), []
     with ExitStack() as stack:
-        processes = {name: stack.enter_context(_process(name, tree)) for name, tree in trees.items()}
+        files = prepare_files(ModelSource("commits", DEMO_BUNDLE, run=Path()), CACHE)
+        processes = {}
+        for name, tree in trees.items():
+            entry, start = Entry(name, name, "mmalign", PLAIN), (Path(sys.executable), files, available_threads())
+            process = PeerProcess(entry, *start, CACHE / "workers.log", packages_of(tree))
+            processes[name] = stack.enter_context(process)
         for work, request in works().items():
-            calls = {name: partial(_median_s, process, request) for name, process in processes.items()}
+            calls = {name: partial(process.median_s, request) for name, process in processes.items()}
             found.append(_compared(work, interleaved(calls, num_rounds, rng)))
     for work, arguments in starts().items():
         command = [sys.executable, *arguments]
@@ -111,7 +97,6 @@ def compare(trees: Mapping[str, Path], num_rounds: int) -> list[Compared]:
 
 
 def packages_of(tree: Path) -> tuple[Path, ...]:
-    """Return the folders of a checkout that hold packages."""
     return (tree, tree / "runtime", tree / "export")
 
 
@@ -122,27 +107,8 @@ def _compared(work: str, laps: Mapping[str, list[float]]) -> Compared:
     return found
 
 
-def _median_s(process: PeerProcess, request: Measure) -> float:
-    return float(np.median(process.measure(request).seconds))
-
-
-def _measure(kind: Kind, items: list[str]) -> Measure:
-    return Measure(kind, tuple(items), Setting(), lead_in=2)
-
-
-def _process(name: str, tree: Path) -> PeerProcess:
-    bundle = ROOT / "demo/bundle"
-    entry = Entry(name=name, label=name, peer="mmalign", settings=PLAIN)
-    files = prepare_files(ModelSource("commits", bundle, run=Path()), CACHE)
-    log = CACHE / "workers.log"
-    return PeerProcess(entry, Path(sys.executable), files, available_threads(), log, packages_of(tree))
-
-
 def _revision(commit: str) -> str:
-    found = subprocess.run(
-        ["git", "rev-parse", "--short", commit], cwd=ROOT, check=True, capture_output=True, text=True
-    )
-    return found.stdout.strip()
+    return subprocess.check_output(["git", "rev-parse", "--short", commit], cwd=ROOT, text=True).strip()
 
 
 def main(
@@ -150,12 +116,11 @@ def main(
     rounds: int = 15,
     out: Annotated[Path | None, Option(help="the JSON file that gets the results")] = None,
 ) -> None:
-    """Measure, print a table, and write the result when a file is named."""
     watch = Watch()
     with checked_out(before) as tree:
         cases = compare({BEFORE: tree, NOW: ROOT}, rounds)
     if out:
-        write_result(Commits(watch.card(), _revision(before), _revision("HEAD"), tuple(cases)), out)
+        watch.write(out, before=_revision(before), now=_revision("HEAD"), cases=cases)
 
 
 if __name__ == "__main__":

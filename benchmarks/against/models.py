@@ -1,7 +1,5 @@
 """The models that are compared, and the files each peer takes them from: one set of weights in several shapes."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path
@@ -11,7 +9,7 @@ import msgspec
 from benchmarks.against.protocol import ModelFiles
 from benchmarks.reference.bundle import export_reference, reference_run
 from mmalign_runtime.bundle import open_bundle
-from mmalign_runtime.spec import BundleSpec, TextTower
+from mmalign_runtime.spec import TextTower
 
 REFERENCE, DEMO = "reference", "demo"
 ARCHITECTURES = {REFERENCE: "ResNet-50 and BERT-base", DEMO: "EfficientNet-Lite0 and MiniLM"}
@@ -59,10 +57,7 @@ def prepare_files(source: ModelSource, cache: Path) -> ModelFiles:
     shutil.copyfile(source.bundle / "preprocessor_config.json", image / "preprocessor_config.json")
     shutil.copyfile(source.bundle / spec.artifact("text").file, text / "model.onnx")
     shutil.copyfile(source.bundle / spec.tower("text", TextTower).tokenizer, text / "tokenizer.json")
-    (text / "tokenizer_config.json").write_text(json.dumps(_tokenizer_config(spec)), encoding="utf-8")
+    words = spec.tower("text", TextTower).spec
+    described = {"model_max_length": words.context_length, "pad_token": words.pad_token}
+    (text / "tokenizer_config.json").write_text(json.dumps(described), encoding="utf-8")
     return ModelFiles(str(source.bundle.resolve()), str(source.run.resolve()), str(image), str(text))
-
-
-def _tokenizer_config(spec: BundleSpec) -> dict[str, object]:
-    text = spec.tower("text", TextTower).spec
-    return {"model_max_length": text.context_length, "pad_token": text.pad_token}

@@ -1,7 +1,5 @@
 """The vectors that everyone is held to: eager PyTorch after the run's own decoding, preprocessing and tokenizing."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

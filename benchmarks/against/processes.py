@@ -1,7 +1,5 @@
 """The runner's side of a worker process: start it, ask it, count its CPU time, end it."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 from collections.abc import Sequence
@@ -74,6 +72,10 @@ class PeerProcess(AbstractContextManager["PeerProcess"]):
         """Return the vectors (N, D) of the items, not timed. Raises PeerError when the peer fails."""
         reply = self.measure(Measure(request.kind, request.items, request.setting, lead_in=0, give_vectors=True))
         return np.frombuffer(reply.vectors, np.float32).reshape(len(request.items), -1)
+
+    def median_s(self, request: Measure) -> float:
+        """Return the median of the seconds an item. Raises PeerError when the peer fails."""
+        return float(np.median(self.measure(request).seconds))
 
     def cpu_s(self) -> float:
         """Return the CPU time that the process and those below it have used (Linux)."""

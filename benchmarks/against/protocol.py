@@ -1,13 +1,14 @@
 """What the runner and its worker processes say to each other, and the settings a peer can be given.
 
-A worker may run in an environment that has none of the project's packages: this module needs only msgspec.
+A worker may run in an environment that has none of the project's packages: this module needs only msgspec and numpy.
 """
 
-from __future__ import annotations
-
-from typing import Literal, TypeAlias
+from collections.abc import Sequence
+from typing import Literal, Protocol, TypeAlias
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 PeerName = Literal["mmalign", "fastembed", "sentence-transformers", "pytorch", "torch-compile", "onnxruntime", "graphs"]
 Kind = Literal["image", "text"]
@@ -89,3 +90,20 @@ class Failed(msgspec.Struct, frozen=True):
 
 Request: TypeAlias = Load | Measure
 Reply: TypeAlias = Loaded | Measured | Failed
+
+
+class Timed(msgspec.Struct, frozen=True):
+    """Vectors (N, D) float32 of a call, and the seconds it took for each item."""
+
+    vectors: NDArray[np.float32]
+    seconds_per_item: float
+
+
+class Peer(Protocol):
+    """A tool that is loaded: paths of images or texts in, unit vectors (N, D) out."""
+
+    versions: dict[str, str]
+
+    def encode(self, kind: Kind, items: Sequence[str], setting: Setting) -> NDArray[np.float32]:
+        """Embed items."""
+        ...

@@ -1,7 +1,5 @@
 """What a comparison leaves: one JSON file, written anew after every round, so that a kill costs one round."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 import msgspec
@@ -10,7 +8,7 @@ from numpy.typing import NDArray
 
 from benchmarks.against.protocol import Kind, Setting
 from benchmarks.harness.environment import Environment
-from benchmarks.harness.statistics import Spread, paired_speedups, spread
+from benchmarks.harness.timing import Spread, paired_speedups, spread
 
 Mode = Literal["batch", "single"]
 
@@ -65,18 +63,18 @@ class Case(msgspec.Struct, forbid_unknown_fields=True):
     cosines: dict[str, Cosine]
 
 
-class Results(msgspec.Struct, forbid_unknown_fields=True):
+class Results(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """A whole comparison. `settings` are by model, entry, kind and set; `skipped` says who is not in it, and why."""
 
     environment: Environment
     labels: dict[str, str]
     ours: tuple[str, ...]
-    versions: dict[str, dict[str, str]]
+    versions: dict[str, dict[str, str]] = {}
     sets: list[ItemSet]
-    settings: dict[str, dict[str, dict[Kind, dict[str, Setting]]]]
-    trials: dict[str, list[Trial]]
-    skipped: dict[str, dict[str, str]]
-    cases: list[Case]
+    settings: dict[str, dict[str, dict[Kind, dict[str, Setting]]]] = {}
+    trials: dict[str, list[Trial]] = {}
+    skipped: dict[str, dict[str, str]] = {}
+    cases: list[Case] = []
 
     def case(self, model: str, kind: Kind, set_name: str, mode: Mode) -> Case | None:
         """Return a case, or None when it was not measured."""
@@ -90,12 +88,10 @@ def times_faster(case: Case, ours: str, peer: str) -> Spread:
 
 
 def items_per_s(case: Case, entry: str) -> Spread:
-    """Return items a second."""
     return spread(1 / np.array(case.seconds[entry]))
 
 
 def latency_ms(case: Case, entry: str) -> Spread:
-    """Return milliseconds an item."""
     return spread(np.array(case.seconds[entry]) * 1000)
 
 
@@ -105,12 +101,13 @@ def cosine(vectors: NDArray[np.float32], expected: NDArray[np.float32]) -> Cosin
         raise ValueError(f"seen {len(expected)} vectors, expected at least 2: a mean is taken away. Use more --items.")
     if vectors.shape != expected.shape or not np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=_LENGTH_BOUND):
         raise ValueError(f"seen vectors {vectors.shape}, expected {expected.shape} of unit length")
-    found, middle = _row_cosines(vectors, expected), expected.mean(axis=0)
-    centred = _row_cosines(vectors - middle, expected - middle)
+    found, middle = row_cosines(vectors, expected), expected.mean(axis=0)
+    centred = row_cosines(vectors - middle, expected - middle)
     return Cosine(*(round(float(value), 6) for value in (found.mean(), found.min(), centred.min())))
 
 
-def _row_cosines(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float64]:
+def row_cosines(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the cosine of each row of one with that of another."""
     one, other = one.astype(np.float64), other.astype(np.float64)
     products: NDArray[np.float64] = (one * other).sum(axis=1)
     cosines: NDArray[np.float64] = products / (np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1))

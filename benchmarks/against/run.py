@@ -3,26 +3,23 @@
 python -m benchmarks.against.run --out benchmarks/against/results/xeon.json
 """
 
-from __future__ import annotations
-
 import hashlib
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import numpy as np
 from typer import Option
 
-from benchmarks.against.entries import DEFAULT_OURS, Entry, ours, peers, python_of
+from benchmarks.against.entries import Entry, ours, peers, python_of
 from benchmarks.against.images import NUM_IMAGES, build_image_sets
 from benchmarks.against.models import DEMO, REFERENCE, ModelSource, demo_source, prepare_files, reference_source
 from benchmarks.against.oracle import Oracle
 from benchmarks.against.processes import PeerError, PeerProcess
-from benchmarks.against.protocol import Kind, Measure
+from benchmarks.against.protocol import Kind, Measure, ModelFiles
 from benchmarks.against.results import Case, ItemSet, Mode, Results, cosine
 from benchmarks.against.texts import build_text_sets
 from benchmarks.against.turns import NUM_SINGLES, Chosen, Work, choose_settings, entries_of, take_round, takers, warm_up
@@ -49,47 +46,7 @@ _MIN_ROUNDS = 3
 _NUM_COMPARED = 12
 
 Items = dict[Kind, dict[str, tuple[str, ...]]]
-
-
-class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """What to compare, with what, and for how long."""
-
-    out: Path
-    cache: Path
-    reference: Path | None
-    demo: Path
-    fastembed_python: Path
-    models: tuple[str, ...]
-    sets: tuple[str, ...] | None
-    entries: tuple[str, ...] | None
-    ours: tuple[str, ...]
-    num_items: int
-    minutes: float
-
-
-def measure(options: Options) -> Results:
-    """Measure everything asked for; results are written after every round."""
-    num_threads = available_threads()
-    items = load_items(options.cache, options.num_items)
-    entries = entries_of([*ours(options.ours), *peers(num_threads)], options.entries)
-    watch = Watch(num_threads)
-    results = Results(
-        environment=watch.card(),
-        labels={entry.name: entry.label for entry in entries},
-        ours=tuple(entry.name for entry in entries if entry.is_ours),
-        versions={},
-        sets=[describe(kind, name, found) for kind, sets in items.items() for name, found in sets.items()],
-        settings={},
-        trials={},
-        skipped={},
-        cases=[],
-    )
-    for name in options.models:
-        reference = name == REFERENCE
-        source = reference_source(options.reference, options.cache) if reference else demo_source(options.demo)
-        share = _SHARE[name] / sum(_SHARE[other] for other in options.models)
-        _run_model(options, source, entries, items, results, watch, share * options.minutes * 60)
-    return results
+Processes = dict[str, PeerProcess]
 
 
 def load_items(cache: Path, num_items: int) -> Items:
@@ -100,78 +57,59 @@ def load_items(cache: Path, num_items: int) -> Items:
 
 
 def describe(kind: Kind, name: str, items: Sequence[str]) -> ItemSet:
-    """Return what a set holds."""
     contents = [Path(item).read_bytes() if kind == "image" else item.encode() for item in items]
     digest = hashlib.sha256(b"".join(hashlib.sha256(content).digest() for content in contents))
     mean_bytes = round(float(np.mean([len(content) for content in contents])), 1)
     return ItemSet(kind, name, len(items), mean_bytes, digest.hexdigest())
 
 
-def _run_model(
-    options: Options,
-    source: ModelSource,
-    entries: Sequence[Entry],
-    items: Items,
-    results: Results,
-    watch: Watch,
-    seconds: float,
-) -> None:
-    work = _work(source.name, items, options.sets)
-    results.cases += [one.case for one in work]
-    with _started(options, source, entries, results) as processes:
-        chosen, trials = choose_settings(processes, work)
-        results.settings[source.name], results.trials[source.name] = chosen, trials
-        for trial in trials:
-            print(f"  {trial.entry} {trial.kind} {trial.set_name} {trial.setting}: {trial.items_per_s:.1f} items/s")
-        warm_up(processes, work, chosen)
-        _compare_vectors(source, processes, work, chosen)
-        watch.restart(_cpu_s(processes))
-        start = time.monotonic()
-        rng = random.Random(0)
-        for number in _rounds(seconds):
-            take_round(processes, work, chosen, rng)
-            results.environment = watch.card(_cpu_s(processes))
-            write_result(results, options.out)
-            print(f"{source.name}: round {number}, {time.monotonic() - start:.0f} s", flush=True)
-
-
-@contextmanager
 def _started(
-    options: Options, source: ModelSource, entries: Sequence[Entry], results: Results
-) -> Iterator[dict[str, PeerProcess]]:
-    files = prepare_files(source, options.cache)
-    log = options.cache / "workers.log"
-    skipped = results.skipped.setdefault(source.name, {})
-    processes: dict[str, PeerProcess] = {}
-    with ExitStack() as stack:
-        for entry in entries:
-            python = python_of(entry, options.fastembed_python)
-            try:
-                process = stack.enter_context(PeerProcess(entry, python, files, available_threads(), log))
-            except PeerError as error:
-                skipped[entry.name] = str(error)
-                print(f"{source.name}: WITHOUT {entry.name}: {error}", flush=True)
-                continue
-            processes[entry.name] = process
-            results.versions[entry.name] = process.versions
-        yield processes
+    entries: Sequence[Entry], start: Callable[[Entry], PeerProcess], results: Results, model: str, stack: ExitStack
+) -> Processes:
+    processes = {}
+    for entry in entries:
+        try:
+            process = start(entry)
+        except PeerError as error:
+            results.skipped.setdefault(model, {})[entry.name] = str(error)
+            print(f"{model}: WITHOUT {entry.name}: {error}", flush=True)
+            continue
+        processes[entry.name] = stack.enter_context(process)
+        results.versions[entry.name] = process.versions
+    return processes
 
 
-def _work(model: str, items: Items, sets: Sequence[str] | None) -> list[Work]:
+def _take_rounds(
+    source: ModelSource, processes: Processes, work: Sequence[Work], results: Results, watch: Watch, seconds: float
+) -> Iterator[int]:
+    """Choose settings, compare vectors, and yield the number of every round that was taken."""
+    chosen, trials = choose_settings(processes, work)
+    results.settings[source.name], results.trials[source.name] = chosen, trials
+    for trial in trials:
+        print(f"  {trial.entry} {trial.kind} {trial.set_name} {trial.setting}: {trial.items_per_s:.1f} items/s")
+    warm_up(processes, work, chosen)
+    _compare_vectors(source, processes, work, chosen)
+    watch.restart(_cpu_s(processes))
+    rng = random.Random(0)
+    for number in _rounds(seconds):
+        take_round(processes, work, chosen, rng)
+        results.environment = watch.card(_cpu_s(processes))
+        yield number
+
+
+def _work(model: str, items: Items, sets: Sequence[str]) -> list[Work]:
     found = []
     for kind, names in _SETS[model].items():
         modes: list[tuple[Mode, str]] = [("batch", name) for name in names]
         modes += [("single", name) for name in _SINGLES[kind]]
         for mode, name in modes:
-            if sets is None or name in sets:
+            if not sets or name in sets:
                 chosen = items[kind][name] if mode == "batch" else items[kind][name][:NUM_SINGLES]
                 found.append(Work(Case(model, kind, name, mode, len(chosen), {}, {}), chosen))
     return found
 
 
-def _compare_vectors(
-    source: ModelSource, processes: Mapping[str, PeerProcess], work: Sequence[Work], chosen: Chosen
-) -> None:
+def _compare_vectors(source: ModelSource, processes: Processes, work: Sequence[Work], chosen: Chosen) -> None:
     oracle = Oracle(source.run)
     for one in work:
         if one.case.mode == "single":
@@ -196,12 +134,12 @@ def _rounds(seconds: float) -> Iterator[int]:
             return
 
 
-def _cpu_s(processes: Mapping[str, PeerProcess]) -> float:
+def _cpu_s(processes: Processes) -> float:
     return sum(process.cpu_s() for process in processes.values())
 
 
-def _names(text: str) -> tuple[str, ...] | None:
-    return tuple(dict.fromkeys(text.split(","))) if text else None
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(text.split(","))) if text else ()
 
 
 def main(
@@ -212,18 +150,37 @@ def main(
     fastembed_python: Annotated[Path, Option(help="fastembed's interpreter")] = FASTEMBED_PYTHON,
     models: Annotated[str, Option(help="those to compare with, joined by commas")] = f"{REFERENCE},{DEMO}",
     sets: Annotated[str, Option(help="such as mixed,phone,queries; default all")] = "",
-    peers: Annotated[str, Option(help="entries to take part, ours too; default all")] = "",
-    ours: Annotated[str, Option(help="PRECISION[@ENGINE],...")] = ",".join(DEFAULT_OURS),
-    items: Annotated[int, Option(help="items of a set in a call, at most 32")] = NUM_IMAGES,
+    named: Annotated[str, Option("--peers", help="entries to take part, ours too; default all")] = "",
+    variants: Annotated[str, Option("--ours", help="PRECISION[@ENGINE],...")] = "fp32,int8",
+    num_items: Annotated[int, Option("--items", help="items of a set in a call, at most 32")] = NUM_IMAGES,
     minutes: Annotated[float, Option(help="time for rounds, at least three")] = DEFAULT_MINUTES,
 ) -> None:
-    """Measure everything asked for."""
-    options = Options(
-        **{"out": out, "cache": cache, "reference": reference, "demo": demo, "fastembed_python": fastembed_python},
-        **{"models": _names(models), "sets": _names(sets), "entries": _names(peers), "ours": _names(ours)},
-        **{"num_items": items, "minutes": minutes},
+    """Measure everything asked for; results are written after every round."""
+    num_threads = available_threads()
+    items, wanted = load_items(cache, num_items), _names(models)
+    entries = entries_of([*ours(_names(variants)), *peers(num_threads)], _names(named))
+    watch = Watch(num_threads)
+    results = Results(
+        environment=watch.card(),
+        labels={entry.name: entry.label for entry in entries},
+        ours=tuple(entry.name for entry in entries if entry.is_ours),
+        sets=[describe(kind, name, found) for kind, sets in items.items() for name, found in sets.items()],
     )
-    measure(options)
+    for model in wanted:
+        source = reference_source(reference, cache) if model == REFERENCE else demo_source(demo)
+        files = prepare_files(source, cache)
+        seconds = minutes * 60 * _SHARE[model] / sum(_SHARE[name] for name in wanted)
+
+        def start(entry: Entry, files: ModelFiles = files) -> PeerProcess:
+            return PeerProcess(entry, python_of(entry, fastembed_python), files, num_threads, cache / "workers.log")
+
+        work, begun = _work(model, items, _names(sets)), time.monotonic()
+        results.cases += [one.case for one in work]
+        with ExitStack() as stack:
+            processes = _started(entries, start, results, model, stack)
+            for number in _take_rounds(source, processes, work, results, watch, seconds):
+                write_result(results, out)
+                print(f"{model}: round {number}, {time.monotonic() - begun:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

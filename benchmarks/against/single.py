@@ -10,14 +10,12 @@ next. Every way embeds the same item once a round, in an order drawn anew, after
 process is a loop in Python that no processor is set aside for.
 """
 
-from __future__ import annotations
-
-import multiprocessing
 import random
+import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -31,11 +29,9 @@ from benchmarks.against.models import DEMO, REFERENCE, ModelSource, prepare_file
 from benchmarks.against.processes import PeerProcess
 from benchmarks.against.protocol import Kind, Measure, Setting
 from benchmarks.harness.command import run
-from benchmarks.harness.environment import Environment, Watch
-from benchmarks.harness.interleave import interleaved
+from benchmarks.harness.environment import Watch
 from benchmarks.harness.places import CACHE, FASTEMBED_PYTHON, PHOTO, ROOT
-from benchmarks.harness.results import write_result
-from benchmarks.harness.statistics import paired_speedups
+from benchmarks.harness.timing import interleaved, paired_speedups
 from mmalign_runtime.engine.threads import available_threads
 
 ITEMS: dict[Kind, str] = {
@@ -61,71 +57,39 @@ class Single(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     times_directly: float
 
 
-class Singles(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One measurement."""
-
-    environment: Environment
-    cases: tuple[Single, ...]
-
-
 def entries() -> list[Entry]:
-    """Return every way to embed an item."""
     spins_us = {SLEEPING: 0, ONE_THREAD: 0, "spinning 0.2 ms": 200, SPINNING: 1000, "spinning unbounded": None}
-    ours = [
-        Entry(name=name, label=name, peer="mmalign", settings=PLAIN, spin_us=spin_us)
-        for name, spin_us in spins_us.items()
-    ]
-    directly = Entry(name=DIRECTLY, label=DIRECTLY, peer="graphs", settings=PLAIN)
-    fastembed = Entry(name=FASTEMBED, label=FASTEMBED, peer="fastembed", settings=PLAIN)
-    return [*ours, directly, *([fastembed] if FASTEMBED_PYTHON.is_file() else [])]
+    ours = [Entry(name, name, "mmalign", PLAIN, spin_us=spin_us) for name, spin_us in spins_us.items()]
+    fastembed = [Entry(FASTEMBED, FASTEMBED, "fastembed", PLAIN)] if FASTEMBED_PYTHON.is_file() else []
+    return [*ours, Entry(DIRECTLY, DIRECTLY, "graphs", PLAIN), *fastembed]
 
 
-def check(processes: Mapping[str, PeerProcess], kind: Kind) -> None:
+def check(processes: Mapping[str, PeerProcess], request: Measure) -> None:
     """Raise SystemExit where a way gives other vectors than onnxruntime."""
-    request = Measure(kind, (ITEMS[kind],), Setting())
     expected = processes[DIRECTLY].vectors(request)
     for name, process in processes.items():
         if (process.vectors(request) * expected).sum(axis=1).min() < _CLOSE.get(name, 0.999999):
             raise SystemExit(f"{name} gives other vectors than {DIRECTLY}: its speed would mean nothing.")
 
 
-def take_rounds(
-    processes: Mapping[str, PeerProcess], kind: Kind, num_rounds: int, rng: random.Random
-) -> dict[str, list[float]]:
-    """Time every way once a round, milliseconds."""
-    request = Measure(kind, (ITEMS[kind],), Setting())
-    calls = {name: partial(_call_ms, process, request) for name, process in processes.items()}
-    return interleaved(calls, num_rounds, rng)
-
-
-def _call_ms(process: PeerProcess, request: Measure) -> float:
-    return process.measure(request).seconds[0] * 1000
-
-
 def summary(model: str, kind: Kind, times: Mapping[str, list[float]], *, is_busy: bool) -> list[Single]:
-    """Return what was seen of every way."""
     found = []
     for name, laps in times.items():
-        p50, p90 = np.percentile(laps, (50, 90))
+        p50, p90 = 1000 * np.percentile(laps, (50, 90))
         ratio = float(np.median(paired_speedups(laps, times[DIRECTLY])))
         found.append(Single(model, kind, is_busy, name, round(float(p50), 2), round(float(p90), 2), round(ratio, 3)))
     return found
 
 
 @contextmanager
-def busy(num_processes: int) -> Iterator[None]:
-    """Keep so many processes computing for the block."""
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=_spin, daemon=True) for _ in range(num_processes)]
-    for process in processes:
-        process.start()
-    time.sleep(_BUSY_PAUSE_S if processes else 0)
-    try:
-        yield
-    finally:
-        for process in processes:
-            process.terminate()
-            process.join()
+def busy() -> Iterator[None]:
+    """Keep a process computing for the block."""
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as process:
+        time.sleep(_BUSY_PAUSE_S)
+        try:
+            yield
+        finally:
+            process.kill()
 
 
 def measure(model: str, bundle: Path, num_rounds: int) -> list[Single]:
@@ -133,12 +97,14 @@ def measure(model: str, bundle: Path, num_rounds: int) -> list[Single]:
     rng, found = random.Random(0), list[Single]()
     with ExitStack() as stack:
         processes = _start(model, bundle, stack)
-        for kind in ITEMS:
-            check(processes, kind)
-            for num_busy in (0, 1):
-                with busy(num_busy):
-                    times = take_rounds(processes, kind, num_rounds, rng)
-                found += summary(model, kind, times, is_busy=num_busy > 0)
+        for kind, item in ITEMS.items():
+            request = Measure(kind, (item,), Setting())
+            check(processes, request)
+            calls = {name: partial(process.median_s, request) for name, process in processes.items()}
+            for is_busy in (False, True):
+                with busy() if is_busy else nullcontext():
+                    times = interleaved(calls, num_rounds, rng)
+                found += summary(model, kind, times, is_busy=is_busy)
                 print("\n".join(_line(one) for one in found[-len(processes) :]), file=sys.stderr, flush=True)
     return found
 
@@ -149,12 +115,11 @@ def main(
     reference: Annotated[Path | None, Option(help="a bundle of the reference architecture, timed as well")] = None,
     rounds: Annotated[int, Option(help="calls of each way")] = 200,
 ) -> None:
-    """Measure and write."""
     watch = Watch()
     cases = measure(DEMO, demo / "bundle", rounds)
     if reference is not None:
         cases += measure(REFERENCE, reference, rounds)
-    write_result(Singles(watch.card(), tuple(cases)), out)
+    watch.write(out, cases=cases)
 
 
 def _start(model: str, bundle: Path, stack: ExitStack) -> dict[str, PeerProcess]:
@@ -174,12 +139,6 @@ def _line(one: Single) -> str:
     return (
         f"{one.model:9} {one.kind:5} {state} {one.way:22} {one.p50_ms:8.2f} {one.p90_ms:8.2f} {one.times_directly:6.3f}"
     )
-
-
-def _spin() -> None:
-    number = 0
-    while True:
-        number = (number + 1) % 1000
 
 
 if __name__ == "__main__":

@@ -6,16 +6,15 @@ paragraphs   40 words and more, up to the context length and beyond: paragraphs 
 mixed        a third of each
 """
 
-from __future__ import annotations
-
 import random
 import re
 from collections.abc import Iterable, Sequence
-from html.parser import HTMLParser
+from html import unescape
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from benchmarks.against.images import mix
 from benchmarks.harness.packages import Package, fetch
 from benchmarks.harness.places import ROOT
 
@@ -43,47 +42,20 @@ def build_text_sets(cache: Path) -> dict[str, tuple[str, ...]]:
         "captions": _draw("captions", [text for text in sentences if text.endswith((".", "!", "?"))], CAPTION_WORDS),
         "paragraphs": _draw("paragraphs", paragraphs, PARAGRAPH_WORDS),
     }
-    kinds = list(sets.values())
-    return sets | {"mixed": tuple(kinds[number % len(kinds)][number] for number in range(NUM_TEXTS))}
+    return sets | {"mixed": mix(tuple(sets.values()))}
 
 
 def has_words(text: str, bounds: tuple[int, int]) -> bool:
-    """Return whether a text has at least and at most so many words."""
     return bounds[0] <= len(text.split()) <= bounds[1]
 
 
-class Paragraphs(HTMLParser):
-    """Collects the text of every <p> in `found`, white space folded."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-        self._parts: list[str] | None = None
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Begin a paragraph; one that is open ends."""
-        if tag == "p":
-            self._finish()
-            self._parts = []
-
-    def handle_endtag(self, tag: str) -> None:
-        """End a paragraph."""
-        if tag == "p":
-            self._finish()
-
-    def handle_data(self, data: str) -> None:
-        """Take text inside a paragraph."""
-        if self._parts is not None:
-            self._parts.append(data)
-
-    def _finish(self) -> None:
-        if self._parts is not None:
-            self.found.append(" ".join("".join(self._parts).split()))
-        self._parts = None
+def paragraphs_of(page: str) -> list[str]:
+    """Return the text of every <p> of a page, white space folded."""
+    found = re.findall(r"<p(?:\s[^>]*)?>(.*?)(?=<p[\s>]|</p>)", page, re.DOTALL)
+    return [" ".join(unescape(re.sub(r"<[^>]*>", "", text)).split()) for text in found]
 
 
 def _names() -> list[str]:
-    """Return the English name of each emoji with its keywords behind it."""
     rows = pq.read_table(_PACK, columns=["label", "keywords"]).to_pylist()
     return [" ".join([row["label"], *row["keywords"]]).replace(",", "") for row in rows]
 
@@ -92,9 +64,7 @@ def _paragraphs(cache: Path) -> Iterable[str]:
     for package, folder in _BOOKS:
         members = fetch(package, cache / "packages").members(folder)
         for name in sorted(name for name in members if name.endswith(".en.html")):
-            parser = Paragraphs()
-            parser.feed(members[name].decode("utf-8"))
-            yield from parser.found
+            yield from paragraphs_of(members[name].decode("utf-8"))
 
 
 def _draw(name: str, texts: Sequence[str], bounds: tuple[int, int]) -> tuple[str, ...]:

@@ -3,8 +3,6 @@
 Calls of one round on one set are neighbours in time, which is why speed is compared pair by pair (see results.py).
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -59,7 +57,6 @@ def warm_up(processes: Mapping[str, PeerProcess], work: Iterable[Work], chosen: 
 
 
 def take_round(processes: Mapping[str, PeerProcess], work: Sequence[Work], chosen: Chosen, rng: random.Random) -> None:
-    """Add one round to every case."""
     for one in work:
         names = takers(processes, one.case.kind)
         for name in rng.sample(names, len(names)):
@@ -72,13 +69,13 @@ def takers(processes: Mapping[str, PeerProcess], kind: Kind) -> list[str]:
     return [name for name, process in processes.items() if kind in process.entry.settings]
 
 
-def entries_of(entries: Sequence[Entry], names: Sequence[str] | None) -> list[Entry]:
-    """Return the entries named, all for None. Raises ValueError for a name that nobody has."""
+def entries_of(entries: Sequence[Entry], names: Sequence[str]) -> list[Entry]:
+    """Return the entries named, all for none. Raises ValueError for a name that nobody has."""
     known = {entry.name for entry in entries}
-    unknown = set(names or ()) - known
+    unknown = set(names) - known
     if unknown:
         raise ValueError(f"seen {', '.join(sorted(unknown))}, expected some of {', '.join(sorted(known))}")
-    return [entry for entry in entries if names is None or entry.name in names]
+    return [entry for entry in entries if not names or entry.name in names]
 
 
 def _request(one: Work, settings: Mapping[Kind, Mapping[str, Setting]]) -> Measure:

@@ -8,11 +8,10 @@ are. Its recipe is its own loss, AdamW with betas (0.9, 0.98), eps 1e-6 and weig
 everything, linear projections, a warm-up and half a cosine over the steps that fit, counted by a trial before.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from statistics import fmean, median
 from typing import Annotated
@@ -23,14 +22,13 @@ from open_clip.loss import ClipLoss
 from torch import Tensor
 from typer import Option
 
-from benchmarks.alignment.run import CONFIG, DIMS, RESULTS, Comparison, keep
-from benchmarks.alignment.scoring import Done, score_run
-from benchmarks.alignment.table import spread
+from benchmarks.alignment.run import CONFIG, RESULTS, file_name, keep, once, train_ours
+from benchmarks.alignment.scoring import Done
+from benchmarks.alignment.table import mean_recall, spread
 from benchmarks.harness.command import run
 from benchmarks.harness.environment import Watch
 from benchmarks.harness.markdown import table
 from benchmarks.harness.places import ROOT
-from benchmarks.harness.results import read_result, write_result
 from mmalign.checkpoints.checkpoint import Progress, save_best
 from mmalign.config import Config, load_config
 from mmalign.features import ModelFeatures
@@ -40,7 +38,6 @@ from mmalign.optim import Schedule, plan_steps
 from mmalign.run import Run, initial_model, open_run
 from mmalign.run.model import dual_model
 from mmalign.run.pairs import load_sources, merged_splits
-from mmalign.training import train
 from mmalign.training.inputs import Steps, load_steps, prepare_steps
 from mmalign.training.trainer import Trainer
 
@@ -69,8 +66,8 @@ class OpenClipLoss(InfoNCE):
         return loss
 
 
-def train_theirs(config: Config, path: Path, budget_s: float) -> int:
-    """Train open_clip's recipe in about `budget_s` seconds, keep the last weights, and return the number of steps."""
+def train_theirs(config: Config, path: Path, budget_s: float) -> tuple[int, float]:
+    """Train open_clip's recipe in about `budget_s` seconds, keep the last weights; return the steps, and no score."""
     run = open_run(config, path, lambda new: None, resume=False)
     splits = merged_splits(load_sources(config.data, config.image, config.text))
     started = time.perf_counter()
@@ -85,7 +82,7 @@ def train_theirs(config: Config, path: Path, budget_s: float) -> int:
     schedule = _Steps(num_pairs, batch_size, -(-num_steps * batch_size // num_pairs) + 1, wanted=num_steps)
     _take_steps(run, schedule, steps, num_steps)
     save_best(run.folder.file("best.safetensors"), run.model, Progress(step=num_steps))
-    return num_steps
+    return num_steps, 0.0
 
 
 class _Steps(Schedule, frozen=True):
@@ -120,38 +117,23 @@ def main(
     epochs: Annotated[int | None, Option(help="of the demo's recipe, its own by default; others get its time")] = None,
     results: Annotated[Path, Option(help="folder of the table and the JSON")] = RESULTS,
 ) -> None:
-    """Train and score all three, seed by seed, and write the table and the JSON."""
     out, watch = out.resolve(), Watch(torch.get_num_threads())
     os.chdir(ROOT)  # where the paths in demo.toml start
     runs = [done for each in seed for done in _runs(each, epochs, out)]
-    keep(results / "against_open_clip", Comparison(watch.card(), tuple(runs)), markdown(runs))
+    keep(results / "against_open_clip", watch, runs, markdown(runs))
 
 
 def _runs(seed: int, epochs: int | None, out: Path) -> list[Done]:
     settings = () if epochs is None else (f"train.epochs={epochs}",)
-    shipped = _once(SHIPPED, seed, settings, out, budget_s=0.0)
-    theirs = [
-        _once(name, seed, settings, out, shipped.train_s) for name, settings in ((LOCKED, _THEIRS), (FULL, _FULL))
-    ]
-    return [shipped, *theirs]
-
-
-def _once(name: str, seed: int, settings: Sequence[str], out: Path, budget_s: float) -> Done:
-    path = out / f"{name.replace(' ', '_').replace(',', '')}-{seed}"
-    if not (path / "done.json").is_file():
+    found = list[Done]()
+    for name, given in ((SHIPPED, settings), (LOCKED, _THEIRS), (FULL, _FULL)):
+        path = out / f"{file_name(name)}-{seed}"
         cache = out / "cache" / path.name  # of its own: each pays for its features
-        config = load_config(CONFIG, [*settings, f"train.seed={seed}", f"train.cache_dir={cache}"])
-        started = time.perf_counter()
-        if budget_s:
-            num_steps, score = train_theirs(config, path, budget_s), 0.0
-        else:
-            result = train(config, path)
-            num_steps, score = result.num_steps, result.best_score
-        done = Done(name, seed, time.perf_counter() - started, num_steps, score, score_run(path, DIMS))
-        write_result(done, path / "done.json")
-    done = read_result(path / "done.json", Done)
-    print(f"{name}, seed {seed}: {done.num_steps} steps, {done.train_s:.0f} s", flush=True)
-    return done
+        config = load_config(CONFIG, [*given, f"train.seed={seed}", f"train.cache_dir={cache}"])
+        how = partial(train_theirs, budget_s=found[0].train_s) if found else train_ours
+        found.append(once(name, seed, config, path, how))
+        print(f"{name}, seed {seed}: {found[-1].num_steps} steps, {found[-1].train_s:.0f} s", flush=True)
+    return found
 
 
 def markdown(runs: Sequence[Done]) -> str:
@@ -160,7 +142,7 @@ def markdown(runs: Sequence[Done]) -> str:
     for name in (SHIPPED, LOCKED, FULL):
         own = [run for run in runs if run.recipe == name]
         cells = [
-            spread([100 * fmean(_recalls(run, held_out, way, at)) for run in own])
+            spread([100 * mean_recall(run, held_out=held_out, way=way, at=at) for run in own])
             for held_out in (True, False)
             for way in ("image_to_text", "text_to_image")
             for at in (0, 1)
@@ -174,10 +156,6 @@ def markdown(runs: Sequence[Done]) -> str:
         for k in (1, 10)
     ]
     return table(["recipe", "steps", "s", *columns], rows) + "\n"
-
-
-def _recalls(run: Done, held_out: bool, way: str, at: int) -> list[float]:
-    return [getattr(style.every, way)[at] for style in run.styles if style.is_held_out == held_out]
 
 
 if __name__ == "__main__":

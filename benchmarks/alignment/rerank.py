@@ -17,8 +17,7 @@ from typer import Option
 
 from benchmarks.alignment.run import CONFIG, RESULTS, ROOT
 from benchmarks.harness.command import run
-from benchmarks.harness.environment import Environment, Watch
-from benchmarks.harness.results import write_result
+from benchmarks.harness.environment import Watch
 from mmalign.config import load_config
 from mmalign.features import ModelFeatures
 from mmalign.features.region_features import RegionFeatures
@@ -58,16 +57,6 @@ class Reranked(msgspec.Struct, frozen=True):
         return 100 * sum(gains) / len(gains)
 
 
-class Result(msgspec.Struct, frozen=True):
-    """All seeds, with the machine and the command."""
-
-    environment: Environment
-    num_candidates: int
-    split: str
-    settings: tuple[str, ...]
-    seeds: tuple[Reranked, ...]
-
-
 def main(
     out: Annotated[Path, Option(help="where runs go")],
     seeds: int = 3,
@@ -79,7 +68,6 @@ def main(
     ] = None,
     results: Annotated[Path, Option(help="folder of the JSON")] = RESULTS,
 ) -> None:
-    """Train, rerank, print and write."""
     out, settings = out.resolve(), settings or ["model.attention.weight=1"]
     watch = Watch(torch.get_num_threads())
     os.chdir(ROOT)  # where the paths in demo.toml start
@@ -92,8 +80,7 @@ def main(
         print(f"seed {seed}: {found[-1].gain():+.1f} points of recall@1, share {found[-1].share:.2f}", flush=True)
         for style in found[-1].styles:
             print(f"  {style.style}: {style.by_vectors} -> {style.reranked}", flush=True)
-    result = Result(watch.card(), candidates, split, tuple(settings), tuple(found))
-    write_result(result, results / "rerank.json")
+    watch.write(results / "rerank.json", num_candidates=candidates, split=split, settings=settings, seeds=found)
 
 
 def rerank_run(run: Run, seed: int, num_candidates: int, split: str) -> Reranked:

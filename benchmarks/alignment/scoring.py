@@ -5,6 +5,7 @@ Shapes: N images, M captions, D embedding.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -84,7 +85,9 @@ def _score(
     with torch.inference_mode():
         images = model.project_image(features.images.of(items.pairs, source.name))  # (N, D)
         vectors = model.project_text(texts)  # (M, D)
-    is_far = _is_far(judge.of(items.texts, source.name), trained)  # (M,)
+    unit = partial(functional.normalize, dim=-1)
+    cosines = unit(judge.of(items.texts, source.name)) @ unit(trained).T
+    is_far = cosines.amax(dim=1) < MAX_CAPTION_SIMILARITY  # (M,)
     far_texts = {text for text, far in zip(items.texts, is_far.tolist(), strict=True) if far}
     is_far_image = torch.tensor([pair.captions[0] in far_texts for pair in items.pairs])  # (N,)
     forth = best_ranks(images, vectors, items.relevant)  # (N,)
@@ -92,27 +95,14 @@ def _score(
     return StyleScores(
         style=source.name,
         is_held_out=source.is_held_out,
-        every=_figures(forth, back),
-        guarded=_figures(forth[is_far_image], back[is_far]),
+        every=Figures(_shares(forth), _shares(back), len(forth)),
+        guarded=Figures(_shares(forth[is_far_image]), _shares(back[is_far]), int(is_far_image.sum())),
         at_10_by_dim={
-            str(dim): _shares(best_ranks(_prefix(images, dim), _prefix(vectors, dim), items.relevant))[1]
+            str(dim): _shares(best_ranks(unit(images[:, :dim]), unit(vectors[:, :dim]), items.relevant))[1]
             for dim in dims
         },
     )
 
 
-def _is_far(texts: Tensor, trained: Tensor) -> Tensor:
-    cosines = functional.normalize(texts, dim=-1) @ functional.normalize(trained, dim=-1).T
-    return cosines.amax(dim=1) < MAX_CAPTION_SIMILARITY  # (M,)
-
-
-def _figures(forth: Tensor, back: Tensor) -> Figures:
-    return Figures(image_to_text=_shares(forth), text_to_image=_shares(back), num_queries=len(forth))
-
-
 def _shares(ranks: Tensor) -> tuple[float, float]:
     return float((ranks <= KS[0]).double().mean()), float((ranks <= KS[1]).double().mean())
-
-
-def _prefix(vectors: Tensor, dim: int) -> Tensor:
-    return functional.normalize(vectors[:, :dim], dim=-1)

@@ -1,6 +1,7 @@
 """The comparison as a table: mean and spread over seeds, and the difference from what each recipe changes."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from statistics import fmean
 
 from benchmarks.alignment.recipes import RECIPES
@@ -16,13 +17,13 @@ def markdown(runs: Sequence[Done]) -> str:
     for run in runs:
         by_name.setdefault(run.recipe, []).append(run)
     figures: dict[str, Figure] = {
-        "seen @1": lambda run: _mean(run, held_out=False, guarded=False, at=0),
-        "seen @10": lambda run: _mean(run, held_out=False, guarded=False, at=1),
-        "unseen style @1": lambda run: _mean(run, held_out=True, guarded=False, at=0),
-        "@10": lambda run: _mean(run, held_out=True, guarded=False, at=1),
-        "guarded @1": lambda run: _mean(run, held_out=True, guarded=True, at=0),
-        "guarded @10": lambda run: _mean(run, held_out=True, guarded=True, at=1),
-        "text to image @1": lambda run: _back(run, at=0),
+        "seen @1": partial(mean_recall, held_out=False),
+        "seen @10": partial(mean_recall, held_out=False, at=1),
+        "unseen style @1": partial(mean_recall, held_out=True),
+        "@10": partial(mean_recall, held_out=True, at=1),
+        "guarded @1": _guarded,
+        "guarded @10": partial(_guarded, at=1),
+        "text to image @1": partial(_guarded, way="text_to_image"),
         "64 of 256, @10 kept": _kept,
     }
     head = ["recipe", "against", "@1, difference a seed", *figures, "s"]
@@ -41,17 +42,17 @@ def _difference(own: Sequence[Done], other: Sequence[Done]) -> str:
     """Return the difference of recall@1 in the unseen style, guarded, in points, by seed."""
     by_seed = {run.seed: run for run in other}
     pairs = [(run, by_seed[run.seed]) for run in own if run.seed in by_seed]
-    points = [100 * (_mean(a, True, True, 0) - _mean(b, True, True, 0)) for a, b in pairs]
+    points = [100 * (_guarded(a) - _guarded(b)) for a, b in pairs]
     return " ".join(f"{each:+.1f}" for each in points)
 
 
-def _mean(run: Done, held_out: bool, guarded: bool, at: int) -> float:
-    styles = [each for each in run.styles if each.is_held_out == held_out]
-    return fmean((each.guarded if guarded else each.every).image_to_text[at] for each in styles)
+def mean_recall(run: Done, *, held_out: bool, queries: str = "every", way: str = "image_to_text", at: int = 0) -> float:
+    """Return the mean over the styles that were held out, or over the others, of recall at 1 or, `at` 1, at 10."""
+    styles = [getattr(each, queries) for each in run.styles if each.is_held_out == held_out]
+    return fmean(getattr(style, way)[at] for style in styles)
 
 
-def _back(run: Done, at: int) -> float:
-    return fmean(each.guarded.text_to_image[at] for each in run.styles if each.is_held_out)
+_guarded = partial(mean_recall, held_out=True, queries="guarded")
 
 
 def _kept(run: Done) -> float:

@@ -60,7 +60,6 @@ def read_attributions(config: DataConfig) -> tuple[Attribution, ...]:
 
 
 def write_drawings(drawings: Sequence[Drawing], folder: Path) -> None:
-    """Write each drawing to its file, a folder a style."""
     for drawing in drawings:
         path = folder / drawing.name
         path.parent.mkdir(parents=True, exist_ok=True)

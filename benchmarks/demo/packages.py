@@ -9,5 +9,4 @@ PACKAGES = ROOT / "benchmarks/demo/packages.toml"
 
 
 def register_demo_packages() -> None:
-    """Make the demo's packages known to mmalign."""
     register_packages(msgspec.toml.decode(PACKAGES.read_bytes(), type=dict[str, PackagedWeights]))

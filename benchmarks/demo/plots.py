@@ -4,12 +4,8 @@ Coordinates are in the units of each picture's viewBox.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
-
-import msgspec
-
-from benchmarks.demo.results import CurvePoint
 
 _BOX_WIDTH, _BOX_HEIGHT = 148.0, 58.0
 _GAP = 30.0
@@ -23,13 +19,6 @@ _IMAGE_LANE = (
 )
 _TEXT_LANE = (("words", "a name, a keyword"), ("tokenize", "tokenizer.json"), ("MiniLM-L6", "frozen, 384 wide"), ("projection", "trained here"))  # fmt: skip  # noqa: E501
 _TRAINED_STAGE = 3
-
-
-class Series(msgspec.Struct, frozen=True):
-    """A line of a chart: its points (x, y) and the class that colours it."""
-
-    points: tuple[tuple[float, float], ...]
-    css_class: str
 
 
 def flow(embed_dim: int, *, is_tall: bool) -> str:
@@ -60,11 +49,13 @@ def flow(embed_dim: int, *, is_tall: bool) -> str:
     return _svg(width, height, "".join(parts), label, "flow narrow" if is_tall else "flow wide")
 
 
-def line_chart(series: Sequence[Series], title: str, best_x: float, *, is_percent: bool) -> str:
-    """Draw lines over training steps, y from 0; a mark at `best_x`, the checkpoint that was kept."""
+def line_chart(
+    lines: Mapping[str, Sequence[tuple[float, float]]], title: str, best_x: float, *, is_percent: bool
+) -> str:
+    """Draw lines over training steps, y from 0, each by the class that colours it; a mark at the kept `best_x`."""
     width, height, left, bottom, top = 460.0, 250.0, 42.0, 28.0, 12.0
-    last_x = max(x for line in series for x, _ in line.points)
-    highest = max(y for line in series for _, y in line.points)
+    last_x = max(x for points in lines.values() for x, _ in points)
+    highest = max(y for points in lines.values() for _, y in points)
     tick = _tick(highest)
     ceiling = math.ceil(highest / tick - 1e-9) * tick
 
@@ -84,22 +75,10 @@ def line_chart(series: Sequence[Series], title: str, best_x: float, *, is_percen
             f'<text class="tick" x="{at(x, 0)[0]:.1f}" y="{height - 8}" text-anchor="{anchor}">{x:,.0f}</text>'
         )
     parts.append(_best_mark(at(best_x, 0)[0], f"kept: step {best_x:.0f}", (top, height - bottom), best_x > last_x / 2))
-    for line in series:
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (at(*point) for point in line.points))
-        parts.append(f'<polyline class="line {line.css_class}" points="{path}"/>')
+    for css_class, points in lines.items():
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (at(*point) for point in points))
+        parts.append(f'<polyline class="line {css_class}" points="{path}"/>')
     return _svg(width, height, "".join(parts), title, "chart")
-
-
-def loss_series(curve: Sequence[CurvePoint]) -> Series:
-    """Return the loss of every step."""
-    return Series(tuple((point.step, point.loss) for point in curve), "model")
-
-
-def recall_series(curve: Sequence[CurvePoint]) -> tuple[Series, Series]:
-    """Return the recalls at 1 on the validation concepts: image to text, text to image."""
-    to_text = tuple((point.step, point.image_to_text) for point in curve if point.image_to_text is not None)
-    to_image = tuple((point.step, point.text_to_image) for point in curve if point.text_to_image is not None)
-    return Series(to_text, "model"), Series(to_image, "second")
 
 
 def strip(values: Sequence[float], bound: float, title: str, *, is_narrow: bool) -> str:

@@ -1,7 +1,5 @@
 """Fills report.html.jinja with what the demo measured: one HTML file that holds all it shows and opens offline."""
 
-from __future__ import annotations
-
 import io
 from base64 import b64encode
 from collections.abc import Sequence
@@ -63,14 +61,12 @@ class Style(msgspec.Struct, frozen=True):
 
 
 def write_report(results: DemoResults, path: Path) -> Path:
-    """Write the report and return its path."""
     with replacing(path) as temporary:
         temporary.write_text(render(results), encoding="utf-8")
     return path
 
 
 def render(results: DemoResults) -> str:
-    """Return the whole page."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_FOLDER),
         autoescape=True,
@@ -176,9 +172,17 @@ def _methods(scores: SourceScores) -> tuple[Scored, Scored, Scored]:
 def _charts(results: DemoResults) -> dict[str, Markup]:
     curve = results.curve
     best = max((point.score, point.step) for point in curve if point.score is not None)[1]
-    loss = plots.line_chart((plots.loss_series(curve),), "Loss of each step", best, is_percent=False)
-    recall = plots.line_chart(plots.recall_series(curve), "Validation recall", best, is_percent=True)
-    return {"loss": Markup(loss), "recall": Markup(recall)}
+
+    def chart(title: str, *, is_percent: bool, **colours: str) -> Markup:
+        lines = {
+            css: [(at.step, y) for at in curve if (y := getattr(at, name)) is not None] for css, name in colours.items()
+        }
+        return Markup(plots.line_chart(lines, title, best, is_percent=is_percent))
+
+    return {
+        "loss": chart("Loss of each step", is_percent=False, model="loss"),
+        "recall": chart("Validation recall", is_percent=True, model="image_to_text", second="text_to_image"),
+    }
 
 
 def _parity(results: DemoResults) -> dict[str, object]:

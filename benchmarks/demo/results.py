@@ -6,15 +6,20 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.demo.drawings import Attribution, Drawing
-from benchmarks.demo.queries import TextQuery
-from benchmarks.demo.steps import Step
 from mmalign.figures.scores import Evaluation
 from mmalign.training.metrics import read_metrics
 from mmalign_runtime.bench import BenchReport
-from mmalign_runtime.bundle.golden import ImageCase
 from mmalign_runtime.ranking import Hit
 from mmalign_runtime.spec import Provenance
 from mmalign_runtime.verify import VerifyReport
+
+
+class Step(msgspec.Struct, frozen=True):
+    """A step that was run: what it is for, the line a user would type, and how long it took."""
+
+    title: str
+    command: str
+    seconds: float
 
 
 class CurvePoint(msgspec.Struct, frozen=True):
@@ -96,23 +101,16 @@ class Found(msgspec.Struct, frozen=True):
 
 
 def read_curve(path: Path) -> tuple[CurvePoint, ...]:
-    """Read a run's metrics.csv."""
-    return tuple(_point(row) for row in read_metrics(path))
+    points = []
+    for row in read_metrics(path):
+        names = ("val_image_to_text_at_1", "val_text_to_image_at_1", "val_score")
+        validated = [float(row[name]) for name in names] if row["val_score"] else []
+        points.append(CurvePoint(int(row["step"]), float(row["loss"]), *validated))
+    return tuple(points)
 
 
 def read_found(path: Path) -> tuple[Found, ...]:
-    """Read what `mmalign search --json` printed."""
     return msgspec.json.decode(path.read_bytes(), type=tuple[Found, ...])
-
-
-def golden_images(cases: Sequence[ImageCase], bundle_dir: Path) -> tuple[GoldenImage, ...]:
-    """Return the bundle's image cases with the paths of their files."""
-    return tuple(GoldenImage(case.name, bundle_dir / case.file, case.width, case.height) for case in cases)
-
-
-def text_search(query: TextQuery, found: Found, drawings: Mapping[str, Drawing]) -> TextSearch:
-    """Join a query's hits with the drawings they name, and mark the right ones."""
-    return TextSearch(query.text, _drawings(found.hits, drawings, query.labels))
 
 
 def image_search(
@@ -121,16 +119,11 @@ def image_search(
     """Join a drawing's hits with the names and drawings they stand for; the drawing itself is left out."""
     names = tuple(FoundLabel(labels[int(hit.id)], hit.score, labels[int(hit.id)] == query.label) for hit in named.hits)
     others = [hit for hit in found.hits if hit.id != query.name]
-    return ImageSearch(query, names, _drawings(others, drawings, (query.label,)))
+    return ImageSearch(query, names, found_drawings(others, drawings, (query.label,)))
 
 
-def _drawings(hits: Sequence[Hit], drawings: Mapping[str, Drawing], labels: Sequence[str]) -> tuple[FoundDrawing, ...]:
+def found_drawings(
+    hits: Sequence[Hit], drawings: Mapping[str, Drawing], labels: Sequence[str]
+) -> tuple[FoundDrawing, ...]:
+    """Join hits with the drawings they name, and mark those of the right labels."""
     return tuple(FoundDrawing(drawings[hit.id], hit.score, drawings[hit.id].label in labels) for hit in hits)
-
-
-def _point(row: Mapping[str, str]) -> CurvePoint:
-    step, loss = int(row["step"]), float(row["loss"])
-    if not row["val_score"]:
-        return CurvePoint(step, loss)
-    recalls = float(row["val_image_to_text_at_1"]), float(row["val_text_to_image_at_1"])
-    return CurvePoint(step, loss, *recalls, float(row["val_score"]))

@@ -7,10 +7,13 @@ report.html there.
 """
 
 import os
+import shlex
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -25,13 +28,14 @@ from benchmarks.demo.queries import IMAGE_QUERIES, TEXT_QUERIES, TOP_K
 from benchmarks.demo.report import headline_figures, write_report
 from benchmarks.demo.results import (
     DemoResults,
-    golden_images,
+    GoldenImage,
+    Step,
+    TextSearch,
+    found_drawings,
     image_search,
     read_curve,
     read_found,
-    text_search,
 )
-from benchmarks.demo.steps import DemoError, Stage
 from benchmarks.harness.command import run
 from benchmarks.harness.places import ROOT
 from benchmarks.harness.results import read_result
@@ -52,6 +56,39 @@ _BENCH_ROUNDS = 5
 _NUM_NAMES = 3
 _BY_TEXT, _BY_IMAGE, _NAMES = "text_search.json", "image_search.json", "names.json"
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+
+class DemoError(Exception):
+    """The demo cannot go on; the message says what was seen and what to do."""
+
+
+class Stage:
+    """Runs the demo's commands as a user would type them: each is shown, timed, and stops the demo when it fails."""
+
+    def __init__(self, console: Console) -> None:
+        self.steps: list[Step] = []
+        self._console = console
+        self._mmalign = Path(sys.executable).with_name("mmalign")
+        if not self._mmalign.is_file():
+            raise DemoError(
+                f"{self._mmalign} is not there: mmalign is not installed in this environment. Run `make demo`."
+            )
+
+    def run(self, title: str, *arguments: str | Path | int, to_file: Path | None = None) -> None:
+        """Run `mmalign` with these arguments, its output to the terminal or to a file. Raises DemoError."""
+        words, number = [str(word) for word in arguments], len(self.steps) + 1
+        command = shlex.join(["mmalign", *words]) + (f" > {shlex.quote(str(to_file))}" if to_file else "")
+        self._console.print()
+        self._console.rule(f"[bold]{number}/{_NUM_STEPS}  {title}[/]", align="left", style="dim")
+        self._console.print(f"[cyan]$ {command}[/]", soft_wrap=True, highlight=False, emoji=False)
+        started = time.perf_counter()
+        # stdout and stderr are handed on, not read: a command shows its bars and colours only to a terminal.
+        with to_file.open("wb") if to_file else nullcontext() as file:
+            exit_code = subprocess.run([self._mmalign, *words], stdout=file, check=False).returncode
+        if exit_code:
+            raise DemoError(f"step {number}, {title.lower()}, ended with exit code {exit_code}: {command}")
+        self.steps.append(Step(title, command, time.perf_counter() - started))
+        self._console.print(f"[green]done[/] in {self.steps[-1].seconds:.1f} s")
 
 
 def main(out: Annotated[Path, Option(help="where everything goes")] = Path("demo")) -> None:
@@ -97,7 +134,7 @@ def run_demo(out: Path, console: Console) -> DemoResults:
     write_drawings(drawings, out / "drawings")
     labels = write_labels(drawings, out / "labels.txt")
     queries = query_drawings(drawings)
-    stage = Stage(console, _NUM_STEPS)
+    stage = Stage(console)
     _make(stage, out)
     _search(stage, out, [str(out / "drawings" / query.name) for query in queries])
     words = ("--only", "stages", "--rounds", _BENCH_ROUNDS, "--json", out / "bench.json")
@@ -111,7 +148,8 @@ def run_demo(out: Path, console: Console) -> DemoResults:
         curve=read_curve(out / "run" / "metrics.csv"),
         evaluation=read_result(out / "run/evaluation.json", Evaluation),
         text_searches=tuple(
-            text_search(query, found, by_name) for query, found in zip(TEXT_QUERIES, searched, strict=True)
+            TextSearch(query.text, found_drawings(found.hits, by_name, query.labels))
+            for query, found in zip(TEXT_QUERIES, searched, strict=True)
         ),
         image_searches=tuple(
             image_search(query, names, found, labels, by_name)
@@ -119,7 +157,10 @@ def run_demo(out: Path, console: Console) -> DemoResults:
         ),
         num_drawings=len(drawings),
         verification=read_result(out / "verify.json", VerifyReport),
-        golden=golden_images(load_golden(bundle).images, bundle.path),
+        golden=tuple(
+            GoldenImage(case.name, bundle.path / case.file, case.width, case.height)
+            for case in load_golden(bundle).images
+        ),
         bench=read_result(out / "bench.json", BenchReport),
         provenance=bundle.spec.provenance,
         attributions=read_attributions(data),

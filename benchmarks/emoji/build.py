@@ -3,8 +3,6 @@
 python -m benchmarks.emoji.build --out benchmarks/emoji
 """
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 from typing import Annotated

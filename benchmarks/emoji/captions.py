@@ -8,12 +8,13 @@ from collections.abc import Sequence
 
 import msgspec
 
-from benchmarks.emoji.keys import concept_key
 from benchmarks.harness.packages import Archive, Package
 
 EMOJIBASE = Package(
     "npm", "emojibase-data", "17.0.0", "d01d0e2ca4e22cb402679532155342c71e2e871f25c32223c013b8b166ebdf5a"
 )
+# Variation selector 16 (emoji presentation) and the zero width joiner: Unicode Technical Standard 51.
+UNWRITTEN = frozenset({"fe0f", "200d"})
 GROUPS_LEFT_OUT = frozenset({"components", "flags"})
 
 
@@ -51,6 +52,26 @@ class _Messages(msgspec.Struct, frozen=True):
     subgroups: list[_Message]
 
 
+def concept_key(hexcode: str) -> str:
+    """Normalise a dash-separated hex code: lower case, no fe0f or 200d, no leading zeros.
+
+    Vendors spell one emoji in several ways (`2764-FE0F`, `2764`; `0023-fe0f-20e3`, `23-20e3`). The key drops what
+    only asks for a presentation or glues a sequence together, so that drawings and captions of all of them meet.
+
+    Raises ValueError when a part is not a hexadecimal number, or when no part is left.
+    """
+    try:
+        parts = [f"{int(part, 16):x}" for part in hexcode.split("-")]
+    except ValueError:
+        raise ValueError(
+            f"{hexcode!r} is not a hex code; expected code points joined by dashes, as in '1f468-200d-1f466'"
+        ) from None
+    kept = [part for part in parts if part not in UNWRITTEN]
+    if not kept:
+        raise ValueError(f"{hexcode!r} holds nothing but joiners and variation selectors; expected an emoji")
+    return "-".join(kept)
+
+
 def read_concepts(emojibase: Archive) -> list[Concept]:
     """Return every concept that is captioned in both languages, sorted by key."""
     english = _read_emoji(emojibase, "en")
@@ -66,19 +87,8 @@ def read_concepts(emojibase: Archive) -> list[Concept]:
             continue
         if not (en.label and en.tags and zh.label and zh.tags):
             continue
-        concepts.append(
-            Concept(
-                key=key,
-                emoji=en.emoji,
-                label=en.label,
-                keywords=en.tags,
-                label_zh=zh.label,
-                keywords_zh=zh.tags,
-                group=groups[en.group],
-                subgroup=subgroups[en.subgroup],
-                emoji_version=en.version,
-            )
-        )
+        captions = (en.label, en.tags, zh.label, zh.tags)
+        concepts.append(Concept(key, en.emoji, *captions, groups[en.group], subgroups[en.subgroup], en.version))
     return concepts
 
 

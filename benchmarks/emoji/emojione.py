@@ -54,25 +54,36 @@ ICON_NAMES = {
 }
 
 
-class _Icon(msgspec.Struct, frozen=True):
+class Icon(msgspec.Struct, frozen=True):
+    """An icon of Iconify; a size of its own wins over that of its set."""
+
     body: str
+    width: int | None = None
+    height: int | None = None
+    hidden: bool = False
 
 
 class _Alias(msgspec.Struct, frozen=True):
     parent: str
 
 
-class _IconSet(msgspec.Struct, frozen=True):
-    icons: dict[str, _Icon]
-    aliases: dict[str, _Alias]
-    width: int
-    height: int
+class IconFile(msgspec.Struct, frozen=True):
+    """A package's icons.json."""
+
+    icons: dict[str, Icon]
+    aliases: dict[str, _Alias] = {}
+    width: int = 16
+    height: int = 16
+
+    def svg(self, icon: Icon) -> bytes:
+        """Return an icon as a document."""
+        box = f"0 0 {icon.width or self.width} {icon.height or self.height}"
+        return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{box}">{icon.body}</svg>'.encode()
 
 
 def emojione_svgs(archive: Archive, concepts: Sequence[Concept]) -> dict[str, bytes]:
     """Return the SVG document of every concept that EmojiOne drew, by concept key."""
-    icon_set = msgspec.json.decode(archive.read("package/icons.json"), type=_IconSet)
-    frame = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {icon_set.width} {icon_set.height}">'
+    icon_set = msgspec.json.decode(archive.read("package/icons.json"), type=IconFile)
     svgs = {}
     for concept in concepts:
         if concept.emoji_version > LAST_EMOJI_VERSION:
@@ -81,7 +92,7 @@ def emojione_svgs(archive: Archive, concepts: Sequence[Concept]) -> dict[str, by
         if name in icon_set.aliases:
             name = icon_set.aliases[name].parent
         if name in icon_set.icons:
-            svgs[concept.key] = f"{frame}{icon_set.icons[name].body}</svg>".encode()
+            svgs[concept.key] = icon_set.svg(icon_set.icons[name])
     return svgs
 
 

@@ -1,18 +1,24 @@
 """The four styles, read from styles.toml: where each one's drawings come from, and how they are read."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import Literal
 
 import msgspec
 
-from benchmarks.emoji.captions import Concept
+from benchmarks.emoji.captions import Concept, concept_key
 from benchmarks.emoji.emojione import emojione_svgs
-from benchmarks.emoji.keys import concept_key
-from benchmarks.emoji.source import Source
-from benchmarks.harness.packages import Archive
+from benchmarks.harness.packages import Archive, Package, read_listed
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A package of drawings, its licence (an SPDX identifier), and what was done to the drawings."""
+
+    name: str
+    package: Package
+    licence: str
+    licence_url: str
+    attribution: str
+    changes: str = "SVG rendered at 72x72, encoded as lossy WebP"
 
 
 class Style(Source, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -36,6 +42,4 @@ class Style(Source, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return drawings
 
 
-STYLES = msgspec.toml.decode(
-    Path(__file__).with_suffix(".toml").read_bytes(), type=dict[Literal["style"], tuple[Style, ...]]
-)["style"]
+STYLES = read_listed(Path(__file__).with_suffix(".toml"), Style)

@@ -4,24 +4,21 @@ A service's batches are of any size. cuDNN plans every convolution anew when the
 before, and onnxruntime keeps no plan; a session for each of a few sizes is planned once. Both ways, and the load time.
 """
 
-from __future__ import annotations
-
 import random
 import time
-from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 from typer import Argument, Option
 
 from benchmarks.gpu.towers import Device, tower_feeds
 from benchmarks.harness.command import run
-from benchmarks.harness.environment import Environment, Watch
+from benchmarks.harness.environment import Watch
 from benchmarks.harness.markdown import table
-from benchmarks.harness.results import write_result
+from benchmarks.harness.timing import timed
 from mmalign_runtime import Embedder
 from mmalign_runtime.engine.runs import PlainRuns
 
@@ -43,15 +40,7 @@ class Way(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     images_per_s: int
 
 
-class BatchSizes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One measurement."""
-
-    environment: Environment
-    ways: tuple[Way, ...]
-
-
 def measure(path: Path, name: str, *, one_session: bool, provider: Device) -> Way:
-    """Time one way to run."""
     start = time.perf_counter()
     with Embedder.load(path, provider=provider, towers=("image",)) as embedder:
         session = embedder.image.session
@@ -61,10 +50,7 @@ def measure(path: Path, name: str, *, one_session: bool, provider: Device) -> Wa
         rows = largest["pixel_values"]
 
         def ms(size: int) -> float:
-            feeds: Mapping[str, NDArray[np.generic]] = {"pixel_values": rows[:size]}
-            begun = time.perf_counter()
-            session.run(feeds)
-            return (time.perf_counter() - begun) * 1000
+            return 1000 * timed(partial(session.run, {"pixel_values": rows[:size]}))
 
         ms(1)
         load_ms = (time.perf_counter() - start) * 1000
@@ -80,11 +66,10 @@ def main(
     out: Annotated[Path, Argument(help="the JSON file that gets the results")],
     provider: Annotated[Device, Option(help="cpu tries the script itself")] = "cuda",
 ) -> None:
-    """Measure, write, print."""
     watch = Watch()
     asked = {"a session a size (the default)": False, "one session": True, "the default again": False}
-    ways = tuple(measure(bundle, name, one_session=one, provider=provider) for name, one in asked.items())
-    write_result(BatchSizes(watch.card(), ways), out)
+    ways = [measure(bundle, name, one_session=one, provider=provider) for name, one in asked.items()]
+    watch.write(out, ways=ways)
     head = ("way", "load ms", "calls of 8 ms", "calls of 1 to 32 ms", "slowest ms", "images/s")
     print(table(head, [[way.name, *map(str, msgspec.structs.astuple(way)[1:])] for way in ways]))
 

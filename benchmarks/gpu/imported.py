@@ -5,38 +5,33 @@ precisions, and is timed in turns with open_clip on the same device: towers from
 whole pipelines from file or caption to vector.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, get_args
 
 import msgspec
 import open_clip
 import torch
 from typer import Argument, Option
 
+from benchmarks.gpu.towers import Device
 from benchmarks.harness.command import run
-from benchmarks.harness.environment import Environment, Watch
+from benchmarks.harness.environment import Watch
 from benchmarks.harness.markdown import table
-from benchmarks.harness.results import write_result
-from benchmarks.harness.statistics import median_ms
-from benchmarks.harness.ways import Vectors, Way, laps_of
+from benchmarks.harness.timing import Vectors, Way, laps_of, median_ms
 from benchmarks.imports.clip_speed import OpenClip, captions, jpegs
-from benchmarks.imports.random_clip import save_random
+from benchmarks.imports.random_weights import save_random
 from mmalign_export import import_model, quantize
 from mmalign_export.quantization.budget import parse_budget
 from mmalign_runtime import Embedder, open_bundle
 from mmalign_runtime.spec import ImageTower, Modality, Precision
 from mmalign_runtime.verify import verify_bundle
 
-Device = Literal["cpu", "cuda"]
-
 BATCH_SIZES = (1, 8, 32, 128)
 WHOLE_SIZES = (1, 32)
 LEAST_COSINE, SECONDS = 0.999, 3.0
-_PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
+_PRECISIONS: dict[str, Precision] = {"float32": "fp32", "float16": "fp16"}
 
 
 class Proof(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -56,15 +51,6 @@ class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     what: str
     batch_size: int
     p50_ms: dict[str, float]
-
-
-class Imported(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One measurement."""
-
-    environment: Environment
-    device: str
-    proofs: tuple[Proof, ...]
-    timings: tuple[Timing, ...]
 
 
 class DeviceClip(OpenClip):
@@ -111,7 +97,7 @@ def ready_bundle(model: str, work: Path, device: Device) -> Path:
 
 def proofs(model: str, bundle: Path, device: Device) -> Iterator[Proof]:
     """Verify a bundle in each of its precisions, with the towers that have it."""
-    for precision in _PRECISIONS:
+    for precision in _PRECISIONS.values():
         report = verify_bundle(bundle, provider=device, precision=precision, towers=towers_in(bundle, precision))
         failed = tuple(each.name for each in (*report.cases, *report.checks) if not each.passed)
         worst = max(case.max_abs_difference for case in report.cases)
@@ -127,18 +113,12 @@ def towers_in(bundle: Path, precision: Precision) -> tuple[Modality, ...]:
 def timings(model: str, work: Path, bundle: Path, device: Device) -> Iterator[Timing]:
     """Time towers and whole pipelines, every way in turns."""
     place = f"local-dir:{work / model}"
-    theirs = {
-        "open_clip float32": DeviceClip(place, device, "fp32"),
-        "open_clip float16": DeviceClip(place, device, "fp16"),
-        "open_clip float16, compiled": DeviceClip(place, device, "fp16", compiled=True),
-    }
-    offered = {precision: towers_in(bundle, precision) for precision in _PRECISIONS}
+    theirs = {f"open_clip {name}": DeviceClip(place, device, each) for name, each in _PRECISIONS.items()}
+    theirs["open_clip float16, compiled"] = DeviceClip(place, device, "fp16", compiled=True)
     ours = {
-        f"mmalign {'float16' if precision == 'fp16' else 'float32'}": Embedder.load(
-            bundle, provider=device, precision=precision, towers=towers
-        )
-        for precision, towers in offered.items()
-        if towers
+        f"mmalign {name}": Embedder.load(bundle, provider=device, precision=precision, towers=towers)
+        for name, precision in _PRECISIONS.items()
+        if (towers := towers_in(bundle, precision))
     }
     eager = {name: each for name, each in theirs.items() if "compiled" not in name}
     for size in BATCH_SIZES:
@@ -160,13 +140,11 @@ def timings(model: str, work: Path, bundle: Path, device: Device) -> Iterator[Ti
 
 
 def medians_ms(ways: dict[str, Way]) -> dict[str, float]:
-    """Return each way's median ms."""
     return {name: median_ms(each) for name, each in laps_of(ways, SECONDS, dict.fromkeys(ways, LEAST_COSINE)).items()}
 
 
 def _our_image_tower(embedder: Embedder, pixels: Vectors) -> Vectors:
-    tower = embedder.bundle.spec.towers["image"]
-    assert isinstance(tower, ImageTower)
+    tower = embedder.bundle.spec.tower("image", ImageTower)
     return embedder.image.session.run({tower.inputs.pixel_values: pixels})
 
 
@@ -176,7 +154,6 @@ def main(
     models: Annotated[list[str], Argument(help="of open_clip")] = ["ViT-B-32-quickgelu", "ViT-L-14-quickgelu"],  # noqa: B006
     provider: Annotated[Device, Option(help="cpu tries the script itself")] = "cuda",
 ) -> None:
-    """Import, verify and time every model; write and print."""
     watch, proven, timed_ways = Watch(), list[Proof](), list[Timing]()
     for model in models:
         bundle = ready_bundle(model, work, provider)
@@ -185,7 +162,7 @@ def main(
             print(timing, flush=True)
             timed_ways.append(timing)
     device = torch.cuda.get_device_name() if provider == "cuda" else "no device"
-    write_result(Imported(watch.card(), device, tuple(proven), tuple(timed_ways)), out)
+    watch.write(out, device=device, proofs=proven, timings=timed_ways)
     print(f"{device}, torch {torch.__version__}\n")
     rows = [
         [each.model, each.precision, str(each.num_cases), ", ".join(each.failed), f"{each.max_abs_difference:.1e}"]

@@ -1,7 +1,5 @@
 """One table of what `run.sh` measured: python -m benchmarks.gpu.table OUT"""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from benchmarks.harness.command import run

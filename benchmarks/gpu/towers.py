@@ -1,7 +1,5 @@
 """The towers on a device in every precision: python -m benchmarks.gpu.towers BUNDLE OUT.json"""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -9,15 +7,13 @@ from typing import Annotated, Literal
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 from typer import Argument, Option
 
+from benchmarks.against.results import row_cosines
 from benchmarks.harness.command import run
-from benchmarks.harness.environment import Environment, Watch
-from benchmarks.harness.interleave import timed
+from benchmarks.harness.environment import Watch
 from benchmarks.harness.markdown import table
-from benchmarks.harness.results import write_result
-from benchmarks.harness.statistics import median_ms
+from benchmarks.harness.timing import median_ms, timed
 from mmalign_runtime import Embedder
 from mmalign_runtime.engine.session import Feeds
 from mmalign_runtime.image_encoder import ImageEncoder
@@ -43,13 +39,6 @@ class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     p50_ms: float
     min_cosine: float
     moved_in_batch: float
-
-
-class Towers(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One measurement."""
-
-    environment: Environment
-    timings: tuple[Timing, ...]
 
 
 def measure(path: Path, provider: Device, seconds: float) -> Iterator[Timing]:
@@ -80,14 +69,9 @@ def _time(
         precision=precision,
         input_shape=next(iter(feeds.values())).shape,
         p50_ms=median_ms(laps_s),
-        min_cosine=round(_min_cosine(vectors, expected.session.run(feeds)), 7),
+        min_cosine=round(float(row_cosines(vectors, expected.session.run(feeds)).min()), 7),
         moved_in_batch=float(np.abs(encoder.session.run(alone)[0] - vectors[0]).max()),
     )
-
-
-def _min_cosine(vectors: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
-    products = (vectors.astype(np.float64) * expected).sum(axis=1)
-    return float((products / np.linalg.norm(vectors, axis=1) / np.linalg.norm(expected, axis=1)).min())
 
 
 def tower_feeds(files: Tower) -> Iterator[Feeds]:
@@ -108,10 +92,9 @@ def main(
     provider: Annotated[Device, Option(help="cpu tries the script itself")] = "cuda",
     seconds: Annotated[float, Option(help="seconds for each figure")] = SECONDS,
 ) -> None:
-    """Measure, write, print."""
     watch = Watch()
-    timings = tuple(measure(bundle, provider, seconds))
-    write_result(Towers(watch.card(), timings), out)
+    timings = list(measure(bundle, provider, seconds))
+    watch.write(out, timings=timings)
     head = ("tower", "precision", "input", "p50 ms", "items/s", "cosine to float32", "moves by, alone")
     print(table(head, [_cells(timing) for timing in timings]))
 

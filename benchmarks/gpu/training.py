@@ -6,28 +6,29 @@ of one large matrix product in the same precision; then what the loader gives, b
 chunks (GradCache) have no bare loop. TOKENIZER is a folder with BERT's tokenizer.json, such as the demo's bundle.
 """
 
-from __future__ import annotations
-
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from functools import cache
+from functools import cache, partial
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, get_args
 
 import msgspec
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 from typer import Argument, Option
 
+from benchmarks.gpu.towers import Device
 from benchmarks.harness.command import run
-from benchmarks.harness.environment import Environment, Watch
+from benchmarks.harness.environment import Watch
 from benchmarks.harness.markdown import table
 from benchmarks.harness.places import ROOT
-from benchmarks.harness.results import write_result
+from benchmarks.harness.timing import timed
 from mmalign.config import Config, parse_config
 from mmalign.data import Pair
 from mmalign.features import ModelFeatures
@@ -41,7 +42,6 @@ from mmalign.training.trainer import Trainer
 from mmalign_runtime.engine.threads import available_threads
 
 Autocast = Literal["off", "bf16", "fp16"]
-Device = Literal["cpu", "cuda"]
 
 _PACKS = ROOT / "benchmarks/emoji/packs"
 _WARM_UP = 5
@@ -85,15 +85,6 @@ class LoaderTiming(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     images_per_s: float
 
 
-class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One measurement."""
-
-    environment: Environment
-    device: str
-    steps: tuple[StepTiming, ...]
-    loaders: tuple[LoaderTiming, ...]
-
-
 class Bench:
     """The model, its data and its steps, for one setting."""
 
@@ -108,17 +99,15 @@ class Bench:
 
     def batches(self, num_batches: int, num_workers: int) -> Iterator[StepInputs]:
         """Yield the first batches as training does."""
-        plans = plan_steps(msgspec.structs.replace(self.schedule), self.config.train.seed)
-        return load_steps(self.steps, (plan for plan, _ in zip(plans, range(num_batches), strict=False)), num_workers)
+        plans = plan_steps(self.schedule, self.config.train.seed)
+        return load_steps(self.steps, islice(plans, num_batches), num_workers)
 
-    def our_step(self) -> Callable[[StepInputs], None]:
-        """Return a step of `Trainer`."""
-        trainer = Trainer(self.model, self.config, self.schedule)
-
-        def step(inputs: StepInputs) -> None:
-            trainer.step(inputs)
-
-        return step
+    def tensors(self, inputs: StepInputs, num_rows: int | None = None) -> tuple[Tensor, list[Tensor]]:
+        """Return the first rows of a batch on the device, all by default: images, and what texts are."""
+        assert isinstance(inputs.image, TowerInputs)
+        assert isinstance(inputs.text, TowerInputs)
+        images, *texts = (tensor[:num_rows].to(self.device) for tensor in (*inputs.image.tensors, *inputs.text.tensors))
+        return images, texts
 
     def bare_step(self) -> Callable[[StepInputs], None]:
         """Return a step without checks: what one writes by hand."""
@@ -128,12 +117,9 @@ class Bench:
         scaler = torch.amp.GradScaler(self.device.type, enabled=name == "fp16")
 
         def step(inputs: StepInputs) -> None:
-            assert isinstance(inputs.image, TowerInputs)
-            assert isinstance(inputs.text, TowerInputs)
-            images = inputs.image.tensors[0].to(self.device)
+            images, texts = self.tensors(inputs)
             if dtype is not None:
                 images = images.contiguous(memory_format=torch.channels_last)
-            texts = [tensor.to(self.device) for tensor in inputs.text.tensors]
             with nullcontext() if dtype is None else torch.autocast(self.device.type, dtype):
                 logits = 14.0 * self.model.encode_image(images) @ self.model.encode_text(*texts).T  # (B, B)
                 targets = torch.arange(len(logits), device=self.device)
@@ -147,31 +133,15 @@ class Bench:
 
 
 def settings(tokenizer: Path, device: Device, setting: Setting) -> Config:
-    """Return the configuration of one setting."""
-    sources = [
-        {
-            "path": str(_PACKS / f"{name}.parquet"),
-            "caption_columns": ["label", "keywords"],
-            "concept_column": "concept",
-            "group_column": "group",
-        }
-        for name in ("noto", "twemoji", "emojione")
-    ]
-    train = {
-        "device": device,
-        "autocast": setting.autocast,
-        "compile": setting.compiled,
-        "batch_size": setting.batch_size,
-        "chunk_size": setting.chunk_size,
-    }
-    text_tower = {"weights": "random", "tokenizer": str(tokenizer)}
-    augment = {"crop_scale": 0.4, "horizontal_flip": 0.5, "color_jitter": 0.2}
+    columns = {"caption_columns": ["label", "keywords"], "concept_column": "concept", "group_column": "group"}
+    packs = [{"path": str(_PACKS / f"{name}.parquet")} | columns for name in ("noto", "twemoji", "emojione")]
+    train = dict(zip(("autocast", "compile", "batch_size", "chunk_size"), setting, strict=True))
     given = {
-        "data": {"sources": sources},
+        "data": {"sources": packs},
         "image_tower": {"weights": "random"},
-        "text_tower": text_tower,
-        "augment": augment,
-        "train": train,
+        "text_tower": {"weights": "random", "tokenizer": str(tokenizer)},
+        "augment": {"crop_scale": 0.4, "horizontal_flip": 0.5, "color_jitter": 0.2},
+        "train": {"device": device} | train,
     }
     return parse_config(given, "benchmarks/gpu/training.py")
 
@@ -182,7 +152,8 @@ def time_steps(bench: Bench, setting: Setting, seconds: float) -> StepTiming:
         torch.cuda.reset_peak_memory_stats()
     batches = list(bench.batches(_NUM_BATCHES, min(8, available_threads())))
     bench.model.train()
-    ways = [bench.our_step()] if setting.chunk_size else [bench.our_step(), bench.bare_step()]
+    ours = Trainer(bench.model, bench.config, bench.schedule).step
+    ways: list[Callable[[StepInputs], object]] = [ours] if setting.chunk_size else [ours, bench.bare_step()]
     taken: list[list[float]] = [[] for _ in ways]
     for way in ways:
         for i in range(_WARM_UP):
@@ -191,11 +162,7 @@ def time_steps(bench: Bench, setting: Setting, seconds: float) -> StepTiming:
     i = 0
     while time.perf_counter() < until or i < len(batches):
         for way, times in zip(ways, taken, strict=True):
-            _synchronize(bench.device)
-            start = time.perf_counter()
-            way(batches[i % len(batches)])
-            _synchronize(bench.device)
-            times.append(time.perf_counter() - start)
+            times.append(_lap_s(bench.device, partial(way, batches[i % len(batches)])))
         i += 1
     medians = [round(float(np.median(times)) * 1000, 2) for times in taken]
     peak = torch.cuda.max_memory_allocated() / 2**20 if bench.device.type == "cuda" else 0.0
@@ -208,12 +175,9 @@ def time_steps(bench: Bench, setting: Setting, seconds: float) -> StepTiming:
 def step_flops(bench: Bench, inputs: StepInputs) -> int:
     """Return the operations of a bare step's products and convolutions, forward and backward, without chunks."""
     share = min(_COUNTED_ROWS, len(inputs.plan.rows))  # in float32, whatever the step does: a few rows fit
-    assert isinstance(inputs.image, TowerInputs)
-    assert isinstance(inputs.text, TowerInputs)
+    images, texts = bench.tensors(inputs, share)
     with FlopCounterMode(display=False) as counter:
-        images = bench.model.encode_image(inputs.image.tensors[0][:share].to(bench.device))
-        texts = bench.model.encode_text(*(tensor[:share].to(bench.device) for tensor in inputs.text.tensors))
-        torch.autograd.backward((images * texts).sum())
+        torch.autograd.backward((bench.model.encode_image(images) * bench.model.encode_text(*texts)).sum())
     bench.model.zero_grad(set_to_none=True)
     return counter.get_total_flops() * len(inputs.plan.rows) // share
 
@@ -224,19 +188,15 @@ def product_tflop_s(device: torch.device, autocast: Autocast) -> float:
     side = 8192 if device.type == "cuda" else 1024
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": torch.float32}[autocast]
     left, right = torch.randn(2, side, side, device=device, dtype=dtype)
-    laps_s: list[float] = []
-    for _ in range(_WARM_UP + 10):
-        _synchronize(device)
-        start = time.perf_counter()
-        left @ right
-        _synchronize(device)
-        laps_s.append(time.perf_counter() - start)
+    laps_s = [_lap_s(device, lambda: left @ right) for _ in range(_WARM_UP + 10)]
     return 2 * side**3 / float(np.median(laps_s[_WARM_UP:])) / 1e12
 
 
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+def _lap_s(device: torch.device, call: Callable[[], object]) -> float:
+    """Return the seconds of a call, with what the device has left to do of it."""
+    synchronize = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    synchronize()
+    return timed(lambda: (call(), synchronize()))
 
 
 def time_loader(bench: Bench, num_workers: int, num_batches: int) -> LoaderTiming:
@@ -265,7 +225,6 @@ def main(
     seconds: Annotated[float, Option(help="seconds for each setting")] = 5.0,
     loader_batches: Annotated[int, Option(help="batches for each figure of the loader")] = 12,
 ) -> None:
-    """Measure every setting, write, print."""
     watch, found, loaders, pairs = Watch(), list[StepTiming](), list[LoaderTiming](), list[Pair]()
     for setting in _asked(asked):
         config = settings(tokenizer, device, setting)
@@ -276,7 +235,7 @@ def main(
             print(found[-1], flush=True)
             loaders = loaders or [time_loader(bench, count, loader_batches) for count in _WORKERS]
     name = torch.cuda.get_device_name() if device == "cuda" else "no device"
-    write_result(Training(watch.card(), name, tuple(found), tuple(loaders)), out)
+    watch.write(out, device=name, steps=found, loaders=loaders)
     print(f"{name}, torch {torch.__version__}\n")
     print(table(_HEAD, [_cells(each) for each in found]), end="\n\n")
     print(table(("loader's processes", "images/s"), [[str(e.num_workers), f"{e.images_per_s:,.0f}"] for e in loaders]))

@@ -1,7 +1,5 @@
 """A script as a command: its function's arguments are the options, its module's docstring is the help."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The card a measurement carries: what ran, on what, with what else going on, and when."""
 
-from __future__ import annotations
-
 import os
 import platform
 import resource
@@ -9,12 +7,16 @@ import time
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import msgspec
 
 from benchmarks.harness.command import command_line
+from benchmarks.harness.results import write_result
 from mmalign_runtime.engine.processor import cpu_name
 from mmalign_runtime.engine.threads import available_threads
+
+Case = TypeVar("Case")
 
 _CPU_INFO = Path("/proc/cpuinfo")
 _STAT = Path("/proc/stat")
@@ -57,6 +59,13 @@ class Environment(Card, frozen=True, kw_only=True, forbid_unknown_fields=True):
     others_cpu_share: float | None
 
 
+class Measurement(msgspec.Struct, Generic[Case], frozen=True, forbid_unknown_fields=True):
+    """What `Watch.write` wrote of some cases."""
+
+    environment: Environment
+    cases: tuple[Case, ...]
+
+
 def card() -> Card:
     """Describe the machine at hand and the command at work."""
     return Card(
@@ -93,6 +102,10 @@ class Watch:
             load_average_end=round(os.getloadavg()[0], 2),
             others_cpu_share=self._others_cpu_share(workers_cpu_s),
         )
+
+    def write(self, path: Path, **found: object) -> None:
+        """Write what was found, behind the card as its `environment`."""
+        write_result({"environment": self.card()} | found, path)
 
     def _others_cpu_share(self, workers_cpu_s: float) -> float | None:
         busy_s = busy_cpu_s()

@@ -1,7 +1,5 @@
 """Tables in Markdown, and documents that hold them between two markers."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
@@ -12,11 +10,11 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     if any(len(row) != len(head) for row in rows):
         raise ValueError(f"rows of {sorted({len(row) for row in rows})} cells under a head of {len(head)}")
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(_plain(cell) for cell in line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(_escaped(cell) for cell in line) + " |" for line in lines)
 
 
-def _plain(cell: str) -> str:
-    return cell.replace("|", "/").replace("\n", " ")
+def _escaped(cell: str) -> str:
+    return cell.replace("|", "\\|").replace("\n", " ")
 
 
 def number(value: float) -> str:

@@ -3,8 +3,6 @@
 Nothing of them is kept in the repository but what is made of them. A rebuild starts from the same bytes or not at all.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import subprocess
@@ -13,7 +11,7 @@ import tarfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -33,6 +31,15 @@ class Package(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def __str__(self) -> str:
         """Spell it as people look it up: `npm emojibase-data 17.0.0`."""
         return f"{self.registry} {self.name} {self.version}"
+
+
+Row = TypeVar("Row")
+
+
+def read_listed(path: Path, row: type[Row]) -> tuple[Row, ...]:
+    """Return the rows of a .toml file of one table."""
+    (rows,) = msgspec.toml.decode(path.read_bytes(), type=dict[str, tuple[row, ...]]).values()  # type: ignore[valid-type]
+    return rows
 
 
 class Archive(msgspec.Struct, frozen=True):

@@ -1,7 +1,5 @@
 """Where things lie. Imports nothing of the project: workers of other environments read it too."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -1,7 +1,5 @@
 """Child processes: their environment, what they print, how long until they do; and the memory of this process."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 from collections.abc import Callable, Sequence

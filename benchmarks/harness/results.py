@@ -1,7 +1,5 @@
 """Results as JSON, for people and programs."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,7 +10,7 @@ from mmalign_runtime.atomic import replacing
 Result = TypeVar("Result", bound=msgspec.Struct)
 
 
-def write_result(result: msgspec.Struct, path: Path) -> None:
+def write_result(result: object, path: Path) -> None:
     """Write a result in the place of what was there, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:

@@ -15,8 +15,7 @@ import pyarrow.parquet as pq
 from typer import Argument, Option
 
 from benchmarks.emoji.captions import EMOJIBASE, read_concepts
-from benchmarks.emoji.packs import source_metadata, write_pack
-from benchmarks.emoji.render import encode_webp, encoder_version, render
+from benchmarks.emoji.packs import encode_webp, encoder_version, render, source_metadata, write_pack
 from benchmarks.harness.command import run
 from benchmarks.harness.packages import fetch
 from benchmarks.icons.reading import Named, emoji_names, read_set, read_tags
@@ -25,10 +24,9 @@ from benchmarks.icons.sets import SETS, IconSet
 NUM_SAMPLE = 2000
 
 
-def build(out: Path, cache: Path, names: Sequence[str] = ()) -> dict[str, int]:
-    """Write the packs of the sets named, or of all; return how many drawings each has."""
+def build(out: Path, cache: Path, names: Sequence[str]) -> None:
+    """Write the packs of the sets named, or of all."""
     emoji = emoji_names(read_concepts(fetch(EMOJIBASE, cache)))
-    counts = {}
     for icon_set in SETS:
         if names and icon_set.name not in names:
             continue
@@ -36,10 +34,8 @@ def build(out: Path, cache: Path, names: Sequence[str] = ()) -> dict[str, int]:
         drawn = read_set(icon_set, fetch(icon_set.package, cache), emoji, tags)
         path = out / icon_set.kind / f"{icon_set.name}.parquet"
         write_pack(table(icon_set, drawn), path)
-        counts[icon_set.name] = len(drawn)
         shared = sum(each.concept != each.label for each in drawn)
         print(f"{icon_set.name:28} {len(drawn):6} ({shared:5} emoji) {path.stat().st_size:9} bytes", flush=True)
-    return counts
 
 
 def write_sample(folder: Path, path: Path) -> None:
@@ -55,10 +51,7 @@ def write_sample(folder: Path, path: Path) -> None:
 def table(icon_set: IconSet, drawn: Sequence[Named]) -> pa.Table:
     """Return a set's pack: a row a concept, with licence and source in the metadata."""
     columns = {
-        "concept": [each.concept for each in drawn],
-        "label": [each.label for each in drawn],
-        "keywords": [list(each.keywords) for each in drawn],
-        "group": [each.group for each in drawn],
+        **{name: [getattr(each, name) for each in drawn] for name in ("concept", "label", "keywords", "group")},
         "style": [icon_set.name] * len(drawn),
         "image": [encode_webp(render(each.svg)) for each in drawn],
     }

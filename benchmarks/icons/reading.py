@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import msgspec
 
 from benchmarks.emoji.captions import Concept
-from benchmarks.emoji.emojione import ICON_NAMES, icon_slug
+from benchmarks.emoji.emojione import ICON_NAMES, Icon, IconFile, icon_slug
 from benchmarks.harness.packages import Archive
 from benchmarks.icons.sets import IconSet
 
@@ -25,19 +25,6 @@ class Named(msgspec.Struct, frozen=True):
     svg: bytes
 
 
-class _Icon(msgspec.Struct, frozen=True):
-    body: str
-    width: int | None = None
-    height: int | None = None
-    hidden: bool = False
-
-
-class _IconFile(msgspec.Struct, frozen=True):
-    icons: dict[str, _Icon]
-    width: int = 16
-    height: int = 16
-
-
 class _Tagged(msgspec.Struct, frozen=True):
     name: str
     tags: list[str | int | None] = []
@@ -48,7 +35,7 @@ def read_set(
     icon_set: IconSet, archive: Archive, emoji: Mapping[str, Concept], tags: Mapping[str, Sequence[str]]
 ) -> list[Named]:
     """Return what a set draws, one drawing a name, sorted by name; `emoji` as `emoji_names` gives it."""
-    found = msgspec.json.decode(archive.read("package/icons.json"), type=_IconFile)
+    found = msgspec.json.decode(archive.read("package/icons.json"), type=IconFile)
     named = []
     for name, icon in sorted(_one_variant(icon_set, found.icons)):
         concept = emoji_of(name, emoji)
@@ -56,16 +43,8 @@ def read_set(
         if not label or (icon_set.is_emoji and concept is None):
             continue
         keywords = concept.keywords if concept else [word for word in tags.get(name, ()) if word != label] or [label]
-        frame = f'viewBox="0 0 {icon.width or found.width} {icon.height or found.height}"'
-        named.append(
-            Named(
-                concept=concept.key if concept else label,
-                label=label,
-                keywords=keywords,
-                group=concept.group if concept else icon_set.name,
-                svg=f'<svg xmlns="http://www.w3.org/2000/svg" {frame}>{icon.body}</svg>'.encode(),
-            )
-        )
+        key, group = (concept.key, concept.group) if concept else (label, icon_set.name)
+        named.append(Named(key, label, keywords, group, found.svg(icon)))
     return list({each.concept: each for each in reversed(named)}.values())[::-1]
 
 
@@ -126,9 +105,9 @@ def spoken(name: str) -> str:
     return text if re.search(r"[a-z]{2}", text) else ""
 
 
-def _one_variant(icon_set: IconSet, icons: Mapping[str, _Icon]) -> Iterator[tuple[str, _Icon]]:
+def _one_variant(icon_set: IconSet, icons: Mapping[str, Icon]) -> Iterator[tuple[str, Icon]]:
     """Yield each icon once, by its name without variant: the plain one, else the variant that stands first."""
-    ranked: dict[str, tuple[int, _Icon]] = {}
+    ranked: dict[str, tuple[int, Icon]] = {}
     order = ("", *icon_set.variants)
     for name, icon in icons.items():
         variant = max((each for each in icon_set.variants if name.endswith(f"-{each}")), key=len, default="")

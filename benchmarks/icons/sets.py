@@ -3,15 +3,13 @@
 Drawings have colours of their own and join the emoji in training; icons are one colour, for interfaces.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from benchmarks.emoji.source import Source
-from benchmarks.harness.packages import Package
+from benchmarks.emoji.styles import Source
+from benchmarks.harness.packages import Package, read_listed
 
 
 class Tags(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -34,6 +32,4 @@ class IconSet(Source, frozen=True, kw_only=True, forbid_unknown_fields=True):
     tags: Tags | None = None
 
 
-SETS = msgspec.toml.decode(
-    Path(__file__).with_suffix(".toml").read_bytes(), type=dict[Literal["set"], tuple[IconSet, ...]]
-)["set"]
+SETS = read_listed(Path(__file__).with_suffix(".toml"), IconSet)

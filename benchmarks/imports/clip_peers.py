@@ -9,8 +9,6 @@ with the same number of threads, on the same JPEG files and captions; parity is 
 last line is JSON.
 """
 
-from __future__ import annotations
-
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
@@ -27,7 +25,7 @@ from benchmarks.against.processes import PeerProcess
 from benchmarks.against.protocol import Kind, Measure, ModelFiles, Setting
 from benchmarks.harness.command import run
 from benchmarks.harness.places import FASTEMBED_PYTHON
-from benchmarks.harness.ways import Vectors, Way
+from benchmarks.harness.timing import Vectors, Way
 from benchmarks.imports.clip_speed import LEAST_INT8, captions, compare, jpegs, load_ours, ways_of_ours
 from mmalign_export import import_model
 from mmalign_runtime.engine.threads import available_threads
@@ -36,11 +34,10 @@ from tests.export.sources.sentences import save_clip
 from tests.export.sources.tiny import spread_out
 
 SIZES: dict[Kind, tuple[int, ...]] = {"image": (1, 32), "text": (1, 32)}
-_FASTEMBED = Entry(name="fastembed", label="fastembed", peer="fastembed", settings={})
+_FASTEMBED = Entry("fastembed", "fastembed", "fastembed", {})
 
 
 def save_saved(folder: Path) -> None:
-    """Write ViT-B/32 as transformers saves it."""
     torch.manual_seed(0)
     words = open_clip.tokenizer.SimpleTokenizer()
     pieces = [*list(words.encoder)[:-2], "<|startoftext|>", "<|endoftext|>"]
@@ -68,8 +65,7 @@ def prepare(work: Path) -> None:
         import_model(work / "clip", work / "clip.bundle")
 
 
-def unit(vectors: Vectors) -> Vectors:
-    """Return vectors (N, D) at length 1."""
+def _unit(vectors: Vectors) -> Vectors:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
@@ -78,7 +74,6 @@ def main(
     seconds: Annotated[float, Option(help="for each of the four comparisons")] = 30.0,
     int8: Annotated[Path | None, Option(help="the bundle quantized, so that its int8 takes part")] = None,
 ) -> None:
-    """Make what is not there yet, then compare."""
     prepare(work)
     threads = available_threads()
     torch.set_num_threads(threads)
@@ -95,13 +90,12 @@ def main(
             fastembed = stack.enter_context(PeerProcess(_FASTEMBED, FASTEMBED_PYTHON, files, threads, work / "log.txt"))
 
         def ways(kind: Kind, number: int) -> dict[str, Way]:
-            """Return each tool's way from items to unit vectors."""
             items = [str(path) for path in paths[:number]] if kind == "image" else captions(number)
             found: dict[str, Way] = {
-                "sentence-transformers": lambda: unit(np.asarray(sentences.encode(items, show_progress_bar=False)))
+                "sentence-transformers": lambda: _unit(np.asarray(sentences.encode(items, show_progress_bar=False)))
             }
             if fastembed is not None:
-                found["fastembed"] = lambda: unit(fastembed.vectors(Measure(kind, tuple(items), Setting())))
+                found["fastembed"] = lambda: _unit(fastembed.vectors(Measure(kind, tuple(items), Setting())))
             return found | ways_of_ours(ours, kind, items)
 
         compare(ways, SIZES, seconds, LEAST_INT8)

@@ -6,8 +6,6 @@ WORK keeps model and bundle, with random weights of the real size. The same JPEG
 with the same number of threads; parity is checked before anything is timed. The last line is JSON.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -23,10 +21,9 @@ from typer import Option
 
 from benchmarks.against.protocol import Kind
 from benchmarks.harness.command import run
-from benchmarks.harness.environment import Environment, Watch
-from benchmarks.harness.statistics import median_ms
-from benchmarks.harness.ways import Vectors, Way, laps_of
-from benchmarks.imports.random_clip import save_random
+from benchmarks.harness.environment import Watch
+from benchmarks.harness.timing import Vectors, Way, laps_of, median_ms
+from benchmarks.imports.random_weights import save_random
 from mmalign_export import import_model
 from mmalign_export.golden import golden_photo
 from mmalign_runtime import Embedder
@@ -47,13 +44,6 @@ class Timing(msgspec.Struct, frozen=True):
     p50_ms: dict[str, float]
     times: dict[str, float]
     num_calls: int
-
-
-class Speeds(msgspec.Struct, frozen=True):
-    """One measurement."""
-
-    environment: Environment
-    measured: tuple[Timing, ...]
 
 
 class OpenClip:
@@ -109,7 +99,7 @@ def compare(
         found.append(Timing(f"{kind}s {number}", p50_ms, times, len(laps["mmalign"])))
         shown = ", ".join(f"{name} {ms:.1f} ms ({times[name]} times)" for name, ms in p50_ms.items())
         print(f"{found[-1].items:9}: {shown}", flush=True)
-    print(msgspec.json.encode(Speeds(watch.card(), tuple(found))).decode())
+    print(msgspec.json.encode({"environment": watch.card(), "measured": found}).decode())
 
 
 def load_ours(bundle: Path, int8: Path | None) -> dict[str, Embedder]:
@@ -122,7 +112,6 @@ def load_ours(bundle: Path, int8: Path | None) -> dict[str, Embedder]:
 
 
 def ways_of_ours(ours: Mapping[str, Embedder], kind: Kind, items: Sequence[bytes] | Sequence[str]) -> dict[str, Way]:
-    """Return the ways from items to unit vectors of what `load_ours` gave."""
     encoders = {name: each.encode_image if kind == "image" else each.encode_text for name, each in ours.items()}
     return {name: partial(encode, items) for name, encode in encoders.items()}
 
@@ -133,7 +122,6 @@ def main(
     seconds: Annotated[float, Option(help="for each of the four comparisons")] = 20.0,
     int8: Annotated[Path | None, Option(help="the bundle quantized, so that its int8 takes part")] = None,
 ) -> None:
-    """Make the bundle where it is not there yet, then compare."""
     folder, bundle = save_random(model, work / model), work / f"{model}.bundle"
     if not bundle.exists():
         import_model(folder, bundle)
@@ -142,11 +130,8 @@ def main(
     ours = load_ours(bundle, int8)
 
     def ways(kind: Kind, number: int) -> dict[str, Way]:
-        if kind == "image":
-            files = jpegs(number)
-            return {"open_clip": partial(theirs.images, files)} | ways_of_ours(ours, kind, files)
-        texts = captions(number)
-        return {"open_clip": partial(theirs.texts, texts)} | ways_of_ours(ours, kind, texts)
+        items, way = (jpegs(number), theirs.images) if kind == "image" else (captions(number), theirs.texts)
+        return {"open_clip": partial(way, items)} | ways_of_ours(ours, kind, items)
 
     compare(ways, SIZES, seconds, LEAST_INT8)
 

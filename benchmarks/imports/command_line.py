@@ -7,15 +7,12 @@ the pictures, since a family takes half a minute so. One line of JSON a family: 
 with, and what they say. The exit code is 1 where one of them failed.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -34,21 +31,10 @@ Arguments = Sequence[object]
 _TINY = "tiny-quickgelu"  # a configuration that open_clip is told of
 
 
-def _transformers(family: str, folder: Path) -> Arguments:
-    return [tiny.save_tiny(family, folder / "model")]
-
-
-def _open_clip(family: str, folder: Path) -> Arguments:
-    return [clips.write(folder / "model", family)]
-
-
-def _weights(folder: Path, *, is_checkpoint: bool) -> Arguments:
-    state = clips.build(_open_clip_knows(folder)).state_dict()
-    if is_checkpoint:
-        held: dict[str, object] = {"epoch": 3, "state_dict": {f"module.{name}": each for name, each in state.items()}}
-    else:
-        held = dict(state)
-    torch.save(held, folder / "weights.pt")
+def _weights(folder: Path, prefix: str, held: Mapping[str, object]) -> Arguments:
+    """Save a state dict, alone or beside what a training's checkpoint has."""
+    state = {f"{prefix}{name}": each for name, each in clips.build(_open_clip_knows(folder)).state_dict().items()}
+    torch.save({**held, "state_dict": state} if held else state, folder / "weights.pt")
     return [folder / "weights.pt", "--model", _TINY]
 
 
@@ -64,49 +50,34 @@ def _open_clip_knows(folder: Path) -> dict[str, object]:
     return config
 
 
-def _clip(folder: Path) -> Path:
-    return tiny.save_tiny("clip", folder / "saved")
-
-
-def _sentences(folder: Path) -> Arguments:
-    return [save_clip(_clip(folder), folder / "clip")]
-
-
-def _sentences_with_words(folder: Path) -> Arguments:
-    return [*_sentences(folder), "--text", save_words(folder / "words")]
-
-
-def _transformers_js(folder: Path) -> Arguments:
-    return [save_transformers_js(_clip(folder), folder / "pair")]
-
-
-def _transformers_js_siglip(folder: Path) -> Arguments:
-    return [save_transformers_js(tiny.save_tiny("siglip2", folder / "saved"), folder / "pair", "pooler_output")]
-
-
-def _immich(folder: Path) -> Arguments:
-    return [save_immich(_clip(folder), folder / "pair")]
+def _saved(folder: Path, family: str = "clip") -> Path:
+    return tiny.save_tiny(family, folder / "saved")
 
 
 def _two_folders(folder: Path) -> Arguments:
-    images, texts = save_two_folders(_clip(folder), folder / "two")
+    images, texts = save_two_folders(_saved(folder), folder / "two")
     return [images, "--text", texts]
 
 
-def _sources() -> Iterator[tuple[str, Callable[[Path], Arguments]]]:
-    for family in tiny.FAMILIES:
-        yield f"transformers: {family}", partial(_transformers, family)
-    for family in clips.FAMILIES:
-        yield f"open_clip: {family}", partial(_open_clip, family)
-    yield "weights: OpenAI's archive", _torchscript
-    yield "weights: state dict", partial(_weights, is_checkpoint=False)
-    yield "weights: checkpoint of training", partial(_weights, is_checkpoint=True)
-    yield "sentence-transformers: CLIP", _sentences
-    yield "sentence-transformers: --text", _sentences_with_words
-    yield "ONNX: transformers.js", _transformers_js
-    yield "ONNX: transformers.js, SigLIP", _transformers_js_siglip
-    yield "ONNX: immich", _immich
-    yield "ONNX: fastembed, Qdrant", _two_folders
+_SOURCES: dict[str, Callable[[Path], Arguments]] = {
+    **{f"transformers: {name}": lambda to, name=name: [_saved(to, name)] for name in tiny.FAMILIES},
+    **{f"open_clip: {name}": lambda to, name=name: [clips.write(to / "model", name)] for name in clips.FAMILIES},
+    "weights: OpenAI's archive": _torchscript,
+    "weights: state dict": lambda to: _weights(to, "", {}),
+    "weights: checkpoint of training": lambda to: _weights(to, "module.", {"epoch": 3}),
+    "sentence-transformers: CLIP": lambda to: [save_clip(_saved(to), to / "clip")],
+    "sentence-transformers: --text": lambda to: [
+        save_clip(_saved(to), to / "clip"),
+        "--text",
+        save_words(to / "words"),
+    ],
+    "ONNX: transformers.js": lambda to: [save_transformers_js(_saved(to), to / "pair")],
+    "ONNX: transformers.js, SigLIP": lambda to: [
+        save_transformers_js(_saved(to, "siglip2"), to / "pair", "pooler_output")
+    ],
+    "ONNX: immich": lambda to: [save_immich(_saved(to), to / "pair")],
+    "ONNX: fastembed, Qdrant": _two_folders,
+}
 
 
 def _run(*arguments: object) -> tuple[int, str]:
@@ -139,9 +110,8 @@ def measure(name: str, make: Callable[[Path], Arguments], folder: Path) -> dict[
 
 
 def main(only: Annotated[str, Option(help="sources whose name has this in it")] = "") -> None:
-    """Print a line for each family; exit with 1 where one failed."""
     failed = 0
-    for name, make in _sources():
+    for name, make in _SOURCES.items():
         if only in name:
             with tempfile.TemporaryDirectory() as folder:
                 found = measure(name, make, Path(folder))

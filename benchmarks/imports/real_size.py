@@ -13,13 +13,12 @@ The last line is JSON: seconds of the import and of the processor in it, the pea
 after the import and after verify, each stage of the proof, and what verify found. results/real_size.json keeps them.
 """
 
-from __future__ import annotations
-
 import json
 import resource
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -30,8 +29,7 @@ from torch import nn
 from typer import Argument, Option
 
 from benchmarks.harness.command import run
-from benchmarks.imports.random_clip import save_random
-from benchmarks.imports.settling import STEP, settle, settling_pictures
+from benchmarks.imports.random_weights import STEP, save_random, settle, settling_pictures
 from mmalign_export import import_model
 from mmalign_runtime.spec import BundleSpec
 from mmalign_runtime.verify import verify_bundle
@@ -82,8 +80,8 @@ _PROCESSORS: dict[str, Callable[[], transformers.BaseImageProcessor]] = {
     "siglip": transformers.SiglipImageProcessor,
     "siglip2": transformers.SiglipImageProcessor,
     "siglip2, naflex": transformers.Siglip2ImageProcessor,
-    "align": lambda: transformers.EfficientNetImageProcessor(
-        do_center_crop=True, include_top=False, do_convert_rgb=True
+    "align": partial(
+        transformers.EfficientNetImageProcessor, do_center_crop=True, include_top=False, do_convert_rgb=True
     ),
     "vision-text-dual-encoder": transformers.ViTImageProcessor,
 }
@@ -115,7 +113,7 @@ def save_real_size(family: str, folder: Path) -> Path:
 
 @torch.no_grad()
 def settle_norms(model: nn.Module, processor: transformers.BaseImageProcessor) -> None:
-    """Make a tower of batch norms as training leaves one (`settling`)."""
+    """Make a tower of batch norms as training leaves one (`random_weights`)."""
     if not any(isinstance(each, nn.BatchNorm2d) for each in model.modules()):
         return
     for name, block in model.named_modules():
@@ -148,8 +146,7 @@ def _peak_gb() -> float:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2)
 
 
-def save(source: str, folder: Path) -> Path:
-    """Write the model in a folder of `folder`, and return it."""
+def _save(source: str, folder: Path) -> Path:
     if source.startswith(_OPEN_CLIP):
         return save_random(source.removeprefix(_OPEN_CLIP), folder / "model")
     if source in _PAIRS:
@@ -157,20 +154,16 @@ def save(source: str, folder: Path) -> Path:
     return save_real_size(source, folder / "model")
 
 
-def measure(source: str, folder: Path) -> dict[str, object]:
-    """Save, import and verify; return what it took and what was proven. The peak counts that of the saving too."""
-    place = save(source, folder)
-    saved_gb = _peak_gb()
-    return {"source": source, "peak_of_saving_gb": saved_gb} | import_and_verify(place, folder / "bundle")
-
-
 def main(
     source: Annotated[str, Argument(help=f"one of {_SOURCES}, or {_OPEN_CLIP}MODEL")],
     folder: Annotated[Path | None, Option(help="where model and bundle are kept; default: nowhere")] = None,
 ) -> None:
-    """Measure one model and print a line of JSON."""
+    """Measure one model and print a line of JSON. The peak of the import counts that of the saving too."""
     with tempfile.TemporaryDirectory() as temporary:
-        print(json.dumps(measure(source, folder or Path(temporary))))
+        work = folder or Path(temporary)
+        place = _save(source, work)
+        found = {"source": source, "peak_of_saving_gb": _peak_gb()} | import_and_verify(place, work / "bundle")
+        print(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -1,98 +1,126 @@
-"""The part of the page that compares: items a second, how many times faster, latency, cosines, settings, cold start."""
+"""The page's tables: what was aimed at, items a second, times faster, latency, cosines, settings, cold start."""
 
-from __future__ import annotations
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from benchmarks.against.cold_start import CACHED, FASTEMBED, OURS, ColdStarts
-from benchmarks.against.models import ARCHITECTURES, tower_name
-from benchmarks.against.protocol import Setting
+from benchmarks.against.cold_start import CACHED, FASTEMBED, OURS, ColdStart
+from benchmarks.against.models import ARCHITECTURES, DEMO, REFERENCE, tower_name
+from benchmarks.against.protocol import Kind, Setting
 from benchmarks.against.results import Case, Mode, Results, items_per_s, latency_ms, times_faster
-from benchmarks.against.single import Singles
+from benchmarks.against.single import Single
 from benchmarks.harness.markdown import number, table
-from benchmarks.harness.statistics import Spread
+from benchmarks.harness.timing import Spread
 
-_NOUNS = {"image": "images", "text": "texts"}
+_OPENVINO = "openvino"
+_NONE = "—"
+
+
+def glance(results: Results, starts: Sequence[ColdStart]) -> str:
+    """Return the first table of the page: what was aimed at, and what came out, with each engine.
+
+    Ratios are medians against fastembed's defaults, in brackets against it tuned.
+    """
+    fastembed, eager = ("fastembed", "fastembed-tuned"), ("eager",)
+    asked: tuple[tuple[str, str, Kind, str, str, Mode, tuple[str, ...]], ...] = (
+        ("images, mixed, float32, against fastembed", "2", "image", "mixed", "fp32", "batch", fastembed),
+        ("images, mixed, int8", "6", "image", "mixed", "int8", "batch", fastembed),
+        ("images, phone, int8", "8", "image", "phone", "int8", "batch", fastembed),
+        ("texts, mixed, float32", "1.3", "text", "mixed", "fp32", "batch", fastembed),
+        ("texts, mixed, int8", "3", "text", "mixed", "int8", "batch", fastembed),
+        ("one query, int8", "2.2", "text", "queries", "int8", "single", fastembed),
+        ("images, mixed, int8, against PyTorch eager", "6", "image", "mixed", "int8", "batch", eager),
+        ("texts, mixed, int8, against PyTorch eager", "4", "text", "mixed", "int8", "batch", eager),
+    )
+    rows = []
+    for what, aim, kind, set_name, precision, mode, peers in asked:
+        case, ours = results.case(REFERENCE, kind, set_name, mode), f"mmalign-{precision}"
+        rows.append([what, aim, *(_ratio(case, name, peers) for name in (ours, f"{ours}@{_OPENVINO}"))])
+    return table(("", "aim", "onnxruntime", _OPENVINO), [*rows, *_cold_starts(starts)])
+
+
+def _ratio(case: Case | None, ours: str, peers: tuple[str, ...]) -> str:
+    if case is None or ours not in case.seconds:
+        return _NONE
+    first, *others = (number(times_faster(case, ours, peer).p50) for peer in peers)
+    return " ".join([first, *(f"({other})" for other in others)])
+
+
+def _cold_starts(starts: Sequence[ColdStart]) -> list[list[str]]:
+    rows = []
+    for case in (case for case in starts if case.model == DEMO):
+        seconds = [f"{np.median(case.seconds[name]):.2f}" for name in (OURS, CACHED)]
+        ratios = [number(case.ratio(name).p50) for name in (OURS, CACHED)]
+        what = f"first {case.kind}, demo"
+        rows.append([f"{what}, s (with the cache)", "0.6", f"{seconds[0]} ({seconds[1]})", _NONE])
+        rows.append([f"{what}, against fastembed (with the cache)", "2", f"{ratios[0]} ({ratios[1]})", _NONE])
+    return rows
 
 
 def comparison(results: Results) -> str:
-    """Return all tables of a comparison."""
     parts = []
     for model in dict.fromkeys(case.model for case in results.cases):
         parts.append(f"### {ARCHITECTURES[model]}")
         for kind in ("image", "text"):
-            batches = _cases(results, model, kind, "batch")
-            if batches:
-                parts.append(f"{_NOUNS[kind].capitalize()} a second, medians:\n\n{_speeds(results, batches)}")
-                parts += [_faster(results, batches, name) for name in _ours(results, batches)]
-            singles = _cases(results, model, kind, "single")
-            if singles:
-                parts.append(f"One {kind} at a time, milliseconds, p50 (p90):\n\n{_latencies(results, singles)}")
+            if batches := cases_of(results, model, kind, "batch"):
+                takers = _takers(results, batches)
+                speeds = _by_set(results, batches, takers, lambda case, name: number(items_per_s(case, name).p50))
+                parts.append(f"{kind.capitalize()}s a second, medians:\n\n{speeds}")
+                parts += [_faster(results, batches, name) for name in results.ours if name in takers]
+            if singles := cases_of(results, model, kind, "single"):
+                latencies = _by_set(results, singles, _takers(results, singles), _latency)
+                parts.append(f"One {kind} at a time, milliseconds, p50 (p90):\n\n{latencies}")
     parts += [_vectors(results), _settings(results), _sets(results), _skipped(results)]
     return "\n\n".join(part for part in parts if part)
 
 
-def cold_start(starts: ColdStarts) -> str:
-    """Return the table of cold starts."""
-    rows = []
-    for case in starts.cases:
-        medians = [f"{np.median(case.seconds[name]):.2f}" for name in (OURS, CACHED, FASTEMBED)]
+def cold_start(starts: Sequence[ColdStart]) -> str:
+    rows, names = [], (OURS, CACHED, FASTEMBED)
+    for case in starts:
+        medians = [f"{np.median(case.seconds[name]):.2f}" for name in names]
         ratios = [_times(case.ratio(name)) for name in (OURS, CACHED)]
         rows.append([ARCHITECTURES[case.model], case.kind, *medians, *ratios])
-    names = (OURS, CACHED, FASTEMBED)
     head = ("model", "first", *(f"{name}, s" for name in names), "fastembed, times as long", "than with the cache")
     return table(head, rows)
 
 
-def one_at_a_time(singles: Singles) -> str:
+def one_at_a_time(singles: Sequence[Single]) -> str:
     """Return the table of single items: a row for each way, quiet and busy beside each other."""
-    keys = dict.fromkeys((case.model, case.kind, case.is_busy) for case in singles.cases)
-    cells = {(case.way, case.model, case.kind, case.is_busy): case for case in singles.cases}
+    keys = dict.fromkeys((case.model, case.kind, case.is_busy) for case in singles)
+    cells = {(case.way, case.model, case.kind, case.is_busy): case for case in singles}
     names = [f"{tower_name(model, kind)}, {'busy' if is_busy else 'quiet'}" for model, kind, is_busy in keys]
     rows = []
-    for way in dict.fromkeys(case.way for case in singles.cases):
+    for way in dict.fromkeys(case.way for case in singles):
         found = [cells[way, *key] for key in keys]
         rows.append([way, *(f"{number(one.p50_ms)} ({one.times_directly:.2f})" for one in found)])
     return table(["", *names], rows)
 
 
-def _cases(results: Results, model: str, kind: str, mode: Mode) -> list[Case]:
-    found = [case for case in results.cases if (case.model, case.kind, case.mode) == (model, kind, mode)]
-    return [case for case in found if case.seconds]
-
-
-def _ours(results: Results, cases: list[Case]) -> list[str]:
-    return [name for name in results.ours if all(name in case.seconds for case in cases)]
+def cases_of(results: Results, model: str, kind: str, mode: Mode) -> list[Case]:
+    key = (model, kind, mode)
+    return [case for case in results.cases if (case.model, case.kind, case.mode) == key and case.seconds]
 
 
 def _takers(results: Results, cases: list[Case]) -> list[str]:
     return [name for name in results.labels if all(name in case.seconds for case in cases)]
 
 
-def _speeds(results: Results, cases: list[Case]) -> str:
+def _by_set(results: Results, cases: list[Case], names: Sequence[str], cell: Callable[[Case, str], str]) -> str:
+    """Return a table of a row for each entry and a column for each set."""
     head = ["", *(case.set_name for case in cases)]
-    rows = [
-        [results.labels[name], *(number(items_per_s(case, name).p50) for case in cases)]
-        for name in _takers(results, cases)
-    ]
-    return table(head, rows)
+    return table(head, [[results.labels[name], *(cell(case, name) for case in cases)] for name in names])
 
 
 def _faster(results: Results, cases: list[Case], ours: str) -> str:
-    head = ["", *(case.set_name for case in cases)]
     peers = [name for name in _takers(results, cases) if name not in results.ours]
-    rows = [[results.labels[peer], *(_times(times_faster(case, ours, peer)) for case in cases)] for peer in peers]
     note = "medians of ratios round by round, 10th to 90th percentile in brackets"
-    return f"Times as fast is **{results.labels[ours]}** as ({note}):\n\n{table(head, rows)}"
+    rows = _by_set(results, cases, peers, lambda case, peer: _times(times_faster(case, ours, peer)))
+    return f"Times as fast is **{results.labels[ours]}** as ({note}):\n\n{rows}"
 
 
-def _latencies(results: Results, cases: list[Case]) -> str:
-    head = ["", *(case.set_name for case in cases)]
-    rows = []
-    for name in _takers(results, cases):
-        found = [latency_ms(case, name) for case in cases]
-        rows.append([results.labels[name], *(f"{number(one.p50)} ({number(one.p90)})" for one in found)])
-    return table(head, rows)
+def _latency(case: Case, name: str) -> str:
+    found = latency_ms(case, name)
+    return f"{number(found.p50)} ({number(found.p90)})"
 
 
 def _vectors(results: Results) -> str:
@@ -101,11 +129,12 @@ def _vectors(results: Results) -> str:
         cells = []
         for model in ARCHITECTURES:
             for kind in ("image", "text"):
-                found = [case.cosines[name] for case in results.cases if _has(case, model, kind, name)]
+                of = [case for case in results.cases if (case.model, case.kind) == (model, kind)]
+                found = [case.cosines[name] for case in of if name in case.cosines]
                 lowest = (min(one.lowest for one in found), min(one.lowest_centred for one in found)) if found else ()
                 cells.append(" / ".join(f"{value:.6f}" for value in lowest))
         rows.append([label, *cells])
-    heads = [f"{part}" for model in ARCHITECTURES for part in ARCHITECTURES[model].split(" and ")]
+    heads = [part for model in ARCHITECTURES for part in ARCHITECTURES[model].split(" and ")]
     return (
         "### Vectors\n\nThe lowest cosine, over all sets, with eager PyTorch after this project's decoding, "
         "preprocessing and tokenizing; then the lowest with the mean vector taken away, since towers with random "
@@ -113,10 +142,6 @@ def _vectors(results: Results) -> str:
         "drawings: EfficientNet-Lite0 clips these photographs, which is why ranges are to be taken from what will be "
         f"served ([quantization.md](quantization.md)).\n\n{table(['', *heads], rows)}"
     )
-
-
-def _has(case: Case, model: str, kind: str, name: str) -> bool:
-    return (case.model, case.kind) == (model, kind) and name in case.cosines
 
 
 def _settings(results: Results) -> str:

@@ -1,16 +1,14 @@
 """Everything that the page shows, read from results/*.json."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import get_type_hints
 
 import msgspec
 
-from benchmarks.against.cold_start import ColdStarts
+from benchmarks.against.cold_start import ColdStart
 from benchmarks.against.results import Results
-from benchmarks.against.single import Singles
-from benchmarks.harness.environment import Environment
+from benchmarks.against.single import Single
+from benchmarks.harness.environment import Environment, Measurement
 from benchmarks.harness.results import read_result
 
 RESULTS = Path(__file__).with_name("results")
@@ -20,8 +18,8 @@ class Measured(msgspec.Struct, frozen=True):
     """One result of each kind."""
 
     against: Results
-    cold_start: ColdStarts
-    single: Singles
+    cold_start: Measurement[ColdStart]
+    single: Measurement[Single]
 
     def environments(self) -> dict[str, Environment]:
         """Return the card of each result, by the name of its file."""

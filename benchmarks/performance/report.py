@@ -1,9 +1,7 @@
-"""Writes docs/performance.md and its charts, so that no figure there was typed.
+"""Writes docs/performance.md and its chart, so that no figure there was typed.
 
 python -m benchmarks.performance.report --write
 """
-
-from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated
@@ -13,41 +11,42 @@ from typer import Option
 from benchmarks.harness.command import run
 from benchmarks.harness.markdown import table
 from benchmarks.harness.places import ROOT
-from benchmarks.performance import charts, comparison
-from benchmarks.performance.glance import glance
+from benchmarks.performance import comparison
+from benchmarks.performance.chart import draw_comparison
 from benchmarks.performance.measured import Measured, read_measured
 from benchmarks.readme import read_demo
 from mmalign_runtime.bench import BenchReport
 
 DOCUMENT = ROOT / "docs/performance.md"
-CHARTS = ROOT / "docs/performance"
-# Written by hand, around the tables.
-_PARTS = Path(__file__).parent
-INTRODUCTION, LIMITS, TRIED = (_PARTS / name for name in ("introduction.md", "limits.md", "tried.md"))
+CHART = ROOT / "docs/performance/comparison.svg"
 
 
 def page(measured: Measured) -> str:
-    """Return the whole document."""
+    """Return the whole document: what is written by hand, and the tables."""
+    introduction, limits, tried = (
+        Path(__file__).with_name(f"{name}.md").read_text(encoding="utf-8").strip()
+        for name in ("introduction", "limits", "tried")
+    )
     sections = (
-        INTRODUCTION.read_text(encoding="utf-8").strip(),
+        introduction,
         "## At a glance\n\nHow many times as fast as fastembed with its defaults (in brackets: as fastembed tuned), "
         "unless said otherwise. Medians, ResNet-50 and BERT-base, two cores.",
-        glance(measured),
-        LIMITS.read_text(encoding="utf-8").strip(),
+        comparison.glance(measured.against, measured.cold_start.cases),
+        limits,
         "## Against other tools",
         "![items a second, by set and tool](performance/comparison.svg)",
         comparison.comparison(measured.against),
         "## Cold start\n\nSeconds from the start of a process to its first vector, files warm, medians of turns:",
-        comparison.cold_start(measured.cold_start),
+        comparison.cold_start(measured.cold_start.cases),
         "## One item at a time, quiet and beside a busy process\n\nFloat32, one photograph and one caption, "
         "milliseconds p50, and in brackets the median ratio to onnxruntime used directly (the bundle's graphs in "
         "sessions with its defaults, the same decoder and tokenizer), round by round; each way in a process of its "
         "own. Threads that sleep are the default, `allow_spinning=True` lets them spin for at most a millisecond. "
         "Used directly, onnxruntime's threads of the preprocessing graph spin while the tower runs.",
-        comparison.one_at_a_time(measured.single),
+        comparison.one_at_a_time(measured.single.cases),
         "## Golden items of the demo",
         golden_stages(read_demo().bench),
-        TRIED.read_text(encoding="utf-8").strip(),
+        tried,
         "## Where the figures come from",
         sources(measured),
     )
@@ -55,7 +54,6 @@ def page(measured: Measured) -> str:
 
 
 def golden_stages(bench: BenchReport) -> str:
-    """Return the time of the demo's golden items, which are unusual on purpose."""
     rows = [
         [t.kind, str(t.batch_size), t.stage, f"{t.p50_ms:.1f}", f"{t.p90_ms:.1f}", f"{t.items_per_s:.0f}"]
         for t in bench.timings
@@ -76,18 +74,12 @@ def sources(measured: Measured) -> str:
     return table(("result", "command", "machine", "date", "others"), rows)
 
 
-def draw_charts(measured: Measured, folder: Path) -> None:
-    """Write every chart of the page."""
-    charts.draw_comparison(measured.against, folder / "comparison.svg")
-
-
-def main(write: Annotated[bool, Option(help="write the document and its charts")] = False) -> None:
-    """Print the page, or write it and its charts."""
+def main(write: Annotated[bool, Option(help="write the document and its chart")] = False) -> None:
     measured = read_measured()
     if write:
         DOCUMENT.write_text(page(measured), encoding="utf-8")
-        draw_charts(measured, CHARTS)
-        print(f"{DOCUMENT.name}: written, with its charts")
+        draw_comparison(measured.against, CHART)
+        print(f"{DOCUMENT.name}: written, with its chart")
     else:
         print(page(measured))
 

@@ -5,8 +5,6 @@ Latency does not depend on what the weights are, so none are downloaded.
 python -m benchmarks.reference.bundle OUT
 """
 
-from __future__ import annotations
-
 import sys
 import tempfile
 from pathlib import Path

@@ -5,8 +5,6 @@ lines of the table with its details. The exit code is 1 where something was not 
 into docs/reliability.md.
 """
 
-from __future__ import annotations
-
 import inspect
 import sys
 from collections.abc import Callable, Mapping

@@ -4,8 +4,6 @@ One Embedder takes six PNGs of 9000 x 9000, a batch and one by one, beside small
 be back where it was.
 """
 
-from __future__ import annotations
-
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -59,7 +57,6 @@ def watch(embedder: Embedder, paths: list[Path]) -> Iterator[Level]:
 
 
 def row_of(levels: Sequence[Level]) -> Row:
-    """Return the line of the table."""
     growths = [level.resident_mb - levels[0].resident_mb for level in levels[1:]]
     measured = f"{levels[0].resident_mb:.0f} MB before; then {', '.join(f'{growth:+.0f}' for growth in growths)} MB"
     num_back = sum(growth <= MAX_GROWTH_MB for growth in growths)
@@ -68,7 +65,6 @@ def row_of(levels: Sequence[Level]) -> Row:
 
 
 def run(bundle: Path | None = None) -> Found:
-    """Embed and watch."""
     embedder = Embedder.load(bundle or bundle_at_hand(), towers=("image",))
     with tempfile.TemporaryDirectory() as folder:
         levels = list(watch(embedder, make_images(Path(folder))))

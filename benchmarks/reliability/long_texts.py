@@ -4,17 +4,14 @@ Beside one of 2,000 of the same language, in turns, both checked as the embedder
 tokens.
 """
 
-from __future__ import annotations
-
 import random
 from functools import partial
 from pathlib import Path
 
 import msgspec
 
-from benchmarks.harness.interleave import interleaved, timed
 from benchmarks.harness.places import bundle_at_hand
-from benchmarks.harness.statistics import median_ms
+from benchmarks.harness.timing import interleaved, median_ms, timed
 from benchmarks.reliability.record import Found, Row
 from mmalign_runtime.bundle import open_bundle
 from mmalign_runtime.spec import TextTower
@@ -42,7 +39,6 @@ class Pace(msgspec.Struct, frozen=True):
 
 
 def pace(tokenizer: TextTokenizer, language: str) -> Pace:
-    """Tokenize a short and a long text in turns."""
     sentence = _SENTENCES[language]
     texts = [(sentence * (length // len(sentence) + 1))[:length] for length in (NUM_SHORT, NUM_LONG)]
     assert tokenizer.encode(texts).truncated.all()
@@ -52,7 +48,6 @@ def pace(tokenizer: TextTokenizer, language: str) -> Pace:
 
 
 def run(bundle: Path | None = None) -> Found:
-    """Time."""
     opened = open_bundle(bundle or bundle_at_hand())
     files = opened.spec.tower("text", TextTower)
     spec = msgspec.structs.replace(files.spec, context_length=CONTEXT_LENGTH)

@@ -4,8 +4,6 @@ Only what runs is changed: annotations of functions and docstrings are not evalu
 `make mutation` installs into a folder of its own.
 """
 
-from __future__ import annotations
-
 import ast
 import sys
 from collections.abc import Iterator
@@ -102,7 +100,6 @@ class WordChanged(Operator):  # type: ignore[misc]
 
 
 def operators() -> list[Operator]:
-    """Return one of each operator."""
     named = [
         *(getattr(comparison_operator_replacement, f"ReplaceComparisonOperator_{name}") for name in _COMPARISONS),
         *(getattr(binary_operator_replacement, f"ReplaceBinaryOperator_{name}") for name in _BINARY),
@@ -137,13 +134,9 @@ def mutants_of(source: str) -> list[Mutant]:
                 continue
             mutated = mutate_code(source, operator, occurrence)
             if mutated is not None and mutated != source:
-                found.append(_mutant(type(operator).__name__, start[0], source, mutated))
+                before, after = (text.splitlines()[start[0] - 1].strip() for text in (source, mutated))
+                found.append(Mutant(type(operator).__name__, start[0], before, after, mutated))
     return sorted(found, key=lambda mutant: (mutant.line, mutant.operator, mutant.after))
-
-
-def _mutant(operator: str, line: int, source: str, mutated: str) -> Mutant:
-    before, after = (text.splitlines()[line - 1].strip() for text in (source, mutated))
-    return Mutant(operator, line, before, after, mutated)
 
 
 def _not_evaluated(source: str) -> list[Span]:

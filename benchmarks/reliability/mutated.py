@@ -5,8 +5,6 @@ objects to whoever has the old ones; tens of milliseconds a mutant. What was mad
 mutant that lives there is run once more afresh: a child imports everything anew.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

@@ -7,8 +7,6 @@ make mutation                                                installs cosmic-ray
 python -m benchmarks.reliability mutation --only parity,spec   shows the survivors of some modules, and keeps nothing
 """
 
-from __future__ import annotations
-
 import sys
 import tempfile
 import time
@@ -62,7 +60,6 @@ TARGETS = (
 
 
 def source_of(module: str) -> Path:
-    """Return a module's file."""
     package = module.partition(".")[0]
     folder = {"mmalign_runtime": "runtime", "mmalign_export": "export"}.get(package, ".")
     return (ROOT / folder / module.replace(".", "/")).with_suffix(".py")

@@ -1,7 +1,5 @@
 """What Pillow 12 makes of a picture, by the words of an image spec and none of the graph's code."""
 
-from __future__ import annotations
-
 from fractions import Fraction
 
 import numpy as np

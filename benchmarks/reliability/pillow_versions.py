@@ -4,8 +4,6 @@ Each is installed into a folder of its own and used by a process of its own, on 
 formats, colour modes and sizes. The same files must give the same pixels, and the same vectors to the last bit.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
@@ -104,7 +102,6 @@ def write_files(folder: Path) -> None:
 
 
 def differences(first: Answers, other: Answers) -> list[Difference]:
-    """Return where two versions part."""
     found = []
     for left, right in zip(first.answers, other.answers, strict=True):
         if left != right:
@@ -115,15 +112,11 @@ def differences(first: Answers, other: Answers) -> list[Difference]:
     return found
 
 
-def _installed(version: str, folder: Path) -> Path:
-    target = folder / f"pillow-{version}"
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    subprocess.run([*pip, "--target", str(target), f"pillow=={version}"], check=True)
-    return target
-
-
 def _answers_of(version: str, folder: Path, files: Path) -> Answers:
-    path = os.pathsep.join([str(_installed(version, folder)), *filter(None, [os.environ.get("PYTHONPATH")])])
+    target = str(folder / f"pillow-{version}")
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    subprocess.run([*pip, "--target", target, f"pillow=={version}"], check=True)
+    path = os.pathsep.join([target, *filter(None, [os.environ.get("PYTHONPATH")])])
     command = [sys.executable, "-c", _WORKER, str(files)]
     done = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": path}, check=True, stdout=subprocess.PIPE)
     answers = msgspec.json.decode(done.stdout, type=Answers)
@@ -133,7 +126,6 @@ def _answers_of(version: str, folder: Path, files: Path) -> Answers:
 
 
 def run() -> Found:
-    """Install, run and compare."""
     with tempfile.TemporaryDirectory() as name:
         files = Path(name) / "files"
         files.mkdir()
@@ -142,9 +134,8 @@ def run() -> Found:
     found = [difference for other in others for difference in differences(first, other)]
     moved = sorted({difference.file for difference in found})
     largest = max((difference.max_abs_difference for difference in found), default=0.0)
-    said = (
-        f"differ: {', '.join(moved)}; vectors by up to {largest:.1e}" if moved else "pixels and vectors are identical"
-    )
+    differ = f"differ: {', '.join(moved)}; vectors by up to {largest:.1e}"
+    said = differ if moved else "pixels and vectors are identical"
     num_files = len(first.answers)
     row = Row(f"files under Pillow {', '.join(VERSIONS)}", num_files, num_files - len(moved), said)
     return [row], {"num_files": num_files, "versions": VERSIONS, "differences": found}

@@ -4,10 +4,9 @@ All resize modes, both interpolations, on a photograph and on noise, in onnxrunt
 are compared: mean 0 and standard deviation 1/255 make the graph give the levels themselves.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable, Iterator, Sequence
+from itertools import product
 from typing import Literal, get_args
 
 import msgspec
@@ -15,6 +14,7 @@ import numpy as np
 import onnxruntime
 import openvino
 import PIL
+from msgspec.structs import replace
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -77,16 +77,10 @@ def sizes(num_sizes: int, seed: int) -> list[tuple[int, int]]:
 
 def specs() -> list[ImageSpec]:
     """Return the specs compared: they give levels of 0..255 as they are."""
-    deviation = 1 / 255
+    levels = ImageSpec(mean=(0.0, 0.0, 0.0), std=(1 / 255, 1 / 255, 1 / 255), fill=(124, 116, 104))
+    sides = {"resize_then_crop": 259}
     return [
-        ImageSpec(
-            resize=resize,
-            resize_size=259 if resize == "resize_then_crop" else None,
-            interpolation=interpolation,
-            mean=(0.0, 0.0, 0.0),
-            std=(deviation, deviation, deviation),
-            fill=(124, 116, 104),
-        )
+        replace(levels, resize=resize, resize_size=sides.get(resize), interpolation=interpolation)
         for interpolation in INTERPOLATIONS
         for resize in RESIZES
     ]
@@ -107,7 +101,6 @@ def load(spec: ImageSpec, engine: Engine) -> Graph:
 
 
 def compare(spec: ImageSpec, graph: Graph, pixels: Pixels, engine: Engine, content: Content) -> Comparison:
-    """Compare one image's resized pixels."""
     found = np.rint(graph(pixels)[0]).astype(np.int64).transpose(1, 2, 0)  # (H, W, 3)
     difference = np.abs(found - with_pillow(pixels, spec).astype(np.int64))
     height, width, _ = pixels.shape
@@ -128,38 +121,31 @@ def _contents(width: int, height: int, photo: Image.Image, seed: int) -> Iterato
 
 def _rows(comparisons: Sequence[Comparison]) -> list[Row]:
     rows = []
-    for engine in get_args(Engine):
-        for content in get_args(Content):
-            for interpolation in INTERPOLATIONS:
-                key = (engine, content, interpolation)
-                of = [c for c in comparisons if (c.engine, c.content, c.interpolation) == key]
-                worst = max(of, key=lambda c: (c.levels, c.share))
-                measured = (
-                    f"largest difference {worst.levels} levels; share of values that differ: median "
-                    f"{np.median([c.share for c in of]):.3%}, largest {max(c.share for c in of):.2%}"
-                )
-                what = f"preprocessing graph in {engine} against Pillow, {interpolation}, {content}"
-                rows.append(Row(what, len(of), sum(c.holds() for c in of), measured))
+    for key in product(get_args(Engine), get_args(Content), INTERPOLATIONS):
+        of = [c for c in comparisons if (c.engine, c.content, c.interpolation) == key]
+        shares = [c.share for c in of]
+        measured = (
+            f"largest difference {max(c.levels for c in of)} levels; share of values that differ: median "
+            f"{np.median(shares):.3%}, largest {max(shares):.2%}"
+        )
+        engine, content, interpolation = key
+        what = f"preprocessing graph in {engine} against Pillow, {interpolation}, {content}"
+        rows.append(Row(what, len(of), sum(c.holds() for c in of), measured))
     return rows
 
 
-def _compared(chosen: Sequence[tuple[int, int]], photo: Image.Image, seed: int) -> list[Comparison]:
+def run(num_sizes: int = NUM_SIZES, seed: int = 0) -> Found:
+    if not PIL.__version__.startswith("12."):
+        raise SystemExit(f"Pillow is {PIL.__version__}, expected 12: later ones resize portrait images otherwise.")
+    photo = Image.open(io.BytesIO(PHOTO.read_bytes())).convert("RGB")
+    chosen = sizes(num_sizes, seed)
     graphs = [(spec, engine, load(spec, engine)) for spec in specs() for engine in get_args(Engine)]
-    return [
+    comparisons = [
         compare(spec, graph, pixels, engine, content)
         for width, height in chosen
         for content, pixels in _contents(width, height, photo, seed)
         for spec, engine, graph in graphs
     ]
-
-
-def run(num_sizes: int = NUM_SIZES, seed: int = 0) -> Found:
-    """Compare."""
-    if not PIL.__version__.startswith("12."):
-        raise SystemExit(f"Pillow is {PIL.__version__}, expected 12: later ones resize portrait images otherwise.")
-    photo = Image.open(io.BytesIO(PHOTO.read_bytes())).convert("RGB")
-    chosen = sizes(num_sizes, seed)
-    comparisons = _compared(chosen, photo, seed)
     details = {
         **{"pillow": PIL.__version__, "openvino": openvino.__version__},
         "sizes": [f"{width}x{height}" for width, height in chosen],

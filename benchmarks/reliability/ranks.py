@@ -2,8 +2,6 @@
 python -m benchmarks.reliability ranks
 """
 
-from __future__ import annotations
-
 import threading
 import time
 
@@ -54,13 +52,9 @@ def measure(num_images: int, num_texts: int) -> Size:
 def run(largest: int = max(map(max, SIZES))) -> Found:
     """Measure: the memory must not grow with the product. `largest` leaves out sizes with more images or captions."""
     sizes = tuple(apart(measure, *size) for size in SIZES if max(size) <= largest)
-    rows = [
-        Row(
-            f"recall over {size.num_images:,} images and {size.num_texts:,} captions",
-            1,
-            int(size.more_mb <= MOST_MORE_MB),
-            f"{size.more_mb:.0f} MB beside the vectors, {size.seconds:.0f} s",
-        )
-        for size in sizes
-    ]
+    rows = []
+    for size in sizes:
+        what = f"recall over {size.num_images:,} images and {size.num_texts:,} captions"
+        measured = f"{size.more_mb:.0f} MB beside the vectors, {size.seconds:.0f} s"
+        rows.append(Row(what, 1, int(size.more_mb <= MOST_MORE_MB), measured))
     return rows, {"sizes": sizes}

@@ -1,7 +1,5 @@
 """What a trial leaves behind: lines for the table of docs/reliability.md, and all that it saw."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias

@@ -4,8 +4,6 @@ python -m benchmarks.reliability report           prints it
 python -m benchmarks.reliability report --write   puts it into the document
 """
 
-from __future__ import annotations
-
 import msgspec
 
 from benchmarks.harness.markdown import table as markdown
@@ -33,7 +31,7 @@ def table(records: dict[str, Record]) -> str:
     head = ("what", "trials", "as expected", "measured")
     found = [markdown(head, [_line(row) for record in records.values() for row in record.rows])]
     if _MUTATION in records:
-        found.append("\n".join(tables(msgspec.json.decode(records[_MUTATION].details, type=Mutation))))
+        found.append(tables(msgspec.json.decode(records[_MUTATION].details, type=Mutation)))
     sources = [_source(name, record) for name, record in records.items()]
     return "\n\n".join([*found, markdown(("result", "command", "machine", "date"), sources)])
 
@@ -50,7 +48,6 @@ def _source(name: str, record: Record) -> list[str]:
 
 
 def run(write: bool = False) -> None:
-    """Print the table, or put it into the document."""
     rendered = table(results())
     if write:
         DOCUMENT.write_text(with_tables(DOCUMENT.read_text(encoding="utf-8"), rendered), encoding="utf-8")

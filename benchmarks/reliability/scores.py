@@ -1,9 +1,8 @@
 """What mutating the modules gave: by module how many mutants a test noticed, and each that none did."""
 
-from __future__ import annotations
-
 import msgspec
 
+from benchmarks.harness.markdown import table
 from benchmarks.reliability.record import Row
 
 
@@ -42,20 +41,24 @@ def summary(found: Mutation) -> Row:
     return Row(f"mutants of the {len(found.scores)} modules that judge", total, killed + explained, share)
 
 
-def tables(found: Mutation) -> list[str]:
+def tables(found: Mutation) -> str:
     """Return the Markdown of the mutants by module, and of each that survived."""
-    by_module = ["| module | mutants | killed | survivors |", "|---|---|---|---|"]
+    by_module = []
     for score in found.scores:
         share = f"{score.num_killed:,} ({100 * score.num_killed / score.num_mutants:.0f}%)"
-        lived = score.num_mutants - score.num_killed
-        by_module.append(f"| `{score.module}` | {score.num_mutants:,} | {share} | {lived} |")
-    survivors = ["| survivor | changed to | why that is right |", "|---|---|---|"]
+        lived = str(score.num_mutants - score.num_killed)
+        by_module.append([f"`{score.module}`", f"{score.num_mutants:,}", share, lived])
+    survivors = []
     for each in found.survivors:
         place, reason = each.module.partition(".")[2], each.reason or "**not explained**"
-        survivors.append(f"| {place}: {_code(each.before)} | {_code(each.after)} | {reason} |")
-    return [*by_module, "", *survivors]
+        survivors.append([f"{place}: {_code(each.before)}", _code(each.after), reason])
+    return "\n\n".join(
+        (
+            table(("module", "mutants", "killed", "survivors"), by_module),
+            table(("survivor", "changed to", "why that is right"), survivors),
+        )
+    )
 
 
 def _code(line: str) -> str:
-    escaped = line.replace("|", "\\|")
-    return f"`` {escaped} ``" if "`" in escaped else f"`{escaped}`"
+    return f"`` {line} ``" if "`" in line else f"`{line}`"

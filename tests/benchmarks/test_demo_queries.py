@@ -6,8 +6,7 @@ import pytest
 
 from benchmarks.demo.drawings import Drawing, read_attributions, read_test_drawings, write_drawings, write_labels
 from benchmarks.demo.queries import IMAGE_QUERIES, TEXT_QUERIES
-from benchmarks.demo.run import CONFIG, prepare, query_drawings
-from benchmarks.demo.steps import DemoError
+from benchmarks.demo.run import CONFIG, DemoError, prepare, query_drawings
 from benchmarks.harness.places import ROOT
 from mmalign.config import Config, load_config
 from mmalign.run.pairs import load_sources

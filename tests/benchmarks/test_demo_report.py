@@ -17,11 +17,11 @@ from benchmarks.demo.results import (
     FoundLabel,
     GoldenImage,
     ImageSearch,
+    Step,
     TextSearch,
     image_search,
     read_curve,
 )
-from benchmarks.demo.steps import Step
 from mmalign.figures.retrieval import Recall
 from mmalign.figures.scores import Evaluation, Scored, SourceScores
 from mmalign_runtime.bench import BenchReport, Environment, StageTiming

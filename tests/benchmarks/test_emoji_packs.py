@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from benchmarks.emoji.keys import concept_key
+from benchmarks.emoji.captions import concept_key
 from benchmarks.emoji.styles import STYLES, Style
 
 EMOJI_DIR = Path(__file__).resolve().parents[2] / "benchmarks" / "emoji"

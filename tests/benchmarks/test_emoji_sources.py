@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from benchmarks.emoji.captions import Concept, read_concepts
+from benchmarks.emoji.captions import Concept, concept_key, read_concepts
 from benchmarks.emoji.emojione import emojione_svgs, icon_slug
-from benchmarks.emoji.keys import concept_key
 from benchmarks.harness.packages import Archive, Package, SourceError, fetch
 from tests.benchmarks.npm_packages import npm_archive
 
@@ -118,7 +117,7 @@ def test_emojione_follows_aliases_and_old_names_but_not_later_emoji(tmp_path: Pa
 
 def test_svg_and_png_become_72_px_rgba() -> None:
     pytest.importorskip("resvg_py", reason="resvg-py is not installed: pip install resvg-py==0.5.0")
-    from benchmarks.emoji.render import encode_webp, render
+    from benchmarks.emoji.packs import encode_webp, render
 
     svg = b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 64 64"><circle cx="32" cy="32" r="30"/></svg>'
     png = io.BytesIO()

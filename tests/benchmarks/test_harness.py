@@ -12,10 +12,8 @@ import pytest
 
 from benchmarks.harness.command import run
 from benchmarks.harness.environment import Watch, busy_cpu_s, cpu_flags
-from benchmarks.harness.interleave import interleaved
 from benchmarks.harness.results import read_result, write_result
-from benchmarks.harness.statistics import Spread, paired_speedups
-from benchmarks.harness.ways import laps_of
+from benchmarks.harness.timing import Spread, interleaved, laps_of, paired_speedups
 
 
 def test_a_slow_spell_in_both_calls_of_a_turn_leaves_the_ratio_alone() -> None:

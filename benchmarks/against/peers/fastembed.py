@@ -5,8 +5,6 @@ worker processes anew. That is for long runs, so a call goes over the items seve
 batch is left out, in its favour: what is timed is what a long run would see.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
@@ -18,8 +16,7 @@ from fastembed import ImageEmbedding, TextEmbedding
 from fastembed.common.model_description import ModelSource, PoolingType
 from numpy.typing import NDArray
 
-from benchmarks.against.peers.peer import Timed
-from benchmarks.against.protocol import Kind, Load, Setting
+from benchmarks.against.protocol import Kind, Load, Setting, Timed
 
 # Its entry for a plain convolutional network: preprocessing by preprocessor_config.json, one input, one output.
 _IMAGE_MODEL = "Qdrant/resnet50-onnx"

@@ -3,8 +3,6 @@
 What is left to compare is the way an embedder runs its sessions, and what it does around them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from importlib.metadata import version
 

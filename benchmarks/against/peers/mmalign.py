@@ -1,7 +1,5 @@
 """Ours, through its public door only: Embedder.load, encode_image, encode_text, with their defaults."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from importlib.metadata import version
 
@@ -17,7 +15,16 @@ class MmalignPeer:
     """An Embedder of one precision and engine."""
 
     def __init__(self, request: Load) -> None:
-        self._embedder = load_embedder(request)
+        spins = request.spin_us != 0
+        if spins:  # -1: as long as onnxruntime does by itself
+            engine._SPIN_US = str(-1 if request.spin_us is None else request.spin_us)
+        self._embedder = Embedder.load(
+            request.model.bundle,
+            precision=request.precision,
+            num_threads=request.num_threads,
+            engine=request.engine,
+            allow_spinning=spins if request.engine == "onnxruntime" else None,
+        )
         self.versions = {name: version(name) for name in ("mmalign-runtime", "onnxruntime", "pillow", "tokenizers")}
 
     def encode(self, kind: Kind, items: Sequence[str], setting: Setting) -> NDArray[np.float32]:
@@ -26,18 +33,3 @@ class MmalignPeer:
         if setting.batch_size:
             return encode(items, batch_size=setting.batch_size)
         return encode(items)
-
-
-def load_embedder(request: Load) -> Embedder:
-    """Load the bundle. Raises MmalignError when it lacks the precision, or the engine is not installed."""
-    bundle, threads = request.model.bundle, request.num_threads
-    if request.engine == "onnxruntime":
-        if request.spin_us != 0:
-            _spin_for(request.spin_us)
-        spins = request.spin_us != 0
-        return Embedder.load(bundle, precision=request.precision, num_threads=threads, allow_spinning=spins)
-    return Embedder.load(bundle, precision=request.precision, num_threads=threads, engine=request.engine)
-
-
-def _spin_for(duration_us: int | None) -> None:
-    engine._SPIN_US = str(-1 if duration_us is None else duration_us)  # -1: as long as onnxruntime does by itself

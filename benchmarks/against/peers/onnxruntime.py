@@ -1,7 +1,5 @@
 """onnxruntime by itself, as its examples use it: a default session, torchvision and transformers before it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path

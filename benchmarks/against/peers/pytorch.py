@@ -4,8 +4,6 @@ This is the loop that torchvision's and transformers' documentation teach: open,
 A DataLoader with workers, channels last and other batch sizes are settings.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path

@@ -3,8 +3,6 @@
 It sorts texts by length before it batches them. `processes` is its pool of worker processes, which stay.
 """
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Sequence
 from importlib.metadata import version
