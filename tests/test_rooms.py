@@ -65,20 +65,9 @@ ROOMS = {
         *("evaluation", "report", "cli", "__main__"),
     ),
     "mmalign_export": (
-        *("errors", "staging", "profile", "parity", "golden", "attention", "side_files", "card"),
-        *(
-            "aotinductor",
-            "artifacts",
-            "onnx_file",
-            "onnx_backbone",
-            "rewrite",
-            "to_onnx",
-            "to_compiled",
-            "bundle",
-            "probe",
-            "sources",
-        ),
-        *("to_bundle", "importing", "quantization", "cli_import", "cli"),
+        *("errors", "staging", "parity", "golden", "attention", "side_files", "card"),
+        *("aotinductor", "rewrite", "to_onnx", "to_compiled", "bundle", "probe", "sources"),
+        *("to_bundle", "importing", "quantization", "cli"),
     ),
 }
 

@@ -157,11 +157,7 @@ def _check_machine(path: str, name: str) -> None:
             f"{name} is not an AOTInductor package that PyTorch {torch.__version__} reads: "
             f"{one_line(error)} To have one, {_AGAIN}."
         ) from error
-    here = {
-        "AOTI_DEVICE_KEY": "cpu",
-        "AOTI_PLATFORM": platform.system().lower(),
-        "AOTI_MACHINE": platform.machine(),
-    }
+    here = {"AOTI_DEVICE_KEY": "cpu", "AOTI_PLATFORM": platform.system().lower(), "AOTI_MACHINE": platform.machine()}
     differ = [f"{built[key]} (here: {value})" for key, value in here.items() if key in built and built[key] != value]
     offered = {word.upper() for word in x86_isa_checker()}
     needed = set(built.get("AOTI_CPU_ISA", "").split())

@@ -55,7 +55,7 @@ def check_attention(
     """
     folder = embedder.bundle.path
     texts = np.array([case.embedding for case in golden.texts], np.float32)  # (T, D)
-    differences: dict[str, list[_Difference]] = {REGIONS: [], SCORES: []}
+    differences: dict[str, list[tuple[float, float]]] = {REGIONS: [], SCORES: []}
     for batch in _batches([folder / case.file for case in golden.images]):
         expected = attention.regions.run(np.concatenate([_pixel_values(model, path) for path in batch]))
         tokens = embedder.attention.encode_regions(batch)  # (B, 1 + N, D)
@@ -63,11 +63,6 @@ def check_attention(
         seen = embedder.attention.attend(texts, expected).scores_and_weights()  # (T, B, 1 + N)
         differences[SCORES].append(_compare(seen, attention.scores.run(texts, expected)))
     return {name: _parity(name, found, len(golden.images)) for name, found in differences.items()}
-
-
-class _Difference(msgspec.Struct, frozen=True):
-    cosine: float
-    max_abs: float
 
 
 def _pixel_values(model: DualModel, path: Path) -> NDArray[np.float32]:
@@ -79,16 +74,17 @@ def _batches(paths: Sequence[Path]) -> Iterator[list[Path]]:
         yield from (list(paths[start : start + batch_size]) for start in range(0, len(paths), batch_size))
 
 
-def _compare(found: NDArray[np.float32], expected: NDArray[np.float32]) -> _Difference:
+def _compare(found: NDArray[np.float32], expected: NDArray[np.float32]) -> tuple[float, float]:
+    """Return the lowest cosine, and the largest difference of a component."""
     if found.shape != expected.shape or not np.isfinite(found).all():
-        return _Difference(-1.0, float("inf"))
+        return -1.0, float("inf")
     one, other = found.astype(np.float64), expected.astype(np.float64)
     norms = np.linalg.norm(one, axis=-1) * np.linalg.norm(other, axis=-1)
-    return _Difference(float(((one * other).sum(-1) / norms).min()), float(np.abs(one - other).max()))
+    return float(((one * other).sum(-1) / norms).min()), float(np.abs(one - other).max())
 
 
-def _parity(name: str, found: Sequence[_Difference], num_cases: int) -> Parity:
-    cosine, max_abs = min(each.cosine for each in found), max(each.max_abs for each in found)
+def _parity(name: str, found: Sequence[tuple[float, float]], num_cases: int) -> Parity:
+    cosine, max_abs = min(lowest for lowest, _ in found), max(largest for _, largest in found)
     if cosine < COSINE_BOUND or max_abs > ABS_BOUND:
         raise ParityError(
             f"the graph of {name} differs from eager PyTorch: cosine {cosine:.7f} (at least {COSINE_BOUND}), max abs "

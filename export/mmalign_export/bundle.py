@@ -15,8 +15,8 @@ from mmalign.dual_model import DualModel, ModelOrigin
 from mmalign.signature import ATTENTION_MASK
 from mmalign.space import space_id
 from mmalign_export.errors import FormatLimitError
-from mmalign_export.onnx_file import external_name
 from mmalign_export.side_files import TOKENIZER
+from mmalign_export.to_onnx import external_name
 from mmalign_runtime.bundle.golden import Golden
 from mmalign_runtime.bundle.hashes import sha256_of_file
 from mmalign_runtime.spec import (

@@ -8,12 +8,28 @@ from mmalign.figures.scores import Evaluation
 from mmalign_runtime.bench import StageTiming
 from mmalign_runtime.spec import BundleSpec, ImageSpec, ImageTower, ImportRecord, TextTower
 
+_USAGE = """## Use
+
+```bash
+pip install 'mmalign-runtime[cpu]'
+mmalign verify .        # proves this bundle on this machine before it serves
+```
+
+```python
+from mmalign_runtime import Embedder
+
+embedder = Embedder.load(".")
+image_embeds = embedder.encode_image(["dog.jpg"])   # (1, D) float32, unit length
+text_embeds = embedder.encode_text(["a dog"])
+similarity = image_embeds @ text_embeds.T
+```"""
+
 
 def model_card(
     spec: BundleSpec, evaluation: Evaluation | None, timings: Sequence[StageTiming], cpu: str, num_threads: int
 ) -> str:
     """Return the card's Markdown: what it is, how to use it, parity, recall, latency, licence of the weights."""
-    sections = [_intro(spec), _usage(), _parity(spec), _recall(evaluation)]
+    sections = [_intro(spec), _USAGE, _parity(spec), _recall(evaluation)]
     if spec.provenance.imported is not None:
         sections.insert(2, _proof(spec.provenance.imported))
     sections += [_latency(timings, cpu, num_threads), _origin(spec)]
@@ -44,24 +60,6 @@ def _resize(image: ImageSpec) -> str:
         "resize_then_crop": f"squashed to {resized_width} x {resized_height}, centre crop of {target}",
         "naflex": f"at its own ratio, in up to {image.num_patches} patches of {patch} x {patch}",
     }[image.resize]
-
-
-def _usage() -> str:
-    return """## Use
-
-```bash
-pip install 'mmalign-runtime[cpu]'
-mmalign verify .        # proves this bundle on this machine before it serves
-```
-
-```python
-from mmalign_runtime import Embedder
-
-embedder = Embedder.load(".")
-image_embeds = embedder.encode_image(["dog.jpg"])   # (1, D) float32, unit length
-text_embeds = embedder.encode_text(["a dog"])
-similarity = image_embeds @ text_embeds.T
-```"""
 
 
 def _proof(record: ImportRecord) -> str:

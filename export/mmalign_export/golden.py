@@ -2,14 +2,19 @@
 PyTorch answers to each, stage by stage.
 
 The format matrix is cut from one photograph that ships with this package; the run's own pairs are added as they are.
+The colour profile of phones' photographs, Display P3, is made here as an ICC file, since no library writes one: a
+matrix and one curve are all there is to it.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+import struct
+from collections.abc import Callable, Container, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
+from types import MappingProxyType
+from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -17,29 +22,29 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mmalign.data import Pair
-from mmalign.dual_model import DualModel, ImageModelTower, TextModelTower
-from mmalign_export.profile import display_p3_profile
+from mmalign.dual_model import DualModel, ImageModelTower, TextModelTower, Vectors
 from mmalign_runtime.bundle.golden import Golden, ImageCase, TextCase, pixels_sha256, sample_pixel_values, sample_pixels
 from mmalign_runtime.image import decode_image
 from mmalign_runtime.image.formats import HEAD_BYTES, ImageFormat, sniff_format
+from mmalign_runtime.image_suffixes import SUFFIXES_OF_FORMAT
+from mmalign_runtime.spec import Modality
+
+Case = TypeVar("Case", ImageCase, TextCase)
 
 _PHOTO = "photo/grace_hopper.jpg"
 _EXIF_ORIENTATION = 0x0112
 _LARGE = (5496, 3672)  # 20 megapixels, a camera's photograph
-
-_SUFFIXES: dict[ImageFormat, str] = {
-    "AVIF": ".avif",
-    "BMP": ".bmp",
-    "GIF": ".gif",
-    "HEIF": ".heic",
-    "JPEG": ".jpg",
-    "JPEG2000": ".jp2",
-    "PNG": ".png",
-    "PPM": ".ppm",
-    "QOI": ".qoi",
-    "TIFF": ".tif",
-    "WEBP": ".webp",
+# Primaries of Display P3 adapted to the D50 white of ICC profiles, as XYZ (Apple's published profile, columns r, g, b).
+_PROFILE_COLUMNS = {
+    b"rXYZ": (0.51512, 0.24120, -0.00105),
+    b"gXYZ": (0.29198, 0.69225, 0.04189),
+    b"bXYZ": (0.15710, 0.06657, 0.78407),
+    b"wtpt": (0.96420, 1.00000, 0.82491),
 }
+# sRGB's curve as ICC's parametric type 3: (a * x + b) ** g above d, c * x below.
+_PROFILE_CURVE = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
+_PROFILE_HEADER_BYTES = 128
+_PROFILE_NAME = b"Display P3"
 
 
 class GoldenFile(msgspec.Struct, frozen=True):
@@ -81,11 +86,32 @@ def make_golden(
     (folder / "golden").mkdir(parents=True, exist_ok=True)
     prepared = [_image_case(model.image, file, folder) for file in image_files]
     vectors = model.image.run_each([{model.image.input_names[0]: pixel_values} for _, pixel_values in prepared])
-    images = tuple(
-        msgspec.structs.replace(case, embedding=shortest(vector))
-        for (case, _), vector in zip(prepared, vectors, strict=True)
+    golden = Golden(
+        images=tuple(case for case, _ in prepared),
+        texts=tuple(_text_case(model.text, name, text) for name, text in texts),
     )
-    return Golden(images=images, texts=tuple(_text_case(model.text, name, text) for name, text in texts))
+    return with_vectors(golden, {"image": vectors})
+
+
+def cases_of(golden: Golden) -> dict[Modality, Sequence[ImageCase | TextCase]]:
+    """Return the image cases and the text cases."""
+    return {"image": golden.images, "text": golden.texts}
+
+
+def with_vectors(
+    golden: Golden, vectors: Mapping[Modality, Vectors], kept: Mapping[Modality, Container[str]] = MappingProxyType({})
+) -> Golden:
+    """Return the cases with other vectors of the towers that have some, but for those that are `kept`, by name."""
+
+    def replaced(tower: Modality, cases: tuple[Case, ...]) -> tuple[Case, ...]:
+        if tower not in vectors:
+            return cases
+        return tuple(
+            case if case.name in kept.get(tower, ()) else msgspec.structs.replace(case, embedding=shortest(vector))
+            for case, vector in zip(cases, vectors[tower], strict=True)
+        )
+
+    return Golden(images=replaced("image", golden.images), texts=replaced("text", golden.texts))
 
 
 def _image_case(tower: ImageModelTower, file: GoldenFile, folder: Path) -> tuple[ImageCase, NDArray[np.float32]]:
@@ -161,27 +187,24 @@ def _format_matrix() -> list[GoldenFile]:
 
 
 def _own_files(pairs: Sequence[Pair]) -> list[GoldenFile]:
-    return [
-        GoldenFile(f"own image {number}", _suffix(data), data)
-        for number, data in enumerate((_bytes_of(pair) for pair in pairs), start=1)
-    ]
-
-
-def _bytes_of(pair: Pair) -> bytes:
-    return pair.image if isinstance(pair.image, bytes) else pair.image.read_bytes()
+    found = []
+    for number, pair in enumerate(pairs, start=1):
+        data = pair.image if isinstance(pair.image, bytes) else pair.image.read_bytes()
+        found.append(GoldenFile(f"own image {number}", _suffix(data), data))
+    return found
 
 
 def _suffix(data: bytes) -> str:
     """Return what a file of these bytes is called: the runtime goes by the bytes, people by the name."""
     found = sniff_format(data[:HEAD_BYTES])
-    return ".bin" if found is None else _SUFFIXES[found]
+    return ".bin" if found is None else SUFFIXES_OF_FORMAT[found][0]
 
 
 def _encode(name: str, image: Image.Image, kind: ImageFormat, options: dict[str, object]) -> GoldenFile:
     buffer = io.BytesIO()
     save: Callable[..., None] = image.save
     save(buffer, kind, **options)
-    return GoldenFile(name, _SUFFIXES[kind], buffer.getvalue())
+    return GoldenFile(name, SUFFIXES_OF_FORMAT[kind][0], buffer.getvalue())
 
 
 def _with_alpha(image: Image.Image) -> Image.Image:
@@ -197,3 +220,30 @@ def _exif(orientation: int) -> Image.Exif:
     exif = Image.Exif()
     exif[_EXIF_ORIENTATION] = orientation
     return exif
+
+
+def display_p3_profile() -> bytes:
+    """Return a version 4 display profile, the same bytes each time."""
+    text = _PROFILE_NAME.decode().encode("utf-16-be")
+    words = b"mluc" + struct.pack(">4xII2s2sII", 1, 12, b"en", b"US", len(text), 28) + text
+    curve = b"para" + struct.pack(">4xHH", 3, 0) + b"".join(map(_fixed, _PROFILE_CURVE))
+    data = {tag: b"XYZ " + bytes(4) + b"".join(map(_fixed, values)) for tag, values in _PROFILE_COLUMNS.items()}
+    data |= {b"rTRC": curve, b"gTRC": curve, b"bTRC": curve, b"desc": words, b"cprt": words}
+    start = _PROFILE_HEADER_BYTES + 4 + 12 * len(data)
+    table, body = struct.pack(">I", len(data)), b""
+    for tag, content in data.items():
+        padded = content + bytes(-len(content) % 4)
+        table += struct.pack(">4sII", tag, start + len(body), len(content))
+        body += padded
+    return _profile_header(start + len(body)) + table + body
+
+
+def _profile_header(size: int) -> bytes:
+    white = b"".join(map(_fixed, _PROFILE_COLUMNS[b"wtpt"]))
+    dated = struct.pack(">6H", 2026, 1, 1, 0, 0, 0)
+    head = struct.pack(">I4xI4s4s4s", size, 0x04200000, b"mntr", b"RGB ", b"XYZ ") + dated + b"acsp"
+    return (head + bytes(28) + white).ljust(_PROFILE_HEADER_BYTES, b"\0")
+
+
+def _fixed(value: float) -> bytes:
+    return struct.pack(">i", round(value * 65536))

@@ -11,22 +11,20 @@ from torch import nn
 from mmalign.memory import within_memory
 from mmalign_export.errors import ExportError
 from mmalign_export.golden import GoldenFile
-from mmalign_export.onnx_file import LARGEST_FILE_BYTES
-from mmalign_export.sources import SourceOptions, read_source
+from mmalign_export.sources import DEFAULT_OPTIONS, SourceOptions, read_source
 from mmalign_export.sources.detect import detect_source
 from mmalign_export.sources.modules import OwnModules, read_modules
 from mmalign_export.sources.protocol import Imported, Original
 from mmalign_export.staging import check_free
 from mmalign_export.to_bundle import export_imported
-from mmalign_export.to_onnx import OPSET_VERSION, check_opset
+from mmalign_export.to_onnx import LARGEST_FILE_BYTES, OPSET_VERSION, check_opset
 from mmalign_runtime.spec import BundleSpec, ImageSpec, Similarity, TextSpec
 
-_DEFAULT_OPTIONS = SourceOptions()
 # CLIP's scale at the end of its training; no vector depends on it.
 _USUAL_SIMILARITY = Similarity(kind="softmax", scale=100.0)
 
 
-def read_import(source: str | Path, kind: str | None = None, options: SourceOptions = _DEFAULT_OPTIONS) -> Imported:
+def read_import(source: str | Path, kind: str | None = None, options: SourceOptions = DEFAULT_OPTIONS) -> Imported:
     """Read a model from where another library saved it. Arguments and errors as of `import_model`."""
     found, location = detect_source(str(source)) if kind is None else (kind, source)
     return read_source(found, location, options)
@@ -38,7 +36,7 @@ def import_model(
     out: str | Path,
     *,
     kind: str | None = None,
-    options: SourceOptions = _DEFAULT_OPTIONS,
+    options: SourceOptions = DEFAULT_OPTIONS,
     opset_version: int = OPSET_VERSION,
     force: bool = False,
     image_files: Sequence[GoldenFile] | None = None,

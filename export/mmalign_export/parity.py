@@ -1,12 +1,14 @@
 """Holds every artifact to eager PyTorch, from file bytes to vector, over all golden cases.
 
-Batches of 1, 3 and 17: sizes that are not a special case of each other, in which short and full texts, and images of
-every size, meet. A difference beyond the bound is an error, never a warning.
+Artifacts are the ONNX files as the runtime serves them, and the compiled towers. Batches of 1, 3 and 17: sizes that are
+not a special case of each other, in which short and full texts, and images of every size, meet. A difference beyond the
+bound is an error, never a warning.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from itertools import cycle, islice
 from pathlib import Path
 from typing import TypeAlias, TypeVar
@@ -15,9 +17,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from mmalign.dual_model import DualModel, TowerFunction
 from mmalign_export.errors import ParityError
 from mmalign_runtime.bundle.golden import Golden
-from mmalign_runtime.spec import Modality, Parity
+from mmalign_runtime.embedder import Embedder
+from mmalign_runtime.spec import ONNX, Modality, Parity
 
 # What float32 keeps through some hundred layers when another library orders the sums differently; measured differences
 # are near 1e-6, so the bounds leave room for other processors and none for a wrong pixel or a lost token.
@@ -141,3 +145,32 @@ def _compare(
         CaseDifference(name, kind, batch_size, float(cosine), float(moved))
         for (name, _), cosine, moved in zip(expected, cosines, max_abs, strict=True)
     ]
+
+
+def onnx_artifact(embedder: Embedder) -> Artifact:
+    """Return a bundle as the runtime serves it, one batch a call; a batch that comes again is not run again.
+
+    An import is held first to eager PyTorch and then to its library, by the same vectors of the same files.
+    """
+
+    @cache
+    def images(paths: tuple[Path, ...]) -> NDArray[np.float32]:
+        return embedder.encode_image(paths, batch_size=len(paths))
+
+    @cache
+    def texts(batch: tuple[str, ...]) -> NDArray[np.float32]:
+        return embedder.encode_text(batch, batch_size=len(batch))
+
+    return Artifact(ONNX, lambda paths: images(tuple(paths)), lambda batch: texts(tuple(batch)))
+
+
+def torch_artifact(engine: str, model: DualModel, functions: Mapping[Modality, TowerFunction]) -> Artifact:
+    """Return towers that torch runs, fed as the model's own: the same decoding, preprocessing graph and tokenizer."""
+
+    def embed_images(paths: Sequence[Path]) -> NDArray[np.float32]:
+        return functions["image"](*model.image.tensors(model.image.prepare(paths))).numpy()
+
+    def embed_texts(texts: Sequence[str]) -> NDArray[np.float32]:
+        return functions["text"](*model.text.tensors(model.text.prepare(texts))).numpy()
+
+    return Artifact(engine, embed_images, embed_texts)

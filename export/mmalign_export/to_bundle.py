@@ -11,7 +11,6 @@ from mmalign.dual_model import DualModel
 from mmalign.memory import within_memory
 from mmalign.pixels.preprocess import write_preprocess
 from mmalign.run.own_pairs import usable_pairs
-from mmalign_export.artifacts import onnx_artifact, torch_artifact
 from mmalign_export.attention import attention_golden, check_attention
 from mmalign_export.bundle import (
     CARD,
@@ -27,15 +26,14 @@ from mmalign_export.bundle import (
 from mmalign_export.card import model_card
 from mmalign_export.errors import ExportError
 from mmalign_export.golden import GoldenFile, golden_files, golden_texts, make_golden
-from mmalign_export.onnx_file import LARGEST_FILE_BYTES
-from mmalign_export.parity import Artifact, check_parity
+from mmalign_export.parity import Artifact, check_parity, onnx_artifact, torch_artifact
 from mmalign_export.side_files import write_side_files
-from mmalign_export.sources import SourceOptions, read_source
+from mmalign_export.sources import DEFAULT_OPTIONS, SourceOptions, read_source
 from mmalign_export.sources.proof import check_golden, golden_bounds, golden_rounding, prove_bundle, prove_model
 from mmalign_export.sources.protocol import Imported
 from mmalign_export.staging import check_free, staged
 from mmalign_export.to_compiled import compile_tower, load_aoti, package_aoti
-from mmalign_export.to_onnx import OPSET_VERSION, check_opset, export_onnx
+from mmalign_export.to_onnx import LARGEST_FILE_BYTES, OPSET_VERSION, check_opset, export_onnx
 from mmalign_runtime.bench import BenchPlan, run_bench
 from mmalign_runtime.bundle.golden import Golden
 from mmalign_runtime.embedder import Embedder
@@ -54,16 +52,13 @@ _CARD_BATCH_SIZES = (1, 8)
 _CARD_PIXELS = 1_000_000
 
 
-_DEFAULT_OPTIONS = SourceOptions()
-
-
 @within_memory("the export", "Export on a machine that has more.", ExportError)
 def export(
     location: str | Path,
     out: str | Path,
     *,
     kind: str = "run",
-    options: SourceOptions = _DEFAULT_OPTIONS,
+    options: SourceOptions = DEFAULT_OPTIONS,
     formats: Sequence[Format] = ("onnx",),
     opset_version: int = OPSET_VERSION,
     force: bool = False,
@@ -237,11 +232,7 @@ def _prove(
         for kind, parity in found.items():
             logger.info(
                 "parity: %s, %s tower, over %d golden cases, lowest cosine %.8f, largest difference %.1e",
-                artifact.engine,
-                kind,
-                parity.num_cases,
-                parity.min_cosine,
-                parity.max_abs_difference,
+                *(artifact.engine, kind, parity.num_cases, parity.min_cosine, parity.max_abs_difference),
             )
     return proven
 

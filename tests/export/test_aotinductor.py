@@ -24,10 +24,9 @@ from mmalign.towers.text import create_text_tower
 from mmalign.towers.vision import ImageTower
 from mmalign_export import export_model
 from mmalign_export.aotinductor import AotInductorEngine, AotInductorSession
-from mmalign_export.artifacts import torch_artifact
 from mmalign_export.bundle import TOWER_FILES
 from mmalign_export.errors import ParityError
-from mmalign_export.parity import check_parity
+from mmalign_export.parity import check_parity, torch_artifact
 from mmalign_export.to_compiled import load_aoti
 from mmalign_runtime import BundleError, Embedder, ProviderError, open_bundle, verify_bundle
 from mmalign_runtime.bundle.golden import load_golden

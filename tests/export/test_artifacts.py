@@ -7,7 +7,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from mmalign_export.artifacts import onnx_artifact
+from mmalign_export.parity import onnx_artifact
 from mmalign_runtime.embedder import Embedder
 
 

@@ -12,9 +12,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from mmalign_export.artifacts import onnx_artifact
 from mmalign_export.errors import ParityError
-from mmalign_export.parity import BATCH_SIZES, Artifact, check_parity, measure_parity
+from mmalign_export.parity import BATCH_SIZES, Artifact, check_parity, measure_parity, onnx_artifact
 from mmalign_runtime import Embedder
 from mmalign_runtime.bundle import open_bundle
 from mmalign_runtime.bundle.golden import Golden, load_golden

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mmalign_export.artifacts import onnx_artifact
 from mmalign_export.errors import ParityError
-from mmalign_export.parity import Artifact, CaseDifference, check_parity, measure_parity
+from mmalign_export.parity import Artifact, CaseDifference, check_parity, measure_parity, onnx_artifact
 from mmalign_runtime import Embedder
 from mmalign_runtime.bundle import open_bundle
 from mmalign_runtime.bundle.golden import Golden, ImageCase, TextCase, load_golden

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from mmalign_export.profile import display_p3_profile
+from mmalign_export.golden import display_p3_profile
 from tests.tolerances import PIXEL_ROUNDING
 
 

@@ -37,7 +37,8 @@ def find_clipping(contents: bytes, bounds: Mapping[str, Bounds]) -> TowerClippin
         source = node.inputs[0]
         assert source is not None
         name = str(source.name)
-        low, high = _range(node)
+        scale, zero_point = float(array_of(node.inputs[1])), int(array_of(node.inputs[2]))
+        low, high = -zero_point * scale, (_LEVELS - zero_point) * scale
         least, most = bounds.get(name, (-np.inf, np.inf))
         step = (high - low) / _LEVELS
         # Half a step beyond an end is rounded to it, as between the ends.
@@ -73,11 +74,6 @@ def with_shares(
         for at, tensor in enumerate(found.tensors)
     )
     return msgspec.structs.replace(found, tensors=tuple(tensors))
-
-
-def _range(rounding: ir.Node) -> tuple[float, float]:
-    scale, zero_point = float(array_of(rounding.inputs[1])), int(array_of(rounding.inputs[2]))
-    return -zero_point * scale, (_LEVELS - zero_point) * scale
 
 
 def _is_by_token(source: ir.Value) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from statistics import geometric_mean, mean
 
 import msgspec
@@ -18,6 +19,11 @@ NOT_TIMED = "The times are of this CPU, where float16 gains nothing. It is for a
 def report_name(precision: Precision) -> str:
     """Return the name of a precision's report in a bundle."""
     return "quantization.json" if precision == "int8" else f"quantization_{precision}.json"
+
+
+def chart_name(precision: Precision) -> str:
+    """Return the name of the trials' picture in a bundle."""
+    return str(Path(report_name(precision)).with_suffix(".svg"))
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,14 +14,11 @@ from mmalign_export.errors import QuantizationError
 from mmalign_export.quantization.budget import Budget, lost_points
 from mmalign_export.quantization.clipping import find_clipping, with_shares
 from mmalign_export.quantization.convolutions import known_bounds
-from mmalign_export.quantization.data import Data, read_data
-from mmalign_export.quantization.examples import Calibration, Questions
-from mmalign_export.quantization.pair import PairOfTowers, choose_pair
+from mmalign_export.quantization.data import Calibration, Data, Questions, read_data
 from mmalign_export.quantization.report import QuantizationReport
 from mmalign_export.quantization.search import Found
-from mmalign_export.quantization.tower_inputs import items_of
-from mmalign_export.quantization.tower_search import Reduced, TowerSearch
-from mmalign_export.quantization.unqualified import nothing_qualified
+from mmalign_export.quantization.summary import nothing_qualified
+from mmalign_export.quantization.tower_search import PairOfTowers, Reduced, TowerSearch, choose_pair, items_of
 from mmalign_export.quantization.variant import add_variant
 from mmalign_export.staging import check_free
 from mmalign_runtime.clipping import Clipping

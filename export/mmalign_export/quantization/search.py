@@ -17,10 +17,9 @@ from mmalign.figures.retrieval import Recall, Relevance, recall_both_ways
 from mmalign.progress import track
 from mmalign_export.errors import QuantizationError
 from mmalign_export.quantization.budget import Budget, lost_points
-from mmalign_export.quantization.recipe import Recipe
+from mmalign_export.quantization.recipes import Recipe
 from mmalign_export.quantization.report import Trial
-from mmalign_export.quantization.resident import resident_mb
-from mmalign_export.quantization.trial import cosines, largest_move, open_model, run_all, time_beside
+from mmalign_export.quantization.trial import cosines, largest_move, open_model, resident_mb, run_all, time_beside
 from mmalign_runtime.engine.session import Feeds, Session, SessionOptions
 from mmalign_runtime.errors import BundleError, EngineError
 from mmalign_runtime.spec import Modality

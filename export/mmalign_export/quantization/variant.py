@@ -5,26 +5,24 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from mmalign_export.bundle import CARD, hashes
 from mmalign_export.errors import ExportError, QuantizationError
-from mmalign_export.quantization.chart import chart_name, write_chart
-from mmalign_export.quantization.report import QuantizationReport, report_name
-from mmalign_export.quantization.section import with_section
+from mmalign_export.golden import cases_of, with_vectors
+from mmalign_export.quantization.report import QuantizationReport, chart_name, report_name
+from mmalign_export.quantization.rounding import largest_level
+from mmalign_export.quantization.summary import with_section, write_chart
 from mmalign_export.quantization.trial import cosines
-from mmalign_export.quantization.weight_levels import largest_level
 from mmalign_export.staging import staged
 from mmalign_runtime.bundle import Bundle, open_bundle
-from mmalign_runtime.bundle.golden import Golden, ImageCase, TextCase, load_golden
+from mmalign_runtime.bundle.golden import Golden, load_golden
 from mmalign_runtime.clipping import CLIPPING_NAME, Clipping
 from mmalign_runtime.embedder import Embedder
 from mmalign_runtime.engine.engines import installed_engines
-from mmalign_runtime.engine.providers import ResolvedProvider as Provider
+from mmalign_runtime.engine.providers import ResolvedProvider
 from mmalign_runtime.errors import BundleError, EngineError, ProviderError
 from mmalign_runtime.spec import (
     ONNX,
@@ -40,8 +38,6 @@ from mmalign_runtime.spec import (
 from mmalign_runtime.streaming import Vectors
 
 logger = logging.getLogger(__name__)
-
-Case = TypeVar("Case", ImageCase, TextCase)
 
 # How much further apart than the engines are here the vectors may be elsewhere: other processors order other sums, and
 # a sum that falls on the other side of a rounding moves a vector by a thousandth. A processor that saturates, as
@@ -161,8 +157,15 @@ def _prove(
     if not found:
         raise QuantizationError("no engine ran the quantized towers on the golden cases, so nothing is proven.")
     first = next(iter(found.values()))
-    expected = _embeddings(reference, towers)
-    parity = {tower: _parity(report, [each[tower] for each in found.values()], expected[tower]) for tower in towers}
+    cases = cases_of(reference)
+    parity = {
+        tower: _parity(
+            report,
+            [each[tower] for each in found.values()],
+            np.array([case.embedding for case in cases[tower]], np.float32),
+        )
+        for tower in towers
+    }
     for tower, measured in parity.items():
         lowest, least = measured.min_cosine, measured.least_cosine
         if lowest < least - (1 - measured.cosine_bound):
@@ -170,7 +173,7 @@ def _prove(
                 f"with {' and '.join(found)} the lowest cosine over the {tower} golden cases is {lowest:.4f}, expected "
                 f"at least {least:g}. Calibrate on more data, or allow less with --budget golden={lowest:.2f}."
             )
-    return _with_vectors(reference, first), parity
+    return with_vectors(reference, first), parity
 
 
 def _parity(report: QuantizationReport, found: Sequence[Vectors], expected: Vectors) -> Parity:
@@ -191,19 +194,14 @@ def _parity(report: QuantizationReport, found: Sequence[Vectors], expected: Vect
 class _ProofOptions(msgspec.Struct, frozen=True):
     towers: Sequence[Modality]
     precision: Precision
-    provider: Provider
+    provider: ResolvedProvider
 
 
 def _answers(folder: Path, engine: str, options: _ProofOptions, golden: Golden) -> dict[Modality, Vectors] | None:
     towers = options.towers
     try:
         embedder = Embedder.load(
-            folder,
-            engine=engine,
-            precision=options.precision,
-            towers=towers,
-            provider=options.provider,
-            verify=None,
+            folder, engine=engine, precision=options.precision, towers=towers, provider=options.provider, verify=None
         )
         with embedder:
             sources = [embedder.bundle.source(case.file) for case in golden.images]
@@ -215,24 +213,6 @@ def _answers(folder: Path, engine: str, options: _ProofOptions, golden: Golden) 
     except (BundleError, ProviderError, EngineError) as error:
         logger.info("quantize: not proven with %s: %s", engine, error)
         return None
-
-
-def _with_vectors(golden: Golden, vectors: Mapping[Modality, Vectors]) -> Golden:
-    images, texts = golden.images, golden.texts
-    if "image" in vectors:
-        images = tuple(_with_vector(case, vector) for case, vector in zip(images, vectors["image"], strict=True))
-    if "text" in vectors:
-        texts = tuple(_with_vector(case, vector) for case, vector in zip(texts, vectors["text"], strict=True))
-    return Golden(images=images, texts=texts)
-
-
-def _with_vector(case: Case, vector: NDArray[np.float32]) -> Case:
-    return msgspec.structs.replace(case, embedding=tuple(float(str(value)) for value in vector))
-
-
-def _embeddings(golden: Golden, towers: Sequence[Modality]) -> dict[Modality, Vectors]:
-    cases: dict[Modality, Sequence[ImageCase | TextCase]] = {"image": golden.images, "text": golden.texts}
-    return {tower: np.array([case.embedding for case in cases[tower]], np.float32) for tower in towers}
 
 
 def _difference(vectors: Vectors, expected: Vectors) -> tuple[float, float]:

@@ -1,4 +1,1 @@
-"""Changes to a tower's modules before it is traced, and to its graph after: fewer operations, the same numbers.
-
-One change a file.
-"""
+"""Changes to a tower's modules before it is traced, and to its graph after: fewer operations, the same numbers."""

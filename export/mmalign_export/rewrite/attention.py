@@ -3,19 +3,33 @@
 As torch traces it, it permutes to (L, B, D) and back, and derives shapes and the scale of the scores again in every
 layer: 624 operators for the image tower of ViT-B/32, 360 written out. Every product with weights becomes a MatMul of a
 constant, which onnxruntime fuses and quantizes. The scale is multiplied into the weights of the queries: exact where
-the head's width is a power of four, one rounding of each weight elsewhere.
+the head's width is a power of four, one rounding of each weight elsewhere. The attention pooling of CLIP's ResNets is
+written out for the one token that it returns: open_clip computes the attention of all tokens, and keeps the first.
 Shapes: B batch, L tokens, M tokens attended to, D width, H heads.
 """
 
 from __future__ import annotations
 
-from typing import cast
+import copy
+from itertools import chain
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from mmalign_export.errors import ExportError
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+
+def structural_copy(module: ModuleT) -> ModuleT:
+    """Return a copy of a module whose parameters and buffers are those of the original, not copies of them.
+
+    Replacing its submodules or parameters leaves the original as it is; writing into its tensors does not.
+    """
+    tensors = chain(module.parameters(), module.buffers())
+    return copy.deepcopy(module, {id(tensor): tensor for tensor in tensors})
 
 
 class WrittenAttention(nn.Module):
@@ -34,12 +48,7 @@ class WrittenAttention(nn.Module):
         self.out_proj.weight, self.out_proj.bias = attention.out_proj.weight, attention.out_proj.bias
 
     def forward(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        need_weights: bool = False,
-        attn_mask: Tensor | None = None,
+        self, query: Tensor, key: Tensor, value: Tensor, need_weights: bool = False, attn_mask: Tensor | None = None
     ) -> tuple[Tensor, None]:
         """Return the attended tokens (B, L, D). `attn_mask`, (L, M) or (B H, L, M) float, is added to the scores."""
         assert not need_weights, "the weights of attention are not computed apart"
@@ -72,15 +81,11 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = 
 
 
 def write_out_attention(module: nn.Module) -> int:
-    """Replace, in place, every nn.MultiheadAttention below a module. Call it on a `structural_copy`.
+    """Replace, in place, every nn.MultiheadAttention below a module, and return how many. Call it on a
+    `structural_copy`.
 
-    Those with keys of another width than queries, or with tokens of bias, stay as they are.
-
-    Returns:
-        How many were replaced.
-
-    Raises:
-        ExportError: The module is itself an nn.MultiheadAttention.
+    Those with keys of another width than queries, or with tokens of bias, stay as they are. Raises ExportError where
+    the module is itself an nn.MultiheadAttention.
     """
     if isinstance(module, nn.MultiheadAttention):
         raise ExportError("an nn.MultiheadAttention alone cannot be replaced in place: give the module that holds it.")
@@ -124,3 +129,33 @@ def _is_plain(attention: nn.MultiheadAttention) -> bool:
         and attention.bias_k is None
         and not attention.add_zero_attn
     )
+
+
+class FirstTokenPool(nn.Module):
+    """open_clip's AttentionPool2d, (B, D, H', W') -> (B, D'): the mean token attends to all, and it alone."""
+
+    def __init__(self, pool: nn.Module) -> None:
+        super().__init__()
+        queries = cast("nn.Linear", pool.q_proj)
+        self.num_heads = cast("int", pool.num_heads)
+        self.positional_embedding = cast("nn.Parameter", pool.positional_embedding)
+        self.q_proj = scaled_linear(queries.weight, queries.bias, (queries.out_features // self.num_heads) ** -0.5)
+        self.k_proj, self.v_proj = cast("nn.Linear", pool.k_proj), cast("nn.Linear", pool.v_proj)
+        self.c_proj = cast("nn.Linear", pool.c_proj)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the pooled vector of each picture."""
+        cells = x.flatten(2).transpose(1, 2)  # (B, L - 1, D)
+        tokens = torch.cat([cells.mean(dim=1, keepdim=True), cells], dim=1) + self.positional_embedding  # (B, L, D)
+        parts = (self.q_proj(tokens[:, :1]), self.k_proj(tokens), self.v_proj(tokens))
+        attended = attend(*(split_heads(part, self.num_heads) for part in parts))  # (B, 1, D)
+        return cast("Tensor", self.c_proj(attended[:, 0]))
+
+
+def write_out_pool(module: nn.Module) -> bool:
+    """Replace, in place, the attention pooling of a ResNet of open_clip; say whether it has one."""
+    pool = getattr(module, "attnpool", None)
+    if pool is None:
+        return False
+    module.attnpool = FirstTokenPool(pool)
+    return True

@@ -18,6 +18,8 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
+from mmalign_export.rewrite.onnx_interface import constant
+
 _UNARY = frozenset(
     {"Cast", "Clip", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "Identity", "IsNaN", "LeakyRelu", "Log"}
     | {"Neg", "Not", "Reciprocal", "Relu", "Selu", "Sigmoid", "Softplus", "Sqrt", "Swish", "Tanh"}
@@ -57,15 +59,12 @@ class Use(msgspec.Struct, frozen=True):
 
 
 def take_pooled_row_early(model: ir.Model) -> int:
-    """Take the pooled rows of a graph as early as can be, in place.
-
-    Returns:
-        How many products with weights are of one row now; 0 where the graph was left as it is.
-    """
+    """Take the pooled rows of a graph as early as can be, in place, and return how many products with weights have one
+    row now; 0 where the graph was left as it is."""
     graph, num_products = model.graph, 0
     for pooling in list(_poolings(graph)):
         uses, axes = _by_row(graph, pooling)
-        products = [node for node in axes if _is_product_with_weights(node)]
+        products = [node for node in axes if node.op_type == "MatMul" and _constant(node.inputs[1]) is not None]
         if products:
             _rewrite(graph, pooling, uses, axes)
             num_products += len(products)
@@ -239,11 +238,7 @@ class _Writer:
         """Return a constant, int64."""
         name = f"{self._name}_{'_'.join(map(str, values))}"
         if name not in self._graph.initializers:
-            tensor = ir.tensor(np.array(values, np.int64), name=name)
-            made = ir.Value(
-                name=name, const_value=tensor, type=ir.TensorType(tensor.dtype), shape=ir.Shape([len(values)])
-            )
-            self._graph.register_initializer(made)
+            constant(self._graph, name, np.array(values, np.int64))
         return self._graph.initializers[name]
 
     def _same_row(self, use: Use, row: int) -> ir.Value:
@@ -274,10 +269,6 @@ class _Writer:
     def _shaped(value: ir.Value, dims: list[object]) -> ir.Value:
         value.shape = ir.Shape(dims)  # type: ignore[arg-type]
         return value
-
-
-def _is_product_with_weights(node: ir.Node) -> bool:
-    return node.op_type == "MatMul" and node.inputs[1] is not None and node.inputs[1].const_value is not None
 
 
 def _constant(value: ir.Value | None) -> np.ndarray | None:

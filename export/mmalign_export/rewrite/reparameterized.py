@@ -13,10 +13,9 @@ _FOLDS = ("fuse", "reparameterize", "switch_to_deploy")
 
 
 def fold_branches(module: nn.Module) -> int:
-    """Fold, in place, every module below one that can be folded. Call it on a `structural_copy`, in evaluation mode.
+    """Fold, in place, every module below one that can be folded, and return how many can.
 
-    Returns:
-        How many modules can be folded: 0 for a network without such branches, which needs no timm then.
+    Call it on a `structural_copy`, in evaluation mode. A network without such branches needs no timm.
     """
     count = sum(any(hasattr(each, name) for name in _FOLDS) for each in module.modules())
     if count:

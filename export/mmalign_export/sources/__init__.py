@@ -6,9 +6,10 @@ its kind is asked for, so that its library is needed by nobody else.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Literal, Protocol, cast
+from typing import Annotated, Literal, cast
 
 import msgspec
 
@@ -21,7 +22,8 @@ class SourceKind(msgspec.Struct, frozen=True):
     """One kind of source, and what a place of it is known by.
 
     Attributes:
-        module: The module whose `read` gives the model.
+        module: The module whose `read` gives the model of a place and options. It raises an MmalignError that names
+            what is wrong with the place.
         prefix: What a user may put before a place, with a colon, to say that it is of this kind.
         mark: The file that only this library writes into a folder. "": none.
         suffixes: Of a file that is a whole source.
@@ -41,9 +43,7 @@ SOURCES = {
     ),
     "open_clip": SourceKind("mmalign_export.sources.open_clip", "open_clip", mark="open_clip_config.json"),
     "openai": SourceKind(
-        "mmalign_export.sources.openai",
-        "openai",
-        suffixes=(".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".tar"),
+        "mmalign_export.sources.openai", "openai", suffixes=(".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".tar")
     ),
     "onnx_pair": SourceKind("mmalign_export.sources.onnx_pair", "onnx", suffixes=(".onnx",)),
     "transformers": SourceKind("mmalign_export.sources.transformers", "transformers"),
@@ -78,17 +78,10 @@ class SourceOptions(msgspec.Struct, frozen=True, kw_only=True):
     licence: str = ""
 
 
-class Source(Protocol):
-    """The function `read` of a source's module. Raises an MmalignError that names what is wrong with the place."""
-
-    def __call__(self, location: str | Path, options: SourceOptions) -> Imported:
-        """Read the model at a place."""
+DEFAULT_OPTIONS = SourceOptions()
 
 
-_DEFAULT_OPTIONS = SourceOptions()
-
-
-def read_source(kind: str, location: str | Path, options: SourceOptions = _DEFAULT_OPTIONS) -> Imported:
+def read_source(kind: str, location: str | Path, options: SourceOptions = DEFAULT_OPTIONS) -> Imported:
     """Read a model from where it was trained or saved.
 
     Args:
@@ -108,5 +101,5 @@ def read_source(kind: str, location: str | Path, options: SourceOptions = _DEFAU
     """
     if kind not in SOURCES:
         raise ExportError(f"the source {kind!r} is not known; expected {', '.join(sorted(SOURCES))}.")
-    read = cast("Source", import_module(SOURCES[kind].module).read)
+    read = cast("Callable[[str | Path, SourceOptions], Imported]", import_module(SOURCES[kind].module).read)
     return read(location, options)

@@ -36,13 +36,15 @@ def model_folder(location: str, wanted: Sequence[str] = _WANTED) -> Path:
         ) from error
 
 
+def source_file(path: Path) -> SourceFile:
+    """Return hash and size of a file that was read."""
+    return SourceFile(sha256=sha256_of_file(path), size_bytes=path.stat().st_size)
+
+
 def source_files(folder: Path, weights: Iterable[Path]) -> dict[str, SourceFile]:
     """Return hash and size of the weights and of the small files beside them, by their path from the folder."""
     beside = (path for pattern in ("*.json", "*.txt", "*.model") for path in folder.glob(pattern))
-    return {
-        path.relative_to(folder).as_posix(): SourceFile(sha256=sha256_of_file(path), size_bytes=path.stat().st_size)
-        for path in sorted({*weights, *beside})
-    }
+    return {path.relative_to(folder).as_posix(): source_file(path) for path in sorted({*weights, *beside})}
 
 
 def licence_of(folder: Path) -> str:

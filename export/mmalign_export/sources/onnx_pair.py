@@ -1,36 +1,42 @@
-"""Pairs of ONNX files, as transformers.js, immich, fastembed and Qdrant publish them, with their own configurations.
+"""Pairs of ONNX files, as transformers.js, immich, fastembed and Qdrant publish them, with their configurations.
 
 The graphs stay as they are, but for what a bundle's towers have to be: named inputs, one vector of unit length, any
-batch. What they are proven against is onnxruntime on the files as they came.
+batch. What they are proven against is onnxruntime on the files as they came, with their own preprocessing: pixels are
+those of the library that the configuration is written for, tokens those of tokenizers on the tokenizer.json beside the
+model.
+Shapes: B batch, D embedding.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import msgspec
+import numpy as np
 import onnx
 import onnx_ir as ir
 import onnxruntime
 import transformers
+from numpy.typing import NDArray
+from PIL import Image
+from tokenizers import Encoding
 
-from mmalign.dual_model import DualModel, ImageModelTower, ModelOrigin, ModelTower, TextModelTower
+from mmalign.dual_model import DualModel, ImageModelTower, ModelOrigin, ModelTower, TextModelTower, Vectors
 from mmalign.signature import image_inputs, text_inputs
 from mmalign_export.sources import SourceOptions
 from mmalign_export.sources.folders import licence_of, source_files
-from mmalign_export.sources.onnx_choices import choices
-from mmalign_export.sources.onnx_external import external_files
-from mmalign_export.sources.onnx_graph import read_graph
-from mmalign_export.sources.onnx_inputs import family_of, picture_inputs, text_inputs_of
-from mmalign_export.sources.onnx_original import OnnxOriginal
+from mmalign_export.sources.onnx_graph import external_files, read_graph
+from mmalign_export.sources.onnx_inputs import OnnxTexts, family_of, picture_inputs, text_inputs_of
 from mmalign_export.sources.onnx_place import OnnxPlace, find_pair
-from mmalign_export.sources.onnx_texts import OnnxTexts
 from mmalign_export.sources.onnx_tower import OnnxTower, open_tower, to_backbone
 from mmalign_export.sources.protocol import Imported
 from mmalign_export.sources.refusals import check_widths, refuse_options
-from mmalign_runtime.spec import ImageSpec, Modality, Similarity, SourceFile
+from mmalign_runtime.spec import Choice, ImageSpec, Modality, Similarity, SourceFile, TextSpec
 
 _KIND = "onnx_pair"
 _READS = ("text", "orientation", "alpha", "length", "jpeg_oversampling", "licence")
+_ALONE = "one item at a time, in a loop of the graph: the file takes no more"
 # No file of a pair holds the scale; CLIP's is 100 when its training ends, and no vector depends on it.
 _SIMILARITY = Similarity(kind="softmax", scale=100.0)
 
@@ -121,3 +127,82 @@ def _files(place: OnnxPlace) -> dict[str, SourceFile]:
         weights = [path, *(path.parent / name for name in external_files(onnx.load(path, load_external_data=False)))]
         found |= {f"{prefix}{name}": file for name, file in source_files(folder, weights).items()}
     return found
+
+
+class OnnxOriginal(msgspec.Struct, frozen=True, kw_only=True):
+    """The two files, how a picture becomes pixels (1, 3, H, W), and a text tokens.
+
+    `outputs` are the outputs that the library takes for the vectors of images and of texts.
+    """
+
+    image: OnnxTower
+    text: OnnxTower
+    pixels: Callable[[Image.Image], NDArray[np.float32]]
+    tokens: Callable[[str], Encoding]
+    outputs: tuple[str, str]
+
+    @property
+    def library(self) -> str:
+        """onnxruntime and its version: the files run there as they came."""
+        return f"onnxruntime {onnxruntime.__version__}"
+
+    def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return each text's ids, by itself."""
+        return [list(self.tokens(text).ids) for text in texts]
+
+    def pixel_values(self, images: Sequence[Image.Image]) -> Vectors:
+        """Return (B, 3, H, W)."""
+        return np.concatenate([self.pixels(image) for image in images])
+
+    def image_vectors(self, pixel_values: Vectors) -> Vectors:
+        """Return (B, D), of any length."""
+        return self.image.run({"pixel_values": pixel_values}, self.outputs[0])
+
+    def text_vectors(self, texts: Sequence[str]) -> Vectors:
+        """Return (B, D), of any length, each text by itself."""
+        rows = []
+        for text in texts:
+            found = self.tokens(text)
+            arrays = {"input_ids": np.array([found.ids], np.int64), "attention_mask": np.array([found.attention_mask])}
+            rows.append(self.text.run(arrays, self.outputs[1]))
+        return np.concatenate(rows)
+
+
+def choices(
+    place: OnnxPlace,
+    image: ImageSpec,
+    text: TextSpec,
+    towers: tuple[OnnxTower, OnnxTower],
+    graphs: tuple[ir.Model, ir.Model],
+    options: SourceOptions,
+) -> tuple[Choice, ...]:
+    """Return the choices of a pair."""
+    is_immich = place.layout == "immich"
+    pictures = "preprocess_cfg.json, as immich reads it" if is_immich else "preprocessor_config.json, by transformers"
+    crop = f"{image.resize}, {image.interpolation}, from {image.resized_shape} to {image.shape}"
+    found = {
+        ("layout", place.layout): "the files' names" if not options.text else "--text",
+        **{
+            (f"{side} tower", f"{tower.path.name}, float32, {_opsets(graph)}, output {tower.output}"): "the file"
+            for side, tower, graph in zip(("image", "text"), towers, graphs, strict=True)
+        },
+        **{
+            (f"batch of the {side} tower", "any" if tower.is_batched else _ALONE): "tried with onnxruntime"
+            for side, tower in zip(("image", "text"), towers, strict=True)
+        },
+        ("picture", crop): f"{pictures}; sides and offsets rounded down",
+        ("orientation", image.orientation): f"--orientation {options.orientation}",
+        ("transparency", image.alpha): f"--alpha {options.alpha}",
+        ("JPEG", f"oversampling {image.jpeg_oversampling}"): f"--jpeg-oversampling {options.jpeg_oversampling}",
+        ("texts", f"{text.padding}, up to {text.context_length} tokens"): "the graph and tokenizer_config.json",
+        ("padding", "kept out by a mask" if "attention_mask" in towers[1].names.values() else "no mask"): "the graph",
+        ("similarity", "softmax, scale 100"): "CLIP's at the end of its training: the files hold none",
+        ("vectors", "divided by their length"): "every bundle's are",
+    }
+    return tuple(Choice(what=what, value=value, origin=origin) for (what, value), origin in found.items())
+
+
+def _opsets(graph: ir.Model) -> str:
+    return ", ".join(
+        f"opset {version}{f' of {domain}' if domain else ''}" for domain, version in graph.opset_imports.items()
+    )

@@ -1,39 +1,38 @@
-"""The proof of an import, in four stages: token ids, pixels, towers, and the finished bundle from file bytes to vector.
+"""The proof of an import, in four stages: token ids, pixels, towers, and the bundle from file bytes to vector.
 
 Eager PyTorch on the imported model is held to the library's own pipeline, and the bundle to the library. What the two
-read by different conventions is listed with its cosine, and is no failure; everything else is. The golden vectors are
-the library's own wherever the conventions agree.
-Shapes: N images, M texts, D embedding.
+read by different conventions is listed with its cosine, and is no failure; everything else is. Each tower has to give
+the library's vectors on the library's own inputs, within 1e-4, or ten times what rounding to float32 moves it,
+whichever is more. The golden vectors are the library's own wherever the conventions agree.
+Shapes: N images, M texts, B batch, D embedding.
 """
 
 from __future__ import annotations
 
-import logging
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from mmalign.dual_model import DualModel
+from mmalign.dual_model import Arrays, DualModel, ModelTower, TextModelTower, Vectors
 from mmalign_export.errors import ProofError
-from mmalign_export.golden import GoldenFile, shortest
-from mmalign_export.parity import COSINE_BOUND, AbsBound, Artifact
+from mmalign_export.golden import GoldenFile, cases_of, with_vectors
+from mmalign_export.parity import ABS_BOUND, COSINE_BOUND, AbsBound, Artifact
 from mmalign_export.sources.proof_pixels import prove_pixels
-from mmalign_export.sources.proof_texts import PROOF_TEXTS
-from mmalign_export.sources.proof_tokens import prove_tokens
-from mmalign_export.sources.proof_towers import check_beside, cosine, prove_tower, rounding_bound, unit
+from mmalign_export.sources.proof_texts import PROOF_TEXTS, prove_tokens
 from mmalign_export.sources.protocol import Imported, Original
-from mmalign_export.sources.reference import CheckedReference
 from mmalign_export.sources.refusals import check_spread, check_vectors
-from mmalign_runtime.bundle.golden import Golden, ImageCase, TextCase
+from mmalign_export.sources.trial import CheckedReference
+from mmalign_export.to_onnx import OnnxBackbone
+from mmalign_runtime.bundle.golden import Golden
 from mmalign_runtime.spec import ImportDifference, ImportRecord, Modality, Parity, ProofStage
 
-logger = logging.getLogger(__name__)
-
-Vectors = NDArray[np.float32]
-
+_TIMES_ROUNDING = 10
+_SHOWN = 40
 # What the vector of a picture keeps where each of its pixels may be off by two levels, and by how much a component of
 # it can then move: the square root of 2 (1 - cosine).
 IMAGE_COSINE_BOUND = 0.9999
@@ -41,6 +40,82 @@ IMAGE_ABS_BOUND = 0.0142
 _COSINE_BOUNDS: dict[Modality, float] = {"image": IMAGE_COSINE_BOUND, "text": COSINE_BOUND}
 _BATCH = 8
 _NO_VECTOR = "the library gives an empty text no vector"
+
+
+def prove_tower(
+    name: Modality, tower: ModelTower, inputs: Mapping[str, Arrays], expected: Vectors, library: str
+) -> ProofStage:
+    """Hold a tower, on inputs by case, to the library's unit vectors (B, D). Raises ProofError."""
+    cases = list(inputs)
+    ours = tower.run_each(list(inputs.values()))
+    moved = np.abs(ours - expected).max(axis=1)
+    cosines = cosine(ours, expected)
+    worst = int(moved.argmax())
+    bound = ABS_BOUND if moved[worst] <= ABS_BOUND else rounding_bound(tower, inputs[cases[worst]])
+    if moved[worst] > bound or cosines.min() < COSINE_BOUND:
+        lowest = int(cosines.argmin())
+        raise ProofError(
+            f"tower: the {name} tower gives other vectors than {library} on the same inputs: case {cases[lowest]!r} "
+            f"has cosine {cosines[lowest]:.7f} (at least {COSINE_BOUND}), case {cases[worst]!r} differs by "
+            f"{moved[worst]:.2e} (at most {bound:.1e}). An activation, a pooling or a mask is not the library's."
+        )
+    return ProofStage(
+        stage="tower",
+        tower=name,
+        num_cases=len(cases),
+        largest=float(moved[worst]),
+        bound=bound,
+        lowest_cosine=float(cosines.min()),
+    )
+
+
+def check_beside(tower: TextModelTower, texts: Sequence[str], alone: Vectors, bound: float) -> None:
+    """Raise ProofError where short texts have other vectors beside the longest than alone, (N, D): padding is seen."""
+    *_, longest = by_length = sorted(range(len(texts)), key=lambda at: len(texts[at]))
+    tried = [*by_length[:2], longest]
+    moved = np.abs(tower.embed([texts[at] for at in tried]) - alone[tried]).max(axis=1)
+    worst = int(moved.argmax())
+    if moved[worst] > bound:
+        raise ProofError(
+            f"tower: the vector of {texts[tried[worst]][:_SHOWN]!r} moves by {moved[worst]:.1e} (at most {bound:.1e}) "
+            "beside longer texts: the text tower sees the padding, and nothing says how much of it there has to be. "
+            "Export it with an attention mask, or for one length."
+        )
+
+
+def cosine(found: Vectors, expected: Vectors) -> NDArray[np.float64]:
+    """Return the cosine of each row (B,), 0 beside a vector of length zero."""
+    left, right = found.astype(np.float64), expected.astype(np.float64)
+    products = (left * right).sum(axis=1)
+    lengths = _lengths(left) * _lengths(right)
+    cosines: NDArray[np.float64] = products / lengths
+    return cosines
+
+
+def unit(vectors: Vectors) -> Vectors:
+    """Return vectors (B, D) divided by their length; one of length zero stays."""
+    found: Vectors = (vectors / _lengths(vectors.astype(np.float64))[:, None]).astype(np.float32)
+    return found
+
+
+def _lengths(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    found: NDArray[np.float64] = np.linalg.norm(vectors, axis=1)
+    return np.where(found == 0, 1.0, found)
+
+
+def rounding_bound(tower: ModelTower, inputs: Arrays) -> float:
+    """Return what a tower's vectors may move by: 1e-4, or ten times the distance of its own in float32 and float64.
+
+    1e-4 for a tower that is an ONNX graph: onnxruntime has no float64 of most operators.
+    """
+    if isinstance(tower.backbone, OnnxBackbone):
+        return ABS_BOUND
+    exact = copy.deepcopy(tower.module).double()
+    wide = [each.double() if each.is_floating_point() else each for each in tower.tensors(inputs)]
+    with torch.inference_mode():
+        features = exact.projection(exact.backbone(*wide))
+        expected = torch.nn.functional.normalize(features, dim=-1).numpy()
+    return max(ABS_BOUND, _TIMES_ROUNDING * float(np.abs(tower.run(inputs) - expected).max()))
 
 
 class Reference(msgspec.Struct, frozen=True):
@@ -55,11 +130,7 @@ class Reference(msgspec.Struct, frozen=True):
 
 
 def prove_model(
-    model: DualModel,
-    original: Original,
-    files: Sequence[GoldenFile],
-    golden: Golden,
-    resized_as_stored: bool = False,
+    model: DualModel, original: Original, files: Sequence[GoldenFile], golden: Golden, resized_as_stored: bool = False
 ) -> Reference:
     """Hold eager PyTorch to the library: token ids, pixels, and each tower on the library's own inputs.
 
@@ -96,8 +167,7 @@ def prove_model(
 
 def check_golden(golden: Golden) -> None:
     """Raise SourceError where the golden vectors of a tower hardly differ, so that nothing could be proven of it."""
-    cases: dict[Modality, Sequence[ImageCase | TextCase]] = {"image": golden.images, "text": golden.texts}
-    for name, of_tower in cases.items():
+    for name, of_tower in cases_of(golden).items():
         check_spread(np.array([case.embedding for case in of_tower], np.float32), name)
 
 
@@ -113,7 +183,7 @@ def prove_bundle(
         "image": np.concatenate([artifact.embed_images([folder / case.file]) for case in golden.images]),
         "text": np.concatenate([artifact.embed_texts([case.text]) for case in golden.texts]),
     }
-    cases: dict[Modality, Sequence[ImageCase | TextCase]] = {"image": golden.images, "text": golden.texts}
+    cases = cases_of(golden)
     stages, differences = list(reference.stages), []
     for name, expected in reference.vectors.items():
         names, apart = [case.name for case in cases[name]], reference.differing[name]
@@ -130,7 +200,7 @@ def prove_bundle(
         stages=tuple(stages),
         differences=tuple(differences),
     )
-    return _with_vectors(golden, reference), record
+    return with_vectors(golden, reference.vectors, reference.differing), record
 
 
 def golden_bounds(measured: Parity, record: ImportRecord, tower: Modality) -> Parity:
@@ -179,23 +249,4 @@ def _file_stage(
         largest=moved[farthest],
         bound=bound,
         lowest_cosine=cosines[lowest],
-    )
-
-
-def _with_vectors(golden: Golden, reference: Reference) -> Golden:
-    """Return the golden cases with the library's vectors, beside those that it reads by another convention."""
-    images, texts = reference.vectors["image"], reference.vectors["text"]
-    return Golden(
-        images=tuple(
-            msgspec.structs.replace(case, embedding=shortest(vector))
-            if case.name not in reference.differing["image"]
-            else case
-            for case, vector in zip(golden.images, images, strict=True)
-        ),
-        texts=tuple(
-            msgspec.structs.replace(case, embedding=shortest(vector))
-            if case.name not in reference.differing["text"]
-            else case
-            for case, vector in zip(golden.texts, texts, strict=True)
-        ),
     )

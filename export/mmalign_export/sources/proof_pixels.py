@@ -1,4 +1,9 @@
-"""Stage 2 of the proof: the pixels of golden images are those of the library's own processor, within two levels."""
+"""Stage 2 of the proof: the pixels of pictures are those of the library's own processor, within two levels.
+
+Beside the golden images, pictures with sides in many ratios are compared: how a library rounds the longer side and the
+offset of a crop shows in some only, by a pixel. Libraries also read the same picture differently not by mistake, but by
+a convention that a spec may take over.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +13,58 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image
 
 from mmalign.dual_model import ImageModelTower
 from mmalign_export.errors import ProofError
-from mmalign_export.golden import GoldenFile
-from mmalign_export.sources.conventions import conventions
-from mmalign_export.sources.proof_pictures import proof_pictures
+from mmalign_export.golden import GoldenFile, golden_photo
 from mmalign_export.sources.protocol import Original
 from mmalign_runtime.spec import ImageSpec, ProofStage
 from mmalign_runtime.spec.image import PLACE
 
+_SHORT, _STEP, _NUM_RATIOS = 150, 7, 8
+# Pillow's modes of more than 8 bits, and of other colours: `convert("RGB")` cuts off the ones and mixes the others.
+_OTHER_MODES = {"I;16": "16 bits a value", "I;16B": "16 bits a value", "I": "32 bits a value", "F": "float values"}
+_OTHER_MODES |= {"CMYK": "CMYK", "YCbCr": "YCbCr", "LAB": "LAB"}
 # Levels of 255 that two correct resizes may differ by: each rounds once or twice.
 LEVELS_BOUND = 2.0
 _LARGEST = LEVELS_BOUND + 1e-2  # and rounding in the normalisation
+
+
+def proof_pictures() -> tuple[GoldenFile, ...]:
+    """Return pictures, upright and lying, whose longer sides fall on every remainder of four for any usual size."""
+    photo = golden_photo()
+    found = []
+    for number in range(1, _NUM_RATIOS + 1):
+        long = _SHORT + _STEP * number
+        for sides in ((_SHORT, long), (long, _SHORT)):
+            buffer = io.BytesIO()
+            photo.resize(sides, Image.Resampling.BILINEAR).save(buffer, "PNG")
+            found.append(GoldenFile(f"{sides[0]} x {sides[1]}", ".png", buffer.getvalue()))
+    return tuple(found)
+
+
+def conventions(data: bytes, spec: ImageSpec, resized_as_stored: bool = False) -> tuple[str, ...]:
+    """Return why the spec's pixels of a picture may be others than those of a library that goes by other conventions.
+
+    A library that resizes pictures as they are stored (`resized_as_stored`) makes RGB of them only after that.
+    Empty for a picture that has only one reading: its pixels must agree.
+    """
+    with Image.open(io.BytesIO(data)) as image:
+        found = []
+        if spec.orientation == "applied" and image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+            found.append("turned as EXIF says")
+        if spec.alpha == "composited" and image.has_transparency_data:
+            found.append("transparency composited")
+        if spec.icc_profile == "to_srgb" and "icc_profile" in image.info:
+            found.append("colour profile converted")
+        if resized_as_stored and image.mode in ("1", "P", "PA"):
+            found.append("a palette, resized by nearest neighbours there")
+        if resized_as_stored and spec.alpha == "dropped" and image.has_transparency_data:
+            found.append("colours weighted by their alpha there")
+        if image.mode in _OTHER_MODES:
+            found.append(_OTHER_MODES[image.mode])
+        return tuple(found)
 
 
 class LibraryPixels(msgspec.Struct, frozen=True):
@@ -54,11 +97,7 @@ def prove_pixels(
 
 
 def _levels_moved(
-    tower: ImageModelTower,
-    original: Original,
-    file: GoldenFile,
-    theirs: NDArray[np.float32],
-    why: Sequence[str] = (),
+    tower: ImageModelTower, original: Original, file: GoldenFile, theirs: NDArray[np.float32], why: Sequence[str] = ()
 ) -> float:
     """Return the largest difference in levels. Raises ProofError when it is too large, and no convention says why."""
     ours = next(iter(tower.prepare([file.data]).values())).astype(np.float32)

@@ -189,8 +189,17 @@ def _asks_for_code(value: object) -> bool:
     return isinstance(value, list) and any(map(_asks_for_code, value))
 
 
-def checked_pictures(spec: ImageSpec) -> ImageSpec:
-    """Return an image spec that a preprocessing graph can be made of. Raises SourceError for another."""
+def checked_pictures(spec: ImageSpec, options: SourceOptions, *, composites: bool = False) -> ImageSpec:
+    """Return an image spec as asked for, that a preprocessing graph can be made of. Raises SourceError for another.
+
+    A library drops alpha, as Pillow's convert does, but for one whose processor `composites` when it makes RGB.
+    """
+    spec = msgspec.structs.replace(
+        spec,
+        orientation="ignored" if options.orientation == "source" else "applied",
+        alpha="dropped" if options.alpha == "source" and not composites else "composited",
+        jpeg_oversampling=options.jpeg_oversampling,
+    )
     try:
         msgspec.convert(msgspec.to_builtins(spec), ImageSpec)  # types and ranges, as a bundle is read
         if not all(map(math.isfinite, (*spec.mean, *spec.std))):

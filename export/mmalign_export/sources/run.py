@@ -16,10 +16,9 @@ from mmalign.run.model import dual_model
 from mmalign.run.own_pairs import OWN_PAIRS, read_own_pairs, unseen
 from mmalign.run.pairs import load_sources
 from mmalign_export.sources import SourceOptions
+from mmalign_export.sources.folders import source_file
 from mmalign_export.sources.protocol import Imported
 from mmalign_export.sources.refusals import refuse_options
-from mmalign_runtime.bundle.hashes import sha256_of_file
-from mmalign_runtime.spec import SourceFile
 
 logger = logging.getLogger(__name__)
 
@@ -29,14 +28,9 @@ def read(location: str | Path, options: SourceOptions) -> Imported:
     refuse_options("run", options, ("checkpoint",))
     run = load_run(Path(location), options.checkpoint)
     model = dual_model(run)
-    names = (
-        "config.toml",
-        "tokenizer.json",
-        "text_encoder.json",
-        "frozen.safetensors",
-        f"{options.checkpoint}.safetensors",
-    )
-    files = {name: _source_file(run.folder.existing(name)) for name in names}
+    weights = f"{options.checkpoint}.safetensors"
+    names = ("config.toml", "tokenizer.json", "text_encoder.json", "frozen.safetensors", weights)
+    files = {name: source_file(run.folder.existing(name)) for name in names}
     described = msgspec.structs.replace(
         model,
         origin=msgspec.structs.replace(model.origin, files=files),
@@ -44,10 +38,6 @@ def read(location: str | Path, options: SourceOptions) -> Imported:
         own_pairs=_own_pairs(run),
     )
     return Imported(model=described)
-
-
-def _source_file(path: Path) -> SourceFile:
-    return SourceFile(sha256=sha256_of_file(path), size_bytes=path.stat().st_size)
 
 
 def _evaluation(run: Run, checkpoint: Checkpoint, weights_sha256: str) -> Evaluation | None:

@@ -50,12 +50,8 @@ def image_spec(config: Mapping[str, object], options: SourceOptions) -> ImageSpe
         interpolation=_interpolation(config),
         mean=mean,
         std=std,
-        orientation="ignored" if options.orientation == "source" else "applied",
-        # A processor that makes no RGB is given it by Pillow's convert, which drops alpha.
-        alpha="dropped" if options.alpha == "source" and not config.get("do_convert_rgb") else "composited",
-        jpeg_oversampling=options.jpeg_oversampling,
     )
-    return checked_pictures(spec)
+    return checked_pictures(spec, options, composites=bool(config.get("do_convert_rgb")))
 
 
 def _patches(config: Mapping[str, object]) -> Geometry:

@@ -1,4 +1,9 @@
-"""From a tokenizer of transformers to tokenizer.json and the text spec."""
+"""From a tokenizer of transformers to tokenizer.json and the text spec.
+
+SigLIP's, which transformers runs in Python around sentencepiece, becomes a tokenizer.json and a cleaning: the runtime
+cleans and normalises such texts as transformers and sentencepiece do; tokenizer.json holds the table that it does so
+by, and the pieces.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +11,54 @@ from collections.abc import Callable, Mapping
 from typing import cast
 
 import transformers
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers.convert_slow_tokenizer import SpmConverter
 
 from mmalign_export.errors import SourceError
 from mmalign_export.sources import SourceOptions
 from mmalign_export.sources.refusals import check_last, check_padding_side, first_sentence
-from mmalign_export.sources.siglip_tokenizer import convert_siglip, siglip_cleaning
 from mmalign_export.sources.transformers_families import Family
-from mmalign_runtime.spec import TextSpec
+from mmalign_runtime.spec import Cleaning, TextSpec
 
+_SPACE = "\u2581"
+_UNIGRAM = 1  # of sentencepiece's TrainerSpec.ModelType
 # The eos_token_id of CLIP's first configurations: a text is read at its highest id.
 _HIGHEST = 2
 # What stands around a text.
 _FEWEST = 2
 # transformers writes 10**30 where a tokenizer has no limit.
 _NO_LIMIT = 1_000_000
+
+
+def siglip_cleaning(slow: transformers.SiglipTokenizer) -> Cleaning:
+    """Return the cleaning that goes with the converted tokenizer."""
+    return "siglip_sentencepiece" if slow.do_lower_case else "siglip_sentencepiece_cased"
+
+
+def convert_siglip(slow: transformers.SiglipTokenizer) -> Tokenizer:
+    """Return a tokenizer that gives the same ids for texts that were cleaned as `siglip_cleaning` says, with the end
+    token behind every text. Raises SourceError.
+    """
+    build: Callable[..., SpmConverter] = SpmConverter
+    model = build(slow).proto
+    if model.trainer_spec.model_type != _UNIGRAM:
+        raise SourceError(
+            f"SigLIP's sentencepiece model is of type {model.trainer_spec.model_type}; expected {_UNIGRAM}, unigram. "
+            "Save the model with a fast tokenizer."
+        )
+    pieces = [(piece.piece, piece.score) for piece in model.pieces]
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=model.trainer_spec.unk_id, byte_fallback=False))
+    if table := model.normalizer_spec.precompiled_charsmap:
+        tokenizer.normalizer = normalizers.Precompiled(table)
+    # The cleaning marks where a text begins.
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement=_SPACE, prepend_scheme="never", split=False)
+    end = str(slow.eos_token)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"$A {end}", pair=f"$A {end} $B {end}", special_tokens=[(end, int(slow.eos_token_id))]
+    )
+    special = sorted({str(token) for token in slow.all_special_tokens})
+    tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in special])
+    return tokenizer
 
 
 def fast_tokenizer(tokenizer: transformers.PreTrainedTokenizerBase) -> Tokenizer:

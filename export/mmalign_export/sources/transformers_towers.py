@@ -18,8 +18,7 @@ from mmalign.dual_model import ImageModelTower, TextModelTower
 from mmalign.signature import image_inputs, text_inputs
 from mmalign_export.errors import SourceError
 from mmalign_export.sources.transformers_families import Family
-from mmalign_export.sources.transformers_original import image_features, text_features
-from mmalign_export.sources.transformers_patches import PlacedEmbeddings, placed_patches
+from mmalign_export.sources.transformers_original import PlacedEmbeddings, image_features, placed_patches, text_features
 from mmalign_export.sources.trial import tried_width
 from mmalign_runtime.spec import ImageSpec, TextSpec
 

@@ -13,10 +13,9 @@ from onnx import ModelProto
 from mmalign.run import Run
 from mmalign.run.model import dual_model
 from mmalign_export import export_model
-from mmalign_export.quantization.activations import Activations, record_activations
-from mmalign_export.quantization.examples import prepared_images
-from mmalign_export.quantization.fusion import fuse_transformer
-from mmalign_export.quantization.items import image_items, text_items
+from mmalign_export.quantization.activations import Activations, image_items, record_activations, text_items
+from mmalign_export.quantization.data import prepared_images
+from mmalign_export.quantization.graph import fuse_transformer
 from mmalign_export.quantization.recipes import eight_bit_recipes
 from mmalign_export.quantization.sites import Site, find_sites
 from mmalign_export.quantization.trial import Speed

@@ -3,8 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mmalign_export.quantization.activations import Activations, record_activations, smoothing_scales
-from mmalign_export.quantization.items import Item, text_items
+from mmalign_export.quantization.activations import Activations, Item, record_activations, smoothing_scales, text_items
 from mmalign_runtime.spec import TextInputs
 from mmalign_runtime.tokenizer import TokenBatch
 from tests.export.quantization.conftest import INPUTS, TinyBert

@@ -10,8 +10,13 @@ import pytest
 from numpy.typing import NDArray
 from onnx import ModelProto, helper
 
-from mmalign_export.quantization.biases import record_means, rounded_weight, with_corrected_biases
-from mmalign_export.quantization.convolutions import quantize_convolutions, record_ranges
+from mmalign_export.quantization.convolutions import (
+    quantize_convolutions,
+    record_means,
+    record_ranges,
+    rounded_weight,
+    with_corrected_biases,
+)
 from tests.export.quantization.tiny_models import constant, convolutional, fed, graph_model, observe, pictures
 from tests.tolerances import FEATURES
 

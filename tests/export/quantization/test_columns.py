@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from mmalign_export.quantization.activations import Activations
-from mmalign_export.quantization.columns import ColumnRounder, rounded_columns
+from mmalign_export.quantization.rounding import ColumnRounder, rounded_columns
 
 NUM_CHANNELS, NUM_COLUMNS = 96, 40
 
@@ -76,7 +76,7 @@ def test_what_was_rounded_once_is_known_and_another_scale_is_not(
         calls.append(args)
         return rounded_columns(*args)
 
-    monkeypatch.setattr("mmalign_export.quantization.columns.rounded_columns", counted)
+    monkeypatch.setattr("mmalign_export.quantization.rounding.rounded_columns", counted)
     rounder = ColumnRounder({"x": Activations(rows.min(0), rows.max(0), rows, 2)})
     ones = np.ones(NUM_CHANNELS, np.float32)
     first, again, other = (rounder.round(weight, "x", scales) for scales in (ones, ones, 2 * ones))

@@ -17,8 +17,8 @@ from mmalign_export.quantization.convolutions import (
     weighted_nodes,
     widened,
 )
+from mmalign_export.quantization.rounding import EIGHT_BITS, largest_level
 from mmalign_export.quantization.trial import cosines, open_model
-from mmalign_export.quantization.weight_levels import EIGHT_BITS, largest_level
 from tests.export.quantization.tiny_models import NUM_CHANNELS, OPTIONS, constant, convolutional, fed, observe, pictures
 from tests.tolerances import CLIPPED_COSINE, CONVOLUTION_COSINE, SAME_FILE_COSINE
 

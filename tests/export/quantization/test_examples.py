@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from mmalign_export.errors import QuantizationError
-from mmalign_export.quantization.examples import Questions, read_calibration, read_questions
+from mmalign_export.quantization.data import Questions, read_calibration, read_questions
 from mmalign_runtime import Embedder
 from mmalign_runtime.bundle.golden import load_golden
 

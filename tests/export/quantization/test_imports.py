@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmalign_export import import_model
+from mmalign_export import Budget, import_model, quantize
 from mmalign_export.errors import QuantizationError
 from mmalign_export.golden import golden_files
-from mmalign_export.quantization import Budget, quantize
-from mmalign_export.quantization.packaged import PACKAGED, packaged_calibration, packaged_questions
+from mmalign_export.quantization.data import PACKAGED, packaged_calibration, packaged_questions
 from mmalign_export.sources.proof_texts import PROOF_TEXTS
 from mmalign_runtime.bundle.golden import load_golden
 from mmalign_runtime.embedder import Embedder

@@ -8,12 +8,10 @@ from numpy.typing import NDArray
 from onnx import ModelProto, helper
 
 from mmalign_export.quantization.activations import smoothing_scales
-from mmalign_export.quantization.integer import to_integers
-from mmalign_export.quantization.integer_plan import IntegerPlan
-from mmalign_export.quantization.rounding import Granularity
+from mmalign_export.quantization.integer import IntegerPlan, to_integers
+from mmalign_export.quantization.rounding import Granularity, largest_level
 from mmalign_export.quantization.sites import Role
 from mmalign_export.quantization.trial import cosines, largest_move, open_model
-from mmalign_export.quantization.weight_levels import largest_level
 from tests.export.quantization.conftest import INPUT_NAMES, TinyBert
 from tests.export.quantization.tiny_models import OPTIONS, constant, observe
 from tests.tolerances import BATCH_MATES, INTEGER_COSINE, ONE_SITE_COSINE, REWRITTEN, RIGHT_SUMS

@@ -8,8 +8,8 @@ import pytest
 
 from mmalign.figures.retrieval import Relevance
 from mmalign_export.quantization.budget import Budget
-from mmalign_export.quantization.pair import PairOfTowers, choose_pair
 from mmalign_export.quantization.search import Found, GoldenFeeds, Tower
+from mmalign_export.quantization.tower_search import PairOfTowers, choose_pair
 from mmalign_export.quantization.trial import Speed, open_model, run_all
 from mmalign_runtime.spec import Modality
 from tests.export.quantization.tiny_models import OPTIONS, RECALL, make_trial, turned

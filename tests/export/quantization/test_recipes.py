@@ -11,9 +11,8 @@ import onnx
 import pytest
 from onnx import ModelProto, helper
 
-from mmalign_export.quantization.items import Item, image_items
-from mmalign_export.quantization.recipe import Recipe
-from mmalign_export.quantization.recipes import eight_bit_recipes
+from mmalign_export.quantization.activations import Item, image_items
+from mmalign_export.quantization.recipes import Recipe, eight_bit_recipes
 from mmalign_export.quantization.trial import cosines, largest_move, open_model, run_all
 from tests.export.quantization.tiny_models import OPTIONS, convolutional, graph_model, pictures
 from tests.export.quantization.tiny_networks import items_for, write_network

@@ -10,10 +10,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from mmalign_export.quantization.chart import write_chart
 from mmalign_export.quantization.report import QuantizationReport, report_name
-from mmalign_export.quantization.section import with_section
-from mmalign_export.quantization.table import print_report
+from mmalign_export.quantization.summary import print_report, with_section, write_chart
 from mmalign_export.quantization.trial import Speed
 from mmalign_runtime.clipping import ClippedTensor
 from mmalign_runtime.spec import Modality

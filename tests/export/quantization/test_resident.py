@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mmalign_export.errors import QuantizationError
-from mmalign_export.quantization.resident import resident_mb
+from mmalign_export.quantization.trial import resident_mb
 from tests.export.quantization.tiny_models import OPTIONS, turned
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc/self/status, which Linux has")
@@ -26,5 +26,5 @@ def test_a_model_that_does_not_run_is_an_error() -> None:
 
 def test_that_process_holds_no_torch() -> None:
     # It would count in what is measured before, and take seconds a candidate.
-    code = "import sys, mmalign_export.quantization.resident; sys.exit('torch' in sys.modules)"
+    code = "import sys, mmalign_export.quantization.trial; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from onnx import ModelProto
 
+from mmalign_export import Budget, quantize
 from mmalign_export.errors import ExportError, QuantizationError
-from mmalign_export.quantization import Budget, quantize
-from mmalign_export.quantization.recipe import Recipe
+from mmalign_export.quantization.recipes import Recipe
 from mmalign_runtime.bundle import open_bundle
 from mmalign_runtime.spec import Modality
 from mmalign_runtime.verify import verify_bundle

@@ -11,7 +11,7 @@ from onnx import ModelProto
 
 from mmalign_export.errors import QuantizationError
 from mmalign_export.quantization.budget import Budget
-from mmalign_export.quantization.recipe import Recipe
+from mmalign_export.quantization.recipes import Recipe
 from mmalign_export.quantization.search import Found, GoldenFeeds, Tower, _Kept, _refusal, search
 from mmalign_export.quantization.trial import Speed, open_model, run_all
 from mmalign_runtime.engine.session import Feeds, Session

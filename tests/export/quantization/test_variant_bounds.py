@@ -13,8 +13,8 @@ import pytest
 from mmalign_export.errors import ExportError, QuantizationError
 from mmalign_export.quantization import variant
 from mmalign_export.quantization.report import QuantizationReport, report_name
+from mmalign_export.quantization.rounding import largest_level
 from mmalign_export.quantization.variant import add_variant
-from mmalign_export.quantization.weight_levels import largest_level
 from mmalign_runtime.bundle import Bundle, open_bundle
 from mmalign_runtime.bundle.golden import Golden, load_golden
 from mmalign_runtime.bundle.packing import pack_bundle

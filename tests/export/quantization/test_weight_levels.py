@@ -7,11 +7,10 @@ import pytest
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from mmalign_export.quantization import weight_levels
-from mmalign_export.quantization.columns import rounded_columns
+from mmalign_export.quantization import rounding
 from mmalign_export.quantization.convolutions import quantize_convolutions, record_ranges
-from mmalign_export.quantization.dynamic import quantize_dynamically
-from mmalign_export.quantization.weight_levels import EIGHT_BITS
+from mmalign_export.quantization.rounding import EIGHT_BITS, rounded_columns
+from mmalign_export.quantization.weights import quantize_dynamically
 from mmalign_runtime.engine.eight_bits import SEVEN_BITS, saturates
 from mmalign_runtime.engine.engines import find_engine
 from mmalign_runtime.engine.session import Model
@@ -25,10 +24,10 @@ LEVELS = pytest.mark.parametrize(("is_cut_off", "largest"), [(True, SEVEN_BITS),
 def test_products_have_weights_that_are_not_cut_off(
     monkeypatch: pytest.MonkeyPatch, is_cut_off: bool, largest: int
 ) -> None:
-    monkeypatch.setattr(weight_levels, "saturates", lambda: is_cut_off)
+    monkeypatch.setattr(rounding, "saturates", lambda: is_cut_off)
     random = np.random.default_rng(0)
     weight, rows = (random.standard_normal(shape).astype(np.float32) for shape in ((32, 16), (100, 32)))
-    steps = (np.abs(weight).max(axis=0) / weight_levels.largest_level()).astype(np.float32)
+    steps = (np.abs(weight).max(axis=0) / rounding.largest_level()).astype(np.float32)
     levels = rounded_columns(weight, steps, rows)
     assert np.abs(levels.astype(int)).max() == largest
 
@@ -37,7 +36,7 @@ def test_products_have_weights_that_are_not_cut_off(
 def test_convolutions_have_weights_that_are_not_cut_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_cut_off: bool, largest: int
 ) -> None:
-    monkeypatch.setattr(weight_levels, "saturates", lambda: is_cut_off)
+    monkeypatch.setattr(rounding, "saturates", lambda: is_cut_off)
     model = convolutional()
     ranges = record_ranges(model, fed(pictures(2)), "minmax")
     quantized = quantize_convolutions(convolutional(), ranges, frozenset())
@@ -57,7 +56,7 @@ def test_no_pair_of_products_of_seven_bits_overflows_sixteen() -> None:
 def test_dynamic_products_have_weights_that_are_not_cut_off(
     bert: TinyBert, monkeypatch: pytest.MonkeyPatch, is_cut_off: bool, largest: int
 ) -> None:
-    monkeypatch.setattr(weight_levels, "saturates", lambda: is_cut_off)
+    monkeypatch.setattr(rounding, "saturates", lambda: is_cut_off)
     tensors = [numpy_helper.to_array(each) for each in quantize_dynamically(bert.exported).graph.initializer]
     assert max(np.abs(each.astype(int)).max() for each in tensors if each.dtype == np.int8 and each.ndim) == largest
 

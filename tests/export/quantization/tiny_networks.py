@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 from torch import Tensor, nn
 
-from mmalign_export.quantization.items import Item, image_items, text_items
+from mmalign_export.quantization.activations import Item, image_items, text_items
 from mmalign_runtime.spec import TextInputs
 from mmalign_runtime.tokenizer import TokenBatch
 

@@ -5,8 +5,7 @@ import torch
 from torch import nn
 
 from mmalign_export.errors import ExportError
-from mmalign_export.rewrite.attention import WrittenAttention, unfuse_attention, write_out_attention
-from mmalign_export.rewrite.copies import structural_copy
+from mmalign_export.rewrite.attention import WrittenAttention, structural_copy, unfuse_attention, write_out_attention
 
 # Of values around 5 in float64, summed in another order.
 ROUNDING = 1e-13

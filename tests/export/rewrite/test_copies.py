@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from mmalign_export.rewrite.copies import structural_copy
+from mmalign_export.rewrite.attention import structural_copy
 
 
 def test_a_copy_shares_tensors_and_not_structure() -> None:

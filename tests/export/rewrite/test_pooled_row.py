@@ -14,9 +14,9 @@ import pytest
 import torch
 from torch import nn
 
-from mmalign_export.onnx_file import write_onnx
 from mmalign_export.rewrite.attention import write_out_attention
 from mmalign_export.rewrite.pooled_row import take_pooled_row_early
+from mmalign_export.to_onnx import write_onnx
 from tests.tolerances import POOLED_EARLY
 
 WIDTH, LENGTH = 32, 7

@@ -3,7 +3,7 @@ import timm
 import torch
 from torch import nn
 
-from mmalign_export.rewrite.copies import structural_copy
+from mmalign_export.rewrite.attention import structural_copy
 from mmalign_export.rewrite.reparameterized import fold_branches
 
 # Of vectors of components around 1: folding a BatchNorm rounds each weight.

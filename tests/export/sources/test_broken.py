@@ -18,7 +18,7 @@ from mmalign_export import import_model
 from mmalign_export.errors import ExportError, SourceError
 from mmalign_export.golden import GoldenFile
 from mmalign_export.sources import read_source
-from mmalign_export.sources.transformers_loading import weight_files
+from mmalign_export.sources.transformers import weight_files
 from mmalign_runtime.errors import MmalignError
 from tests.export.sources.tiny import TOKENIZERS
 

@@ -26,7 +26,7 @@ from mmalign_export.errors import ProofError, SourceError
 from mmalign_export.golden import GoldenFile
 from mmalign_export.sources import SourceOptions, read_source
 from mmalign_export.sources.protocol import Imported
-from mmalign_export.sources.transformers_patches import PlacedEmbeddings, packed_patches, unpacked_patches
+from mmalign_export.sources.transformers_original import PlacedEmbeddings, packed_patches, unpacked_patches
 from mmalign_export.to_bundle import export_imported
 from mmalign_runtime import Embedder
 from mmalign_runtime.spec.image import PLACE

@@ -23,11 +23,11 @@ from mmalign.space import space_id
 from mmalign_export import import_model
 from mmalign_export.errors import ParityError, ProofError, SourceError
 from mmalign_export.golden import GoldenFile
-from mmalign_export.onnx_backbone import OnnxBackbone
 from mmalign_export.sources import SourceOptions, read_source
-from mmalign_export.sources.onnx_original import OnnxOriginal
+from mmalign_export.sources.onnx_pair import OnnxOriginal
 from mmalign_export.sources.protocol import Imported
 from mmalign_export.to_bundle import export_imported
+from mmalign_export.to_onnx import OnnxBackbone
 from mmalign_runtime import Embedder
 from mmalign_runtime.bundle import open_bundle
 from mmalign_runtime.verify import verify_bundle

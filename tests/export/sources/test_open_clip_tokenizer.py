@@ -9,7 +9,7 @@ from transformers import CLIPTokenizer, SiglipTokenizer
 
 from mmalign_export.errors import SourceError
 from mmalign_export.sources.open_clip_place import OpenClipPlace
-from mmalign_export.sources.open_clip_tokenizer import clip_tokenizer, read_tokenizer
+from mmalign_export.sources.open_clip_text import clip_tokenizer, read_tokenizer
 from mmalign_runtime.spec import Cleaning, TextSpec
 from mmalign_runtime.text_cleaning import find_cleaner
 from mmalign_runtime.text_prefix import Boundaries

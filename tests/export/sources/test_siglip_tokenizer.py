@@ -11,7 +11,7 @@ import transformers
 from transformers.convert_slow_tokenizer import import_protobuf
 
 from mmalign_export.sources.proof_texts import PROOF_TEXTS
-from mmalign_export.sources.siglip_tokenizer import convert_siglip, siglip_cleaning
+from mmalign_export.sources.transformers_texts import convert_siglip, siglip_cleaning
 from mmalign_runtime.spec import TextSpec
 from mmalign_runtime.text_charsmap import Charsmap
 from mmalign_runtime.tokenizer import TextTokenizer

@@ -288,6 +288,6 @@ def test_the_bundle_serves_the_library_s_ranking(clip: Imported, clip_bundle: Pa
 def test_a_sentencepiece_tokenizer_without_its_library_names_the_extra(
     saved: Saved, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mmalign_export.sources.transformers_loading.find_spec", lambda name: None)
+    monkeypatch.setattr("mmalign_export.sources.transformers.find_spec", lambda name: None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'mmalign-export\[sentencepiece\]'"):
         read_source("transformers", saved("siglip"))
