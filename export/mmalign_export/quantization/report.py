@@ -13,6 +13,7 @@ from mmalign_runtime.clipping import ClippedTensor
 from mmalign_runtime.engine.providers import ResolvedProvider
 from mmalign_runtime.spec import Modality, Precision
 
+LEAST_SPEEDUP = 1.15  # of a recipe against float32: less is not worth any loss
 NOT_TIMED = "The times are of this CPU, where float16 gains nothing. It is for a GPU, and none was here to time it on."
 
 

@@ -18,7 +18,7 @@ from mmalign.progress import track
 from mmalign_export.errors import QuantizationError
 from mmalign_export.quantization.budget import Budget, lost_points
 from mmalign_export.quantization.recipes import Recipe
-from mmalign_export.quantization.report import Trial
+from mmalign_export.quantization.report import LEAST_SPEEDUP, Trial
 from mmalign_export.quantization.trial import cosines, largest_move, open_model, resident_mb, run_all, time_beside
 from mmalign_runtime.engine.session import Feeds, Session, SessionOptions
 from mmalign_runtime.errors import BundleError, EngineError
@@ -27,8 +27,6 @@ from mmalign_runtime.streaming import Vectors
 
 logger = logging.getLogger(__name__)
 
-# What a recipe must gain to be worth its loss.
-_LEAST_SPEEDUP = 1.15
 # A vector that moves by more depends on its batch-mates; float32's own sums move by 1e-7.
 _INVARIANCE_BOUND = 1e-6
 # Timings of one model repeat to within a tenth on a shared machine.
@@ -65,7 +63,7 @@ class Tower(msgspec.Struct, frozen=True):
     golden: GoldenFeeds
     recalls: Recalls | None
     options: SessionOptions
-    least_speedup: float = _LEAST_SPEEDUP
+    least_speedup: float = LEAST_SPEEDUP
     invariance_bound: float = _INVARIANCE_BOUND
 
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mmalign.figures.retrieval import Recall
-from mmalign_export.quantization.report import NOT_TIMED, QuantizationReport, Trial, chart_name
+from mmalign_export.quantization.report import LEAST_SPEEDUP, NOT_TIMED, QuantizationReport, Trial, chart_name
 from mmalign_runtime.spec import Modality, Precision
 
 if TYPE_CHECKING:
@@ -74,10 +74,15 @@ def nothing_qualified(report: QuantizationReport) -> str:
         return f"no tower can have fewer bits: {'; '.join(untried)}. Serve float32, or ask for another --engine."
     towers = dict.fromkeys(trial.tower for trial in report.trials)
     nearest = [max(trials_of(report, tower), key=Trial.nearness) for tower in towers]
+    advice = "Calibrate on more data and on what will be served, or allow more with --budget."
+    if report.asks_for_speed and all(trial.speedup() < LEAST_SPEEDUP for trial in report.trials):
+        advice = (
+            f"None is {LEAST_SPEEDUP} times as fast as float32 with {report.engine} on this processor, so no budget "
+            "helps here: serve float32, or ask for another --engine."
+        )
     return (
         f"no recipe is inside the budget {report.budget} and fast enough; the nearest: "
-        f"{'; '.join([*map(_how_near, nearest), *untried])}. Calibrate on more data and on what will be served, or "
-        "allow more with --budget."
+        f"{'; '.join([*map(_how_near, nearest), *untried])}. {advice}"
     )
 
 

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from mmalign_export.quantization.report import QuantizationReport, report_name
-from mmalign_export.quantization.summary import print_report, with_section, write_chart
+from mmalign_export.quantization.summary import nothing_qualified, print_report, with_section, write_chart
 from mmalign_export.quantization.trial import Speed
 from mmalign_runtime.clipping import ClippedTensor
 from mmalign_runtime.spec import Modality
@@ -88,6 +88,17 @@ def test_a_tower_without_a_trial_prints_no_table(capsys: pytest.CaptureFixture[s
     trials = tuple(trial for trial in report.trials if trial.tower == "text")
     print_report(msgspec.structs.replace(report, trials=trials, chosen={"text": report.chosen["text"]}))
     assert "image, times as fast" not in capsys.readouterr().out
+
+
+def test_where_nothing_is_fast_enough_no_budget_is_asked_for() -> None:
+    report = make_report(*BOTH)
+    assert nothing_qualified(report).endswith("or allow more with --budget.")
+    slow = [msgspec.structs.replace(trial, speeds=(Speed(1, 1.0, 1.1),)) for trial in report.trials]
+    told = nothing_qualified(msgspec.structs.replace(report, trials=(*slow,)))
+    assert "None is 1.15 times as fast as float32 with onnxruntime" in told
+    assert "--budget" not in told
+    elsewhere = msgspec.structs.replace(report, trials=(*slow,), asks_for_speed=False)
+    assert nothing_qualified(elsewhere).endswith("or allow more with --budget.")
 
 
 def test_the_chart_is_well_formed_names_its_points_apart_and_is_the_same_each_time(tmp_path: Path) -> None:
