@@ -19,7 +19,7 @@ from benchmarks.harness.places import ROOT
 from benchmarks.harness.results import read_result, write_result
 from benchmarks.performance.measured import read_measured
 from mmalign.figures.scores import Evaluation
-from mmalign_runtime.bench import BenchReport
+from mmalign_runtime.bench.run import BenchReport
 from mmalign_runtime.bundle import open_bundle
 from mmalign_runtime.spec import BundleSpec
 

@@ -30,7 +30,7 @@ from mmalign.signature import ModuleInput, TraceExample, trace_example
 from mmalign_runtime.engine.pool import thread_pool
 from mmalign_runtime.engine.threads import available_threads
 from mmalign_runtime.image import ImageItem, decode_image
-from mmalign_runtime.preprocess import Preprocessor
+from mmalign_runtime.image_encoder import Preprocessor
 from mmalign_runtime.spec import REGIONS, SCORES, Attention, ImageSpec, Modality, Similarity, SourceFile, TextSpec
 from mmalign_runtime.tokenizer import TextTokenizer
 

@@ -14,7 +14,7 @@ from mmalign.pixels.preprocess import build_preprocess
 from mmalign_runtime.engine.pool import thread_pool
 from mmalign_runtime.engine.threads import available_threads
 from mmalign_runtime.image import decode_image
-from mmalign_runtime.preprocess import Preprocessor
+from mmalign_runtime.image_encoder import Preprocessor
 from mmalign_runtime.tokenizer import TextTokenizer
 
 

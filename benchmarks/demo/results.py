@@ -8,7 +8,7 @@ import msgspec
 from benchmarks.demo.drawings import Attribution, Drawing
 from mmalign.figures.scores import Evaluation
 from mmalign.training.metrics import read_metrics
-from mmalign_runtime.bench import BenchReport
+from mmalign_runtime.bench.run import BenchReport
 from mmalign_runtime.ranking import Hit
 from mmalign_runtime.spec import Provenance
 from mmalign_runtime.verify import VerifyReport

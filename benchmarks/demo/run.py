@@ -41,7 +41,7 @@ from benchmarks.harness.places import ROOT
 from benchmarks.harness.results import read_result
 from mmalign.config import load_config
 from mmalign.figures.scores import Evaluation
-from mmalign_runtime.bench import BenchReport
+from mmalign_runtime.bench.run import BenchReport
 from mmalign_runtime.bundle import open_bundle
 from mmalign_runtime.bundle.golden import load_golden
 from mmalign_runtime.errors import MmalignError

@@ -5,7 +5,7 @@ from pathlib import Path
 from benchmarks.harness.command import run
 from benchmarks.harness.markdown import table
 from benchmarks.harness.results import read_result
-from mmalign_runtime.bench import BenchReport
+from mmalign_runtime.bench.run import BenchReport
 from mmalign_runtime.verify import VerifyReport
 
 

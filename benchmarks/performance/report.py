@@ -15,7 +15,7 @@ from benchmarks.performance import comparison
 from benchmarks.performance.chart import draw_comparison
 from benchmarks.performance.measured import Measured, read_measured
 from benchmarks.readme import read_demo
-from mmalign_runtime.bench import BenchReport
+from mmalign_runtime.bench.run import BenchReport
 
 DOCUMENT = ROOT / "docs/performance.md"
 CHART = ROOT / "docs/performance/comparison.svg"

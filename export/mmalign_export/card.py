@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mmalign.figures.scores import Evaluation
-from mmalign_runtime.bench import StageTiming
+from mmalign_runtime.bench.stages import StageTiming
 from mmalign_runtime.spec import BundleSpec, ImageSpec, ImageTower, ImportRecord, TextTower
 
 _USAGE = """## Use

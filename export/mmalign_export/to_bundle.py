@@ -34,7 +34,7 @@ from mmalign_export.sources.protocol import Imported
 from mmalign_export.staging import check_free, staged
 from mmalign_export.to_compiled import compile_tower, load_aoti, package_aoti
 from mmalign_export.to_onnx import LARGEST_FILE_BYTES, OPSET_VERSION, check_opset, export_onnx
-from mmalign_runtime.bench import BenchPlan, run_bench
+from mmalign_runtime.bench.run import BenchPlan, run_bench
 from mmalign_runtime.bundle.golden import Golden
 from mmalign_runtime.embedder import Embedder
 from mmalign_runtime.engine.processor import cpu_name

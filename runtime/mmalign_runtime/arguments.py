@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from pathlib import PurePath
 from typing import get_args
 
 import numpy as np
 
-from mmalign_runtime.counts import as_count
 from mmalign_runtime.spec import ImageLimits, Modality
+
+
+def as_count(value: object, name: str, *, otherwise: str = "") -> int:
+    """Return a whole number of at least 1 as an int: of an int, a numpy integer, what has `__index__`.
+
+    `otherwise` says what else the argument may be. Raises ValueError for anything else: a bool, a float, a text.
+    """
+    if not isinstance(value, bool | np.bool_):
+        try:
+            count = operator.index(value)  # type: ignore[arg-type]
+        except TypeError:
+            count = 0
+        if count >= 1:
+            return count
+    raise ValueError(f"{name} is {value!r}, expected a whole number of at least 1{otherwise}.")
 
 
 def check_towers(towers: object) -> None:

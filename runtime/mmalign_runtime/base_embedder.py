@@ -15,11 +15,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from mmalign_runtime.arguments import as_limits, check_towers, reject_single
+from mmalign_runtime.arguments import as_count, as_limits, check_towers, reject_single
 from mmalign_runtime.bundle import Bundle, open_bundle
 from mmalign_runtime.config import ComputePrecision, RuntimeConfig, RuntimeFields, configured
-from mmalign_runtime.counts import as_count
-from mmalign_runtime.engine.engines import find_engine, resolve_options
+from mmalign_runtime.engine.engines import check_supported, find_engine, resolve_options
 from mmalign_runtime.engine.session import Session, SessionOptions
 from mmalign_runtime.errors import BundleError, EmbedderStateError, PrefixError
 from mmalign_runtime.image_stream import stream_images
@@ -29,7 +28,6 @@ from mmalign_runtime.once import Once
 from mmalign_runtime.prefixes import declared_dim, prefix_of, prefix_space_id
 from mmalign_runtime.spec import ImageLimits, Modality, Similarity
 from mmalign_runtime.streaming import OnError, PartialBatch, StreamedItem, Vectors, gather
-from mmalign_runtime.support import check_supported
 from mmalign_runtime.text_stream import stream_texts
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias, TypedDict, get_arg
 import msgspec
 import numpy as np
 
-from mmalign_runtime.counts import as_count
+from mmalign_runtime.arguments import as_count
 from mmalign_runtime.errors import ProviderError
 from mmalign_runtime.spec import Modality, Precision
 

@@ -9,18 +9,53 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmalign_runtime.bundle import Bundle
+from mmalign_runtime.bundle.contents import FileSource
 from mmalign_runtime.engine.engines import open_session
 from mmalign_runtime.engine.host_memory import HostMemory
+from mmalign_runtime.engine.onnxruntime import OnnxSession
+from mmalign_runtime.engine.pool import Pool
 from mmalign_runtime.engine.session import Feeds, SessionOptions
-from mmalign_runtime.image import DetachedImage, ImageItem, decode_detached, detach_image, jpeg_decoder
-from mmalign_runtime.preprocess import Preprocessor
+from mmalign_runtime.freed_memory import give_back_freed_memory
+from mmalign_runtime.image import DetachedImage, ImageItem, Pixels, decode_detached, detach_image, jpeg_decoder
 from mmalign_runtime.spec import ImageLimits, ImageTower
 from mmalign_runtime.streaming import Vectors
 from mmalign_runtime.unit_vectors import UnitVectors
 
+INPUT_NAME = "pixels"
+# Decoding an image of so many values (5.6 megapixels) takes a hundred times what giving its memory back does.
+_LARGE = 2**24
+
 # On a CPU what a run keeps of more images leaves the caches: measured on 2 cores, with the demo's tower and the
 # reference's (docs/decisions.md). Another device takes whole batches.
 _MOST_IMAGES = 8
+
+
+class Preprocessor:
+    """Runs image_preprocess.onnx on the CPU: (H, W, 3) uint8 RGB -> (1, 3, S, S) float32.
+
+    With onnxruntime, whatever engine the towers have: the pixels are part of the bundle.
+    What decoding and preparing a large image needed is given back to the system, not kept for the next one.
+    """
+
+    def __init__(self, source: FileSource, pool: Pool) -> None:
+        # The graph is many short steps: a second thread gains next to nothing. Every image has another shape, so a
+        # memory plan made for the last one is of no use for the next, and memory kept for it may be hundreds of MB. One
+        # image does not fill the pool, so it does not wait for its turn: it is prepared beside a tower's run.
+        options = SessionOptions(
+            "cpu", pool.with_threads(1), reuse_memory_plan=False, keep_memory=False, takes_turns=False
+        )
+        self.session = OnnxSession(source, "the preprocessing graph", options)
+
+    def __call__(self, pixels: Pixels) -> NDArray[np.float32]:
+        """Resize, crop and normalise one image, on the calling thread alone. Many threads may call at once."""
+        pixel_values = self.session.run({INPUT_NAME: pixels})  # (1, 3, S, S)
+        if pixels.size > _LARGE:
+            give_back_freed_memory()
+        return pixel_values
+
+    def close(self) -> None:
+        """Let go of the graph."""
+        self.session.close()
 
 
 class ImageEncoder:

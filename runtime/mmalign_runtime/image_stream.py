@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from itertools import islice
 from traceback import clear_frames
-from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import msgspec
@@ -43,19 +43,15 @@ class ImageStages(Protocol):
 
     def detach(self, item: ImageItem, index: int) -> DetachedImage:
         """Read what only the caller's thread may read. Raises ItemError."""
-        ...
 
     def empty(self, num_images: int) -> PixelValues:
         """Return room for B prepared images, (B, 3, S, S)."""
-        ...
 
     def prepare(self, detached: DetachedImage, index: int, room: PixelValues) -> None:
         """Decode and preprocess one image into its room, (3, S, S). Raises ItemError."""
-        ...
 
     def tower(self, pixel_values: PixelValues) -> Vectors:
         """Return (B, D) for (B, 3, S, S)."""
-        ...
 
 
 def stream_images(
@@ -73,7 +69,7 @@ def stream_images(
 def _stream(batches: _Batches, stages: ImageStages, on_error: OnError) -> Iterator[StreamedItem]:
     ahead: deque[_Begun] = deque()
     most = _NUM_BATCHES if batches.size > 1 and stages.num_workers else 1
-    with _Workers(stages) as workers:
+    with closing(_Workers(stages)) as workers:
         while True:
             while len(ahead) < most and (batch := batches.take()):
                 ahead.append(workers.begin(batch))
@@ -126,12 +122,8 @@ class _Workers:
         self._executor: ThreadPoolExecutor | None = None
         self._free: list[PixelValues] = []
 
-    def __enter__(self) -> _Workers:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Stop the threads, and wait for what is in their hands."""
         if self._executor is not None:
             self._executor.shutdown(cancel_futures=True)
 

@@ -13,11 +13,10 @@ import msgspec
 
 from mmalign_runtime.atomic import replacing
 from mmalign_runtime.config import GONE_FIELDS, RuntimeConfig
-from mmalign_runtime.engine.engines import find_engine
+from mmalign_runtime.engine.engines import find_engine, installed_engines
 from mmalign_runtime.engine.processor import cpu_name
 from mmalign_runtime.engine.threads import available_threads
 from mmalign_runtime.errors import MmalignError, ProfileError
-from mmalign_runtime.machine import Machine
 from mmalign_runtime.spec import BundleSpec, Modality
 from mmalign_runtime.strict_json import JsonError, read_json
 
@@ -26,6 +25,20 @@ _AGAIN = "Measure again here: `mmalign bench BUNDLE --engine all --save-profile 
 
 Goal = Literal["latency", "throughput"]
 Count = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A machine: the processor's name, how many threads this process may use, the versions of the engines here."""
+
+    cpu: str
+    num_threads: int
+    engine_versions: dict[str, str]
+
+
+def this_machine() -> Machine:
+    """Return the machine that this process runs on."""
+    versions = {name: find_engine(name).version() for name in installed_engines()}
+    return Machine(cpu=cpu_name(), num_threads=available_threads(), engine_versions=versions)
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from mmalign_runtime.counts import as_count
+from mmalign_runtime.arguments import as_count
 from mmalign_runtime.errors import InputError, SpaceMismatchError
 from mmalign_runtime.prefixes import fix_of_dims
 from mmalign_runtime.saved import SavedVectors

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from mmalign_runtime.counts import as_count
+from mmalign_runtime.arguments import as_count
 from mmalign_runtime.errors import ItemError
 
 Vectors: TypeAlias = NDArray[np.float32]

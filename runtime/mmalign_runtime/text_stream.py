@@ -34,23 +34,18 @@ class TextStages(Protocol):
 
     def check(self, text: str, index: int) -> None:
         """Raise ItemError when a text cannot be tokenized."""
-        ...
 
     def tokenize(self, texts: Sequence[str]) -> Sequence[TokenRow]:
         """Return the tokens of checked texts."""
-        ...
 
     def padded_length(self, rows: Sequence[TokenRow]) -> int:
         """Return L of the batch that these rows would make."""
-        ...
 
     def batch(self, rows: Sequence[TokenRow]) -> TokenBatch:
         """Return rows as one batch (B, L)."""
-        ...
 
     def tower(self, tokens: TokenBatch) -> Vectors:
         """Return (B, D) for tokens (B, L)."""
-        ...
 
 
 def stream_texts(

@@ -13,9 +13,8 @@ from tokenizers import Tokenizer
 from mmalign_runtime.errors import BundleFormatError, EngineError, ItemError
 from mmalign_runtime.once import Once
 from mmalign_runtime.spec import TextSpec
-from mmalign_runtime.text_cleaning import Cleaner, find_cleaner
+from mmalign_runtime.text_cleaning import Cleaner, SiglipCleaner, find_cleaner
 from mmalign_runtime.text_prefix import Boundaries
-from mmalign_runtime.text_sentencepiece import SiglipCleaner
 
 _NAME_LENGTH = 40
 _PROBE = "A probe, ünïcode 狗 and all."

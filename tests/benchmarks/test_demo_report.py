@@ -24,7 +24,9 @@ from benchmarks.demo.results import (
 )
 from mmalign.figures.retrieval import Recall
 from mmalign.figures.scores import Evaluation, Scored, SourceScores
-from mmalign_runtime.bench import BenchReport, Environment, StageTiming
+from mmalign_runtime.bench.environment import Environment
+from mmalign_runtime.bench.run import BenchReport
+from mmalign_runtime.bench.stages import StageTiming
 from mmalign_runtime.engine.providers import ProviderChoice
 from mmalign_runtime.engine.session import NodeGroup
 from mmalign_runtime.info import RuntimeInfo, TowerInfo

@@ -26,7 +26,7 @@ from mmalign_export.golden import golden_texts
 from mmalign_export.side_files import _RESIZES, _preprocessor_config, write_side_files
 from mmalign_runtime.engine.pool import thread_pool
 from mmalign_runtime.image import decode_image
-from mmalign_runtime.preprocess import Preprocessor
+from mmalign_runtime.image_encoder import Preprocessor
 from mmalign_runtime.spec import ImageSpec
 from tests.tolerances import PIXEL_LEVELS_BILINEAR
 

@@ -38,7 +38,7 @@ def test_a_staged_folder_takes_the_old_ones_place_and_leaves_nothing_beside(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, platform: str
 ) -> None:
     out = make_folder(tmp_path / "bundle", "old")
-    monkeypatch.setattr("mmalign_runtime.exchange.sys.platform", platform)
+    monkeypatch.setattr("mmalign_runtime.staging.sys.platform", platform)
     with staged(out, force=True) as stage:
         (stage / "file").write_text("new")
         assert (out / "file").read_text() == "old"

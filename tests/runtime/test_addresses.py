@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from mmalign_runtime.addresses import foreign
+from mmalign_runtime.places import foreign
 
 
 @pytest.mark.parametrize("name", ["https:/dog.jpg", "data:image/png;base64,aa", "R0lGODlhAQABAAAAACH5BAEKAAEA"])

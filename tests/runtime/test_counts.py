@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from mmalign_runtime import Embedder
-from mmalign_runtime.counts import as_count
+from mmalign_runtime.arguments import as_count
 from mmalign_runtime.ranking import search
 from mmalign_runtime.saved import SavedVectors
 from mmalign_runtime.spec import ImageLimits

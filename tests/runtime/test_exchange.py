@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mmalign_runtime.exchange import exchange
+from mmalign_runtime.staging import exchange
 
 
 def make_folder(path: Path, text: str) -> Path:

@@ -1,5 +1,5 @@
 from mmalign_runtime.engine.threads import available_threads
-from mmalign_runtime.machine import this_machine
+from mmalign_runtime.profile import this_machine
 
 
 def test_this_machine_has_the_default_engine() -> None:

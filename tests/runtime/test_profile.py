@@ -6,8 +6,7 @@ import pytest
 from mmalign_runtime import Embedder
 from mmalign_runtime.bundle import open_bundle
 from mmalign_runtime.errors import ProfileError
-from mmalign_runtime.machine import this_machine
-from mmalign_runtime.profile import Measured, Profile, load_profile, save_profile
+from mmalign_runtime.profile import Measured, Profile, load_profile, save_profile, this_machine
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 import pytest
 
+from mmalign_runtime.engine.engines import check_supported
 from mmalign_runtime.errors import BundleFeatureError
 from mmalign_runtime.spec import Artifact
-from mmalign_runtime.support import check_supported
 
 
 def test_a_package_with_weights_in_another_file_is_refused_by_name() -> None:

@@ -14,7 +14,7 @@ from tokenizers.models import Unigram
 
 from mmalign_runtime.errors import BundleFormatError
 from mmalign_runtime.spec import Cleaning, TextSpec
-from mmalign_runtime.text_sentencepiece import SiglipCleaner
+from mmalign_runtime.text_cleaning import SiglipCleaner
 from mmalign_runtime.tokenizer import TextTokenizer
 from tests.runtime.charsmaps import BLOCK, charsmap, joined, parted
 

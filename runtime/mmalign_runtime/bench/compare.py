@@ -6,30 +6,32 @@ the fastest, with fewer threads and other ways to wait. The fastest of these is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from time import perf_counter
 
 import msgspec
 
-from mmalign_runtime.bench.candidates import first_candidates, preference, settings
 from mmalign_runtime.bench.comparison import Candidate, Comparison, Lap, Refused, summed_up
 from mmalign_runtime.bench.environment import environment_card
 from mmalign_runtime.bench.quiet import Watch
 from mmalign_runtime.bench.run import DEFAULT_BATCH_SIZES
 from mmalign_runtime.bench.workload import Workload, usable_items, workload
 from mmalign_runtime.bundle import Bundle
-from mmalign_runtime.config import RuntimeConfig, RuntimeFields
+from mmalign_runtime.config import BFLOAT16, DEFAULT_ENGINE, ComputePrecision, RuntimeConfig, RuntimeFields, configured
 from mmalign_runtime.embedder import Embedder
-from mmalign_runtime.engine.engines import find_engine, resolve_options
-from mmalign_runtime.errors import MmalignError
+from mmalign_runtime.engine.engines import find_engine, installed_engines, resolve_options
+from mmalign_runtime.engine.threads import available_threads
+from mmalign_runtime.errors import BundleError, MmalignError, ProviderError
 from mmalign_runtime.image import ImageItem
-from mmalign_runtime.machine import this_machine
-from mmalign_runtime.profile import Goal, Profile
+from mmalign_runtime.profile import Goal, Profile, this_machine
 from mmalign_runtime.spec import Modality
 from mmalign_runtime.streaming import OnError
 from mmalign_runtime.verify import require_golden
+
+# In the place of an engine's name: all that are installed.
+ALL_ENGINES = "all"
 
 # Below it, two candidates are equals, and preference decides.
 _EQUAL = 1.03
@@ -45,6 +47,68 @@ _MIN_ITEMS = 8
 RunLap = Callable[[RuntimeConfig, Sequence[int]], Sequence[Lap]]
 Verify = Callable[[RuntimeConfig], object]
 Tell = Callable[[str], object]
+
+
+def first_candidates(bundle: Bundle, fixed: RuntimeFields, towers: Sequence[Modality]) -> list[RuntimeConfig]:
+    """Return each engine with each precision it has of these towers, on all threads; the default engine comes first.
+
+    What is `fixed` is the same in all. Raises ProviderError when nothing can run the bundle so, and for an engine that
+    is not known, MissingDependencyError for one that is not installed.
+    """
+    asked, precision = fixed.get("engine") or DEFAULT_ENGINE, fixed.get("precision")
+    engines = installed_engines() if asked == ALL_ENGINES else (asked,)
+    precisions: tuple[ComputePrecision, ...] = (
+        (*bundle.spec.precisions(), BFLOAT16) if precision is None else (precision,)
+    )
+    base = configured(RuntimeConfig(num_threads=available_threads()), fixed)
+    tried = [msgspec.structs.replace(base, engine=each, precision=p) for each in engines for p in precisions]
+    found = [config for config in tried if _can_run(bundle, config, towers)]
+    if not found:
+        how = f"precision {precision}, " if precision else ""
+        raise ProviderError(
+            f"no engine of {', '.join(engines)} can run {bundle.path} with {how}provider {base.provider}. The bundle "
+            f"offers {', '.join(bundle.spec.precisions())}; ask for one of these."
+        )
+    return found
+
+
+def settings(config: RuntimeConfig, fixed: RuntimeFields) -> Iterator[RuntimeConfig]:
+    """Yield the ways to run a candidate: fewer threads, and waiting busily, where neither is fixed."""
+    available = config.num_threads or 1
+    powers = [1 << exponent for exponent in range(available.bit_length()) if 1 << exponent < available]
+    for num_threads in (available,) if fixed.get("num_threads") else (*powers, available):
+        # One thread waits for no other, and only onnxruntime can be told how to wait.
+        can_spin = config.engine == DEFAULT_ENGINE and num_threads > 1 and fixed.get("allow_spinning") is None
+        for allow_spinning in (False, True) if can_spin else (config.allow_spinning,):
+            yield msgspec.structs.replace(config, num_threads=num_threads, allow_spinning=allow_spinning)
+
+
+def preference(config: RuntimeConfig, bundle: Bundle) -> tuple[bool, int, bool, int]:
+    """Return what decides between equals: threads that sleep, exact numbers, the default engine, and few threads.
+
+    Sorts the preferred one first.
+    """
+    offered = bundle.spec.precisions()
+    # Most exact first: bfloat16 keeps 8 bits, float16 11.
+    exact = (*(each for each in offered if each != "int8"), BFLOAT16, "int8")
+    return (
+        config.allow_spinning,
+        exact.index(config.precision),
+        config.engine != DEFAULT_ENGINE,
+        config.num_threads or 0,
+    )
+
+
+def _can_run(bundle: Bundle, config: RuntimeConfig, towers: Sequence[Modality]) -> bool:
+    engine = find_engine(config.engine)
+    engine.version()  # one that was asked for by name is installed
+    try:
+        engine.resolve_provider(config.provider)
+        for tower in towers:
+            engine.artifact(bundle.spec, tower, config.precision)
+    except (BundleError, ProviderError):
+        return False
+    return True
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):

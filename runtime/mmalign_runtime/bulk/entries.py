@@ -27,7 +27,6 @@ class Source(Protocol):
     @property
     def remarks(self) -> tuple[str, ...]:
         """What lies at the source and is not among the entries, in words for a user."""
-        ...
 
     def __len__(self) -> int: ...
 
@@ -35,8 +34,6 @@ class Source(Protocol):
 
     def entries(self, start: int) -> Iterator[Entry]:
         """Yield the entries from number `start` on, without reading those before it."""
-        ...
 
     def fingerprint(self) -> str:
         """Return a hash of which entries there are now, and in which order. What their files hold is not in it."""
-        ...

@@ -16,7 +16,6 @@ from typing import Literal, TypeAlias, cast
 import msgspec
 
 from mmalign_runtime.bulk.entries import Entry, Source
-from mmalign_runtime.bulk.failures import Failure
 from mmalign_runtime.bulk.parts import Part, PartsFolder, Span
 from mmalign_runtime.config import DEFAULT_BATCH_SIZE
 from mmalign_runtime.embedder import Embedder
@@ -110,14 +109,8 @@ class PartWriter:
     def add(self, window: list[Result]) -> None:
         """Take one window. Raises InputError when its part is due and cannot be written."""
         part = self._part
-        for row, result in enumerate(window, start=part.first + part.num_items):
-            if result.error is not None:
-                part.failures.append(Failure(row, result.entry.id, result.error.stage, result.error.reason))
-            elif result.streamed.vector is not None:
-                part.ids.append(result.entry.id)
-                part.vectors.append(result.streamed.vector)
-                part.num_truncated += result.streamed.truncated
-        part.num_items += len(window)
+        for result in window:
+            part.add(result.entry.id, result.streamed, result.error)
         if part.num_items >= self._job.part_rows or time.monotonic() - self._since >= self._job.part_seconds:
             self.flush()
 

@@ -19,9 +19,16 @@ import msgspec
 import numpy as np
 
 from mmalign_runtime.atomic import flush_folder, replacing
-from mmalign_runtime.bulk.failures import Failure, read_failures, write_failures
-from mmalign_runtime.errors import InputError
-from mmalign_runtime.parquet import concatenate, metadata_of, open_parquet, row_groups, system_error
+from mmalign_runtime.errors import InputError, ItemError
+from mmalign_runtime.parquet import (
+    concatenate,
+    metadata_of,
+    open_parquet,
+    reading,
+    row_groups,
+    system_error,
+    write_table,
+)
 from mmalign_runtime.saved.manifest import (
     MANIFEST_KEY,
     MANIFEST_NAME,
@@ -30,16 +37,47 @@ from mmalign_runtime.saved.manifest import (
     read_manifest,
     write_manifest,
 )
-from mmalign_runtime.saved.tables import write_vectors
+from mmalign_runtime.saved.vectors import write_vectors
 
 if TYPE_CHECKING:
-    from mmalign_runtime.streaming import Vectors
+    import pyarrow as pa
+
+    from mmalign_runtime.streaming import StreamedItem, Vectors
 
 ERRORS_NAME = "_errors"
 
 _PARTS = "part-*.parquet"
 _NUM_ITEMS = "num_items"
 _NUM_TRUNCATED = "num_truncated"
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """One item that was not embedded: its number in the input from 0, its id, the stage that refused it, and why."""
+
+    row: int
+    id: str
+    stage: str
+    reason: str
+
+
+def write_failures(file: Path, failures: Sequence[Failure]) -> None:
+    """Write the failures as a table of their own, with a column for each of their fields.
+
+    A null among the vectors cannot be read back by pyarrow before 26 (measured with 18.1, 22, 23 and 25), and whatever
+    else stood in its place would be found by a search.
+    """
+    import pyarrow as pa
+
+    fields: dict[str, pa.DataType] = {name: pa.string() for name in ("row", "id", "stage", "reason")}
+    schema = pa.schema(fields | {"row": pa.int64()})
+    write_table(file, pa.Table.from_pylist([msgspec.structs.asdict(failure) for failure in failures], schema))
+
+
+def read_failures(path: Path) -> list[Failure]:
+    """Read what `write_failures` wrote. Raises InputError when it is damaged."""
+    file = open_parquet(path)
+    with reading(path):
+        return msgspec.convert(file.read().to_pylist(), list[Failure])
 
 
 class Span(msgspec.Struct, frozen=True):
@@ -58,6 +96,16 @@ class Part(msgspec.Struct):
     vectors: list[Vectors] = []  # (D,) each
     failures: list[Failure] = []
     num_truncated: int = 0
+
+    def add(self, name: str, streamed: StreamedItem, error: ItemError | None) -> None:
+        """Take what became of the next item, whose id is `name`."""
+        if error is not None:
+            self.failures.append(Failure(self.first + self.num_items, name, error.stage, error.reason))
+        elif streamed.vector is not None:
+            self.ids.append(name)
+            self.vectors.append(streamed.vector)
+            self.num_truncated += streamed.truncated
+        self.num_items += 1
 
 
 class PartsFolder:
@@ -142,10 +190,6 @@ class PartsFolder:
         """Return how many items failed."""
         return sum(open_parquet(path).metadata.num_rows for path in self.error_parts())
 
-    def num_truncated(self) -> int:
-        """Return how many texts lost their end; a part of an earlier version does not say, and counts none."""
-        return sum(int(metadata_of(path).get(_NUM_TRUNCATED, 0)) for path in self.parts())
-
     def first_failures(self, limit: int) -> list[Failure]:
         """Return the first `limit` failures, in the order of the input."""
         found: list[Failure] = []
@@ -156,8 +200,10 @@ class PartsFolder:
 
     def finish(self, manifest: Manifest) -> Manifest:
         """Write down that the run is complete, and return the manifest that says so."""
+        # A part of an earlier version does not say how many texts lost their end, and counts none.
+        num_truncated = sum(int(metadata_of(path).get(_NUM_TRUNCATED, 0)) for path in self.parts())
         done = msgspec.structs.replace(
-            manifest, is_complete=True, num_failed=self.num_failed(), num_truncated=self.num_truncated()
+            manifest, is_complete=True, num_failed=self.num_failed(), num_truncated=num_truncated
         )
         try:
             write_manifest(self.folder, done)

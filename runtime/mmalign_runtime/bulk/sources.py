@@ -12,7 +12,6 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeAlias
 
-from mmalign_runtime.addresses import foreign
 from mmalign_runtime.bulk.entries import Entry, Source
 from mmalign_runtime.bulk.lines import line_end, lines, not_utf8, text_encoding, whole_text
 from mmalign_runtime.bulk.listing import LeftOut, is_pattern, matching, readable, walk
@@ -21,6 +20,7 @@ from mmalign_runtime.errors import InputError
 from mmalign_runtime.image_suffixes import IMAGE_SUFFIXES
 from mmalign_runtime.names import as_text
 from mmalign_runtime.parquet import PARQUET_SUFFIX
+from mmalign_runtime.places import foreign
 from mmalign_runtime.spec import Modality
 
 TEXT_SUFFIXES = frozenset({".txt"})

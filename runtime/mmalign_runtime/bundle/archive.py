@@ -17,8 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from mmalign_runtime.bundle.contents import CHUNK_BYTES, Contents, Stamp, check_name, mapped
-from mmalign_runtime.bundle.folder import stamp_of
+from mmalign_runtime.bundle.contents import CHUNK_BYTES, Readable, Stamp, check_name, mapped, stamp_of
 from mmalign_runtime.errors import BundleIntegrityError
 from mmalign_runtime.spec import SPEC_NAME
 
@@ -134,7 +133,7 @@ def is_archive(path: Path) -> bool:
         return False
 
 
-def write_archive(contents: Contents, names: Sequence[str], file: IO[bytes]) -> None:
+def write_archive(contents: Readable, names: Sequence[str], file: IO[bytes]) -> None:
     """Write the named files to one archive, first name first. The same files give the same bytes on every machine."""
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name in names:

@@ -9,12 +9,11 @@ from pathlib import Path
 
 import msgspec
 
-from mmalign_runtime.addresses import foreign
 from mmalign_runtime.bundle.archive import ARCHIVE_SUFFIX, ArchiveContents, is_archive
-from mmalign_runtime.bundle.contents import Contents, FileSource, Stamp
-from mmalign_runtime.bundle.folder import FolderContents
+from mmalign_runtime.bundle.contents import Contents, FileSource, FolderContents, Stamp
 from mmalign_runtime.bundle.hashes import HashMemory, sha256_of
 from mmalign_runtime.errors import BundleError, BundleFormatError, BundleIntegrityError
+from mmalign_runtime.places import foreign
 from mmalign_runtime.spec import SPEC_NAME, BundleSpec, decode_spec
 
 # A spec takes a few thousand bytes; what is larger by far would only fill the memory.
@@ -81,7 +80,10 @@ def open_bundle(path: str | Path, *, check_hashes: bool = True, use_memory: bool
     contents = _contents(Path(path))
     if contents.size_bytes(SPEC_NAME) > _MAX_SPEC_BYTES:
         raise BundleIntegrityError(f"{path}: {SPEC_NAME} has over {_MAX_SPEC_BYTES} bytes. Do not use this bundle.")
-    spec = _decode(contents)
+    try:
+        spec = decode_spec(b"".join(contents.chunks(SPEC_NAME)))
+    except BundleFormatError as error:
+        raise type(error)(f"{contents.path}: {error}") from error
     present = contents.names()
     if present is not None and (stray := sorted(present - spec.files.keys() - {SPEC_NAME})):
         raise BundleIntegrityError(
@@ -89,20 +91,16 @@ def open_bundle(path: str | Path, *, check_hashes: bool = True, use_memory: bool
         )
     memory = HashMemory(contents.path) if check_hashes and use_memory else None
     stamps = {name: contents.stamp(name) for name in spec.files}  # they are there, and inside
-    for name, expected in sorted(spec.files.items()):
-        if check_hashes:
-            found = memory.sha256(contents, name) if memory else sha256_of(contents, name)
-            _compare(contents.path, name, found, expected)
+    for name, expected in sorted(spec.files.items()) if check_hashes else ():
+        found = memory.sha256(contents, name) if memory else sha256_of(contents, name)
+        if found != expected:
+            raise BundleIntegrityError(
+                f"{contents.path / name} was changed: its sha256 is {found[:12]}..., {SPEC_NAME} says "
+                f"{expected[:12]}.... Copy the bundle again, or export it again."
+            )
     if memory:
         memory.save()
     return Bundle(contents.path, spec, contents, stamps)
-
-
-def _decode(contents: Contents) -> BundleSpec:
-    try:
-        return decode_spec(b"".join(contents.chunks(SPEC_NAME)))
-    except BundleFormatError as error:
-        raise type(error)(f"{contents.path}: {error}") from error
 
 
 def _contents(path: Path) -> Contents:
@@ -133,11 +131,3 @@ def _not_a_bundle(path: Path, seen: str) -> BundleError:
         f"{path} is not a bundle: {seen}. A training run becomes one with `mmalign export RUN --out BUNDLE`, a model "
         "of another library with `mmalign import MODEL --out BUNDLE`."
     )
-
-
-def _compare(path: Path, name: str, found: str, expected: str) -> None:
-    if found != expected:
-        raise BundleIntegrityError(
-            f"{path / name} was changed: its sha256 is {found[:12]}..., {SPEC_NAME} says {expected[:12]}.... "
-            "Copy the bundle again, or export it again."
-        )

@@ -16,15 +16,13 @@ import typer
 
 from mmalign_runtime.cli.bench import bench
 from mmalign_runtime.cli.embed import embed
-from mmalign_runtime.cli.empty_paths import refuse_empty_paths
 from mmalign_runtime.cli.explain import explain
 from mmalign_runtime.cli.info import info
 from mmalign_runtime.cli.interrupts import stop_on_signals
-from mmalign_runtime.cli.pack import pack, unpack
+from mmalign_runtime.cli.pack import pack, unpack, upgrade
 from mmalign_runtime.cli.search import search
 from mmalign_runtime.cli.terminal import discard_what_is_left, escape_what_does_not_fit
-from mmalign_runtime.cli.upgrade import upgrade
-from mmalign_runtime.cli.usage import UsageError, refusal
+from mmalign_runtime.cli.usage import UsageError, refusal, refuse_empty_paths
 from mmalign_runtime.cli.verbs import load_verbs
 from mmalign_runtime.cli.verify import verify
 from mmalign_runtime.errors import MmalignError

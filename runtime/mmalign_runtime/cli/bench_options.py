@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias, cast, get_args
+from typing import TYPE_CHECKING, Annotated, TypeAlias, TypeVar, cast, get_args
 
 import msgspec
 import typer
 
-from mmalign_runtime.cli.bench_output import STDOUT
+from mmalign_runtime.atomic import replacing
 from mmalign_runtime.cli.loading import Loading
 from mmalign_runtime.cli.options import as_modality, one_of
 from mmalign_runtime.places import check_place
@@ -20,6 +21,10 @@ from mmalign_runtime.streaming import OnError
 if TYPE_CHECKING:
     from mmalign_runtime.bundle import Bundle
     from mmalign_runtime.image import ImageItem
+
+STDOUT = "-"
+
+Report = TypeVar("Report")
 
 _COMPARE = "Comparing engines"
 # Enough different items for a fair mean; more would cost time before anything is measured.
@@ -84,6 +89,33 @@ ReportOption: TypeAlias = Annotated[
 ]
 
 
+@contextmanager
+def telling() -> Iterator[Callable[[str], None]]:
+    """Say on stderr what is measured next: in one line that moves on a terminal, a line each elsewhere."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda what: console.print(what, highlight=False, soft_wrap=True)
+        return
+    with console.status("loading") as status:
+        yield status.update
+
+
+def write_report(report: Report, json: str | None, print_report: Callable[[Report], None]) -> None:
+    """Print the report, write it as JSON to a file as well, or print nothing but JSON for "-"."""
+    import msgspec
+
+    line = msgspec.json.encode(report).decode()
+    if json == STDOUT:
+        typer.echo(line)
+        return
+    print_report(report)
+    if json is not None:
+        with replacing(Path(json)) as temporary:
+            temporary.write_text(line + "\n", encoding="utf-8")
+
+
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """A bundle, how to load which of its towers, its items (None: the golden ones), and where the report goes."""
 
@@ -97,7 +129,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
     def items(self, bundle: Bundle) -> tuple[Sequence[ImageItem], Sequence[str]]:
         """Return the images and the texts to use."""
-        from mmalign_runtime.bench import golden_images, golden_texts
+        from mmalign_runtime.bench.workload import golden_images, golden_texts
 
         images = _items(self.images, "image") if self.images else golden_images(bundle)
         texts = cast("list[str]", _items(self.texts, "text")) if self.texts else golden_texts(bundle)

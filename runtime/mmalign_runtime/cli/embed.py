@@ -6,13 +6,11 @@ Exit code 0: every item was embedded; 1: done, and some items failed; 2: cannot 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias, cast, get_args
 
 import typer
 
-from mmalign_runtime.cli.embed_npz import embed_to_npz
-from mmalign_runtime.cli.embed_parts import embed_to_parts
-from mmalign_runtime.cli.embed_request import Request, resume_command
+from mmalign_runtime.cli.embed_run import Request, embed_to_npz, embed_to_parts, resume_command
 from mmalign_runtime.cli.loading import Loading, takes_config
 from mmalign_runtime.cli.options import BundleArgument
 from mmalign_runtime.errors import InputError
@@ -51,8 +49,8 @@ def embed(
     force: Annotated[bool, typer.Option("--force", help="Start afresh and replace what is there.")] = False,
 ) -> None:
     """Embed images or texts into a folder or a file of vectors."""
-    from mmalign_runtime.bulk.job import DEFAULT_PART_ROWS, Job
-    from mmalign_runtime.cli.options import as_modality, as_on_failure
+    from mmalign_runtime.bulk.job import DEFAULT_PART_ROWS, Job, OnFailure
+    from mmalign_runtime.cli.options import as_modality, one_of
 
     if context.args:
         seen = f"embed takes one INPUT, and got {1 + len(context.args)}: {source}, {context.args[0]}..."
@@ -62,7 +60,7 @@ def embed(
     asked = asked.replacing(sizes)
     job = Job(
         kind=modality,
-        on_error=as_on_failure(on_error),
+        on_error=cast("OnFailure", one_of(on_error, get_args(OnFailure), "--on-error")),
         batch_size=asked.config().batch_size(modality),
         part_rows=part_rows or DEFAULT_PART_ROWS,
     )

@@ -8,14 +8,13 @@ import typer
 
 from mmalign_runtime.cli.loading import Loading, takes_config
 from mmalign_runtime.cli.options import BundleArgument, JsonOption
-from mmalign_runtime.names import printable
+from mmalign_runtime.cli.terminal import cell, new_table
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from mmalign_runtime.engine.providers import ProviderChoice
     from mmalign_runtime.info import RuntimeInfo
-    from mmalign_runtime.spec import BundleSpec, Similarity, Source, Tower
+    from mmalign_runtime.spec import BundleSpec, Tower
 
 
 @takes_config
@@ -50,31 +49,19 @@ def bundle_facts(spec: BundleSpec, size_bytes: int) -> dict[str, str]:
     """Return what a reader asks of a bundle first, as words."""
     made, source = spec.provenance, spec.provenance.source
     data = f" ({', '.join(made.data)})" if made.data else ""
+    library = f"{source.library} {source.version}, " if source.version else ""
+    prefixes, alike, seen = ", ".join(map(str, spec.prefix_dims)), spec.similarity, spec.attention
     return {
         "space": spec.space_id,
-        "embed_dim": _widths(spec),
-        "similarity": _similarity(spec.similarity),
+        "embed_dim": f"{spec.embed_dim}{f'; the first {prefixes} components are vectors too' if prefixes else ''}",
+        "similarity": f"{alike.kind}, scale {alike.scale:.4g}, bias {alike.bias:.4g}",
         "precisions": ", ".join(spec.precisions()),
         **{f"{name} tower": f"{tower.architecture}, {_item(tower)}" for name, tower in spec.towers.items()},
-        **_attention(spec),
+        **({"attention": f"texts look at {seen.rows} x {seen.columns} regions"} if seen else {}),
         "size": f"{size_bytes / 1e6:.1f} MB in {len(spec.files)} files",
-        "made": f"{made.created} from {source.kind} {source.name}{data}, {_library(source)}opset {made.opset_version}",
+        "made": f"{made.created} from {source.kind} {source.name}{data}, {library}opset {made.opset_version}",
         "licence": made.weights_licence,
     }
-
-
-def _widths(spec: BundleSpec) -> str:
-    prefixes = ", ".join(map(str, spec.prefix_dims))
-    return f"{spec.embed_dim}; the first {prefixes} components are vectors too" if prefixes else str(spec.embed_dim)
-
-
-def _attention(spec: BundleSpec) -> dict[str, str]:
-    found = spec.attention
-    return {} if found is None else {"attention": f"texts look at {found.rows} x {found.columns} regions"}
-
-
-def _similarity(similarity: Similarity) -> str:
-    return f"{similarity.kind}, scale {similarity.scale:.4g}, bias {similarity.bias:.4g}"
 
 
 def _item(tower: Tower) -> str:
@@ -88,10 +75,6 @@ def _item(tower: Tower) -> str:
         return f"{size}, {spec.resize}, {spec.interpolation}"
     mask = "" if tower.inputs.attention_mask else ", without a mask"
     return f"{tower.spec.context_length} tokens, padding {tower.spec.padding}, cleaning {tower.spec.cleaning}{mask}"
-
-
-def _library(source: Source) -> str:
-    return f"{source.library} {source.version}, " if source.version else ""
 
 
 def runtime_facts(runtime: RuntimeInfo) -> dict[str, str]:
@@ -112,29 +95,22 @@ def runtime_facts(runtime: RuntimeInfo) -> dict[str, str]:
         if elsewhere := tower.elsewhere():
             facts[f"{tower.name} elsewhere"] = ", ".join(f"{group.num_nodes} {group.operator}" for group in elsewhere)
     if runtime.towers:
-        facts |= {choice.name: _options(choice) for choice in runtime.towers[0].providers if choice.options}
+        for choice in runtime.towers[0].providers:
+            if choice.options:
+                facts[choice.name] = ", ".join(f"{name}={value}" for name, value in choice.options.items())
     return facts
 
 
-def _options(choice: ProviderChoice) -> str:
-    return ", ".join(f"{name}={value}" for name, value in choice.options.items())
-
-
 def _facts(title: str, facts: dict[str, str]) -> Table:
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", show_header=False)
+    table = new_table(title=title)
     for name, value in facts.items():
-        table.add_row(name, escape(printable(value)))
+        table.add_row(name, cell(value))
     return table
 
 
 def _parity(spec: BundleSpec) -> Table:
-    from rich.table import Table
-
     columns = ("tower", "artifact", "cases", "min cosine", "max abs")
-    table = Table(*columns, title="parity with the reference", title_justify="left")
+    table = new_table(*columns, title="parity with the reference")
     for artifact in spec.artifacts:
         if row := artifact.parity:
             figures = (str(row.num_cases), f"{row.min_cosine:.7f}", f"{row.max_abs_difference:.1e}")

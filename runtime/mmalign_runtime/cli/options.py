@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias, cast, get_args
+from typing import Annotated, TypeAlias, cast, get_args
 
 import typer
 
 from mmalign_runtime.errors import InputError
 from mmalign_runtime.spec import Modality
-
-if TYPE_CHECKING:
-    from mmalign_runtime.bulk.job import OnFailure
 
 BundleArgument: TypeAlias = Annotated[
     Path, typer.Argument(metavar="BUNDLE", help="The bundle: a folder, or a .mmalign file.", show_default=False)
@@ -28,11 +25,6 @@ def as_towers(words: str) -> tuple[Modality, ...]:
     """Return the towers of those names, which commas part. Raises InputError naming the choices."""
     towers = (one_of(word.strip(), get_args(Modality), "--towers") for word in words.split(","))
     return cast("tuple[Modality, ...]", tuple(dict.fromkeys(towers)))
-
-
-def as_on_failure(word: str) -> OnFailure:
-    """Return the way to meet a bad item of that name. Raises InputError naming the choices."""
-    return cast("OnFailure", one_of(word, ("record", "skip", "raise"), "--on-error"))
 
 
 def one_of(word: str, choices: tuple[str, ...], option: str) -> str:

@@ -11,10 +11,10 @@ import typer
 
 from mmalign_runtime.cli.loading import Loading, takes_config
 from mmalign_runtime.cli.options import BundleArgument, JsonOption
-from mmalign_runtime.cli.terminal import say
+from mmalign_runtime.cli.terminal import cell, new_table, say
 from mmalign_runtime.errors import InputError
 from mmalign_runtime.image_suffixes import IMAGE_SUFFIXES
-from mmalign_runtime.names import as_text, is_utf8, printable
+from mmalign_runtime.names import as_text, is_utf8
 from mmalign_runtime.spec import TextTower
 
 if TYPE_CHECKING:
@@ -108,15 +108,11 @@ def _say_truncated(queries: Sequence[str], truncated: Sequence[bool], embedder: 
 def print_hits(queries: Sequence[str], found: Sequence[Sequence[Hit]]) -> None:
     """Print a table of hits for each query."""
     from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
 
     console = Console()
     for query, hits in zip(queries, found, strict=True):
-        table = Table(title=escape(printable(query)), title_justify="left")
-        table.add_column("rank", justify="right")
-        table.add_column("score", justify="right")
-        table.add_column("id", overflow="fold")
+        table = new_table("rank", "score", "id", title=cell(query), numbers=("rank", "score"))
+        table.columns[2].overflow = "fold"
         for hit in hits:
-            table.add_row(str(hit.rank), f"{hit.score:.4f}", escape(printable(hit.id)))
+            table.add_row(str(hit.rank), f"{hit.score:.4f}", cell(hit.id))
         console.print(table)

@@ -9,7 +9,7 @@ import typer
 
 from mmalign_runtime.cli.loading import Loading, takes_config
 from mmalign_runtime.cli.options import BundleArgument, JsonOption, as_towers
-from mmalign_runtime.names import printable
+from mmalign_runtime.cli.terminal import cell, new_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -79,46 +79,31 @@ def _bounds(report: VerifyReport) -> str:
 
 
 def _cases(report: VerifyReport) -> Table:
-    from rich.markup import escape
-    from rich.table import Table
-
     runtime = report.runtime
     chosen = f"{runtime.engine} {runtime.provider} {runtime.precision}, {runtime.num_threads} threads"
-    title = f"{escape(printable(runtime.bundle))}  {chosen}"
-    table = Table(title=title, title_justify="left")
-    for column in ("case", "kind", "cosine", "max abs", "verdict"):
-        table.add_column(column, justify="right" if column in ("cosine", "max abs") else "left")
+    columns, numbers = ("case", "kind", "cosine", "max abs", "verdict"), ("cosine", "max abs")
+    table = new_table(*columns, title=f"{cell(runtime.bundle)}  {chosen}", numbers=numbers)
     for case in report.cases:
-        detail = escape(printable(case.detail))
+        detail = cell(case.detail)
         verdict = f"[green]equal[/] {detail}" if case.passed else f"[red]{case.stage}[/]: {detail}"
         table.add_row(case.name, case.kind, f"{case.cosine:.7f}", f"{case.max_abs_difference:.1e}", verdict.strip())
     return table
 
 
 def _checks(report: VerifyReport) -> Table:
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table("check", "what", title="checks", title_justify="left")
-    for column in ("max abs", "bound"):
-        table.add_column(column, justify="right")
-    table.add_column("verdict")
+    table = new_table("check", "what", "max abs", "bound", "verdict", title="checks", numbers=("max abs", "bound"))
     for check in report.checks:
         verdict = "[green]holds[/]" if check.passed else "[red]fails[/]"
-        figures = (f"{check.max_abs_difference:.1e}", f"{check.bound:.0e}")
-        table.add_row(
-            check.name, escape(printable(check.detail)), *(figures if check.name != "placement" else ("", "")), verdict
-        )
+        has_figures = check.name != "placement"
+        figures = (f"{check.max_abs_difference:.1e}", f"{check.bound:.0e}") if has_figures else ("", "")
+        table.add_row(check.name, cell(check.detail), *figures, verdict)
     return table
 
 
 def _against(against: Against) -> Table:
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(title=f"against {escape(printable(against.bundle))}", title_justify="left", show_header=False)
+    table = new_table(title=f"against {cell(against.bundle)}")
     table.add_row("space", "the same" if against.is_same_space else f"another: {against.space_id}")
-    table.add_row("lowest cosine", f"{against.min_cosine:.7f} ({escape(printable(against.farthest))})")
+    table.add_row("lowest cosine", f"{against.min_cosine:.7f} ({cell(against.farthest)})")
     table.add_row("max abs", f"{against.max_abs_difference:.1e}")
     table.add_row("verdict", "[green]equal[/]" if against.passed else "[red]differs[/]")
     return table

@@ -15,8 +15,8 @@ from mmalign_runtime.engine.onnxruntime import OnnxRuntimeEngine
 from mmalign_runtime.engine.pool import thread_pool
 from mmalign_runtime.engine.session import Engine, ExternalFile, Model, Session, SessionOptions
 from mmalign_runtime.engine.threads import available_threads
-from mmalign_runtime.errors import MissingDependencyError, ProviderError
-from mmalign_runtime.spec import Artifact
+from mmalign_runtime.errors import BundleFeatureError, MissingDependencyError, ProviderError
+from mmalign_runtime.spec import ONNX, Artifact
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -122,3 +122,13 @@ def _is_installed(name: str) -> bool:
     except MissingDependencyError:
         return False
     return True
+
+
+def check_supported(artifact: Artifact) -> None:
+    """Raise BundleFeatureError where a tower's artifact needs what is not here."""
+    if artifact.external and artifact.engine != ONNX:
+        raise BundleFeatureError(
+            f"the {artifact.tower} tower's {artifact.engine} package keeps weights beside it, in "
+            f"{', '.join(artifact.external)}, and this version loads such packages from one file. Ask for engine "
+            "'onnxruntime', or update: `pip install -U mmalign-runtime`."
+        )

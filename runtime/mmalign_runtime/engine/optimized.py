@@ -16,8 +16,7 @@ from pathlib import Path
 import msgspec
 
 from mmalign_runtime.atomic import flush_folder, replacing
-from mmalign_runtime.bundle.contents import FileSource, Stamp
-from mmalign_runtime.bundle.folder import stamp_of
+from mmalign_runtime.bundle.contents import FileSource, Stamp, stamp_of
 from mmalign_runtime.bundle.hashes import cache_dir, sha256_of_file
 from mmalign_runtime.engine.processor import cpu_features, cpu_name
 from mmalign_runtime.errors import BundleIntegrityError, EngineError

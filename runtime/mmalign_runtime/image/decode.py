@@ -27,17 +27,6 @@ from mmalign_runtime.image.refusal import Refusal
 from mmalign_runtime.image.turbojpeg import decode_jpeg
 from mmalign_runtime.spec import ImageSpec
 
-__all__ = [
-    "DetachedImage",
-    "ImageItem",
-    "Pixels",
-    "WantedPixels",
-    "decode_detached",
-    "decode_image",
-    "describe",
-    "detach_image",
-]
-
 logger = logging.getLogger(__name__)
 
 # What Pillow's plugins raise on damaged bytes, found by corrupting files of eleven formats (RuntimeError is AVIF's);

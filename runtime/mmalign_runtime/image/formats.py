@@ -7,6 +7,7 @@ hold a second size inside (ICO, ICNS), where a header's promise limits nothing.
 from __future__ import annotations
 
 import re
+import struct
 from typing import Literal, TypeAlias
 
 ImageFormat: TypeAlias = Literal["AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "TIFF", "WEBP"]
@@ -101,6 +102,8 @@ _OTHERS: tuple[tuple[bytes, str, str], ...] = (
     (_TGA, "TGA (Targa)", _CONVERT),  # last: it has no signature, only fields that fit
 )
 
+_SIZE_BITS = 0x3FFF
+
 
 def sniff_format(head: bytes) -> ImageFormat | None:
     """Return the format that the first bytes announce, or None for one that is not decoded here."""
@@ -113,3 +116,28 @@ def describe_foreign(head: bytes) -> str:
         if re.match(pattern, head, re.DOTALL):
             return f"these bytes are {name}, not an image in a format that is decoded here. {fix}"
     return "the bytes are not an image in a format that is decoded here. Check the file, or convert it to JPEG or PNG."
+
+
+def promised_size(image_format: ImageFormat, head: bytes) -> tuple[int, int] | None:
+    """Return (width, height) of a PNG or WebP from its first 30 bytes, or None where they do not say it.
+
+    Before Pillow is asked: of a WebP it allocates the canvas, twice, before it can tell the size; of a PNG it inflates
+    every compressed text in front of the pixels, up to 64 MiB of them.
+    """
+    if image_format == "PNG" and head[12:16] == b"IHDR" and len(head) >= 24:
+        width, height = struct.unpack_from(">II", head, 16)
+        return width, height
+    return _webp_size(head[12:16], head[20:30]) if image_format == "WEBP" and len(head) >= 30 else None
+
+
+def _webp_size(kind: bytes, data: bytes) -> tuple[int, int] | None:
+    """Read the first chunk of a WebP (RFC 9649, sections 2.5 to 2.7)."""
+    if kind == b"VP8X":
+        return 1 + int.from_bytes(data[4:7], "little"), 1 + int.from_bytes(data[7:10], "little")
+    if kind == b"VP8L":
+        bits = int.from_bytes(data[1:5], "little")
+        return 1 + (bits & _SIZE_BITS), 1 + (bits >> 14 & _SIZE_BITS)
+    if kind == b"VP8 ":
+        width, height = (int.from_bytes(data[at : at + 2], "little") & _SIZE_BITS for at in (6, 8))
+        return width, height
+    return None

@@ -9,6 +9,8 @@ from __future__ import annotations
 import io
 import os
 import stat
+import struct
+import zlib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -19,15 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
-from mmalign_runtime.addresses import foreign
-from mmalign_runtime.image.formats import HEAD_BYTES, ImageFormat, describe_foreign, sniff_format
-from mmalign_runtime.image.header import promised_size
+from mmalign_runtime.image.formats import HEAD_BYTES, ImageFormat, describe_foreign, promised_size, sniff_format
 from mmalign_runtime.image.jpeg import unread_bytes, unseal
 from mmalign_runtime.image.limits import check_bytes, check_size
 from mmalign_runtime.image.plugins import Plugin, load_plugin
-from mmalign_runtime.image.png import check_chunks
 from mmalign_runtime.image.refusal import Refusal
 from mmalign_runtime.image.tiff import allocate, check_directory
+from mmalign_runtime.places import foreign
 from mmalign_runtime.spec import ImageLimits, ImageSpec
 
 ImageItem: TypeAlias = str | Path | bytes | bytearray | memoryview | IO[bytes] | Image.Image | NDArray[np.uint8]
@@ -36,6 +36,9 @@ _EMPTY = "the file is empty. Replace it."
 # The formats of a buffer of single bytes, as the struct module has them.
 _BYTE_FORMATS = frozenset("Bbc")
 _BYTE_ORDERS = "@=<>!"
+# Of a PNG.
+_SIGNATURE_BYTES = 8
+_AROUND_DATA = 12  # length and name before a chunk's data, checksum after
 
 
 class Jpeg(msgspec.Struct, frozen=True):
@@ -204,3 +207,26 @@ def _check_whole(image: ImageFile.ImageFile, image_format: ImageFormat, stream: 
         stream.seek(0)
         check_chunks(stream.read())
         stream.seek(position)
+
+
+def check_chunks(raw: bytes) -> None:
+    """Refuse a PNG with a wrong checksum, or one that ends before its IEND chunk (PNG specification, section 5).
+
+    Pillow does not compare the checksums of pixel data, so a flipped bit would pass.
+    """
+    view, position = memoryview(raw), _SIGNATURE_BYTES
+    while position + _AROUND_DATA <= len(raw):
+        length, name = struct.unpack_from(">I4s", raw, position)
+        end = position + _AROUND_DATA + length
+        if end > len(raw):
+            break
+        if zlib.crc32(view[position + 4 : end - 4]) != struct.unpack_from(">I", raw, end - 4)[0]:
+            chunk = name.decode("latin-1")
+            reason = (
+                f"the PNG is damaged: the checksum of its chunk {chunk!r} at byte {position} does not fit: replace it."
+            )
+            raise Refusal("decode", reason)
+        if name == b"IEND":
+            return
+        position = end
+    raise Refusal("decode", f"the PNG is truncated: it ends at byte {len(raw)}, before its IEND chunk: replace it.")

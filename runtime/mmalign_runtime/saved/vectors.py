@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -20,13 +20,23 @@ from numpy.typing import NDArray
 from mmalign_runtime.atomic import replacing
 from mmalign_runtime.errors import InputError
 from mmalign_runtime.names import is_utf8
-from mmalign_runtime.parquet import PARQUET_SUFFIX, metadata_of, require_pyarrow, row_groups
+from mmalign_runtime.parquet import (
+    PARQUET_SUFFIX,
+    check_column,
+    metadata_of,
+    open_parquet,
+    require_pyarrow,
+    row_groups,
+    write_table,
+)
 from mmalign_runtime.places import check_place
 from mmalign_runtime.saved.manifest import MANIFEST_KEY, decode_manifest, read_manifest, unfinished_folder
-from mmalign_runtime.saved.tables import VECTOR_COLUMNS, open_vectors, vector_length, write_vectors
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
+
+VECTOR_COLUMNS = ("id", "vector", "space_id")
 
 UNKNOWN_VARIANT = "unknown"
 
@@ -48,6 +58,35 @@ _DAMAGED_NPZ = (
     zipfile.BadZipFile,
     zlib.error,
 )
+
+
+def write_vectors(
+    file: Path | IO[bytes], ids: Sequence[str], vectors: NDArray[np.float32], metadata: Mapping[str, str]
+) -> None:
+    """Write N ids and vectors (N, D) as one table; `metadata` has at least the `space_id`, which is a column too."""
+    import pyarrow as pa
+
+    flat = pa.array(vectors.reshape(-1), pa.float32())  # (N * D,)
+    columns = [
+        pa.array(ids, pa.string()),
+        pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1]),
+        pa.array([metadata["space_id"]] * len(ids), pa.string()),
+    ]
+    table = pa.Table.from_arrays(columns, names=list(VECTOR_COLUMNS))
+    write_table(file, table.replace_schema_metadata(dict(metadata)))
+
+
+def open_vectors(path: Path) -> pq.ParquetFile:
+    """Open a table of vectors. Raises InputError when a column is missing or of another type."""
+    import pyarrow as pa
+
+    file = open_parquet(path)
+    for name in VECTOR_COLUMNS:
+        check_column(file, name, path)
+    kind = file.schema_arrow.field("vector").type
+    if not pa.types.is_fixed_size_list(kind) or kind.value_type != pa.float32():
+        raise InputError(f"{path}: column 'vector' is {kind}, expected fixed_size_list<float>[D] without nulls.")
+    return file
 
 
 class SavedVectors(msgspec.Struct, frozen=True, eq=False):
@@ -79,7 +118,10 @@ def save_vectors(path: str | Path, saved: SavedVectors) -> None:
     check_output(target)
     try:
         with replacing(target) as temporary, temporary.open("wb") as file:
-            (_write_parquet if target.suffix == PARQUET_SUFFIX else _write_npz)(file, saved)
+            if target.suffix == PARQUET_SUFFIX:
+                write_vectors(file, saved.ids, saved.vectors, {"space_id": saved.space_id, _VARIANT: saved.variant_id})
+            else:
+                _write_npz(file, saved)
     except OSError as error:
         raise InputError(f"{target} cannot be written: {error}. Nothing was changed there.") from error
 
@@ -114,10 +156,6 @@ def check_output(path: Path) -> None:
 def _check_suffix(path: Path) -> None:
     if path.suffix not in (PARQUET_SUFFIX, _NPZ):
         raise InputError(f"{path} ends in {path.suffix!r}, expected {PARQUET_SUFFIX} or {_NPZ}. Choose one of the two.")
-
-
-def _write_parquet(file: IO[bytes], saved: SavedVectors) -> None:
-    write_vectors(file, saved.ids, saved.vectors, {"space_id": saved.space_id, _VARIANT: saved.variant_id})
 
 
 def _read_folder(folder: Path) -> SavedVectors:
@@ -173,7 +211,7 @@ def _shape(paths: Sequence[Path], origin: Path) -> tuple[int, int]:
     for path in paths:
         file = open_vectors(path)
         num_rows += file.metadata.num_rows
-        sizes.add(vector_length(file))
+        sizes.add(file.schema_arrow.field("vector").type.list_size)
     if len(sizes) != 1:
         raise InputError(f"{origin}: vectors of {sorted(sizes)} numbers, expected one length. Keep them apart.")
     return num_rows, sizes.pop()

@@ -10,13 +10,15 @@ from mmalign_runtime.spec.artifacts import (
     AOTINDUCTOR,
     LEAST_GOLDEN_COSINE,
     ONNX,
+    REGIONS,
+    SCORES,
     TORCH_COMPILE,
     Artifact,
+    Attention,
     Parity,
     Precision,
     Quantization,
 )
-from mmalign_runtime.spec.attention import REGIONS, SCORES, Attention
 from mmalign_runtime.spec.bundle import (
     FORMAT_VERSION,
     SPEC_NAME,

@@ -11,8 +11,7 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 
 from mmalign_runtime.errors import BundleError
-from mmalign_runtime.spec.artifacts import ONNX, Artifact, Precision
-from mmalign_runtime.spec.attention import REGIONS, SCORES, Attention
+from mmalign_runtime.spec.artifacts import ONNX, REGIONS, SCORES, Artifact, Attention, Precision
 from mmalign_runtime.spec.imports import ImportRecord
 from mmalign_runtime.spec.towers import Name, Tower
 

@@ -9,7 +9,6 @@ import msgspec
 from mmalign_runtime.errors import BundleFormatError
 from mmalign_runtime.spec.artifacts import (
     AOTINDUCTOR,
-    LEAST_GOLDEN_COSINE,
     ONNX,
     TORCH_COMPILE,
     Artifact,
@@ -76,16 +75,10 @@ class TextTower1(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     output_name: str = "text_embeds"
 
 
-class Parity1(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Parity1(Parity, frozen=True, kw_only=True):
     """Format 1's parity: of both towers together."""
 
     artifact: str
-    num_cases: int
-    min_cosine: float
-    max_abs_difference: float
-    cosine_bound: float
-    abs_bound: float
-    least_cosine: Annotated[float, msgspec.Meta(ge=0, le=1)] = LEAST_GOLDEN_COSINE
 
 
 class Provenance1(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -15,7 +15,7 @@ from mmalign_runtime.bundle import Bundle
 from mmalign_runtime.config import DEFAULT_ENGINE
 from mmalign_runtime.engine.session import Model
 from mmalign_runtime.image import decode_image
-from mmalign_runtime.preprocess import INPUT_NAME
+from mmalign_runtime.image_encoder import INPUT_NAME
 from mmalign_runtime.spec import ImageTower
 from mmalign_runtime.verify.golden_cases import ImageOutcome
 from mmalign_runtime.verify.report import CheckResult

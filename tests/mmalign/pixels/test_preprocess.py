@@ -14,7 +14,7 @@ from torchvision.transforms import InterpolationMode, v2
 
 from mmalign.pixels.preprocess import build_preprocess, write_preprocess
 from mmalign_runtime.engine.pool import thread_pool
-from mmalign_runtime.preprocess import Preprocessor
+from mmalign_runtime.image_encoder import Preprocessor
 from mmalign_runtime.spec import ImageSpec
 from tests.tolerances import NORMALIZED, OLDER_PILLOW, PIXEL_ROUNDING
 

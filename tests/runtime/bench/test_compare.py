@@ -5,10 +5,9 @@ import msgspec
 import pytest
 
 from mmalign_runtime import Embedder
-from mmalign_runtime.bench import golden_images, golden_texts
-from mmalign_runtime.bench.candidates import first_candidates, settings
-from mmalign_runtime.bench.compare import Question, Turns, compare, recommended
+from mmalign_runtime.bench.compare import Question, Turns, compare, first_candidates, recommended, settings
 from mmalign_runtime.bench.comparison import Candidate, Lap, measured
+from mmalign_runtime.bench.workload import golden_images, golden_texts
 from mmalign_runtime.bundle import Bundle, open_bundle
 from mmalign_runtime.config import RuntimeConfig
 from mmalign_runtime.errors import EngineError, InputError, ProviderError, VerificationError

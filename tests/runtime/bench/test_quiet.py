@@ -3,9 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmalign_runtime.bench.conclusions import verdict
-from mmalign_runtime.bench.processors import Ticks, own_cpus, read_ticks
-from mmalign_runtime.bench.quiet import Watch, judge, shares
+from mmalign_runtime.bench.quiet import Ticks, Watch, judge, own_cpus, read_ticks, shares
+from mmalign_runtime.cli.bench_tables import verdict
 
 STEADY_S = np.random.default_rng(0).normal(0.020, 0.0002, 60).tolist()
 

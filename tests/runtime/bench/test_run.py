@@ -4,8 +4,8 @@ import msgspec
 import pytest
 
 from mmalign_runtime import Embedder, InputError, ItemError
-from mmalign_runtime.bench import BenchPlan, BenchReport, golden_images, golden_texts, run_bench
-from mmalign_runtime.bench.run import PARTS, Part
+from mmalign_runtime.bench.run import PARTS, BenchPlan, BenchReport, Part, run_bench
+from mmalign_runtime.bench.workload import golden_images, golden_texts
 
 STAGES_ONLY = BenchPlan(parts=("stages",), batch_sizes=(1, 3), num_rounds=2)
 

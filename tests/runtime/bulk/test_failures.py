@@ -3,10 +3,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmalign_runtime.bulk.failures import Failure, read_failures, write_failures
+from mmalign_runtime.bulk.parts import Failure, read_failures, write_failures
 from mmalign_runtime.errors import InputError
 from mmalign_runtime.parquet import concatenate, metadata_of, row_groups
-from mmalign_runtime.saved.tables import write_vectors
+from mmalign_runtime.saved.vectors import write_vectors
 
 pytest.importorskip("pyarrow", reason="Parquet needs pyarrow, the extra mmalign-runtime[parquet]")
 

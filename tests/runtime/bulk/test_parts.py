@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 
 from mmalign_runtime.bulk.claim import claim
-from mmalign_runtime.bulk.failures import Failure
-from mmalign_runtime.bulk.parts import Part, PartsFolder, Span
+from mmalign_runtime.bulk.parts import Failure, Part, PartsFolder, Span
 from mmalign_runtime.config import RuntimeConfig
 from mmalign_runtime.errors import InputError
 from mmalign_runtime.saved.manifest import Manifest

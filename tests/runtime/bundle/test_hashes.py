@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from mmalign_runtime.bundle import hashes
-from mmalign_runtime.bundle.folder import FolderContents
+from mmalign_runtime.bundle.contents import FolderContents
 from mmalign_runtime.bundle.hashes import HashMemory, cache_dir, sha256_of, sha256_of_file
 
 NAME = "weights.bin"

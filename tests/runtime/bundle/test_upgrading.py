@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from mmalign_runtime import Embedder, open_bundle
-from mmalign_runtime.bundle import upgrading
-from mmalign_runtime.bundle.packing import pack_bundle
-from mmalign_runtime.bundle.upgrading import upgrade_bundle
+from mmalign_runtime.bundle import packing
+from mmalign_runtime.bundle.packing import pack_bundle, upgrade_bundle
 from mmalign_runtime.errors import BundleError, BundleIntegrityError, InputError
 from mmalign_runtime.spec import SPEC_NAME, decode_spec
 from mmalign_runtime.verify import verify_bundle
@@ -108,7 +107,7 @@ def test_a_write_that_fails_leaves_the_bundle_as_it_was(tiny_bundle: Path, monke
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(InputError, match=r"No space left on device.* Nothing was changed there"):
-        upgrading.upgrade_bundle(tiny_bundle)
+        packing.upgrade_bundle(tiny_bundle)
     monkeypatch.undo()
     assert contents(tiny_bundle) == before
 

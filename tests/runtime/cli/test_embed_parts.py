@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mmalign_runtime import Embedder, load_vectors
-from mmalign_runtime.bulk.failures import read_failures
+from mmalign_runtime.bulk.parts import read_failures
 from mmalign_runtime.errors import InputError
 from mmalign_runtime.saved.manifest import read_manifest
 

@@ -10,8 +10,7 @@ import pytest
 
 from mmalign_runtime.bundle import open_bundle
 from mmalign_runtime.engine.engines import find_engine
-from mmalign_runtime.machine import this_machine
-from mmalign_runtime.profile import Profile, save_profile
+from mmalign_runtime.profile import Profile, save_profile, this_machine
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mmalign_runtime import Embedder, SavedVectors, load_vectors
-from mmalign_runtime.bench import golden_images
+from mmalign_runtime.bench.workload import golden_images
 from mmalign_runtime.saved import save_vectors
 
 TEXTS = ("a dog", "a red house", "the big old tree")  # lengths differ: no vocabulary makes two of them one

@@ -1,8 +1,7 @@
 import pytest
 from PIL import Image
 
-from mmalign_runtime.image.formats import HEAD_BYTES
-from mmalign_runtime.image.header import promised_size
+from mmalign_runtime.image.formats import HEAD_BYTES, promised_size
 from tests.runtime.pictures import noise, saved, webp
 
 

@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mmalign_runtime.image.png import check_chunks
+from mmalign_runtime.image.opening import check_chunks
 from mmalign_runtime.image.refusal import Refusal
 from tests.runtime.pictures import noise, saved
 

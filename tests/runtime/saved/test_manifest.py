@@ -7,8 +7,7 @@ import pytest
 from mmalign_runtime.config import RuntimeConfig
 from mmalign_runtime.errors import InputError
 from mmalign_runtime.saved.manifest import MANIFEST_KEY, MANIFEST_NAME, Manifest, read_manifest, write_manifest
-from mmalign_runtime.saved.tables import write_vectors
-from mmalign_runtime.saved.vectors import load_vectors
+from mmalign_runtime.saved.vectors import load_vectors, write_vectors
 
 
 def manifest() -> Manifest:
