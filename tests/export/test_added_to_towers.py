@@ -17,7 +17,7 @@ from mmalign.run.model import dual_model
 from mmalign.space import space_id
 from mmalign.training import train
 from mmalign_export import export, read_source
-from mmalign_export.quantization.graph import fuse_transformer
+from mmalign_export.quantization.fusion import fuse_transformer
 from mmalign_export.quantization.sites import find_sites
 from mmalign_export.to_onnx import export_onnx
 from mmalign_runtime import Embedder, open_bundle

@@ -19,6 +19,7 @@ from onnx import ModelProto
 from onnxruntime.quantization.calibrate import TensorsData
 
 from mmalign_export.quantization.activations import Item, record_activations
+from mmalign_export.quantization.constants import with_folded_constants
 from mmalign_export.quantization.convolutions import (
     Bounds,
     Range,
@@ -33,11 +34,13 @@ from mmalign_export.quantization.convolutions import (
     widened,
     with_corrected_biases,
 )
-from mmalign_export.quantization.graph import fuse_transformer, with_folded_constants
-from mmalign_export.quantization.integer import IntegerPlan, to_integers
+from mmalign_export.quantization.dynamic import quantize_dynamically
+from mmalign_export.quantization.fusion import fuse_transformer
+from mmalign_export.quantization.integer import to_integers
+from mmalign_export.quantization.integer_product import IntegerPlan
 from mmalign_export.quantization.rounding import ColumnRounder, Granularity
 from mmalign_export.quantization.sites import Role, find_sites
-from mmalign_export.quantization.weights import quantize_dynamically, quantize_weights
+from mmalign_export.quantization.weights import quantize_weights
 
 _EVERY_TOKEN: dict[Role, Granularity] = dict.fromkeys(get_args(Role), "token")
 _PLANS = {

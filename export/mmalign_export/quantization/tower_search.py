@@ -19,11 +19,11 @@ from mmalign_export.quantization.activations import Item, image_items, text_item
 from mmalign_export.quantization.budget import Budget, lost_points
 from mmalign_export.quantization.convolutions import Bounds
 from mmalign_export.quantization.data import PACKAGED, Calibration, Data, Questions, prepared_images
+from mmalign_export.quantization.half import to_half
 from mmalign_export.quantization.recipes import Recipe, eight_bit_recipes
 from mmalign_export.quantization.report import Trial
 from mmalign_export.quantization.search import Found, GoldenFeeds, Tower, pair_recalls, search
 from mmalign_export.quantization.trial import open_model, resident_mb, run_all
-from mmalign_export.quantization.weights import to_half
 from mmalign_runtime.bundle.golden import load_golden
 from mmalign_runtime.embedder import Embedder
 from mmalign_runtime.engine.session import Feeds

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from mmalign.dual_model import Arrays, Vectors
 from mmalign_export.errors import SourceError
-from mmalign_export.rewrite.onnx_interface import divide_by_length, keep_output, loop_over_batch, name_inputs
+from mmalign_export.rewrite.onnx_batch import loop_over_batch
+from mmalign_export.rewrite.onnx_interface import divide_by_length, keep_output, name_inputs
 from mmalign_export.sources.refusals import check_alive, first_sentence
 from mmalign_export.to_onnx import ONNXRUNTIME_ERRORS, OnnxBackbone, open_session
 from mmalign_runtime.spec import Modality

@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from mmalign.dual_model import DualModel, ImageModelTower, ModelOrigin, TextModelTower
 from mmalign.signature import BATCH, Axis, ModuleInput, image_inputs
 from mmalign_export.errors import FormatLimitError, SourceError
-from mmalign_export.rewrite.attention import structural_copy, unfuse_attention, write_out_attention, write_out_pool
+from mmalign_export.rewrite.attention import structural_copy, unfuse_attention, write_out_attention
+from mmalign_export.rewrite.attention_pool import write_out_pool
 from mmalign_export.rewrite.reparameterized import fold_branches
 from mmalign_export.sources import SourceOptions
 from mmalign_export.sources.folders import source_file

@@ -15,7 +15,7 @@ from mmalign.run.model import dual_model
 from mmalign_export import export_model
 from mmalign_export.quantization.activations import Activations, image_items, record_activations, text_items
 from mmalign_export.quantization.data import prepared_images
-from mmalign_export.quantization.graph import fuse_transformer
+from mmalign_export.quantization.fusion import fuse_transformer
 from mmalign_export.quantization.recipes import eight_bit_recipes
 from mmalign_export.quantization.sites import Site, find_sites
 from mmalign_export.quantization.trial import Speed

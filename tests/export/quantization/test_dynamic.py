@@ -4,8 +4,8 @@ import logging
 
 import pytest
 
+from mmalign_export.quantization.dynamic import quantize_dynamically
 from mmalign_export.quantization.trial import largest_move, open_model
-from mmalign_export.quantization.weights import quantize_dynamically
 from tests.export.quantization.conftest import INPUT_NAMES, TinyBert
 from tests.export.quantization.tiny_models import OPTIONS
 from tests.tolerances import BATCH_MATES

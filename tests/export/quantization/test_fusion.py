@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 from onnx import helper, numpy_helper
 
-from mmalign_export.quantization.graph import with_folded_constants
+from mmalign_export.quantization.constants import with_folded_constants
 from tests.export.quantization.conftest import TinyBert
 from tests.export.quantization.tiny_models import constant, graph_model, observe
 from tests.tolerances import REWRITTEN

@@ -9,7 +9,7 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from mmalign_export.errors import QuantizationError
-from mmalign_export.quantization.weights import to_half
+from mmalign_export.quantization.half import to_half
 from mmalign_runtime.bundle import open_bundle
 from mmalign_runtime.spec import Modality
 

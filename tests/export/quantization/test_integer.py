@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from onnx import ModelProto, helper
 
 from mmalign_export.quantization.activations import smoothing_scales
-from mmalign_export.quantization.integer import IntegerPlan, to_integers
+from mmalign_export.quantization.integer import to_integers
+from mmalign_export.quantization.integer_product import IntegerPlan
 from mmalign_export.quantization.rounding import Granularity, largest_level
 from mmalign_export.quantization.sites import Role
 from mmalign_export.quantization.trial import cosines, largest_move, open_model

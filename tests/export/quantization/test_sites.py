@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 from onnx import ModelProto, helper
 
-from mmalign_export.quantization.integer import IntegerPlan, to_integers
+from mmalign_export.quantization.integer import to_integers
+from mmalign_export.quantization.integer_product import IntegerPlan
 from mmalign_export.quantization.sites import find_sites
 from tests.export.quantization.conftest import TinyBert
 from tests.export.quantization.tiny_models import constant, convolutional

@@ -8,7 +8,7 @@ import pytest
 from onnx import ModelProto, helper
 
 from mmalign_export.quantization.graph import MICROSOFT, GraphEditor
-from mmalign_export.quantization.sites import is_simple_skip, take_apart, take_bias
+from mmalign_export.quantization.skips import is_simple_skip, take_apart, take_bias
 from tests.export.quantization.tiny_models import graph_model, observe
 from tests.tolerances import RIGHT_SUMS
 

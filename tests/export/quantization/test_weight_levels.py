@@ -9,8 +9,8 @@ from onnx import helper, numpy_helper
 
 from mmalign_export.quantization import rounding
 from mmalign_export.quantization.convolutions import quantize_convolutions, record_ranges
+from mmalign_export.quantization.dynamic import quantize_dynamically
 from mmalign_export.quantization.rounding import EIGHT_BITS, rounded_columns
-from mmalign_export.quantization.weights import quantize_dynamically
 from mmalign_runtime.engine.eight_bits import SEVEN_BITS, saturates
 from mmalign_runtime.engine.engines import find_engine
 from mmalign_runtime.engine.session import Model

@@ -3,7 +3,7 @@ import torch
 from open_clip.modified_resnet import AttentionPool2d
 from torch import nn
 
-from mmalign_export.rewrite.attention import FirstTokenPool, write_out_pool
+from mmalign_export.rewrite.attention_pool import FirstTokenPool, write_out_pool
 
 # Of values around 1 in float64, summed in another order.
 ROUNDING = 1e-13

@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from mmalign_export.rewrite.onnx_interface import loop_over_batch
+from mmalign_export.rewrite.onnx_batch import loop_over_batch
 
 
 def _one_item(opset: int) -> onnx.ModelProto:
