@@ -78,6 +78,14 @@ def test_the_command_prints_the_bundle_beside_chance(
     assert "12 images, 12 captions" in shown
     assert "bundle" in shown
     assert "linear map" not in shown
+    moved = tmp_path / "elsewhere" / "pairs.csv"
+    moved.parent.mkdir()
+    moved.write_text(pairs.read_text().replace("image,", "file,", 1))
+    assert _run("evaluate", bundle, "--pairs", moved, "--json") == 2
+    assert 'set image_column = "file"' in capsys.readouterr().err
+    named = ("--image-column", "file", "--image-root", pairs.parent)
+    assert _run("evaluate", bundle, "--pairs", moved, *named, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["num_images"] == 12
     assert "2 classes" in shown
 
 
