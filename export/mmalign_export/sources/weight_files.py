@@ -82,9 +82,22 @@ def saved_weights(folder: Path, names: Sequence[str]) -> list[Path]:
     if found[0][0].suffix != _SAFETENSORS:
         for path in found[0]:
             load_state(path)
+    _check_once(found[0])
     for other in found[1:]:
         check_same(found[0], other)
     return found[0]
+
+
+def _check_once(shards: Sequence[Path]) -> None:
+    """Raise SourceError for a tensor that stands in two shards: which one counts depends on the order of reading."""
+    homes: dict[str, str] = {}
+    for path in shards if len(shards) > 1 else ():
+        for key in dtypes_of([path]):
+            if (other := homes.setdefault(key, path.name)) != path.name:
+                raise SourceError(
+                    f"{path.parent} holds {key} twice, in {other} and in {path.name}. Fetch the model again, or save "
+                    "it anew with its library."
+                )
 
 
 def check_same(read: Sequence[Path], other: Sequence[Path]) -> None:

@@ -24,6 +24,7 @@ from tests.export.sources.tiny import TOKENIZERS
 
 LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 4567\n"
 WEIGHTS = "model.safetensors"
+PROJECTION = "visual_projection.weight"
 
 
 class _Runs:
@@ -120,6 +121,20 @@ def _shards_of_others(folder: Path) -> None:
     (folder / f"{WEIGHTS}.index.json").write_text(json.dumps({"weight_map": dict.fromkeys(state, shard)}))
 
 
+def _in_two_shards(folder: Path) -> None:
+    """All tensors in one shard, and one of them in the other shard too, with other values."""
+    state = load_file(folder / WEIGHTS)
+    (folder / WEIGHTS).unlink()
+    shards = {
+        "model-00001-of-00002.safetensors": state,
+        "model-00002-of-00002.safetensors": {PROJECTION: state[PROJECTION] + 1},
+    }
+    for name, tensors in shards.items():
+        save_file(tensors, folder / name, {"format": "pt"})
+    listed = {name: shard for shard, tensors in shards.items() for name in tensors}
+    (folder / f"{WEIGHTS}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": listed}))
+
+
 def _shard_elsewhere(folder: Path) -> None:
     _missing_shard(folder)
     (folder / "model-00001-of-00002.safetensors").rename(folder.parent / "shard.safetensors")
@@ -190,6 +205,10 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "a missing shard": (_missing_shard, r"names the file model-00002-of-00002\.safetensors, which is not beside it"),
     "a shard outside of the folder": (_shard_elsewhere, r"keeps weights at '\.\./shard\.safetensors', outside of its"),
+    "a tensor in two shards": (
+        _in_two_shards,
+        r"holds visual_projection\.weight twice, in model-00001-of-00002\.safetensors and in model-00002-of-00002",
+    ),
     "an index of nothing": (
         lambda folder: (_missing_shard(folder), _write("model.safetensors.index.json", "{}")(folder))[0],
         r"says of no tensor in which file it is",
