@@ -54,8 +54,8 @@ def evaluate(
     checkpoint: Annotated[str, typer.Option(help="best or last.")] = "best",
     pairs: Annotated[str | None, typer.Option(help="Pairs to measure a bundle on.")] = None,
     precision: Annotated[str, typer.Option(help="Of a bundle: the files to measure.")] = "fp32",
-    image_column: Annotated[str | None, typer.Option(help="Of a bundle's pairs: the column with the image.")] = None,
-    image_root: Annotated[str | None, typer.Option(help="Of a bundle's pairs: where relative paths start.")] = None,
+    image_column: Annotated[str, typer.Option(help="Of a bundle's pairs: the column with the image.")] = "image",
+    image_root: Annotated[Path | None, typer.Option(help="Of a bundle's pairs: where relative paths start.")] = None,
     caption_columns: Annotated[
         list[str] | None,
         typer.Option("--caption-column", help="Of a bundle's pairs: a column of captions, or LANGUAGE=COLUMN."),
@@ -75,13 +75,14 @@ def evaluate(
 ) -> None:
     """Recall both ways and zero-shot classes, beside chance and, for a run, a closed-form linear map."""
     _check_report(report)
-    images = {"--image-column": image_column, "--image-root": image_root}
+    images = {"--image-column": image_column != "image", "--image-root": image_root}
     columns = {"--caption-column": caption_columns, "--concept-column": concept_column, "--group-column": group_column}
     of_pairs = {**images, **columns, "--template": templates, "--precision": precision != "fp32"}
     _check_fitting(pairs, of_pairs, {"--split": split != "test", "--checkpoint": checkpoint != "best"})
     if pairs is not None:
         captions = _caption_columns(caption_columns or ["caption"])
-        source = BundlePairs(pairs, image_column or "image", image_root, captions, concept_column, group_column)
+        root = None if image_root is None else str(image_root)
+        source = BundlePairs(pairs, image_column, root, captions, concept_column, group_column)
         _evaluate_bundle(run, source, precision, tuple(templates or ()), tuple(dims or ()), report, as_json=json)
     else:
         _evaluate_run(run, split, checkpoint, tuple(dims or ()), report, as_json=json)
