@@ -101,20 +101,18 @@ def test_a_teacher_gives_what_its_bundle_serves_and_is_asked_once(
     assert torch.equal(again.teacher.image, found.teacher.image)
 
 
-def test_a_teacher_of_another_width_cannot_teach_embeddings(make_config: MakeConfig, tmp_path: Path) -> None:
-    config = with_terms(
-        make_config({**FROZEN, "model.embed_dim": 5}), (Distillation(teacher=TEACHER, form="embedding"),)
-    )
-    with pytest.raises(ConfigError, match=r"gives vectors of \d+ components, and model\.embed_dim is 5\. Set model"):
-        train(config, tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
-def test_several_heads_a_side_cannot_take_the_teachers_vectors(make_config: MakeConfig, tmp_path: Path) -> None:
-    config = with_terms(
-        make_config({**FROZEN, "model.num_members": 2}), (Distillation(teacher=TEACHER, form="embedding"),)
-    )
-    with pytest.raises(ConfigError, match=r"model\.num_members = 2 heads lie along directions of their own, and form"):
+@pytest.mark.parametrize(
+    ("setting", "reason"),
+    [
+        ({"model.embed_dim": 5}, r"gives vectors of \d+ components, and model\.embed_dim is 5\. Set model"),
+        ({"model.num_members": 2}, r"model\.num_members = 2 heads lie along directions of their own, and form"),
+    ],
+)
+def test_vectors_that_cannot_be_the_teachers_are_refused(
+    setting: dict[str, int], reason: str, make_config: MakeConfig, tmp_path: Path
+) -> None:
+    config = with_terms(make_config({**FROZEN, **setting}), (Distillation(teacher=TEACHER, form="embedding"),))
+    with pytest.raises(ConfigError, match=reason):
         train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
