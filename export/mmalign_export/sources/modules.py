@@ -13,8 +13,9 @@ from mmalign.dual_model import Arrays, DualModel, ImageModelTower, ModelOrigin, 
 from mmalign.signature import ModuleInput, image_inputs, text_inputs
 from mmalign_export.errors import SourceError
 from mmalign_export.sources.protocol import Imported, Original
+from mmalign_export.sources.reference import CheckedReference
 from mmalign_export.sources.refusals import LIBRARY_ERRORS, check_finite, first_sentence
-from mmalign_export.sources.trial import CheckedReference, check_each_alone, tried_width
+from mmalign_export.sources.trial import check_each_alone, tried_width
 from mmalign_runtime.errors import EngineError
 from mmalign_runtime.spec import Choice, ImageSpec, Similarity, TextSpec
 

@@ -30,7 +30,7 @@ from mmalign_export.sources.refusals import check_padding_side, checked_pictures
 from mmalign_export.sources.transformers import load_processor
 from mmalign_export.sources.transformers_images import image_spec
 from mmalign_export.sources.transformers_original import processed_pixels
-from mmalign_export.sources.trial import fitted_tokenizer
+from mmalign_export.sources.vocabulary import fitted_tokenizer
 from mmalign_runtime.spec import ImageSpec, TextSpec
 
 _WHITESPACE = "[\\t-\\r\\x1c-\\x20\\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]+"  # str.split's

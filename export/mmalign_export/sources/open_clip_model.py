@@ -41,7 +41,8 @@ from mmalign_export.sources.open_clip_text import (
 )
 from mmalign_export.sources.protocol import Imported
 from mmalign_export.sources.refusals import check_widths, checked_pictures
-from mmalign_export.sources.trial import fitted_tokenizer, tried_width
+from mmalign_export.sources.trial import tried_width
+from mmalign_export.sources.vocabulary import fitted_tokenizer
 from mmalign_runtime.spec import Choice, ImageSpec, TextSpec
 
 # As open_clip's transform checks them; it reads "random", of training, as bicubic.

@@ -29,7 +29,8 @@ from mmalign_export.sources.refusals import (
     read_json,
     refuse_remote_code,
 )
-from mmalign_export.sources.weight_files import check_precision, check_same, read_state
+from mmalign_export.sources.state_dicts import read_state
+from mmalign_export.sources.weight_files import check_precision, check_same
 from mmalign_runtime.spec import Choice, Similarity
 
 Config = dict[str, object]

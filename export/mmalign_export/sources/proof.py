@@ -25,8 +25,8 @@ from mmalign_export.parity import ABS_BOUND, COSINE_BOUND, AbsBound, Artifact
 from mmalign_export.sources.proof_pixels import prove_pixels
 from mmalign_export.sources.proof_texts import PROOF_TEXTS, prove_tokens
 from mmalign_export.sources.protocol import Imported, Original
+from mmalign_export.sources.reference import CheckedReference
 from mmalign_export.sources.refusals import check_spread, check_vectors
-from mmalign_export.sources.trial import CheckedReference
 from mmalign_export.to_onnx import OnnxBackbone
 from mmalign_runtime.bundle.golden import Golden
 from mmalign_runtime.spec import ImportDifference, ImportRecord, Modality, Parity, ProofStage

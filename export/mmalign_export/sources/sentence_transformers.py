@@ -38,7 +38,7 @@ from mmalign_export.sources.refusals import (
 )
 from mmalign_export.sources.transformers import LOADING_ERRORS, check_tokenizer_files, weight_files
 from mmalign_export.sources.transformers import read as read_transformers
-from mmalign_export.sources.trial import fitted_tokenizer
+from mmalign_export.sources.vocabulary import fitted_tokenizer
 from mmalign_export.sources.weight_files import check_precision, dtypes_of
 from mmalign_runtime.errors import MissingDependencyError
 from mmalign_runtime.spec import Choice, SourceFile, TextSpec

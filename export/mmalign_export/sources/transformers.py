@@ -34,7 +34,7 @@ from mmalign_export.sources.transformers_images import image_spec
 from mmalign_export.sources.transformers_original import TransformersOriginal
 from mmalign_export.sources.transformers_texts import check_end, fast_tokenizer, text_spec
 from mmalign_export.sources.transformers_towers import image_tower, text_tower
-from mmalign_export.sources.trial import fitted_tokenizer
+from mmalign_export.sources.vocabulary import fitted_tokenizer
 from mmalign_export.sources.weight_files import check_precision, dtypes_of, saved_weights
 from mmalign_runtime.errors import MissingDependencyError
 from mmalign_runtime.spec import Choice, Similarity

@@ -1,34 +1,21 @@
-"""Which files of a folder hold a model's weights, by its library's own order, and their tensors by name.
+"""Which files of a folder hold a model's weights, by its library's own order, and what their tensors have to be.
 
 A folder may hold the weights twice: as safetensors and as a pickle, as one file and as shards. Libraries read the first
-and ignore the others; here they have to agree, since nobody can say which one was meant. Nothing in a file is run:
-`torch.load(weights_only=True)`, and TorchScript archives (OpenAI's CLIP) are read from their pickle alone.
-`torch.jit.load` compiles an archive's code and runs its `__setstate__`; here an object of the archive is only the
-attributes that were saved of it, and no name of the pickle is looked up outside a short list.
+and ignore the others; here they have to agree, since nobody can say which one was meant.
 """
 
 from __future__ import annotations
 
-import io
-import pickle
-import re
-import zipfile
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import cast
 
-import safetensors.torch
 import torch
 from safetensors import safe_open
-from torch import Tensor
 
 from mmalign_export.errors import SourceError
 from mmalign_export.sources.refusals import (
-    LIBRARY_ERRORS,
     check_plain,
     check_weight_file,
-    first_sentence,
     is_pointer,
     load_state,
     read_json,
@@ -48,17 +35,6 @@ _IN_HEADERS = {
     **{"I64": torch.int64, "I32": torch.int32, "BOOL": torch.bool},
 }
 _KINDS_OF_WEIGHTS = ("safetensors", "bin", "pth", "pt", "h5", "msgpack")
-# Of the storages in a TorchScript archive.
-_DTYPES = {
-    **{"DoubleStorage": torch.float64, "FloatStorage": torch.float32, "HalfStorage": torch.float16},
-    **{"BFloat16Storage": torch.bfloat16, "LongStorage": torch.int64, "IntStorage": torch.int32},
-    **{"ShortStorage": torch.int16, "CharStorage": torch.int8, "ByteStorage": torch.uint8, "BoolStorage": torch.bool},
-}
-# What training loops call the weights in their checkpoints, and what wrappers put before each name.
-_NESTED = ("state_dict", "model_state_dict", "model")
-_WRAPPERS = re.compile(r"((module|_orig_mod)\.)+")
-# What OpenAI's archives hold beside weights.
-_NUMBERS = ("input_resolution", "context_length", "vocab_size")
 
 
 def saved_weights(folder: Path, names: Sequence[str]) -> list[Path]:
@@ -185,119 +161,3 @@ def _tensors_of(paths: Iterable[Path]) -> Iterator[tuple[str, torch.Tensor]]:
             state = load_state(path)
             check_plain(str(path), state)
             yield from ((key, each) for key, each in state.items() if isinstance(each, torch.Tensor))
-
-
-def read_torchscript(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of an archive, by the names that its modules have for them. Raises SourceError."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            (name,) = (each for each in archive.namelist() if each.count("/") == 1 and each.endswith("/data.pkl"))
-            return dict(_saved_tensors(_Unpickler(archive, name).load(), ""))
-    except (pickle.UnpicklingError, zipfile.BadZipFile, EOFError, *LIBRARY_ERRORS) as error:  # on bytes of any kind
-        raise SourceError(
-            f"{path} is not a TorchScript archive of weights: {first_sentence(error)}. Fetch it again, or save its "
-            "state dict as safetensors where it was made."
-        ) from error
-
-
-class _Saved:
-    """An object of the archive's own code: what was saved of it, and none of its code."""
-
-    def __setstate__(self, state: object) -> None:
-        self.state = state
-
-
-def _rebuilt(
-    storage: Tensor, offset: int, size: Sequence[int], stride: Sequence[int], *_: object, **__: object
-) -> Tensor:
-    return storage.as_strided(tuple(size), tuple(stride), offset)
-
-
-def _listed(values: list[object]) -> list[object]:
-    return values
-
-
-_NAMES: dict[tuple[str, str], object] = {
-    ("torch._utils", "_rebuild_tensor_v2"): _rebuilt,
-    ("collections", "OrderedDict"): OrderedDict,
-    **{("torch", name): dtype for name, dtype in _DTYPES.items()},
-    **{("torch.jit._pickle", f"build_{kind}list"): _listed for kind in ("int", "tensor", "double", "bool")},
-}
-
-
-class _Unpickler(pickle.Unpickler):
-    def __init__(self, archive: zipfile.ZipFile, name: str) -> None:
-        super().__init__(io.BytesIO(archive.read(name)))
-        self._archive, self._folder = archive, name.removesuffix("data.pkl")
-
-    def find_class(self, module: str, name: str) -> object:
-        if module.startswith("__torch__"):
-            return _Saved
-        if (module, name) not in _NAMES:
-            raise pickle.UnpicklingError(f"it names {module}.{name}, which is not of weights")
-        return _NAMES[module, name]
-
-    def persistent_load(self, pid: tuple[str, torch.dtype, str, str, int]) -> Tensor:
-        _, dtype, key, _, num_elements = pid
-        raw = self._archive.read(f"{self._folder}data/{key}")
-        if not num_elements:
-            return torch.empty(0, dtype=dtype)
-        return torch.frombuffer(bytearray(raw), dtype=dtype, count=num_elements)
-
-
-def _saved_tensors(value: object, name: str) -> Iterator[tuple[str, Tensor]]:
-    """Yield the tensors below a saved object, by their dotted names."""
-    if isinstance(value, Tensor):
-        yield name, value
-    elif isinstance(value, _Saved) and isinstance(value.state, dict):
-        for key, inner in cast("dict[str, object]", value.state).items():
-            yield from _saved_tensors(inner, f"{name}.{key}" if name else key)
-
-
-def read_state(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a file by the names that the model has for them. Raises SourceError."""
-    check_weight_file(path)
-    if path.suffix == ".safetensors":
-        return dict(safetensors.torch.load_file(path))
-    state: Mapping[str, object] = read_torchscript(path) if _is_torchscript(path) else load_state(path)
-    found = {str(name): _named_tensors(each) for name, each in state.items() if isinstance(each, dict)}
-    nested = next((name for name in _NESTED if found.get(name)), None)
-    tensors = _named_tensors(state) if nested is None else found.pop(nested)
-    if not tensors:
-        raise SourceError(
-            f"{path} holds {', '.join(sorted(map(str, state))[:5]) or 'nothing'}, and no tensors by name: expected the "
-            "state dict of a model, or a checkpoint with one."
-        )
-    check_plain(str(path), tensors)
-    bare = {name[_wrapped(name) :]: value for name, value in tensors.items()}
-    if len(bare) < len(tensors):
-        raise SourceError(f"{path} holds tensors both with and without `module.` before their names. Keep one of each.")
-    if again := [name for name, each in found.items() if bare.keys() & {key[_wrapped(key) :] for key in each}]:
-        raise SourceError(
-            f"{path} holds the weights of several models ({', '.join(filter(None, [nested, *again]))}), and does not "
-            "say which was meant. Save the state dict of one of them."
-        )
-    return bare
-
-
-def _named_tensors(state: Mapping[str, object]) -> dict[str, Tensor]:
-    """Return the tensors of a dictionary by their names, without OpenAI's numbers."""
-    return {
-        name: value
-        for name, value in state.items()
-        if isinstance(name, str) and isinstance(value, Tensor) and name not in _NUMBERS
-    }
-
-
-def _is_torchscript(path: Path) -> bool:
-    """Say whether a zip holds code of TorchScript, which a file of torch.save does not."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any("/code/" in name or name.endswith("/constants.pkl") for name in archive.namelist())
-
-
-def _wrapped(name: str) -> int:
-    """Return how many characters of a name are a wrapper's."""
-    found = _WRAPPERS.match(name)
-    return 0 if found is None else found.end()

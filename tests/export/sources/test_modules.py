@@ -17,7 +17,7 @@ from torch.nn import functional
 from mmalign_export import import_modules
 from mmalign_export.errors import ProofError, SourceError
 from mmalign_export.sources.protocol import Original
-from mmalign_export.sources.trial import CheckedReference
+from mmalign_export.sources.reference import CheckedReference
 from mmalign_runtime.spec import ImageSpec, Similarity
 from mmalign_runtime.verify import verify_bundle
 from tests.export.own_modules import IMAGE, TEXT, own_model

@@ -18,7 +18,8 @@ from torch import nn
 from mmalign_export.errors import SourceError
 from mmalign_export.sources import SourceOptions, read_source
 from mmalign_export.sources.detect import detect_source
-from mmalign_export.sources.weight_files import read_state, read_torchscript
+from mmalign_export.sources.state_dicts import read_state
+from mmalign_export.sources.torchscript import read_torchscript
 from tests.export.sources.clips import CLIP, build, save_torchscript
 
 NAMED = {"tiny": CLIP, "tiny-quickgelu": {**CLIP, "quick_gelu": True}, "lonely": CLIP}

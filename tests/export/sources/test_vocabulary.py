@@ -4,7 +4,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from mmalign_export.errors import SourceError
-from mmalign_export.sources.trial import fitted_tokenizer
+from mmalign_export.sources.vocabulary import fitted_tokenizer
 
 PIECES = ["<pad>", "</s>", "<unk>", "\u2581a", "\u2581dog", "\u2581", "<", ">", "extra"]
 EXTRA = ["<extra_1>", "<extra_0>"]
